@@ -1,0 +1,71 @@
+"""The nouns that both sides of the wire use: names, digests, states, kinds. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import Final, Literal
+
+from henge_protocol.errors import Invalid
+
+API_VERSION: Final = "henge/v1"
+
+MAX_NAME_CHARS: Final = 63
+"""One DNS label (RFC 1035 2.3.4), so that a name can become part of a host name."""
+
+MAX_DOCUMENT_BYTES: Final = 16 * 1024
+"""Largest document by default; a Pico W can apply it from a 96 KB heap."""
+
+EMPTY_DIGEST: Final = ""
+"""The digest of a device that runs no document."""
+
+_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
+_DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
+
+PLURALS: Final = {"Schema": "schemas", "Group": "groups", "Device": "devices"}
+"""Kinds of objects that can be applied, and their path segment in the API."""
+
+Connection = Literal["never-seen", "online", "asleep", "offline"]
+Configuration = Literal[
+    "in-sync", "pending", "applying", "rejected", "rolled-back", "quarantined", "drifted", "ahead", "unknown"
+]
+
+ReportState = Literal["none", "applying", "applied", "rejected", "rolled-back", "drifted"]
+REPORT_STATES: Final = frozenset({"none", "applying", "applied", "rejected", "rolled-back", "drifted"})
+FINAL_STATES: Final = frozenset({"applied", "rejected", "rolled-back"})
+"""A delivery is over when the device says one of these about its digest."""
+
+Intent = Literal["apply", "check"]
+INTENTS: Final = frozenset({"apply", "check"})
+
+
+def is_name(text: object) -> bool:
+    """Whether ``text`` may name an object: a lower-case DNS label in ASCII."""
+    return isinstance(text, str) and _NAME.fullmatch(text) is not None
+
+
+def check_name(text: object, what: str = "name") -> str:
+    """Return ``text`` if it may name an object, else raise ``Invalid`` ``bad_name``."""
+    if is_name(text):
+        return str(text)
+    shown = ascii(text)[:80]
+    raise Invalid(
+        "bad_name",
+        f"{what} {shown} is not of the form a-z, 0-9 and inner hyphens, 1 to {MAX_NAME_CHARS} characters",
+        cure="choose a name such as lamp-1",
+    )
+
+
+def digest_of(document: bytes) -> str:
+    """SHA-256 of exactly these bytes, in lower-case hex."""
+    return hashlib.sha256(document).hexdigest()
+
+
+def is_digest(text: object) -> bool:
+    """Whether ``text`` is a digest in its one spelling."""
+    return isinstance(text, str) and _DIGEST.fullmatch(text) is not None
+
+
+def short_digest(digest: str) -> str:
+    """The form for tables and logs: the first 12 hex characters."""
+    return digest[:12] or "-"
