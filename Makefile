@@ -1,0 +1,105 @@
+# What one does with a checkout. `make help` lists it; a fresh machine needs Python 3.11 or newer, git and make.
+
+VENV ?= .venv
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check --quiet
+LOCK := .ci/constraints.txt
+FOR_RUN := $(VENV)/.for-run
+FOR_WORK := $(VENV)/.for-work
+
+.DEFAULT_GOAL := help
+.PHONY: help run demo test lint format bench venv lock dist clean
+
+help: ## list these targets
+	@sed -n 's/^\([a-z]*\):[^#]*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-8s %s\n", $$1, $$2 }'
+
+run: $(FOR_RUN) ## start the daemon with the sample fleet and one demo device; stays until Ctrl-C, keeps its data
+	@$(PY) contrib/first_run.py --stay
+
+demo: $(FOR_RUN) ## the same without staying; succeeds only if the device really runs the changed value
+	@$(PY) contrib/first_run.py --once
+
+test: $(FOR_WORK) ## run every test that needs neither root nor special hardware (ARGS="-k name" narrows it)
+	@$(PY) -m pytest -q $(ARGS)
+
+lint: $(FOR_WORK) ## ruff, mypy --strict and the contracts between the floors
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy
+	@PYTHONPATH=.:agent $(VENV)/bin/lint-imports --no-logo
+
+format: $(FOR_WORK) ## put the code into its one form
+	@$(PY) -m ruff check --fix .
+	@$(PY) -m ruff format .
+
+bench: $(FOR_WORK) ## measure delivery, fan-out, memory; takes minutes and wants an otherwise idle machine
+	@$(PY) -m tests.bench $(ARGS)
+
+venv: $(FOR_WORK) ## make .venv with everything that testing and linting need
+
+lock: ## write .ci/constraints.txt anew from the newest versions that setup.cfg allows
+	@$(find_python); set -e; \
+	fresh=$$(mktemp -d); trap 'rm -rf "$$fresh"' EXIT; \
+	"$$python" -m venv "$$fresh"; \
+	echo "Resolving anew ..."; \
+	"$$fresh/bin/python" -m pip --disable-pip-version-check --quiet install -e '.[test,lint]'; \
+	{ sed '/^[^#]/,$$d' $(LOCK); \
+	  "$$fresh/bin/python" -m pip --disable-pip-version-check freeze --exclude-editable; } > $(LOCK).new; \
+	mv $(LOCK).new $(LOCK); echo "Wrote $(LOCK)"
+
+dist: $(FOR_RUN) ## build the wheel into dist/
+	@rm -rf build
+	@$(PIP) wheel --no-deps --wheel-dir dist .
+	@rm -rf build; ls dist/*.whl
+
+clean: ## remove .venv and everything that building, testing and linting left (not the data of `make run`)
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The environment, in two steps so that `make run` does not wait for test tools. A stamp makes the second call free.
+
+# A missing or dangling interpreter (the system's Python was upgraded) makes the stamps worthless.
+ifeq ($(realpath $(PY)),)
+.PHONY: $(FOR_RUN) $(FOR_WORK)
+endif
+
+$(FOR_RUN): setup.cfg pyproject.toml $(LOCK)
+	@$(make_venv)
+	@echo "Installing henge into $(VENV) (about half a minute, once) ..."
+	@$(PIP) install -e . -c $(LOCK)
+	@touch $@
+
+$(FOR_WORK): setup.cfg pyproject.toml $(LOCK)
+	@$(make_venv)
+	@echo "Installing henge with its test and lint tools into $(VENV) (about a minute, once) ..."
+	@$(PIP) install -e '.[test,lint]' -c $(LOCK)
+	@touch $(FOR_RUN) $@
+
+# Shell: leave in $python the newest usable interpreter. PYTHON=/path/to/python3 chooses another.
+# Each candidate is run, because a name on the PATH may be a shim without a version behind it.
+define find_python
+python=; bare=; \
+for candidate in $(or $(PYTHON),python3.13 python3.12 python3.11 python3); do \
+	"$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || continue; \
+	"$$candidate" -c 'import ensurepip, venv' 2>/dev/null && { python=$$candidate; break; }; \
+	bare=$${bare:-$$candidate}; \
+done; \
+if [ -z "$$python" ] && [ -n "$$bare" ]; then \
+	version=$$("$$bare" -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+	echo "$$bare cannot make virtual environments: its module ensurepip is missing." >&2; \
+	echo "On Debian, Ubuntu and Raspberry Pi OS: sudo apt install python$$version-venv" >&2; exit 1; \
+elif [ -z "$$python" ]; then \
+	echo "henge needs Python 3.11 or newer; $(or $(PYTHON),neither python3.13, python3.12, python3.11 nor python3) is." >&2; \
+	echo "On Debian, Ubuntu and Raspberry Pi OS: sudo apt install python3 python3-venv" >&2; \
+	echo "If it is installed elsewhere: make PYTHON=/path/to/python3 $(MAKECMDGOALS)" >&2; exit 1; \
+fi
+endef
+
+# Shell: make $(VENV) unless it is there and works; half-made or broken ones are made anew.
+define make_venv
+$(PY) -m pip --version >/dev/null 2>&1 || { \
+	$(find_python); \
+	echo "Making $(VENV) with $$("$$python" --version) ..."; \
+	"$$python" -m venv --clear $(VENV); \
+}
+endef

@@ -1,0 +1,1 @@
+"""The Linux device agent: receives a document, applies it, says so."""

@@ -1,0 +1,1 @@
+"""The daemon's faces: thin handlers, one file a resource."""

@@ -1,0 +1,1 @@
+"""The rules: what may happen, in which order, whoever asks."""

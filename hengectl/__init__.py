@@ -1,0 +1,1 @@
+"""The command line: sees and changes what devices should run."""
