@@ -1,1 +1,1 @@
-"""The daemon: holds what every device should run, serves it, and remembers what devices say."""
+"""The daemon: keeps desired configuration, tells devices, remembers what they said."""

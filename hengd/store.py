@@ -1,0 +1,408 @@
+"""The durable memory: one LMDB environment, one process, one writer thread with group commit.
+
+Three promises to the floors above:
+
+- ``write`` runs a function in a transaction and answers only after ``commit()`` returned; a function that
+  raises leaves nothing behind, and its neighbours in the same commit are not harmed.
+- ``read`` gives a consistent view, cheap enough for the event loop. Never await inside of it: a held
+  reader makes the file grow.
+- what a transaction noted with ``Transaction.note`` reaches the after-commit hook in order, on the event loop,
+  whatever became of the caller; before the caller gets its answer.
+
+Rules learnt from measurements: default sync, never ``writemap``, never a second process, the map grows only
+while neither a reader nor the writer is active.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+import threading
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, NamedTuple, TypeVar
+
+import lmdb
+
+from henge_protocol.errors import HengeError, Internal, StorageFull
+
+log = logging.getLogger("hengd.store")
+
+T = TypeVar("T")
+
+DATABASES: Final = (
+    "meta", "objects", "ids", "revisions", "documents", "desired", "reported",
+    "certs", "certs_of", "spki", "tokens",
+)  # fmt: skip
+
+RECORD_VERSION: Final = 1
+MAX_BATCH: Final = 512
+"""Operations that share one commit; beyond it the wait of the first becomes noticeable."""
+FREE_RESERVE_BYTES: Final = 4 * 1024 * 1024
+"""Ordinary writes are refused below this much free disk, so that revocations still fit."""
+GROW_AT: Final = 0.8
+MAX_MAP_BYTES: Final = 64 * 1024**3
+FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+_HEADER_BYTES: Final = 6
+
+
+class Reader:
+    """A consistent view. Values are copies; keep them as long as you like."""
+
+    __slots__ = ("_databases", "_txn")
+
+    def __init__(self, txn: Any, databases: dict[str, Any]) -> None:
+        self._txn = txn
+        self._databases = databases
+
+    def get(self, database: str, key: bytes) -> bytes | None:
+        """The payload under ``key``, or None; ``Internal`` ``storage_corrupt`` when its checksum is wrong."""
+        value = self._txn.get(key, db=self._databases[database])
+        return None if value is None else _unseal(database, key, value)
+
+    def scan(self, database: str, prefix: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        """All (key, payload) whose key starts with ``prefix``, in order of keys."""
+        with self._txn.cursor(db=self._databases[database]) as cursor:
+            if not (cursor.set_range(prefix) if prefix else cursor.first()):
+                return
+            for key, value in cursor:
+                if not key.startswith(prefix):
+                    return
+                yield key, _unseal(database, key, value)
+
+    def scan_back(self, database: str, before: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
+        """All (key, payload) below ``before`` (or all), the last first."""
+        with self._txn.cursor(db=self._databases[database]) as cursor:
+            if before is not None and cursor.set_range(before):
+                found = cursor.prev()
+            else:
+                found = cursor.last()
+            if not found:
+                return
+            for key, value in cursor.iterprev():
+                yield key, _unseal(database, key, value)
+
+    def count(self, database: str) -> int:
+        """How many records a database holds."""
+        return int(self._txn.stat(self._databases[database])["entries"])
+
+
+class Transaction(Reader):
+    """A view that can write; committed as a whole or not at all."""
+
+    __slots__ = ("notes",)
+
+    def __init__(self, txn: Any, databases: dict[str, Any]) -> None:
+        super().__init__(txn, databases)
+        self.notes: list[object] = []
+
+    def put(self, database: str, key: bytes, payload: bytes) -> None:
+        """Store ``payload`` with its checksum under ``key``."""
+        self._txn.put(key, _seal(database, key, payload), db=self._databases[database])
+
+    def delete(self, database: str, key: bytes) -> bool:
+        """Remove ``key``; whether it was there."""
+        return bool(self._txn.delete(key, db=self._databases[database]))
+
+    def note(self, happening: object) -> None:
+        """Tell the after-commit hook about ``happening``, if this commits."""
+        self.notes.append(happening)
+
+
+class _Job(NamedTuple):
+    operation: Callable[[Transaction], Any]
+    done: Callable[[Any, BaseException | None], None]
+    essential: bool
+
+
+class Figures(NamedTuple):
+    """What ``status`` shows about the store."""
+
+    map_bytes: int
+    used_bytes: int
+    free_disk_bytes: int
+    commits: int
+    last_error: str
+
+
+class Store:
+    """The environment, its writer thread and the way in. Open with ``Store.open`` inside a running loop."""
+
+    def __init__(self, env: Any, databases: dict[str, Any], folder: Path, loop: asyncio.AbstractEventLoop) -> None:
+        self._env = env
+        self._databases = databases
+        self._folder = folder
+        self._loop = loop
+        self._loop_thread = threading.get_ident()
+        self._jobs: deque[_Job] = deque()
+        self._wake = threading.Condition()
+        self._stopping = False
+        self._commits = 0
+        self._failures = 0
+        self._last_error = ""
+        self._committed: Callable[[list[object]], None] = lambda notes: None
+        self._failed: Callable[[str], None] = lambda reason: None
+        self._thread = threading.Thread(target=self._write_loop, name="store-writer", daemon=True)
+
+    @classmethod
+    def open(cls, folder: Path, *, map_bytes: int = 1024**3) -> Store:
+        """Open (or make) the environment in ``folder``, which exists and is private. The caller holds the lock file."""
+        loop = asyncio.get_running_loop()
+        try:
+            env = open_environment(folder, map_bytes)
+            databases = {name: env.open_db(name.encode()) for name in DATABASES}
+        except lmdb.Error as error:
+            raise Internal(
+                "storage_foreign",
+                f"{folder}/data.mdb cannot be opened as henge's store ({error})",
+                cure="restore a backup into an empty folder; the file is left as it is",
+            ) from error
+        store = cls(env, databases, folder, loop)
+        env.reader_check()
+        store._thread.start()
+        return store
+
+    def on_commit(self, hook: Callable[[list[object]], None]) -> None:
+        """Set the one hook that hears, on the event loop, what committed transactions noted."""
+        self._committed = hook
+
+    def on_failure(self, hook: Callable[[str], None]) -> None:
+        """Set the one hook that hears, on the event loop, that the store is beyond use in this process."""
+        self._failed = hook
+
+    @contextmanager
+    def read(self) -> Iterator[Reader]:
+        """A consistent view for the length of one synchronous block on the loop's thread."""
+        with self._env.begin(buffers=False) as txn:
+            yield Reader(txn, self._databases)
+
+    async def write(self, operation: Callable[[Transaction], T], *, essential: bool = False) -> T:
+        """Run ``operation`` on the writer thread; returns its result once it is on disk.
+
+        ``essential`` operations (revocation, deletion) are tried even when the disk is nearly full.
+        Raises what the operation raised, ``StorageFull`` or ``Internal`` ``storage_failed``; then nothing changed.
+        """
+        future: asyncio.Future[T] = self._loop.create_future()
+
+        def done(result: T, error: BaseException | None) -> None:
+            if future.done():
+                return
+            if error is None:
+                future.set_result(result)
+            else:
+                future.set_exception(error)
+
+        self.submit(operation, done, essential=essential)
+        return await future
+
+    def submit(
+        self,
+        operation: Callable[[Transaction], Any],
+        done: Callable[[Any, BaseException | None], None],
+        *,
+        essential: bool = False,
+    ) -> None:
+        """Queue ``operation``; ``done(result, error)`` is called on the loop after the commit."""
+        with self._wake:
+            if self._stopping:
+                raise Internal("stopping", "the store is closing; nothing was changed")
+            self._jobs.append(_Job(operation, done, essential))
+            self._wake.notify()
+
+    def figures(self) -> Figures:
+        """Fill and health of the store."""
+        info, page = self._env.info(), self._env.stat()["psize"]
+        return Figures(
+            info["map_size"], (info["last_pgno"] + 1) * page, _free_bytes(self._folder), self._commits, self._last_error
+        )
+
+    async def close(self) -> None:
+        """Commit what is queued, stop the writer, close the environment."""
+        with self._wake:
+            self._stopping = True
+            self._wake.notify()
+        while self._thread.is_alive():
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0)
+        self._env.close()
+
+    # ---- the writer thread ---------------------------------------------------------------------------
+
+    def _write_loop(self) -> None:
+        while True:
+            with self._wake:
+                while not self._jobs and not self._stopping:
+                    self._wake.wait()
+                if not self._jobs:
+                    return
+                batch = [self._jobs.popleft() for _ in range(min(len(self._jobs), MAX_BATCH))]
+            answers, notes = self._commit_batch(batch)
+            self._loop.call_soon_threadsafe(self._deliver, batch, answers, notes)
+
+    def _deliver(self, batch: list[_Job], answers: list[Any], notes: list[object]) -> None:
+        if notes:
+            self._committed(notes)
+        for job, answer in zip(batch, answers, strict=True):
+            if isinstance(answer, BaseException):
+                job.done(None, answer)
+            else:
+                job.done(answer, None)
+
+    def _commit_batch(self, batch: list[_Job]) -> tuple[list[Any], list[object]]:
+        self._grow_if_needed()
+        if _free_bytes(self._folder) < FREE_RESERVE_BYTES:
+            return self._commit_essential(batch)
+        try:
+            return self._transact(batch)
+        except lmdb.MapFullError:
+            if self._grow():
+                return self._commit_batch(batch)
+            return self._one_by_one(batch)
+        except (lmdb.Error, OSError) as error:
+            if len(batch) > 1 and self._is_full(error):
+                return self._one_by_one(batch)
+            return [self._refusal(error)] * len(batch), []
+
+    def _commit_essential(self, batch: list[_Job]) -> tuple[list[Any], list[object]]:
+        full = StorageFull("storage_full", f"the disk of {self._folder} is full; nothing was changed", cure=FULL_CURE)
+        essential = [job for job in batch if job.essential]
+        if not essential:
+            return [full] * len(batch), []
+        release_ballast(self._folder)
+        answers, notes = self._one_by_one(essential)
+        by_job = dict(zip(map(id, essential), answers, strict=True))
+        return [by_job.get(id(job), full) for job in batch], notes
+
+    def _one_by_one(self, batch: list[_Job]) -> tuple[list[Any], list[object]]:
+        answers: list[Any] = []
+        notes: list[object] = []
+        for job in batch:
+            try:
+                answer, noted = self._transact([job])
+            except (lmdb.Error, OSError) as error:
+                answer, noted = [self._refusal(error)], []
+            answers += answer
+            notes += noted
+        return answers, notes
+
+    def _transact(self, batch: list[_Job]) -> tuple[list[Any], list[object]]:
+        answers: list[Any] = []
+        notes: list[object] = []
+        with self._env.begin(write=True) as parent:
+            for job in batch:
+                answers.append(self._run(job, parent, notes))
+        self._commits += 1
+        self._failures = 0
+        return answers, notes
+
+    def _run(self, job: _Job, parent: Any, notes: list[object]) -> Any:
+        child = self._env.begin(write=True, parent=parent)
+        transaction = Transaction(child, self._databases)
+        try:
+            answer = job.operation(transaction)
+            child.commit()
+        except (lmdb.Error, OSError):
+            child.abort()
+            raise
+        except BaseException as error:  # task boundary: whatever an operation raises belongs to its caller
+            child.abort()
+            if not isinstance(error, HengeError) and not getattr(error, "expected", False):
+                log.exception("a store operation failed", extra={"event": "store_operation_failed"})
+            return error
+        notes += transaction.notes
+        return answer
+
+    def _is_full(self, error: Exception) -> bool:
+        code = getattr(error, "errno", None) or getattr(error, "code", None)
+        return code in FULL or isinstance(error, lmdb.MapFullError) or _free_bytes(self._folder) < FREE_RESERVE_BYTES
+
+    def _refusal(self, error: Exception) -> HengeError:
+        self._last_error = str(error)
+        if self._is_full(error):
+            return StorageFull("storage_full", f"{self._folder} is full ({error}); nothing was changed", cure=FULL_CURE)
+        self._failures += 1
+        log.error("commit failed: %s", error, extra={"event": "store_failed"})
+        if isinstance(error, lmdb.PanicError) or self._failures >= 2:
+            self._loop.call_soon_threadsafe(self._failed, str(error))
+        return Internal("storage_failed", f"the store failed ({error}); the change may not have been kept")
+
+    # ---- growing: neither reader nor writer is active while the map changes ----------------------------
+
+    def _grow_if_needed(self) -> None:
+        if self._commits % 64 == 0:
+            info = self._env.info()
+            if (info["last_pgno"] + 1) * self._env.stat()["psize"] > GROW_AT * info["map_size"]:
+                self._grow()
+
+    def _grow(self) -> bool:
+        """Double the map from the loop's thread, where all readers live and none is open between callbacks."""
+        wanted = self._env.info()["map_size"] * 2
+        if wanted > MAX_MAP_BYTES or _free_bytes(self._folder) < FREE_RESERVE_BYTES or self._loop.is_closed():
+            return False
+        finished = threading.Event()
+
+        def grow() -> None:
+            self._env.set_mapsize(wanted)
+            finished.set()
+
+        self._loop.call_soon_threadsafe(grow)
+        grown = finished.wait(timeout=30)
+        if grown:
+            log.info("store map grown to %d bytes", wanted, extra={"event": "store_grown"})
+        return grown
+
+
+FULL_CURE: Final = "free space on that disk; reading, pushing and revoking go on meanwhile"
+
+
+def open_environment(folder: Path, map_bytes: int) -> Any:
+    """LMDB as henge uses it; ``lib_version=0`` pins the engine whose files we promise to read."""
+    return lmdb.open(
+        str(folder), map_size=map_bytes, max_dbs=32, max_readers=64, mode=0o600, readahead=False, lib_version=0
+    )
+
+
+def make_ballast(folder: Path) -> None:
+    """Set space aside that a revocation may use when the disk is full."""
+    size = min(8 * 1024 * 1024, _free_bytes(folder) // 8)
+    path = folder / "ballast"
+    if path.exists() or size < 64 * 1024:
+        return
+    try:
+        with open(path, "xb") as file:
+            os.posix_fallocate(file.fileno(), 0, size)
+    except OSError:
+        path.unlink(missing_ok=True)
+
+
+def release_ballast(folder: Path) -> None:
+    """Give the set-aside space back."""
+    (folder / "ballast").unlink(missing_ok=True)
+
+
+def _free_bytes(folder: Path) -> int:
+    figures = os.statvfs(folder)
+    return figures.f_bavail * figures.f_frsize
+
+
+def _seal(database: str, key: bytes, payload: bytes) -> bytes:
+    checksum = zlib.crc32(payload, zlib.crc32(key, zlib.crc32(database.encode())))
+    return b"%c\x00%b%b" % (RECORD_VERSION, checksum.to_bytes(4, "big"), payload)
+
+
+def _unseal(database: str, key: bytes, value: bytes) -> bytes:
+    payload = value[_HEADER_BYTES:]
+    checksum = zlib.crc32(payload, zlib.crc32(key, zlib.crc32(database.encode())))
+    if value[0] != RECORD_VERSION or value[2:_HEADER_BYTES] != checksum.to_bytes(4, "big"):
+        raise Internal(
+            "storage_corrupt",
+            f"record {key.hex()[:64]} of {database} is damaged",
+            cure="restore the newest backup",
+        )
+    return payload
