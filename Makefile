@@ -77,9 +77,10 @@ $(FOR_WORK): setup.cfg pyproject.toml $(LOCK)
 
 # Shell: leave in $python the newest usable interpreter. PYTHON=/path/to/python3 chooses another.
 # Each candidate is run, because a name on the PATH may be a shim without a version behind it.
+CANDIDATES := $(or $(PYTHON),python3.13 python3.12 python3.11 python3)
 define find_python
 python=; bare=; \
-for candidate in $(or $(PYTHON),python3.13 python3.12 python3.11 python3); do \
+for candidate in $(CANDIDATES); do \
 	"$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || continue; \
 	"$$candidate" -c 'import ensurepip, venv' 2>/dev/null && { python=$$candidate; break; }; \
 	bare=$${bare:-$$candidate}; \
@@ -89,7 +90,7 @@ if [ -z "$$python" ] && [ -n "$$bare" ]; then \
 	echo "$$bare cannot make virtual environments: its module ensurepip is missing." >&2; \
 	echo "On Debian, Ubuntu and Raspberry Pi OS: sudo apt install python$$version-venv" >&2; exit 1; \
 elif [ -z "$$python" ]; then \
-	echo "henge needs Python 3.11 or newer; $(or $(PYTHON),neither python3.13, python3.12, python3.11 nor python3) is." >&2; \
+	echo "henge needs Python 3.11 or newer and found none (looked for: $(CANDIDATES))." >&2; \
 	echo "On Debian, Ubuntu and Raspberry Pi OS: sudo apt install python3 python3-venv" >&2; \
 	echo "If it is installed elsewhere: make PYTHON=/path/to/python3 $(MAKECMDGOALS)" >&2; exit 1; \
 fi
