@@ -123,7 +123,7 @@ def test_pure_code_asks_neither_clock_nor_chance_nor_environment(module: str) ->
     [
         (
             "hengectl.cli",
-            {"aiohttp", "asyncio", "hengd", "henge_agent", "jsonschema", "jsonschema_rs", "lmdb", "msgspec"},
+            {"aiohttp", "hengd", "henge_agent", "jsonschema", "jsonschema_rs", "lmdb", "msgspec"},
         ),
         ("henge_agent.cli", {"hengd", "hengectl", "jsonschema", "jsonschema_rs", "lmdb", "msgspec", "uvloop"}),
         ("hengd.cli", {"hengectl", "henge_agent"}),
