@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from henge_protocol.errors import HengeError, Invalid, Malformed
+from henge_protocol.errors import Invalid, Malformed
 from henge_protocol.strictjson import LIMITS, MAX_INTEGER, JsonLimits, canonical, parse
 
 VECTORS = Path(__file__).parents[1] / "vectors"
@@ -160,10 +160,9 @@ def test_5000_digit_integer_is_out_of_range() -> None:
 def test_any_bytes_give_a_value_or_a_refusal(data: bytes) -> None:
     try:
         value = parse(data)
-    except HengeError as error:
-        assert isinstance(error, Malformed)
-    else:
-        assert same(parse(canonical(value)), value) or isinstance(value, dict)
+    except Malformed:
+        return
+    assert parse(canonical(value)) == value
 
 
 @given(st.text(alphabet='[]{}",:\\u0123456789dDeE+-.truefalsn \n\ud83d', max_size=60))
@@ -222,4 +221,4 @@ def test_canonical_of_a_value_that_holds_itself_is_too_deep() -> None:
 
 
 def test_limits_are_those_of_the_documentation() -> None:
-    assert LIMITS == JsonLimits(32, 20_000, 1_000, 128, 65_536)
+    assert JsonLimits(32, 20_000, 1_000, 128, 65_536) == LIMITS

@@ -1,0 +1,201 @@
+"""Layers of values: how they combine, how a field is addressed, what differs.
+
+Layers merge as RFC 7396 says: objects merge member by member, everything else (lists too) replaces,
+and ``null`` removes what a lower layer set.  Nothing here changes its arguments; results share the
+parts that stayed the same with them, so treat values as frozen.
+
+A field's *path* is a tuple of keys.  People write it ``wifi.ssid``, the API ``/wifi/ssid`` (RFC 6901).
+A list is one value: there are no paths into lists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from functools import reduce
+from typing import Final, cast
+
+from henge_protocol.errors import Invalid
+from henge_protocol.strictjson import LIMITS
+
+Path = tuple[str, ...]
+Values = dict[str, object]
+
+
+class Missing(Enum):
+    """The type of ``MISSING``, which stands for no value at all; ``None`` is the value ``null``."""
+
+    MISSING = "missing"
+
+
+MISSING: Final = Missing.MISSING
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One field that differs; ``before`` or ``after`` is ``MISSING`` where the field is not there."""
+
+    pointer: str
+    before: object
+    after: object
+
+
+def merge(base: object, patch: object) -> object:
+    """Return ``base`` with ``patch`` applied (RFC 7396 section 2); no ``null`` member of ``patch`` survives."""
+    if not isinstance(patch, dict):
+        return patch
+    merged: Values = dict(base) if isinstance(base, dict) else {}
+    for key, value in patch.items():
+        if value is None:
+            merged.pop(key, None)
+        elif isinstance(value, dict):
+            merged[key] = merge(merged.get(key), value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def overlay(layers: Iterable[Mapping[str, object]]) -> Values:
+    """Merge layers, the lowest first; the result has no ``null`` members."""
+    return cast("Values", reduce(merge, layers, cast("object", {})))
+
+
+def drop_nulls(value: object) -> object:
+    """Return ``value`` without members that are ``null``, at every depth of objects; lists stay whole."""
+    return merge({}, value)
+
+
+def leaves(value: object) -> Iterator[tuple[str, object]]:
+    """Yield ``(pointer, value)`` of every field, in order of keys; lists, nulls and empty objects are leaves.
+
+    An empty outermost object has no fields and yields nothing.
+    """
+    return ((pointer(path), leaf) for path, leaf in _leaves(value, ()) if path or leaf != {})
+
+
+def parse_path(text: str) -> Path:
+    """Read a field's address: ``wifi.ssid``, or a JSON pointer ``/wifi/ssid`` for keys that hold a dot.
+
+    Raises ``Invalid`` ``bad_path``.
+    """
+    path = tuple(map(_unescaped, text[1:].split("/"))) if text.startswith("/") else tuple(text.split("."))
+    if len(path) >= LIMITS.max_depth:
+        raise _bad_path(text, f"it is deeper than {LIMITS.max_depth - 1} levels")
+    for key in path:
+        _check_key(key, text)
+    return path
+
+
+def pointer(path: Sequence[str | int]) -> str:
+    """Write a path as JSON pointer (RFC 6901); the empty path is the whole value, ``""``."""
+    return "".join("/" + str(key).replace("~", "~0").replace("/", "~1") for key in path)
+
+
+def get(values: object, path: Sequence[str], default: object = MISSING) -> object:
+    """Return the value at ``path``, or ``default`` where there is none."""
+    for key in path:
+        if not isinstance(values, dict) or key not in values:
+            return default
+        values = values[key]
+    return values
+
+
+def set_in(values: Mapping[str, object], path: Sequence[str], value: object) -> Values:
+    """Return ``values`` with ``value`` at ``path``, making the objects on the way.
+
+    Raises ``Invalid`` ``bad_path`` where something that is not an object stands in the way.
+    """
+    key, *rest = path
+    if not rest:
+        return {**values, key: value}
+    inner = values.get(key, {})
+    if not isinstance(inner, dict):
+        taken = "null" if inner is None else f"a {_kind(inner)}"
+        raise Invalid(
+            "bad_path",
+            f"cannot set {'.'.join(path)}: {key} holds {taken}, an object was expected",
+            cure=f"unset {key} first",
+        )
+    return {**values, key: set_in(inner, rest, value)}
+
+
+def unset_in(values: Mapping[str, object], path: Sequence[str]) -> Values:
+    """Return ``values`` without the field at ``path`` and without objects that this left empty."""
+    key, *rest = path
+    inner = values.get(key)
+    if get(values, path) is MISSING:
+        return dict(values)
+    if rest and isinstance(inner, dict):
+        smaller = unset_in(inner, rest)
+        if smaller:
+            return {**values, key: smaller}
+    return {other: value for other, value in values.items() if other != key}
+
+
+def diff(before: object, after: object) -> list[Change]:
+    """Return the fields that differ, in order of pointers; numbers of another type (``1``, ``1.0``) differ."""
+    return [Change(pointer(path), old, new) for path, old, new in _differences((), before, after)]
+
+
+def same(left: object, right: object) -> bool:
+    """Tell whether two values render to the same bytes: ``1``, ``1.0`` and ``true`` are three values."""
+    if type(left) is not type(right):
+        return False
+    if isinstance(left, dict) and isinstance(right, dict):
+        return left.keys() == right.keys() and all(same(left[key], right[key]) for key in left)
+    if isinstance(left, list) and isinstance(right, list):
+        return len(left) == len(right) and all(map(same, left, right))
+    # -0.0 == 0.0, yet they render differently
+    return repr(left) == repr(right) if isinstance(left, float) else left == right
+
+
+def _leaves(value: object, path: Path) -> Iterator[tuple[Path, object]]:
+    if isinstance(value, dict) and value:
+        for key in sorted(value):
+            yield from _leaves(value[key], (*path, key))
+    else:
+        yield path, value
+
+
+def _differences(path: Path, before: object, after: object) -> Iterator[tuple[Path, object, object]]:
+    if isinstance(before, dict) and isinstance(after, dict):
+        for key in sorted(before.keys() | after.keys()):
+            yield from _differences((*path, key), before.get(key, MISSING), after.get(key, MISSING))
+    elif before is MISSING:
+        yield from ((where, MISSING, leaf) for where, leaf in _leaves(after, path))
+    elif after is MISSING:
+        yield from ((where, leaf, MISSING) for where, leaf in _leaves(before, path))
+    elif not same(before, after):
+        yield path, before, after
+
+
+def _unescaped(token: str) -> str:
+    if "~" in token.replace("~0", "").replace("~1", ""):
+        raise _bad_path(token, "in a JSON pointer '~' is written '~0' and '/' is written '~1'")
+    return token.replace("~1", "/").replace("~0", "~")
+
+
+def _check_key(key: str, text: str) -> None:
+    if not key:
+        raise _bad_path(text, "a key is empty")
+    if not key.isprintable() or key != key.strip():
+        raise _bad_path(text, "a key has control characters or spaces around it")
+    if len(key.encode("utf-8", "surrogatepass")) > LIMITS.max_key_bytes:
+        raise _bad_path(text, f"a key is longer than {LIMITS.max_key_bytes} bytes")
+    if not text.startswith("/") and ("[" in key or "]" in key):
+        raise _bad_path(text, "a list is one value and has no paths into it")
+
+
+def _bad_path(text: str, why: str) -> Invalid:
+    shown = ascii(text if len(text) <= 80 else text[:80] + "...")
+    return Invalid(
+        "bad_path",
+        f"{shown} is not the path of a field: {why}",
+        cure="write keys with dots between them, as in wifi.ssid, or a JSON pointer, as in /wifi/ssid",
+    )
+
+
+def _kind(value: object) -> str:
+    names = {bool: "boolean", int: "number", float: "number", str: "text", list: "list"}
+    return names.get(type(value), "value")

@@ -1,0 +1,213 @@
+"""Layers against RFC 7396's own table and against a model that knows only flat paths."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from hengd.rules.merge import (
+    MISSING,
+    Change,
+    diff,
+    drop_nulls,
+    get,
+    leaves,
+    merge,
+    overlay,
+    parse_path,
+    pointer,
+    same,
+    set_in,
+    unset_in,
+)
+from henge_protocol.errors import Invalid
+
+keys = st.sampled_from(["a", "b", "c", "d/e", "~"])
+scalars = (
+    st.none() | st.booleans() | st.integers(0, 2) | st.sampled_from([0.0, -0.0, 1.0, "", "x"]) | st.just([1, None])
+)
+layers = st.recursive(st.dictionaries(keys, scalars, max_size=3), lambda inner: st.dictionaries(keys, inner | scalars))
+
+
+def has_null(value: object) -> bool:
+    return isinstance(value, dict) and any(member is None or has_null(member) for member in value.values())
+
+
+@pytest.mark.parametrize(
+    ("base", "patch", "merged"),
+    [
+        ({"a": "b"}, {"a": "c"}, {"a": "c"}),
+        ({"a": "b"}, {"b": "c"}, {"a": "b", "b": "c"}),
+        ({"a": "b"}, {"a": None}, {}),
+        ({"a": "b", "b": "c"}, {"a": None}, {"b": "c"}),
+        ({"a": ["b"]}, {"a": "c"}, {"a": "c"}),
+        ({"a": "c"}, {"a": ["b"]}, {"a": ["b"]}),
+        ({"a": {"b": "c"}}, {"a": {"b": "d", "c": None}}, {"a": {"b": "d"}}),
+        ({"a": [{"b": "c"}]}, {"a": [1]}, {"a": [1]}),
+        (["a", "b"], ["c", "d"], ["c", "d"]),
+        ({"a": "b"}, ["c"], ["c"]),
+        ({"a": "foo"}, None, None),
+        ({"a": "foo"}, "bar", "bar"),
+        ({"e": None}, {"a": 1}, {"e": None, "a": 1}),
+        ([1, 2], {"a": "b", "c": None}, {"a": "b"}),
+        ({}, {"a": {"bb": {"ccc": None}}}, {"a": {"bb": {}}}),
+    ],
+)
+def test_merge_follows_the_table_of_rfc_7396(base: Any, patch: Any, merged: Any) -> None:
+    assert merge(base, patch) == merged
+
+
+def test_null_removes_what_a_lower_layer_set_and_a_higher_one_sets_it_again() -> None:
+    lowest, middle, highest = {"ntp": {"host": "a", "port": 123}}, {"ntp": None}, {"ntp": {"host": "b"}}
+
+    assert overlay([lowest, middle]) == {}
+    assert overlay([lowest, middle, highest]) == {"ntp": {"host": "b"}}
+    assert overlay([]) == {}
+
+
+@given(st.lists(layers, max_size=4))
+def test_overlay_never_leaves_a_null_and_never_changes_its_layers(stack: list[dict[str, object]]) -> None:
+    before = copy.deepcopy(stack)
+    merged = overlay(stack)
+
+    assert not has_null(merged)
+    assert same(stack, before)
+
+
+@given(layers, layers)
+def test_a_field_of_the_patch_wins_and_a_field_it_is_silent_about_stays(
+    base: dict[str, object], patch: dict[str, object]
+) -> None:
+    merged = merge(base, patch)
+
+    for where, leaf in leaves(patch):
+        found = get(merged, parse_path(where))
+        if leaf is None:
+            assert found is MISSING
+        elif leaf != {}:
+            assert same(found, leaf)
+    for key in base.keys() - patch.keys():
+        assert same(get(merged, [key]), base[key])
+
+
+@given(layers, layers)
+def test_merging_the_same_patch_twice_changes_nothing(base: dict[str, object], patch: dict[str, object]) -> None:
+    once = merge(base, patch)
+
+    assert same(merge(once, patch), once)
+
+
+@given(layers)
+def test_drop_nulls_keeps_everything_else(layer: dict[str, object]) -> None:
+    kept = [(where, leaf) for where, leaf in leaves(layer) if leaf is not None and leaf != {}]
+
+    assert same([list(pair) for pair in leaves(drop_nulls(layer)) if pair[1] != {}], [list(pair) for pair in kept])
+
+
+def test_lists_nulls_and_empty_objects_are_leaves() -> None:
+    assert list(leaves({"b": [1, {"x": 2}], "a": {"n": None, "e": {}}})) == [
+        ("/a/e", {}),
+        ("/a/n", None),
+        ("/b", [1, {"x": 2}]),
+    ]
+    assert list(leaves({})) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ("wifi", ("wifi",)),
+        ("wifi.ssid", ("wifi", "ssid")),
+        ("/wifi/ssid", ("wifi", "ssid")),
+        ("/a.b/c~1d~0e", ("a.b", "c/d~e")),
+        ("/~01", ("~1",)),
+        ("/a[0]", ("a[0]",)),
+        ("küche.licht", ("küche", "licht")),
+        ("a." * 30 + "a", ("a",) * 31),
+    ],
+)
+def test_path_is_read(text: str, path: tuple[str, ...]) -> None:
+    assert parse_path(text) == path
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", ".", "a..b", ".a", "a.", "a[", "a[-1]", "a[99999]", "a[0].b", "[0]"),
+        *("/", "/a//b", "/a~2", "/a~", "a\n", "a\x1b[2J", " a", "a. b", "k" * 129, "a." * 31 + "a", "\ud800"),
+    ],
+)
+def test_v16_v17_path_that_addresses_no_field_is_refused(text: str) -> None:
+    with pytest.raises(Invalid) as caught:
+        parse_path(text)
+
+    assert caught.value.code == "bad_path"
+    assert caught.value.message.isprintable()
+    assert caught.value.cure
+
+
+@given(st.lists(st.text(st.characters(categories=["L", "N", "P"]), min_size=1, max_size=5), min_size=1, max_size=5))
+def test_pointer_and_parse_path_are_inverse(path: list[str]) -> None:
+    assert list(parse_path(pointer(path))) == path
+
+
+@given(layers, st.lists(keys, min_size=1, max_size=3), scalars)
+def test_what_was_set_is_found_and_can_be_unset(values: dict[str, object], path: list[str], value: object) -> None:
+    before = copy.deepcopy(values)
+    for depth in range(1, len(path)):
+        assume(isinstance(get(values, path[:depth], {}), dict))
+    written = set_in(values, path, value)
+
+    assert same(get(written, path), value)
+    assert get(unset_in(written, path), path) is MISSING
+    assert same(values, before)
+
+
+def test_unset_takes_objects_it_left_empty_along() -> None:
+    assert unset_in({"wifi": {"ap": {"on": True}}, "x": 1}, ("wifi", "ap", "on")) == {"x": 1}
+    assert unset_in({"wifi": {"ap": {}, "on": True}}, ("wifi", "on")) == {"wifi": {"ap": {}}}
+    assert unset_in({"wifi": {}}, ("wifi", "on")) == {"wifi": {}}
+
+
+@pytest.mark.parametrize(("taken", "kind"), [(1, "a number"), (None, "null"), ([1], "a list"), ("x", "a text")])
+def test_set_does_not_replace_what_stands_in_the_way(taken: object, kind: str) -> None:
+    with pytest.raises(Invalid, match=f"wifi holds {kind}, an object was expected"):
+        set_in({"wifi": taken}, ("wifi", "ssid"), "home")
+
+
+@given(layers, layers)
+def test_applying_the_changes_of_a_diff_gives_the_other_side(
+    before: dict[str, object], after: dict[str, object]
+) -> None:
+    changes = diff(before, after)
+    rebuilt: dict[str, object] = before
+    for change in sorted(changes, key=lambda change: change.after is not MISSING):
+        path = parse_path(change.pointer)
+        rebuilt = unset_in(rebuilt, path) if change.after is MISSING else set_in(rebuilt, path, change.after)
+
+    fields = [list(pair) for pair in leaves(rebuilt) if pair[1] != {}]
+    assert same(fields, [list(pair) for pair in leaves(after) if pair[1] != {}])
+    assert (changes == []) == same(before, after)
+
+
+def test_diff_names_fields_not_objects() -> None:
+    before = {"wifi": {"ssid": "a", "channel": 6}, "level": 1, "on": True}
+    after = {"level": 1.0, "mqtt": {"host": "h", "port": 1}, "on": True, "wifi": {"ssid": "b"}}
+
+    assert diff(before, after) == [
+        Change("/level", 1, 1.0),
+        Change("/mqtt/host", MISSING, "h"),
+        Change("/mqtt/port", MISSING, 1),
+        Change("/wifi/channel", 6, MISSING),
+        Change("/wifi/ssid", "a", "b"),
+    ]
+
+
+@pytest.mark.parametrize(("left", "right"), [(1, 1.0), (1, True), (0.0, -0.0), ([1], [1.0]), ({"a": 0}, {"a": False})])
+def test_values_that_render_differently_are_not_the_same(left: object, right: object) -> None:
+    assert left == right
+    assert not same(left, right)
