@@ -1,0 +1,94 @@
+"""The kinds of things a person names on the command line: ``devices``, ``device/lamp-1``, ``groups``. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from henge_protocol.errors import Invalid
+from henge_protocol.model import API_VERSION, check_name
+
+Object = Mapping[str, Any]
+"""An object as the API gives it: apiVersion, kind, metadata, spec, status."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind by its names: ``device``, ``devices``, ``Device``; applied ones have an object behind them."""
+
+    singular: str
+    plural: str
+    title: str
+    applied: bool = True
+
+
+SCHEMA: Final = Kind("schema", "schemas", "Schema")
+GROUP: Final = Kind("group", "groups", "Group")
+DEVICE: Final = Kind("device", "devices", "Device")
+JOIN: Final = Kind("join", "joins", "Join", applied=False)
+TOKEN: Final = Kind("token", "tokens", "Token", applied=False)
+REVISION: Final = Kind("revision", "revisions", "Revision", applied=False)
+
+KINDS: Final = (SCHEMA, GROUP, DEVICE, JOIN, TOKEN, REVISION)
+OBJECT_KINDS: Final = (SCHEMA, GROUP, DEVICE)
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """One thing by kind and name; its text is ``device/lamp-1``."""
+
+    kind: Kind
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind.singular}/{self.name}"
+
+    @property
+    def path(self) -> str:
+        """Where the API has it."""
+        return f"/v1/{self.kind.plural}/{self.name}"
+
+
+def find_kind(word: str) -> Kind | None:
+    """The kind that a word names in singular, plural or title form, in any case."""
+    lowered = word.lower()
+    return next((kind for kind in KINDS if lowered in (kind.singular, kind.plural)), None)
+
+
+def parse_kind(word: str) -> Kind:
+    """The kind that a word names; ``Invalid`` ``unknown_kind`` lists those there are."""
+    kind = find_kind(word)
+    if kind is None:
+        known = ", ".join(kind.plural for kind in KINDS)
+        raise Invalid("unknown_kind", f"{ascii(word)[:60]} is not a kind of thing; there are {known}")
+    return kind
+
+
+def parse_ref(text: str, *, of: tuple[Kind, ...] = OBJECT_KINDS) -> Ref:
+    """Read ``device/lamp-1``; ``Invalid`` ``bad_usage``, ``unknown_kind`` or ``bad_name``."""
+    word, slash, name = text.partition("/")
+    if not slash:
+        raise Invalid(
+            "bad_usage", f"{ascii(text)[:80]} is not of the form KIND/NAME", cure=f"write {of[-1].singular}/{text[:63]}"
+        )
+    kind = parse_kind(word)
+    if kind not in of:
+        allowed = " or ".join(f"{kind.singular}/NAME" for kind in of)
+        raise Invalid("bad_usage", f"{kind.singular} cannot be named here; write {allowed}")
+    return Ref(kind, check_name(name, f"{kind.singular} name"))
+
+
+def ref_of(object_: Object) -> str:
+    """``device/lamp-1`` for an object that the daemon gave."""
+    return f"{str(object_.get('kind', 'object')).lower()}/{name_of(object_)}"
+
+
+def name_of(object_: Object) -> str:
+    """The object's name, empty if it has none."""
+    return str(object_.get("metadata", {}).get("name", ""))
+
+
+def list_of(items: list[Object]) -> dict[str, Any]:
+    """Many objects as one, in the form that ``apply -f`` reads again."""
+    return {"apiVersion": API_VERSION, "kind": "List", "items": items}

@@ -1,0 +1,248 @@
+"""Files with objects: YAML or JSON, single or many, folders, standard input.
+
+What is read here is checked for form only (kind, name, each object once); whether it makes sense the daemon
+says, and ``Manifest.place`` turns its pointers back into file, line and column.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from henge_protocol import strictjson
+from henge_protocol.errors import HengeError, Invalid, Malformed, NotFound, Problem, TooLarge
+from henge_protocol.model import API_VERSION, PLURALS, is_name
+from hengectl.yamltext import MAX_DEPTH, Node, read_documents
+
+MAX_FILE_BYTES: Final = 8 * 1024 * 1024
+MAX_FILES: Final = 10_000
+SUFFIXES: Final = (".yaml", ".yml", ".json")
+STDIN: Final = "-"
+
+_JSON_LIMITS = strictjson.JsonLimits(max_depth=MAX_DEPTH, max_nodes=500_000, max_keys=100_000)
+
+
+@dataclass(slots=True)
+class Source:
+    """The text of one file; nodes with places are made when somebody asks for a place."""
+
+    name: str
+    text: str
+    documents: list[Node] = field(default_factory=list)
+
+    def node(self, document: int) -> Node | None:
+        """The document's nodes; nothing if it is JSON that cannot be read as YAML."""
+        if not self.documents:
+            try:
+                self.documents = read_documents(self.text, self.name)
+            except HengeError:  # JSON is nearly, not quite, a subset of YAML
+                return None
+        return self.documents[document] if document < len(self.documents) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One object and where it came from."""
+
+    value: dict[str, Any]
+    source: Source
+    document: int
+    path: tuple[str, ...] = ()
+    """Keys from the document to the object: empty, or into the items of a List."""
+
+    @property
+    def ref(self) -> str:
+        """``group/kitchen``."""
+        return f"{str(self.value['kind']).lower()}/{self.value['metadata']['name']}"
+
+    def place(self, pointer: str) -> str:
+        """``file:line:column`` of a JSON pointer into the object, or of the deepest part of it that exists."""
+        node = self.source.node(self.document)
+        if node is None:
+            return self.source.name
+        inside = node.at(list(self.path))
+        found = inside.at(_in_object(inside, _tokens(pointer)))
+        return f"{self.source.name}:{found.line}:{found.column}"
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """All objects of a command's files."""
+
+    entries: tuple[Entry, ...]
+
+    @property
+    def objects(self) -> list[dict[str, Any]]:
+        """The objects as they go to the daemon."""
+        return [entry.value for entry in self.entries]
+
+    def place(self, problem: Problem) -> str:
+        """Where in the files a problem lies that the daemon found; empty if it lies in none of them."""
+        for entry in self.entries:
+            if problem.object.lower() == entry.ref or (not problem.object and len(self.entries) == 1):
+                return entry.place(problem.pointer)
+        return ""
+
+
+def read(names: Sequence[str]) -> Manifest:
+    """Read files, folders (recursively, in sorted order, hidden files left out) and ``-``.
+
+    Raises ``Malformed``, ``Invalid``, ``NotFound`` and ``TooLarge``; every message names the file.
+    """
+    entries = [entry for source, is_json in _sources(names) for entry in _entries(source, is_json=is_json)]
+    if not entries:
+        raise Invalid("bad_object", f"there is no object in {', '.join(names)[:200]}", cure="see examples/homelab")
+    _refuse_twins(entries)
+    return Manifest(tuple(entries))
+
+
+def decode(data: bytes, name: str) -> str:
+    """Text from UTF-8 bytes, with or without a byte order mark; ``Malformed`` ``bad_encoding`` otherwise."""
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in data[:4]:
+        raise Malformed("bad_encoding", f"{name} is UTF-16 or binary", cure="save it as UTF-8")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise Malformed(
+            "bad_encoding", f"{name}:{line}: byte 0x{data[error.start]:02x} is not UTF-8", cure="save it as UTF-8"
+        ) from None
+
+
+def _sources(names: Sequence[str]) -> Iterator[tuple[Source, bool]]:
+    for name in names:
+        if name == STDIN:
+            yield (
+                Source("(stdin)", decode(_limited(sys.stdin.buffer.read(MAX_FILE_BYTES + 1), "(stdin)"), "(stdin)")),
+                False,
+            )
+            continue
+        for path in _files(Path(name)):
+            yield Source(str(path), decode(_bytes(path), str(path))), path.suffix == ".json"
+
+
+def _files(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    found: list[Path] = []
+    for folder, folders, names in os.walk(path):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        found += [Path(folder, name) for name in names if name.endswith(SUFFIXES) and not name.startswith(".")]
+        if len(found) > MAX_FILES:
+            raise TooLarge("too_large", f"{path} holds more than {MAX_FILES} files")
+    if not found:
+        raise Invalid("bad_object", f"there is no {', '.join('*' + suffix for suffix in SUFFIXES)} file in {path}")
+    return sorted(found)
+
+
+def _bytes(path: Path) -> bytes:
+    """The file's content. A pipe is read if somebody writes to it (``-f <(command)``), and never waited for."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(fd, "rb", buffering=0) as file:
+            mode = os.fstat(fd).st_mode
+            if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode)):
+                raise Invalid("bad_file", f"{path} is neither a file, a folder nor a pipe")
+            first = file.read(MAX_FILE_BYTES + 1)
+            os.set_blocking(fd, True)
+            return _limited(_rest(file, first), str(path))
+    except FileNotFoundError:
+        why = "is a link to nothing" if path.is_symlink() else "does not exist"
+        raise NotFound("bad_file", f"{path} {why}") from None
+    except OSError as error:
+        raise Invalid("bad_file", f"cannot read {path}: {error.strerror}") from None
+
+
+def _rest(file: Any, first: bytes | None) -> bytes:
+    """Read on: raw reads may be short, and the first of a pipe finds nothing yet (``None``) or no writer (empty)."""
+    data = bytearray(first or b"")
+    if first == b"":
+        return b""
+    while len(data) <= MAX_FILE_BYTES and (more := file.read(MAX_FILE_BYTES + 1 - len(data))):
+        data += more
+    return bytes(data)
+
+
+def _limited(data: bytes, name: str) -> bytes:
+    if len(data) > MAX_FILE_BYTES:
+        raise TooLarge("too_large", f"{name} has more than {MAX_FILE_BYTES >> 20} MiB")
+    return data
+
+
+def _entries(source: Source, *, is_json: bool) -> Iterator[Entry]:
+    for number, value in enumerate(_values(source, is_json=is_json)):
+        yield from _objects(value, source, number)
+
+
+def _values(source: Source, *, is_json: bool) -> list[object]:
+    if not is_json:
+        source.documents = read_documents(source.text, source.name)
+        return [node.value for node in source.documents]
+    try:
+        return [strictjson.parse(source.text.encode(), limits=_JSON_LIMITS)]
+    except Malformed as error:
+        place = ":".join(str(error.extra[key]) for key in ("line", "column") if key in error.extra)
+        where = f"{source.name}:{place}" if place else source.name
+        raise Malformed(error.code, f"{where}: {error.message}", cure=error.cure) from None
+
+
+def _objects(value: object, source: Source, document: int) -> Iterator[Entry]:
+    if isinstance(value, dict) and isinstance(value.get("kind"), str) and value["kind"].endswith("List"):
+        items = value.get("items")
+        if not isinstance(items, list):
+            raise Invalid("bad_object", f"{source.name}: a {value['kind']} needs a list of 'items'")
+        for index, item in enumerate(items):
+            yield _checked(item, source, document, ("items", str(index)))
+    else:
+        yield _checked(value, source, document, ())
+
+
+def _checked(value: object, source: Source, document: int, path: tuple[str, ...]) -> Entry:
+    entry = Entry(value if isinstance(value, dict) else {}, source, document, path)
+    if not isinstance(value, dict):
+        raise _refused(entry, "", "bad_object", "an object with apiVersion, kind, metadata and spec is expected")
+    if value.get("apiVersion") != API_VERSION:
+        said = f"apiVersion is {ascii(value['apiVersion'])[:60]}" if "apiVersion" in value else "apiVersion is missing"
+        raise _refused(entry, "/apiVersion", "bad_object", f"{said}; {API_VERSION} is right")
+    if value.get("kind") not in PLURALS:
+        said = f"kind {ascii(value['kind'])[:60]} is unknown" if "kind" in value else "kind is missing"
+        raise _refused(entry, "/kind", "unknown_kind", f"{said}; there are {', '.join(PLURALS)}")
+    metadata = value.get("metadata")
+    if not isinstance(metadata, dict) or "name" not in metadata:
+        raise _refused(entry, "/metadata", "bad_object", "metadata.name is missing")
+    if not is_name(metadata["name"]):
+        shown = ascii(metadata["name"])[:70]
+        raise _refused(
+            entry, "/metadata/name", "bad_name", f"the name {shown} is not of the form a-z, 0-9 and inner hyphens"
+        )
+    return entry
+
+
+def _refused(entry: Entry, pointer: str, code: str, message: str) -> Invalid:
+    return Invalid(code, f"{entry.place(pointer)}: {message}")
+
+
+def _refuse_twins(entries: Iterable[Entry]) -> None:
+    seen: dict[str, Entry] = {}
+    for entry in entries:
+        first = seen.setdefault(entry.ref, entry)
+        if first is not entry:
+            raise Invalid(
+                "bad_object", f"{entry.place('')}: {entry.ref} is given a second time, first at {first.place('')}"
+            )
+
+
+def _tokens(pointer: str) -> list[str]:
+    return [token.replace("~1", "/").replace("~0", "~") for token in pointer.split("/")[1:]]
+
+
+def _in_object(node: Node, tokens: list[str]) -> list[str]:
+    """A pointer into values or a document, seen from the object: only objects have a ``spec`` beside ``kind``."""
+    if not tokens or node.child(tokens[0]) is not None:
+        return tokens
+    return ["spec", "values", *tokens]
