@@ -217,6 +217,7 @@ CODES: dict[str, str] = {
     "certificate_revoked": "The certificate was revoked.",
     "certificate_superseded": "A newer certificate of this identity is in use.",
     "unknown_certificate": "The certificate is signed by our authority and not on its list.",
+    "bad_certificate": "The certificate is not of the form that henge issues.",
     "wrong_role": "This identity may not use this route.",
     "peer_denied": "The user behind the unix socket may not administer this daemon.",
     "approval_required": "The certificate expired too long ago; an operator must approve.",
@@ -231,6 +232,7 @@ CODES: dict[str, str] = {
     "enrolment_closed": "The daemon accepts no join requests now.",
     "enrolment_full": "Too many join requests are waiting.",
     "no_such_join": "No join request has this id or code.",
+    "bad_code": "A join code has eight digits, as the device shows them.",
     "join_mismatch": "What was revealed does not match what was committed; the request is void.",
     "join_expired": "The join request's time is over.",
     "join_rejected": "The join request was rejected.",
@@ -270,7 +272,7 @@ CODES: dict[str, str] = {
     "bad_default": "A default or example does not fit its own schema.",
     # files (command line, agent)
     "bad_yaml": "The file is not YAML as henge reads it; the message names line and column.",
-    "bad_file": "The file cannot be read.",
+    "bad_file": "The file cannot be read or written.",
     "bad_setting": "A setting has an unknown name or a wrong value.",
     "bad_usage": "The command's arguments contradict each other or are incomplete.",
     "not_private": "A file that holds a secret can be read by others.",
@@ -289,6 +291,7 @@ CODES: dict[str, str] = {
     "unreachable": "No daemon answers there.",
     "no_daemon": "No daemon is configured or found.",
     "pin_mismatch": "The server is not the one that the token or the context names.",
+    "bad_trust_answer": "What answers there does not say of itself what a daemon says; perhaps it is none.",
     "wait_timeout": "The wait ended before the state was reached.",
     "no_such_context": "There is no such context.",
     # wire
@@ -299,5 +302,6 @@ CODES: dict[str, str] = {
     "digest_mismatch": "The document's bytes do not hash to the announced digest.",
     "hello_timeout": "No hello arrived in time.",
     "replaced": "A newer link of the same device took over.",
+    "bad_beacon": "An mDNS announcement is not of henge's form; it is skipped.",
     "revoked": "The device's identity was revoked.",
 }

@@ -1,0 +1,203 @@
+"""Files that must not be half written, and files that nobody else may read.
+
+Writing goes to a temporary file in the same folder, which is flushed, renamed over the old one, and the
+folder flushed: after a power cut there is the old content or the new one.  The temporary file's name is
+fixed (``.NAME.new``), so a cut leaves at most one behind and the next write takes it over; a file
+therefore has one writer, which henge's locks see to.
+
+Every step is one call of a ``Files`` object (the ``os`` module by default), so that a test can cut after
+each of them.  Blocking: call it from a thread where the disk may be slow.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from pathlib import Path
+from typing import NoReturn, Protocol
+
+from henge_protocol.errors import Denied, Invalid, NotFound, StorageFull, TooLarge
+
+PRIVATE_MODE = 0o600
+PUBLIC_MODE = 0o644
+PRIVATE_DIR_MODE = 0o700
+MAX_FILE_BYTES = 64 * 1024
+"""Enough for a key with its chain or a profile; larger files are somebody's mistake."""
+
+_WRITE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+"""Not through a symbolic link, and without waiting for the other end of a pipe."""
+
+
+class Files(Protocol):
+    """The operations on files that matter to durability, with the names and meaning of the ``os`` module."""
+
+    def open(self, path: str, flags: int, mode: int = 0o777) -> int: ...
+    def write(self, fd: int, data: bytes, /) -> int: ...
+    def fchmod(self, fd: int, mode: int) -> None: ...
+    def fsync(self, fd: int) -> None: ...
+    def close(self, fd: int) -> None: ...
+    def replace(self, src: str, dst: str) -> None: ...
+    def unlink(self, path: str) -> None: ...
+    def mkdir(self, path: str, mode: int = 0o777) -> None: ...
+
+
+DISK: Files = os
+
+
+def write_private(path: Path, data: bytes, *, files: Files = DISK) -> None:
+    """Replace a file that holds a secret: mode 0600, durable on return.  Raises as ``replace_file``."""
+    replace_file(path, data, mode=PRIVATE_MODE, files=files)
+
+
+def write_public(path: Path, data: bytes, *, files: Files = DISK) -> None:
+    """Replace a file that anybody may read: mode 0644, durable on return.  Raises as ``replace_file``."""
+    replace_file(path, data, mode=PUBLIC_MODE, files=files)
+
+
+def replace_file(path: Path, data: bytes, *, mode: int = PRIVATE_MODE, files: Files = DISK) -> None:
+    """Put ``data`` in place of the file's content; on any failure or cut the old content stays.
+
+    On return the new content survives a power cut.  The mode is set whatever the umask; a symbolic link at
+    ``path`` is replaced, not followed.  Raises ``StorageFull storage_full`` or ``Invalid bad_file``.
+    """
+    temporary = str(path.with_name(f".{path.name}.new"))
+    try:
+        _write_new(temporary, data, mode, files)
+        files.replace(temporary, str(path))
+        sync_folder(path.parent, files=files)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            files.unlink(temporary)
+        _refuse(error, path, "write")
+
+
+def remove_file(path: Path, *, files: Files = DISK) -> None:
+    """Remove a file if it is there, durably.  Raises ``Invalid bad_file``."""
+    try:
+        files.unlink(str(path))
+        sync_folder(path.parent, files=files)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        _refuse(error, path, "remove")
+
+
+def sync_folder(path: Path, *, files: Files = DISK) -> None:
+    """Make renames and removals inside the folder survive a power cut.  Raises ``OSError``."""
+    fd = files.open(str(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        files.fsync(fd)
+    finally:
+        files.close(fd)
+
+
+def read_private(path: Path, *, limit_bytes: int = MAX_FILE_BYTES) -> bytes:
+    """Return the content of a file that nobody but its owner can read or write.
+
+    Raises ``Denied not_private`` (with the command that mends it), else as ``read_public``.
+    """
+    return _read(path, limit_bytes, private=True)
+
+
+def read_public(path: Path, *, limit_bytes: int = MAX_FILE_BYTES) -> bytes:
+    """Return the content of a regular file, never through a symbolic link, never waiting on a pipe.
+
+    Raises ``NotFound bad_file`` when it is absent, ``TooLarge too_large``, else ``Invalid bad_file``.
+    """
+    return _read(path, limit_bytes, private=False)
+
+
+def make_private_dir(path: Path, *, files: Files = DISK) -> None:
+    """Make sure that the folder exists and only its owner can enter it; missing parents get mode 0755.
+
+    An existing folder is left as it is: one open to others is refused rather than closed under their feet.
+    Raises ``Denied not_private``, ``StorageFull storage_full``, ``Invalid bad_file``.
+    """
+    try:
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        try:
+            files.mkdir(str(path), PRIVATE_DIR_MODE)
+        except FileExistsError:
+            _check_private_dir(path)
+        else:
+            sync_folder(path.parent, files=files)
+    except OSError as error:
+        _refuse(error, path, "create")
+
+
+def _write_new(temporary: str, data: bytes, mode: int, files: Files) -> None:
+    fd = _open_new(temporary, files)
+    try:
+        files.fchmod(fd, mode)
+        left = memoryview(data)
+        while left:
+            left = left[files.write(fd, bytes(left)) :]
+        files.fsync(fd)
+    finally:
+        files.close(fd)
+
+
+def _open_new(temporary: str, files: Files) -> int:
+    """Created 0600 and widened later: a secret is never readable by others, not even while empty."""
+    try:
+        return files.open(temporary, _WRITE_FLAGS, PRIVATE_MODE)
+    except FileExistsError:
+        files.unlink(temporary)  # left behind by a cut
+        return files.open(temporary, _WRITE_FLAGS, PRIVATE_MODE)
+
+
+def _read(path: Path, limit_bytes: int, *, private: bool) -> bytes:
+    try:
+        fd = os.open(path, _READ_FLAGS)
+        try:
+            _check_regular(os.fstat(fd), path, private=private)
+            return _read_all(fd, path, limit_bytes)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        _refuse(error, path, "read")
+
+
+def _read_all(fd: int, path: Path, limit_bytes: int) -> bytes:
+    data = bytearray()
+    while chunk := os.read(fd, limit_bytes + 1 - len(data)):
+        data += chunk
+        if len(data) > limit_bytes:
+            raise TooLarge("too_large", f"{path} has more than {limit_bytes} bytes")
+    return bytes(data)
+
+
+def _check_regular(status: os.stat_result, path: Path, *, private: bool) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise Invalid("bad_file", f"{path} is not a regular file")
+    if private and status.st_mode & 0o077:
+        raise Denied(
+            "not_private",
+            f"{path} holds a secret and has mode {stat.S_IMODE(status.st_mode):04o}; 0600 is right",
+            cure=f"chmod 600 {path}",
+        )
+
+
+def _check_private_dir(path: Path) -> None:
+    status = path.lstat()
+    if not stat.S_ISDIR(status.st_mode):
+        raise Invalid("bad_file", f"{path} is not a folder", cure="name another folder")
+    if status.st_mode & 0o077:
+        raise Denied(
+            "not_private",
+            f"{path} has mode {stat.S_IMODE(status.st_mode):04o} and others can look inside; 0700 is right",
+            cure=f"chmod 700 {path}, or name a folder of henge's own",
+        )
+
+
+def _refuse(error: OSError, path: Path, verb: str) -> NoReturn:
+    reason = error.strerror or type(error).__name__
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        raise StorageFull("storage_full", f"cannot {verb} {path}: {reason}", cure="free space on that disk") from error
+    if error.errno == errno.ELOOP:
+        raise Invalid("bad_file", f"{path} is a symbolic link, and links are not followed here") from error
+    kind = NotFound if error.errno == errno.ENOENT else Invalid
+    raise kind("bad_file", f"cannot {verb} {path}: {reason}") from error

@@ -1,0 +1,92 @@
+"""Browsing and announcing with real mDNS: on loopback, and across two network namespaces."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from zeroconf.asyncio import AsyncServiceInfo, AsyncZeroconf
+
+from henge_protocol.beacon import SERVICE_TYPE, txt_entries
+from henge_protocol.browse import browse
+from henge_protocol.pki import new_id
+
+LOOPBACK = ["127.0.0.1"]
+FLEET = new_id(b"browse test one.")
+OTHER = new_id(b"browse test two.")
+
+
+@asynccontextmanager
+async def announced(*services: AsyncServiceInfo) -> AsyncIterator[None]:
+    responder = AsyncZeroconf(interfaces=LOOPBACK)
+    try:
+        for service in services:  # without probing, which takes a second for each
+            await (await responder.async_register_service(service, cooperating_responders=True))
+        yield
+    finally:
+        await responder.async_close()
+
+
+def service(name: str, fleet: str = FLEET, *, address: str = "127.0.0.1", port: int = 4364) -> AsyncServiceInfo:
+    return AsyncServiceInfo(
+        SERVICE_TYPE,
+        f"{name}.{SERVICE_TYPE}",
+        port=port,
+        properties=txt_entries(fleet_id=fleet, server_ca_fingerprint=b"\xab" * 32),
+        server=f"{name}-host.local.",
+        parsed_addresses=[address],
+    )
+
+
+async def test_daemons_of_one_fleet_are_found() -> None:
+    async with announced(service("bt-one"), service("bt-two", OTHER)):
+        found = await browse(timeout_s=10, fleet_id=FLEET, interfaces=LOOPBACK, allow_loopback=True, enough=1)
+
+    [sighting] = found
+    assert (sighting.name, sighting.addresses, sighting.port) == ("bt-one", ("127.0.0.1",), 4364)
+    assert (sighting.fleet, sighting.fp_hint) == (FLEET, "ab" * 8)
+
+
+async def test_all_fleets_are_found_without_naming_one() -> None:
+    async with announced(service("bt-one"), service("bt-two", OTHER)):
+        found = await browse(timeout_s=10, interfaces=LOOPBACK, allow_loopback=True, enough=2)
+
+    assert {sighting.fleet for sighting in found} == {FLEET, OTHER}
+
+
+async def test_what_cannot_be_used_is_passed_over() -> None:
+    useless = [service("bt-public", address="8.8.8.8"), service("bt-loop", address="127.0.0.1")]
+    async with announced(*useless, service("bt-home", address="10.0.0.9")):
+        found = await browse(timeout_s=10, interfaces=LOOPBACK, enough=1)
+
+    assert [sighting.name for sighting in found] == ["bt-home"]
+
+
+async def test_a_browse_ends_in_time_when_nobody_answers() -> None:
+    started = asyncio.get_running_loop().time()
+    found = await browse(timeout_s=0.2, fleet_id=new_id(bytes(16)), interfaces=LOOPBACK)
+
+    assert found == []
+    assert asyncio.get_running_loop().time() - started < 5
+
+
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")  # zeroconf leaves its first socket to the collector
+async def test_trouble_with_the_network_is_logged_and_not_raised(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, logger="henge_protocol.browse"):
+        assert await browse(timeout_s=5, interfaces=["203.0.113.77"]) == []
+
+    assert "cannot look for daemons" in caplog.text
+
+
+async def test_a_cancelled_browse_leaves_nothing_behind() -> None:
+    before = asyncio.all_tasks()
+    looking = asyncio.create_task(browse(timeout_s=30, fleet_id=new_id(bytes(16)), interfaces=LOOPBACK))
+    await asyncio.sleep(0)
+    looking.cancel()
+    await asyncio.gather(looking, return_exceptions=True)
+
+    assert looking.cancelled()
+    assert {task for task in asyncio.all_tasks() - before if not task.done()} == set()

@@ -1,0 +1,212 @@
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from henge_protocol import keyfiles
+from henge_protocol.errors import Denied, HengeError, Invalid, NotFound, StorageFull, TooLarge
+
+
+class Cut(BaseException):
+    """Stands for the power going off: nothing after it reaches the disk."""
+
+
+class FailingFiles:
+    """The real files, until the n-th operation fails; ``after`` does that operation and then fails."""
+
+    def __init__(self, n: int, failure: BaseException, *, after: bool, only: str = "") -> None:
+        self.left, self.failure, self.after, self.only = n, failure, after, only
+        self.calls: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        def operation(*arguments: Any) -> Any:
+            self.calls.append(name)
+            if isinstance(self.failure, Cut) and self.left < 0 and name != "close":
+                raise self.failure
+            self.left -= self.only in ("", name)
+            if self.left != -1:
+                return getattr(os, name)(*arguments)
+            self.left = -1 if isinstance(self.failure, Cut) else -2
+            if self.after or name == "close":
+                getattr(os, name)(*arguments)
+            raise self.failure
+
+        return operation
+
+
+def mode_of(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+@pytest.mark.parametrize(("write", "mode"), [(keyfiles.write_private, 0o600), (keyfiles.write_public, 0o644)])
+def test_mode_does_not_depend_on_the_umask(tmp_path: Path, write: Any, mode: int) -> None:
+    for umask in (0o000, 0o077, 0o777):
+        before = os.umask(umask)
+        try:
+            write(tmp_path / f"f{umask}", b"x")
+        finally:
+            os.umask(before)
+
+        assert mode_of(tmp_path / f"f{umask}") == mode
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    keyfiles.write_private(tmp_path / "key", b"old" * 1000)
+    keyfiles.write_private(tmp_path / "key", b"new")
+
+    assert keyfiles.read_private(tmp_path / "key") == b"new"
+    assert os.listdir(tmp_path) == ["key"]
+
+
+def operations_of_one_write(path: Path) -> int:
+    counting = FailingFiles(10_000, Cut(), after=False)
+    keyfiles.write_private(path, b"old", files=counting)
+    return len(counting.calls)
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_a_cut_anywhere_leaves_the_old_content_or_the_new(tmp_path: Path, after: bool) -> None:
+    path = tmp_path / "key"
+    operations = operations_of_one_write(path)
+    results = []
+    for n in range(operations):
+        keyfiles.write_private(path, b"old")
+        with pytest.raises(Cut):
+            keyfiles.write_private(path, b"new", files=FailingFiles(n, Cut(), after=after))
+        results.append(keyfiles.read_private(path))
+
+    assert results == sorted(results, reverse=True), "old until the rename, new from then on"
+    assert set(results) == {b"old", b"new"}
+    keyfiles.write_private(path, b"last")
+    assert os.listdir(tmp_path) == ["key"], "what a cut left behind is taken over"
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EROFS])
+def test_an_error_anywhere_is_told_and_leaves_nothing_behind(tmp_path: Path, number: int) -> None:
+    path = tmp_path / "key"
+    for n in range(operations_of_one_write(path)):
+        with pytest.raises(HengeError) as refusal:
+            keyfiles.write_private(path, b"new", files=FailingFiles(n, OSError(number, "broken"), after=False))
+
+        assert refusal.value.code == ("storage_full" if number == errno.ENOSPC else "bad_file")
+        assert keyfiles.read_private(path) in (b"old", b"new")
+        assert os.listdir(tmp_path) == ["key"]
+
+
+def test_content_and_folder_are_flushed_in_the_right_order(tmp_path: Path) -> None:
+    files = FailingFiles(10_000, Cut(), after=False)
+    keyfiles.write_private(tmp_path / "key", b"x", files=files)
+
+    assert files.calls == ["open", "fchmod", "write", "fsync", "close", "replace", "open", "fsync", "close"]
+
+
+def test_short_writes_are_continued(tmp_path: Path) -> None:
+    class OneByte(FailingFiles):
+        def write(self, fd: int, data: bytes) -> int:
+            return os.write(fd, data[:1])
+
+    keyfiles.write_private(tmp_path / "key", b"secret", files=OneByte(10_000, Cut(), after=False))
+
+    assert keyfiles.read_private(tmp_path / "key") == b"secret"
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o601])
+def test_a_secret_that_others_can_reach_is_refused_with_the_cure(tmp_path: Path, mode: int) -> None:
+    path = tmp_path / "key"
+    path.write_bytes(b"secret")
+    path.chmod(mode)
+
+    with pytest.raises(Denied) as refusal:
+        keyfiles.read_private(path)
+
+    assert refusal.value.code == "not_private"
+    assert refusal.value.cure == f"chmod 600 {path}"
+    assert keyfiles.read_public(path) == b"secret"
+
+
+def test_odd_files_are_refused_without_waiting(tmp_path: Path) -> None:
+    (tmp_path / "real").write_bytes(b"x")
+    (tmp_path / "link").symlink_to("real")
+    os.mkfifo(tmp_path / "pipe", 0o600)
+
+    for name in ("link", "pipe", ".", "/dev/null"):
+        with pytest.raises(Invalid) as refusal:
+            keyfiles.read_private(tmp_path / name)
+        assert refusal.value.code == "bad_file"
+
+
+def test_an_absent_file_is_not_found(tmp_path: Path) -> None:
+    with pytest.raises(NotFound):
+        keyfiles.read_private(tmp_path / "key")
+
+
+def test_the_limit_of_size_is_exact(tmp_path: Path) -> None:
+    keyfiles.write_private(tmp_path / "key", b"12345")
+
+    assert keyfiles.read_private(tmp_path / "key", limit_bytes=5) == b"12345"
+    with pytest.raises(TooLarge):
+        keyfiles.read_private(tmp_path / "key", limit_bytes=4)
+
+
+def test_a_link_is_replaced_and_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "target").write_bytes(b"untouched")
+    (tmp_path / "key").symlink_to("target")
+    (tmp_path / ".key.new").symlink_to("target")
+
+    keyfiles.write_private(tmp_path / "key", b"secret")
+
+    assert (tmp_path / "target").read_bytes() == b"untouched"
+    assert keyfiles.read_private(tmp_path / "key") == b"secret"
+
+
+def test_removing_is_durable_and_may_find_nothing(tmp_path: Path) -> None:
+    keyfiles.write_private(tmp_path / "key", b"x")
+    files = FailingFiles(10_000, Cut(), after=False)
+
+    keyfiles.remove_file(tmp_path / "key", files=files)
+    keyfiles.remove_file(tmp_path / "key")
+
+    assert files.calls == ["unlink", "open", "fsync", "close"]
+    with pytest.raises(Invalid):
+        keyfiles.remove_file(tmp_path)
+
+
+def test_a_private_folder_is_made_with_its_parents(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b"
+    keyfiles.make_private_dir(path)
+    keyfiles.make_private_dir(path)
+
+    assert mode_of(path) == 0o700
+
+
+def test_a_folder_open_to_others_is_refused_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "shared"
+    path.mkdir()
+    path.chmod(0o755)
+
+    with pytest.raises(Denied) as refusal:
+        keyfiles.make_private_dir(path)
+
+    assert "chmod 700" in refusal.value.cure
+    assert mode_of(path) == 0o755
+
+
+def test_a_file_where_the_folder_should_be_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    (tmp_path / "link").symlink_to(tmp_path)
+
+    for path in (tmp_path / "file", tmp_path / "file" / "below", tmp_path / "link"):
+        with pytest.raises(Invalid):
+            keyfiles.make_private_dir(path)
+
+
+def test_a_full_disk_makes_no_folder(tmp_path: Path) -> None:
+    files = FailingFiles(0, OSError(errno.ENOSPC, "full"), after=False)
+
+    with pytest.raises(StorageFull):
+        keyfiles.make_private_dir(tmp_path / "new", files=files)
