@@ -79,7 +79,7 @@ def parse_path(text: str) -> Path:
 
     Raises ``Invalid`` ``bad_path``.
     """
-    path = tuple(map(_unescaped, text[1:].split("/"))) if text.startswith("/") else tuple(text.split("."))
+    path = tokens(text) if text.startswith("/") else tuple(text.split("."))
     if len(path) >= LIMITS.max_depth:
         raise _bad_path(text, f"it is deeper than {LIMITS.max_depth - 1} levels")
     for key in path:
@@ -90,6 +90,11 @@ def parse_path(text: str) -> Path:
 def pointer(path: Sequence[str | int]) -> str:
     """Write a path as JSON pointer (RFC 6901); the empty path is the whole value, ``""``."""
     return "".join("/" + str(key).replace("~", "~0").replace("/", "~1") for key in path)
+
+
+def tokens(text: str) -> Path:
+    """Read a JSON pointer, the inverse of ``pointer``; raises ``Invalid`` ``bad_path`` for a wrong escape."""
+    return tuple(map(_unescaped, text[1:].split("/"))) if text else ()
 
 
 def get(values: object, path: Sequence[str], default: object = MISSING) -> object:

@@ -1,0 +1,240 @@
+"""Schemas at work: what henge accepts as one, what it derives from it, and whether values fit.
+
+A schema passes ``check_schema`` when it is written and is then compiled as often as needed.  Everything that
+touches the validation engine is behind this module.  It never fetches anything, needs no thread and no timer:
+the budget of ``schema_budget`` and the linear-time patterns bound what a document can cost.
+
+``multipleOf`` has decimal meaning: 0.3 is a multiple of 0.1.  A whole number is written without a fraction:
+``1.0`` is not an integer here, although JSON Schema takes it for one, because boards tell 1 from 1.0.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from hengd.rules.merge import MISSING, Path, Values, drop_nulls, get, merge, pointer, tokens
+from hengd.rules.schema_budget import Finding, check_keywords, check_references, check_size, refusal
+from hengd.rules.schema_engine import (
+    META,
+    ValidationError,
+    Validator,
+    asks_for_whole_numbers,
+    holds_whole_float,
+    validator_for,
+    whole_float_problems,
+)
+from hengd.rules.schema_fields import (
+    Defaults,
+    is_open,
+    is_secret,
+    layer_schema,
+    secret_pointers,
+    top_level_fields,
+)
+from hengd.rules.schema_keywords import ROOT_ONLY, Node, subschemas
+from hengd.rules.schema_messages import problems
+from henge_protocol.errors import Problem
+from henge_protocol.strictjson import canonical
+
+
+def check_schema(schema: object) -> None:
+    """Raise ``Invalid`` unless ``schema`` is one that henge takes.
+
+    Codes: ``bad_schema``, ``remote_ref``, ``cyclic_ref``, ``unsupported_keyword``, ``pattern_unsupported``,
+    ``unsatisfiable``, ``bad_default``, ``too_complex``, ``too_deep``, and those of ``canonical``.  ``problems`` has
+    every spot found by the step that failed: size, meta-schema, keywords, references, engine, defaults and examples.
+    """
+    root = check_size(schema)
+    _check_meta(root)
+    check_keywords(root)
+    check_references(root)
+    try:
+        compiled = compile_schema("", root)
+    except ValidationError as error:
+        path = tuple(error.schema_path)
+        raise refusal([Finding("bad_schema", path, "the validation engine refuses it")]) from None
+    findings = [*_unfit_samples(root), *_unfit_defaults(compiled)]
+    if findings:
+        raise refusal(findings)
+
+
+def compile_schema(name: str, schema: Mapping[str, Any]) -> CompiledSchema:
+    """Make a schema ready for use; it must have passed ``check_schema``, now or when it was stored."""
+    root = dict(schema)
+    layered = layer_schema(root)
+    defaults = Defaults(root)
+    return CompiledSchema(
+        name=name,
+        digest=schema_digest(root),
+        defaults=defaults.always,
+        top_level_fields=top_level_fields(root),
+        open=is_open(root),
+        secret_pointers=secret_pointers(root),
+        _root=root,
+        _layer_root=layered,
+        _full=validator_for({key: value for key, value in root.items() if key != "$id"}),
+        _layer=validator_for(layered),
+        _optional=tuple(defaults.optional),
+        _whole_numbers=asks_for_whole_numbers(root),
+    )
+
+
+def schema_digest(schema: object) -> bytes:
+    """Return the SHA-256 of the schema's canonical bytes."""
+    return hashlib.sha256(canonical(schema)).digest()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CompiledSchema:
+    """A schema ready for use; safe to share, never changes."""
+
+    name: str
+    digest: bytes
+    """SHA-256 of the schema's canonical bytes."""
+
+    defaults: Values
+    """The lowest layer of every device of this schema; do not change it."""
+
+    top_level_fields: frozenset[str]
+    """Names that the outermost object declares, under whatever condition."""
+
+    open: bool
+    """Whether the outermost object takes names that it does not declare."""
+
+    secret_pointers: frozenset[str]
+    """Where ``writeOnly`` fields stand; ``*`` is any key or list entry. To decide about a value ask ``is_secret``."""
+
+    _root: Node = field(repr=False)
+    _layer_root: Node = field(repr=False)
+    _full: Validator = field(repr=False)
+    _layer: Validator = field(repr=False)
+    _optional: tuple[tuple[Path, Values], ...] = field(repr=False)
+    _whole_numbers: bool = field(repr=False)
+
+    def is_valid(self, value: object) -> bool:
+        """Tell whether a document fits, as fast as possible."""
+        return self._fits(self._full, value)
+
+    def validate(self, value: object) -> list[Problem]:
+        """Return what is wrong with a whole document, secrets already put in; empty if it fits."""
+        return [] if self.is_valid(value) else self._problems(self._full, self._root, value)
+
+    def validate_layer(self, values: object) -> list[Problem]:
+        """Return what is wrong with one layer's values, whatever other layers say.
+
+        Nothing is required, ``null`` fits everywhere (it removes), and ``{"$secret": NAME}`` fits where a secret does.
+        """
+        present = drop_nulls(values)
+        return [] if self._fits(self._layer, present) else self._problems(self._layer, self._layer_root, present)
+
+    def defaults_for(self, values: Mapping[str, object]) -> Values:
+        """Return ``defaults`` with those of optional objects that ``values``, all other layers merged, holds."""
+        found: object = self.defaults
+        for path, inner in self._optional:
+            if isinstance(get(values, path, MISSING), dict):
+                patch: object = inner
+                for key in reversed(path):
+                    patch = {key: patch}
+                found = merge(found, patch)
+        return found  # type: ignore[return-value]
+
+    def is_secret(self, path: Sequence[str | int]) -> bool:
+        """Tell whether the value at ``path`` is, or lies inside of, a ``writeOnly`` field."""
+        return is_secret(self._root, path)
+
+    def exposes(self, older: CompiledSchema) -> tuple[str, ...]:
+        """Return the pointers of secrets of an ``older`` version that this one would show."""
+        return tuple(sorted(where for where in older.secret_pointers if not self.is_secret(tokens(where))))
+
+    def _fits(self, validator: Validator, value: object) -> bool:
+        return validator.is_valid(value) and not (
+            self._whole_numbers and holds_whole_float(value) and whole_float_problems(validator, value)
+        )
+
+    def _problems(self, validator: Validator, root: Node, value: object) -> list[Problem]:
+        found = problems(validator.iter_errors(value), root, self.is_secret)
+        return found + whole_float_problems(validator, value)
+
+
+class SchemaCache:
+    """Compiled schemas by name and digest, so that each version is compiled once; the least used go first."""
+
+    def __init__(self, *, max_entries: int = 256) -> None:
+        self._max_entries = max_entries
+        self._compiled: OrderedDict[tuple[str, bytes], CompiledSchema] = OrderedDict()
+
+    def get(self, name: str, schema: Mapping[str, Any], *, digest: bytes | None = None) -> CompiledSchema:
+        """Return the schema compiled; whoever knows its ``schema_digest`` saves computing it."""
+        key = (name, digest or schema_digest(schema))
+        compiled = self._compiled.get(key)
+        if compiled is None:
+            compiled = self._compiled[key] = compile_schema(name, schema)
+            if len(self._compiled) > self._max_entries:
+                self._compiled.popitem(last=False)
+        self._compiled.move_to_end(key)
+        return compiled
+
+    def __len__(self) -> int:
+        return len(self._compiled)
+
+
+def _check_meta(root: Node) -> None:
+    if META.is_valid(root):
+        return
+    found = problems(META.iter_errors(root), {}, lambda path: False)
+    raise refusal([Finding("bad_schema", tokens(problem.pointer), problem.message) for problem in found])
+
+
+def _unfit_samples(root: Node) -> Iterator[Finding]:
+    """Judge every default and example by the subschema it stands in, all with one validator."""
+    samples = list(_samples(root))
+    if not samples:
+        return
+    judges = {
+        str(number): {word: part for word, part in node.items() if word not in ROOT_ONLY}
+        for number, (_, node, _) in enumerate(samples)
+    }
+    schema = {"properties": judges, "$defs": root.get("$defs", {})}
+    values = {str(number): value for number, (_, _, value) in enumerate(samples)}
+    validator = validator_for(schema)
+    for error in validator.iter_errors(values):
+        path, _, _ = samples[int(error.instance_path[0])]
+        problem = problems(iter([error]), schema, lambda path: False)[0]
+        inner = problem.pointer.split("/", 2)[2:]
+        where = f"/{inner[0]} " if inner else ""
+        yield Finding("bad_default", path, f"it does not fit its own schema: {where}{problem.message}")
+
+
+def _samples(root: Node) -> Iterator[tuple[tuple[str | int, ...], Node, object]]:
+    waiting: list[tuple[tuple[str | int, ...], object]] = [((), root)]
+    while waiting:
+        path, node = waiting.pop()
+        if isinstance(node, dict):
+            if "default" in node:
+                yield (*path, "default"), node, node["default"]
+            for index, example in enumerate(node.get("examples", ())):
+                yield (*path, "examples", index), node, example
+            waiting += [((*path, *step), part) for step, part in subschemas(node)]
+
+
+def _unfit_defaults(compiled: CompiledSchema) -> Iterator[Finding]:
+    for path, values in [((), compiled.defaults), *compiled._optional]:
+        for secret in _secrets_within(compiled, values, path):
+            yield Finding("bad_default", path, f"a secret has no default, and {pointer(secret)} is given one")
+    for problem in compiled.validate_layer(compiled.defaults):
+        yield Finding("bad_default", (), f"the defaults together do not fit: {problem.pointer} {problem.message}")
+
+
+def _secrets_within(compiled: CompiledSchema, value: object, path: tuple[str | int, ...]) -> Iterator[Path]:
+    if compiled.is_secret(path):
+        yield tuple(map(str, path))
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _secrets_within(compiled, inner, (*path, key))
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            yield from _secrets_within(compiled, inner, (*path, index))
