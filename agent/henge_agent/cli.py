@@ -1,0 +1,371 @@
+"""The agent's face: commands, messages, exit codes.
+
+Exit codes: 0 done, 1 refused by the daemon, 2 usage, 65 bad data, 66 no such input, 69 no daemon, 70 internal,
+73 exists already, 74 input or output failed, 75 another agent is at work, 76 not our daemon, 77 permission,
+78 not joined or not set up, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+import platform
+import random
+import secrets
+import sys
+import time
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from henge_agent.settings import (
+    HOOK_TIMEOUT_S,
+    Address,
+    Hooks,
+    check_outputs,
+    name_from_host,
+    read_address,
+    read_duration_s,
+    read_output,
+)
+from henge_agent.state import Membership, State, is_running, read_membership, read_progress, set_aside
+from henge_protocol import __version__
+from henge_protocol.errors import Conflict, HengeError, Invalid, Malformed, NotFound, Unreachable
+from henge_protocol.joining import JoinToken, format_code, parse_token
+from henge_protocol.keyfiles import read_public
+from henge_protocol.model import check_name, short_digest
+from henge_protocol.places import agent_state_dir
+
+if TYPE_CHECKING:  # cryptography and aiohttp wait until they are needed
+    from henge_agent.enrol import Chance, Joined
+
+JOIN_BROWSE_S: Final = 5.0
+MAX_TOKEN_FILE_BYTES: Final = 4096
+
+_EXIT_CODES: Final = {
+    "bad_usage": 2,
+    "bad_name": 2,
+    "token_malformed": 65,
+    "state_damaged": 65,
+    "unreachable": 69,
+    "no_daemon": 69,
+    "internal": 70,
+    "already_joined": 73,
+    "storage_full": 74,
+    "already_running": 75,
+    "pin_mismatch": 76,
+    "bad_trust_answer": 76,
+    "bad_certificate": 76,
+    "bad_frame": 76,
+    "bad_json": 76,
+    "too_large": 76,
+    "join_mismatch": 76,
+    "not_private": 77,
+    "not_joined": 78,
+    "bad_setting": 78,
+}
+
+state_dir_option = click.option(
+    "--state-dir",
+    metavar="DIR",
+    help="Where identity and last good document are kept; default /var/lib/henge-agent for root.",
+)
+
+
+def main() -> None:
+    """Run the command line and leave with its exit code."""
+    sys.exit(run_command_line(sys.argv[1:]))
+
+
+def run_command_line(arguments: list[str]) -> int:
+    """Run one command; the exit code. Errors are told on stderr, in one line and one cure."""
+    try:
+        return int(cli.main(arguments, prog_name="henge-agent", standalone_mode=False) or 0)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Interrupted.", err=True)
+        return 130
+    except HengeError as error:
+        click.echo(f"Error: {error.message}", err=True)
+        if error.cure:
+            click.echo(f"  {error.cure}", err=True)
+        return exit_code(error)
+    except Exception as error:  # the outermost boundary of the program
+        if "--debug" in arguments:
+            raise
+        click.echo(f"Error: henge-agent failed: {type(error).__name__}: {error}", err=True)
+        click.echo("  run it again with --debug and report what it says", err=True)
+        return 70
+
+
+def exit_code(error: HengeError) -> int:
+    """The exit code for an error of ours; 1 when the daemon said no."""
+    if error.code == "bad_file":
+        number = getattr(error.__cause__, "errno", None)
+        if number in (errno.EACCES, errno.EPERM):
+            return 77
+        return 66 if isinstance(error, NotFound) else 74 if number in (errno.EIO, errno.EROFS) else 73
+    return _EXIT_CODES.get(error.code, 1)
+
+
+@click.group(no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="henge-agent", message="%(prog)s %(version)s")
+def cli() -> None:
+    """Receives this device's configuration from hengd, applies it, and says so."""
+
+
+@cli.command()
+@click.argument("url", required=False)
+@click.option("--token-file", metavar="FILE|-", envvar="HENGE_TOKEN_FILE", help="Read the join token from here.")
+@click.option("--token", metavar="TOKEN", help="The join token itself; others can see it in the process list.")
+@click.option("--name", metavar="NAME", help="What the device is to be called; default: the host's name.")
+@click.option("--schema", metavar="NAME", help="The type of device, as a suggestion to whoever approves.")
+@state_dir_option
+@click.option("--yes", is_flag=True, help="Do not ask whether the codes are the same.")
+@click.option("--accept-first", is_flag=True, help="Without a terminal: trust the first daemon that approves.")
+@click.option("--replace", is_flag=True, help="Give up the identity that this device has.")
+@click.option("--debug", is_flag=True, help="Say more.")
+def join(url: str | None, token_file: str | None, token: str | None, **options: Any) -> None:
+    """Make this device known to the daemon at URL, or to one found on this network.
+
+    With a token (hengectl token create) it happens at once. Without one, a code is shown here and typed there:
+    hengectl approve CODE.
+    """
+    log_to_stderr(debug=options["debug"])
+    address = read_address(url) if url else None
+    read = _token(token_file, token)
+    name = check_name(options["name"] or name_from_host(platform.node()), "device name")
+    if read is None and not options["accept_first"] and not sys.stdin.isatty():
+        raise Invalid(
+            "bad_usage",
+            "without a token somebody has to compare a code, and there is no terminal",
+            cure="give --token-file FILE, or --accept-first to trust the first daemon that approves",
+        )
+    folder = _folder(options["state_dir"])
+    with closing(_state_to_join(folder, replace=options["replace"])) as state:
+        joined = asyncio.run(_join(state, address, read, name, options))
+    _tell_joined(joined, folder)
+
+
+@cli.command()
+@state_dir_option
+@click.option(
+    "--output",
+    "outputs",
+    multiple=True,
+    metavar="FILE[:FORMAT]",
+    help="Write the document here; json, toml, env or ini. May be repeated.",
+)
+@click.option(
+    "--on-change", default="", metavar="CMD", help="Run after the outputs changed; failing undoes the change."
+)
+@click.option("--health", default="", metavar="CMD", help="Run after --on-change; failing undoes the change.")
+@click.option(
+    "--hook-timeout", default=f"{HOOK_TIMEOUT_S:g}s", show_default=True, metavar="TIME", help="How long each may take."
+)
+@click.option("--debug", is_flag=True, help="Say more.")
+def run(
+    state_dir: str | None, outputs: tuple[str, ...], on_change: str, health: str, hook_timeout: str, debug: bool
+) -> None:
+    """Stay connected and apply what the daemon sends, until SIGTERM."""
+    from henge_agent.serve import serve
+
+    log_to_stderr(debug=debug)
+    folder = _folder(state_dir)
+    wanted = check_outputs(tuple(read_output(text) for text in outputs), folder)
+    hooks = Hooks(on_change, health, read_duration_s(hook_timeout))
+    asyncio.run(serve(folder, wanted, hooks, os.environ))
+
+
+@cli.command()
+@state_dir_option
+def status(state_dir: str | None) -> None:
+    """Say who this device is and what it runs; asks nobody."""
+    folder = _folder(state_dir)
+    membership = read_membership(folder)
+    if membership is None:
+        from henge_agent.serve import not_joined
+
+        raise not_joined(folder)
+    for label, text in _status_lines(folder, membership):
+        click.echo(f"{label:<10} {text}")
+
+
+def log_to_stderr(*, debug: bool) -> None:
+    """Short lines on stderr; under systemd with the priority that the journal understands."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Lines(in_journal="JOURNAL_STREAM" in os.environ and not sys.stderr.isatty()))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING)
+    for name in ("henge_agent", "henge_protocol"):
+        logging.getLogger(name).setLevel(logging.DEBUG if debug else logging.INFO)
+
+
+class _Lines(logging.Formatter):
+    """``level message``, the traceback below; no time where the journal adds its own."""
+
+    _PRIORITIES: Final = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3}
+
+    def __init__(self, *, in_journal: bool) -> None:
+        super().__init__("%(message)s" if in_journal else "%(asctime)s %(levelname)s %(message)s", "%H:%M:%S")
+        self._in_journal = in_journal
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        return f"<{self._PRIORITIES.get(record.levelno, 3)}>{text}" if self._in_journal else text
+
+
+def _folder(state_dir: str | None) -> Path:
+    if state_dir == "":
+        raise Invalid("bad_usage", "--state-dir names no folder", cure="leave it out, or name one")
+    return Path(state_dir).expanduser().absolute() if state_dir else agent_state_dir(os.environ, os.geteuid())
+
+
+def _token(token_file: str | None, token: str | None) -> JoinToken | None:
+    if token is not None and token_file is not None:
+        raise Invalid("bad_usage", "--token and --token-file contradict each other", cure="give one of them")
+    if token is not None:
+        click.echo("Warning: others can see the token in the process list; --token-file keeps it private.", err=True)
+        return parse_token(token)
+    return None if token_file is None else parse_token(_token_text(token_file))
+
+
+def _token_text(token_file: str) -> str:
+    if token_file == "-":
+        data = sys.stdin.buffer.read(MAX_TOKEN_FILE_BYTES + 1)
+    else:
+        path = Path(token_file)
+        data = read_public(path, limit_bytes=MAX_TOKEN_FILE_BYTES)
+        if path.stat().st_mode & 0o004:
+            click.echo(f"Warning: everybody can read {path}; remove it when the device has joined.", err=True)
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise Malformed("token_malformed", f"{token_file} holds no text", cure="name the file with the token") from None
+
+
+def _state_to_join(folder: Path, *, replace: bool) -> State:
+    try:
+        state = State(folder)
+    except Invalid as error:
+        if error.code != "state_damaged" or not replace:
+            raise
+        set_aside(folder)
+        state = State(folder)
+    if state.membership is not None and not replace:
+        state.close()
+        raise Conflict(
+            "already_joined",
+            f"this device is {state.membership.name} of fleet {state.membership.fleet_id} already",
+            cure="give --replace to join anew; the old identity stays on the daemon until it is revoked there",
+        )
+    return state
+
+
+async def _join(
+    state: State, address: Address | None, token: JoinToken | None, name: str, options: dict[str, Any]
+) -> Joined:
+    from henge_agent.enrol import Applicant, Chance, join_by_code, join_by_token
+    from henge_agent.serve import facts
+
+    wish = {"schema": check_name(options["schema"], "schema name")} if options["schema"] else {}
+    applicant = Applicant(name, facts() | wish)
+    chance: Chance = Chance(time.time, random.SystemRandom().random, secrets.token_bytes)
+    candidates = [address] if address else await _candidates(token)
+    named = str(address) if address else ""
+    if token is not None:
+        return await join_by_token(state, token, candidates, applicant, named, chance)
+
+    async def confirm(code: str) -> bool:
+        if options["accept_first"] or options["yes"]:
+            return True
+        return await _ask(f"Does hengectl show device {name} with {format_code(code)}? [y/N] ")
+
+    return await join_by_code(state, candidates, applicant, named, chance, show=_show_code, confirm=confirm)
+
+
+async def _candidates(token: JoinToken | None) -> list[Address]:
+    """What is announced on this network: for a token those that may be its daemon, else the only fleet's."""
+    from henge_agent.serve import find_daemons
+    from henge_protocol.browse import browse
+
+    click.echo("Looking for a daemon on this network ...", err=True)
+    if token is not None:
+        hint = token.fingerprint.hex()[:16]
+        found = list(await find_daemons(None, timeout_s=JOIN_BROWSE_S, fp_hint=hint))
+    else:
+        seen = await browse(timeout_s=JOIN_BROWSE_S)
+        if len({each.fleet for each in seen}) > 1:
+            listed = ", ".join(f"{each.name} at {Address(each.addresses[0], each.port)}" for each in seen[:8])
+            raise Invalid(
+                "bad_usage",
+                f"several fleets are announced here: {listed}",
+                cure="name one: henge-agent join https://HOST:PORT",
+            )
+        found = [Address(address, each.port) for each in seen for address in each.addresses[:2]]
+    if not found:
+        raise Unreachable(
+            "no_daemon",
+            "no henge daemon announces itself on this network",
+            cure="name it: henge-agent join https://HOST:4364",
+        )
+    return found
+
+
+def _show_code(code: str) -> None:
+    wide = " ".join(format_code(code))
+    line = "─" * (len(wide) + 8)
+    click.echo(f"\n    ┌{line}┐\n    │    {wide}    │\n    └{line}┘\n")
+    click.echo(f"Where hengectl works, type:  hengectl approve {format_code(code)}")
+    click.echo("Waiting for it ...")
+
+
+async def _ask(question: str) -> bool:
+    """Ask on the terminal without keeping Ctrl-C waiting."""
+    click.echo(question, nl=False)
+    loop = asyncio.get_running_loop()
+    ready = asyncio.Event()
+    loop.add_reader(sys.stdin.fileno(), ready.set)
+    try:
+        await ready.wait()
+    finally:
+        loop.remove_reader(sys.stdin.fileno())
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def _tell_joined(joined: Joined, folder: Path) -> None:
+    membership = joined.membership
+    click.echo(f"Joined fleet {membership.fleet_id} as {membership.name}.")
+    click.echo(f"  daemon     {membership.last_address}")
+    click.echo(f"  identity   {folder}/identity-{membership.slot}.pem, renewed from {_day(membership.renew_at)}")
+    if joined.warning:
+        click.echo(f"  warning    the identity could not be tried yet: {joined.warning}", err=True)
+    click.echo("Next: henge-agent run --output FILE   (or systemctl enable --now henge-agent)")
+
+
+def _status_lines(folder: Path, membership: Membership) -> list[tuple[str, str]]:
+    progress = read_progress(folder)
+    running, owed = progress.current, progress.report
+    document = f"{short_digest(running.digest)} of revision {running.revision}" if running else "none yet"
+    report = f"{owed.state} {owed.reason}".strip() + ", the daemon has not confirmed it yet" if owed else "confirmed"
+    return [
+        ("device", f"{membership.name} (id {membership.device_id})"),
+        ("fleet", membership.fleet_id),
+        ("daemon", membership.last_address or membership.address or "not met yet"),
+        ("identity", f"{folder}/identity-{membership.slot}.pem, renewed from {_day(membership.renew_at)}"),
+        ("agent", "running" if is_running(folder) else "not running"),
+        ("document", document),
+        ("report", report if running or owed else "none yet"),
+    ]
+
+
+def _day(unix_s: int) -> str:
+    return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%d")

@@ -1,0 +1,182 @@
+"""The WebSocket shell: one connection's life between the daemon and the applier.
+
+It feeds frames to the session and does what the session says; it owns nothing that outlives the connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import aiohttp
+
+from henge_agent.applier import MAX_DOCUMENT_BYTES, Applier
+from henge_agent.exchange import USER_AGENT
+from henge_protocol.session import (
+    CLOSE_HELLO_TIMEOUT,
+    CLOSE_PROTOCOL,
+    CLOSE_RENEW,
+    CLOSE_REPLACED,
+    CLOSE_REVOKED,
+    HELLO_TIMEOUT_S,
+    Close,
+    Session,
+)
+from henge_protocol.wire import Bye, Config, Error, Hello, Message, Receipt, Welcome
+
+CLOSE_UNSUPPORTED: Final = 1003
+
+_MEANINGS: Final = {
+    CLOSE_PROTOCOL: "unsupported_protocol",
+    CLOSE_HELLO_TIMEOUT: "hello_timeout",
+    CLOSE_RENEW: "certificate_expired",
+    CLOSE_REPLACED: "replaced",
+    CLOSE_REVOKED: "revoked",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Greeting:
+    """What the device says of itself in every hello."""
+
+    boot: str
+    facts: Mapping[str, str | int | float | bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a connection's life ended: one of our error codes or ``closed``, and what the daemon wished."""
+
+    reason: str = "closed"
+    welcome: Welcome | None = None
+    """The daemon's welcome: the connection was good."""
+    retry_after_s: float | None = None
+
+
+def hello(applier: Applier, greeting: Greeting) -> Hello:
+    """The first frame: what runs now, and who says so."""
+    running = applier.running
+    return Hello(
+        epoch=running.epoch,
+        revision=running.revision,
+        digest=running.digest,
+        state="applied" if running.digest else "none",
+        boot=greeting.boot,
+        client=USER_AGENT,
+        facts=greeting.facts,
+        max_document=MAX_DOCUMENT_BYTES,
+    )
+
+
+class Link:
+    """One WebSocket's life; ``run`` returns when it is over, whoever ended it."""
+
+    def __init__(
+        self,
+        socket: aiohttp.ClientWebSocketResponse[bool],
+        applier: Applier,
+        greeting: Greeting,
+        *,
+        clock: Callable[[], float],
+        on_welcome: Callable[[Welcome], None],
+    ) -> None:
+        self._socket = socket
+        self._applier = applier
+        self._greeting = greeting
+        self._clock = clock
+        self._on_welcome = on_welcome
+        self._session = Session("device", now=clock())
+        self._welcome: Welcome | None = None
+        self._ended: Ended | None = None
+
+    async def run(self) -> Ended:
+        """Say hello, then receive and report until the link ends; cancelling closes it politely."""
+        try:
+            await self._send(hello(self._applier, self._greeting))
+            if await self._greeted():
+                await self._serve()
+        except (ConnectionError, aiohttp.ClientError):
+            pass  # the peer is gone; reading would have found out next
+        finally:
+            await self._socket.close()
+        return self._ended or self._ended_by(self._socket.close_code)
+
+    async def _greeted(self) -> bool:
+        """Read until the welcome has come; a daemon that says nothing is none."""
+        try:
+            async with asyncio.timeout(HELLO_TIMEOUT_S):
+                while self._welcome is None:
+                    if not await self._receive():
+                        return False
+        except TimeoutError:
+            self._ended = Ended("hello_timeout")
+            return False
+        return True
+
+    async def _serve(self) -> None:
+        reporting = asyncio.create_task(self._report())
+        try:
+            while await self._receive():
+                pass
+        finally:
+            reporting.cancel()
+            await asyncio.wait([reporting])
+        if not reporting.cancelled():
+            reporting.result()
+
+    async def _receive(self) -> bool:
+        """Take one frame; False when the link is over."""
+        frame = await self._socket.receive()
+        if frame.type is aiohttp.WSMsgType.BINARY:
+            await self._close(Close(CLOSE_UNSUPPORTED, "bad_frame"))
+            return False
+        if frame.type is not aiohttp.WSMsgType.TEXT:
+            return False
+        step = self._session.receive(frame.data, now=self._clock())
+        if step.reply is not None:
+            await self._socket.send_str(step.reply.decode())
+        if step.event is not None:
+            await self._heard(step.event)
+        if step.close is not None:
+            await self._close(step.close)
+        return self._ended is None and not self._session.closed
+
+    async def _heard(self, event: Message) -> None:
+        if isinstance(event, Config):
+            refused = self._applier.offer(event)
+            if refused is not None:
+                await self._send(refused)
+        elif isinstance(event, Receipt):
+            await self._applier.receipted(event)
+        elif isinstance(event, Welcome):
+            self._welcome = event
+            self._on_welcome(event)
+        elif isinstance(event, Bye):
+            self._ended = Ended(event.reason or "closed", self._welcome, float(event.retry_after_s) or None)
+        elif isinstance(event, Error) and self._session.closed:
+            self._ended = Ended(event.code or "closed", self._welcome)
+
+    async def _report(self) -> None:
+        """Say every report that the daemon has not confirmed, once on this link."""
+        said, seen = None, -1
+        while True:
+            seen = await self._applier.news(seen)
+            report = self._applier.report
+            if self._session.closed:
+                return
+            if report is not None and report != said:
+                said = report
+                await self._send(report)
+
+    async def _send(self, message: Message) -> None:
+        frame = self._session.send(message, now=self._clock())
+        await self._socket.send_str(frame.decode())
+
+    async def _close(self, close: Close) -> None:
+        self._ended = Ended(close.reason, self._welcome)
+        await self._socket.close(code=close.code, message=close.reason.encode())
+
+    def _ended_by(self, code: int | None) -> Ended:
+        return Ended(_MEANINGS.get(code or 0, "closed"), self._welcome)

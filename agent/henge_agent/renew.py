@@ -1,0 +1,95 @@
+"""Renewing the identity: a new key in the free slot, tried, and only then the one that counts.
+
+At no point is there less than one identity that works: the daemon keeps the old one until the new one is used
+for the first time, and so does the agent. A cut anywhere leaves a trial that is tried again, or nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
+
+from henge_agent.exchange import Exchange, encode_body, refusal, whoami
+from henge_agent.settings import Address
+from henge_agent.state import Membership, Slot, State
+from henge_protocol.errors import HengeError, Unavailable, Untrusted
+
+RENEW_PATH: Final = "/v1/renew"
+USELESS_CODES: Final = frozenset(
+    {"certificate_revoked", "certificate_superseded", "unknown_certificate", "bad_certificate", "revoked", "wrong_role"}
+)
+"""What a daemon says of an identity that will not work again by trying."""
+
+log = logging.getLogger(__name__)
+
+
+def exchange_as(state: State, membership: Membership, address: Address, slot: Slot | None = None) -> Exchange:
+    """Verified requests as this device, with the identity that counts or the one on trial."""
+    identity = state.identity_file(slot or membership.slot)
+    return Exchange.verified(address, membership.fleet_id, membership.server_ca_ders, identity)
+
+
+async def renew(state: State, address: Address, *, now: Callable[[], float], random: Callable[[], float]) -> None:
+    """Get a new identity and make it count.
+
+    Raises the daemon's refusal, ``Unavailable approval_required`` or ``Unreachable``; the old identity stays.
+    """
+    from henge_agent.identity import read_issued  # cryptography: a fifth of the agent's memory, needed once in months
+    from henge_protocol import pki
+
+    membership = _membership(state)
+    key_pem = await asyncio.to_thread(pki.generate_key)
+    async with exchange_as(state, membership, address) as exchange:
+        answer = await exchange.post(RENEW_PATH, encode_body({"csr": pki.make_csr(key_pem, membership.name)}))
+    if answer.status == 202:
+        raise Unavailable(
+            "approval_required",
+            "the identity expired so long ago that an operator has to approve its renewal",
+            cure=f"hengectl get joins, then approve {membership.name}",
+        )
+    if answer.status != 200:
+        raise refusal(answer)
+    issued = read_issued(answer, key_pem, membership.fleet_id)
+    slot = state.free_slot()
+    await asyncio.to_thread(state.write_identity, slot, issued.pem(key_pem))
+    on_trial = replace(
+        _membership(state),
+        trial=slot,
+        renew_at=issued.renew_at(now(), random),
+        server_ca_ders=issued.trust.server_ca_ders,
+    )
+    await asyncio.to_thread(state.keep_membership, on_trial)
+    if not await settle_trial(state, address):
+        raise Untrusted("bad_certificate", "the daemon refuses the identity that it has just issued")
+
+
+async def settle_trial(state: State, address: Address) -> bool:
+    """Use the identity on trial, if there is one: it counts from then on, or is forgotten if it is refused (False).
+
+    Raises ``Unreachable`` and the like when no verdict could be had; the trial goes on.
+    """
+    membership = _membership(state)
+    if membership.trial is None:
+        return True
+    try:
+        async with exchange_as(state, membership, address, membership.trial) as exchange:
+            await whoami(exchange)
+    except HengeError as error:
+        if error.code not in USELESS_CODES:
+            raise
+        log.warning("the renewed identity is refused, the old one stays: %s", error)
+        await asyncio.to_thread(state.keep_membership, replace(membership, trial=None, renew_at=0))
+        return False
+    settled = replace(_membership(state), slot=membership.trial, trial=None)
+    await asyncio.to_thread(state.keep_membership, settled)
+    log.info("the identity was renewed")
+    return True
+
+
+def _membership(state: State) -> Membership:
+    if state.membership is None:
+        raise LookupError("nothing is renewed before joining")
+    return state.membership

@@ -1,0 +1,249 @@
+"""Life after life: find the daemon, stay connected, come back politely, renew in time.
+
+A connection lives once (``link``, ``poll``); this module decides where and when the next one begins. The device
+works from its last good document whatever happens here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Final
+
+from henge_agent.applier import Applier
+from henge_agent.exchange import Exchange, UpgradeRefused, retry_after_s, whoami
+from henge_agent.link import Ended, Greeting, Link
+from henge_agent.poll import Poll, read_welcome
+from henge_agent.renew import USELESS_CODES, exchange_as, renew, settle_trial
+from henge_agent.settings import Address, read_address
+from henge_agent.state import Membership, State
+from henge_protocol.backoff import BOOT_SPREAD_S, Backoff
+from henge_protocol.errors import HengeError, Untrusted
+from henge_protocol.wire import Welcome
+
+STREAM_PATH: Final = "/v1/device/stream"
+FRESH_BOOT_S: Final = 120.0
+"""A machine that has run for less has probably just got its power back, as have all others in the house."""
+WEBSOCKET_AGAIN_S: Final = 600.0
+"""After a WebSocket did not come through, how long to make do with long-polling."""
+HOURLY_S: Final = 3600.0
+UNTRUSTED_S: Final = 300.0
+"""Between rounds when whoever answers is not our daemon: no use in hurrying, no harm in looking again."""
+SPREAD: Final = 0.2
+MAX_HINTS: Final = 4
+"""Announcements tried in one round; anybody can announce more."""
+CLONED_S: Final = 60.0
+"""After another device with this identity took the link over: two of them must not chase each other."""
+RENEW_RETRY_S: Final = 3 * 86400.0
+"""At most this long until the next try after a failed renewal: a thirtieth of a certificate's life."""
+LEAST_RENEW_RETRY_S: Final = 60.0
+
+HOPELESS_CODES: Final = USELESS_CODES | {
+    "approval_required",
+    "certificate_required",
+    "no_such_device",
+    "unsupported_protocol",
+}
+"""What only a person can mend: look again every hour."""
+
+_ELSEWHERE: Final = frozenset({"unreachable", "untrusted", "no_daemon"})
+"""Endings after which the daemon may be found at another address."""
+_LONG_PAUSES_S: Final = {"untrusted": UNTRUSTED_S, "replaced": CLONED_S}
+
+log = logging.getLogger(__name__)
+
+Find = Callable[[str], Awaitable[Sequence[Address]]]
+"""Looks for daemons of a fleet; what it finds is a hint where to try."""
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """Time, chance and the neighbourhood, as arguments."""
+
+    now: Callable[[], float]
+    """Unix time."""
+    clock: Callable[[], float]
+    """Seconds that only grow."""
+    sleep: Callable[[float], Awaitable[None]]
+    random: Callable[[], float]
+    uptime_s: float
+    find: Find
+    tell: Callable[[str], None]
+    """Says in a few words how things are, for ``systemctl status``."""
+
+
+class Runner:
+    """Keeps one joined device connected. ``run`` returns only by cancellation."""
+
+    def __init__(self, state: State, applier: Applier, greeting: Greeting, around: Surroundings) -> None:
+        self._state = state
+        self._applier = applier
+        self._greeting = greeting
+        self._around = around
+        self._backoff = Backoff(around.random)
+        self._websocket_from = 0.0
+        self._last_trouble = ""
+        self._life: asyncio.Task[Ended] | None = None
+        self._renewing = asyncio.Lock()
+
+    async def run(self) -> None:
+        """Put the outputs in order, then apply, stay connected and renew until cancelled."""
+        await self._applier.recover()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._applier.run())
+            tasks.create_task(self._live())
+            tasks.create_task(self._renew_in_time())
+
+    # ---- connections
+
+    async def _live(self) -> None:
+        if self._around.uptime_s < FRESH_BOOT_S:
+            await self._around.sleep(BOOT_SPREAD_S * self._around.random())
+        while True:
+            ended = await self._round()
+            await self._around.sleep(await self._pause_s(ended))
+
+    async def _round(self) -> Ended:
+        """One life with the first address that is our daemon's: the known ones first, then those announced."""
+        ended = Ended("no_daemon")
+        for address in self._known():
+            ended = await self._life_at(address)
+            if ended.reason not in _ELSEWHERE:
+                return ended
+        for address in await self._announced():
+            found = await self._life_at(address)
+            if found.reason not in _ELSEWHERE:
+                return found
+        return ended
+
+    def _known(self) -> list[Address]:
+        texts = dict.fromkeys((self._membership.address, self._membership.last_address))
+        return [read_address(text) for text in texts if text]
+
+    async def _announced(self) -> Iterable[Address]:
+        known = set(self._known())
+        found = await self._around.find(self._membership.fleet_id)
+        return [address for address in found if address not in known][:MAX_HINTS]
+
+    async def _life_at(self, address: Address) -> Ended:
+        life = self._life = asyncio.create_task(self._connected(address))
+        try:
+            await asyncio.wait([life])
+        except asyncio.CancelledError:
+            life.cancel()
+            await asyncio.wait([life])
+            raise
+        finally:
+            self._life = None
+        if life.cancelled():
+            return Ended("renewed")
+        try:
+            return life.result()
+        except HengeError as error:
+            self._trouble(f"{address}: {error.message}", error.cure)
+            reason = "untrusted" if isinstance(error, Untrusted) else error.code
+            return Ended(reason, retry_after_s=retry_after_s(error))
+
+    async def _connected(self, address: Address) -> Ended:
+        await settle_trial(self._state, address)
+        async with exchange_as(self._state, self._membership, address) as exchange:
+            if self._around.clock() < self._websocket_from:
+                return await self._polling(exchange)
+            try:
+                socket = await exchange.websocket(STREAM_PATH)
+            except UpgradeRefused as refused:
+                return await self._without_websocket(exchange, refused)
+            note = partial(self._welcomed, address)
+            return await Link(socket, self._applier, self._greeting, clock=self._around.clock, on_welcome=note).run()
+
+    async def _without_websocket(self, exchange: Exchange, refused: UpgradeRefused) -> Ended:
+        """A plain request tells whether the daemon refuses us (raised) or something in between the WebSocket."""
+        await whoami(exchange)
+        log.warning("no WebSocket comes through to %s (%s); long-polling instead", exchange.address, refused)
+        self._websocket_from = self._around.clock() + WEBSOCKET_AGAIN_S
+        return await self._polling(exchange)
+
+    async def _polling(self, exchange: Exchange) -> Ended:
+        welcome = read_welcome(await whoami(exchange))
+        self._welcomed(exchange.address, welcome)
+        poll = Poll(exchange, self._applier, self._greeting, clock=self._around.clock, until=self._websocket_from)
+        return await poll.run(welcome)
+
+    def _welcomed(self, address: Address, welcome: Welcome) -> None:
+        name = welcome.name or self._membership.name
+        self._backoff.reset()
+        self._last_trouble = ""
+        log.info("connected to %s as %s", address, name)
+        self._around.tell(f"connected to {address} as {name}")
+        if self._membership.last_address != str(address):
+            self._state.keep_membership(replace(self._membership, last_address=str(address)))
+
+    async def _pause_s(self, ended: Ended) -> float:
+        """How long to stay away after a life that ended so."""
+        if ended.reason == "renewed":
+            return 0.0
+        reason = ended.reason
+        if reason == "certificate_expired":
+            reason = await self._renewed()
+            if not reason:
+                return 0.0
+        if ended.welcome is not None:
+            log.info("the connection ended (%s)", reason)
+        self._around.tell(f"not connected ({reason}); running the last good document")
+        if reason in HOPELESS_CODES:
+            return self._spread_s(HOURLY_S)
+        if reason in _LONG_PAUSES_S:
+            return self._spread_s(_LONG_PAUSES_S[reason])
+        if ended.retry_after_s is not None:
+            self._backoff.hint(ended.retry_after_s)
+        return self._backoff.next_delay_s()
+
+    def _trouble(self, text: str, cure: str) -> None:
+        """A trouble that goes on is told once."""
+        level = logging.DEBUG if text == self._last_trouble else logging.WARNING
+        self._last_trouble = text
+        log.log(level, "%s%s", text, f" ({cure})" if cure else "")
+
+    # ---- renewal
+
+    async def _renew_in_time(self) -> None:
+        while True:
+            left_s = self._membership.renew_at - self._around.now()
+            if left_s > 0:  # in short steps, because a Pi's clock may jump by years when it learns the time
+                await self._around.sleep(min(left_s, HOURLY_S))
+                continue
+            reason = await self._renewed()
+            if reason in HOPELESS_CODES:
+                await self._around.sleep(self._spread_s(HOURLY_S))
+            elif reason:
+                await self._around.sleep(max(LEAST_RENEW_RETRY_S, RENEW_RETRY_S * self._around.random()))
+
+    async def _renewed(self) -> str:
+        """Renew at the address that worked last; empty when it succeeded, else the code of why not.
+
+        On success the link comes back at once, under the new identity.
+        """
+        known = self._known()
+        if not known:
+            return "no_daemon"
+        async with self._renewing:
+            try:
+                await renew(self._state, known[-1], now=self._around.now, random=self._around.random)
+            except HengeError as error:
+                self._trouble(f"the identity was not renewed: {error.message}", error.cure)
+                return error.code
+        if self._life is not None:
+            self._life.cancel()
+        return ""
+
+    def _spread_s(self, seconds: float) -> float:
+        return seconds * (1 - SPREAD + 2 * SPREAD * self._around.random())
+
+    @property
+    def _membership(self) -> Membership:
+        if self._state.membership is None:
+            raise LookupError("the runner needs a device that has joined")
+        return self._state.membership

@@ -1,0 +1,165 @@
+"""What the command line says, read into types: addresses, outputs, durations, names. Pure."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal, get_args
+
+from henge_protocol.errors import Invalid
+from henge_protocol.model import MAX_NAME_CHARS
+
+DEFAULT_PORT: Final = 4364
+HOOK_TIMEOUT_S: Final = 60.0
+MAX_HOOK_TIMEOUT_S: Final = 3600.0
+
+Format = Literal["json", "toml", "env", "ini"]
+FORMATS: Final[tuple[Format, ...]] = get_args(Format)
+_SUFFIXES: Final[dict[str, Format]] = {".toml": "toml", ".env": "env", ".ini": "ini", ".cfg": "ini", ".conf": "ini"}
+
+_SYSTEM_ROOTS: Final = ("/proc", "/sys", "/dev")
+_HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,252}[A-Za-z0-9_.])?", re.ASCII)
+_IPV6 = re.compile(r"[0-9A-Fa-f:.]{2,45}(?:%[A-Za-z0-9_.-]{1,16})?", re.ASCII)
+_DURATION = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,3})?)(ms|s|m|h)?", re.ASCII)
+_UNITS_S: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a daemon may be: a host name or IP address, and a port."""
+
+    host: str
+    port: int = DEFAULT_PORT
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    def url(self, path: str) -> str:
+        """The https URL of ``path`` (which begins with a slash) there."""
+        return f"https://{self}{path}"
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """One file that the agent writes from the document, and in which format."""
+
+    path: Path
+    format: Format
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """The commands that a change runs, in this order; empty means none."""
+
+    on_change: str = ""
+    health: str = ""
+    timeout_s: float = HOOK_TIMEOUT_S
+
+
+def read_address(text: str) -> Address:
+    """Read ``HOST``, ``HOST:PORT``, ``[IPV6]:PORT`` or the same behind ``https://``.
+
+    Raises ``Invalid bad_usage`` for anything else: plain http, a path, a user name, a port out of range.
+    """
+    scheme, mark, rest = text.rpartition("://")
+    if mark and scheme.lower() != "https":
+        raise _bad_address(text, f"{scheme or 'no'} is not https")
+    rest = rest.removesuffix("/")
+    host, port = _split_port(text, rest)
+    if not (_IPV6.fullmatch(host) if ":" in host else _HOST.fullmatch(host)):
+        raise _bad_address(text, "it is not a host name or an IP address")
+    return Address(host, _port(text, port))
+
+
+def read_output(text: str) -> Output:
+    """Read ``FILE[:FORMAT]``; without a format the suffix decides, json when it says nothing.
+
+    Raises ``Invalid bad_usage``: empty, a line feed in the name, or below /proc, /sys or /dev.
+    """
+    name, format_name = _split_format(text)
+    if not name or any(char in name for char in "\0\n\r"):
+        raise Invalid("bad_usage", f"output {ascii(text)[:80]} names no file", cure="write --output FILE[:FORMAT]")
+    path = Path(name).expanduser().absolute()
+    if ".." in path.parts:
+        raise Invalid("bad_usage", f"output {path} has .. in its path", cure="name the file without detours")
+    if str(path).startswith(tuple(f"{root}/" for root in _SYSTEM_ROOTS)):
+        raise Invalid("bad_usage", f"output {path} is not in a place for files", cure="name a file elsewhere")
+    return Output(path, format_name or _SUFFIXES.get(path.suffix.lower(), _by_name(path)))
+
+
+def check_outputs(outputs: tuple[Output, ...], state_dir: Path) -> tuple[Output, ...]:
+    """Return the outputs if none is named twice or lies in the agent's own folder, else ``Invalid bad_usage``."""
+    seen: set[Path] = set()
+    for output in outputs:
+        if output.path in seen:
+            raise Invalid("bad_usage", f"output {output.path} is named twice", cure="name each file once")
+        if output.path.is_relative_to(state_dir.absolute()):
+            raise Invalid(
+                "bad_usage", f"output {output.path} lies in the agent's own folder", cure="name a file elsewhere"
+            )
+        seen.add(output.path)
+    return outputs
+
+
+def read_duration_s(text: str) -> float:
+    """Read ``90``, ``90s``, ``1.5m``, ``500ms`` or ``1h`` into seconds, more than 0 and at most an hour.
+
+    Raises ``Invalid bad_usage``.
+    """
+    found = _DURATION.fullmatch(text)
+    seconds = float(found[1]) * _UNITS_S[found[2] or "s"] if found else math.nan
+    if not 0 < seconds <= MAX_HOOK_TIMEOUT_S:
+        raise Invalid(
+            "bad_usage", f"{ascii(text)[:40]} is not a time of more than 0 s and at most 1h", cure="write 60s"
+        )
+    return seconds
+
+
+def name_from_host(host_name: str) -> str:
+    """A device name made of the host's: lower case, hyphens for what a name cannot hold; may be empty."""
+    label = host_name.partition(".")[0].lower()
+    plain = "".join(char if char.isascii() and char.isalnum() else "-" for char in label)
+    return plain.strip("-")[:MAX_NAME_CHARS].rstrip("-")
+
+
+def _split_port(text: str, rest: str) -> tuple[str, str]:
+    if rest.startswith("["):
+        host, bracket, tail = rest[1:].partition("]")
+        if not bracket or (tail and not tail.startswith(":")):
+            raise _bad_address(text, "its brackets are not closed")
+        return host, tail.removeprefix(":") if tail != ":" else "empty"
+    host, colon, port = rest.partition(":")
+    if ":" in port:
+        raise _bad_address(text, "an IPv6 address stands in brackets")
+    return host, port if port or not colon else "empty"
+
+
+def _port(text: str, port: str) -> int:
+    if not port:
+        return DEFAULT_PORT
+    if not port.isascii() or not port.isdigit() or len(port) > 5 or not 0 < int(port) < 65536:
+        raise _bad_address(text, "its port is not a number from 1 to 65535")
+    return int(port)
+
+
+def _bad_address(text: str, why: str) -> Invalid:
+    return Invalid(
+        "bad_usage", f"{ascii(text)[:80]} is not a daemon's address: {why}", cure="write https://HOST:4364, or HOST"
+    )
+
+
+def _split_format(text: str) -> tuple[str, Format | None]:
+    name, colon, last = text.rpartition(":")
+    if colon and last in FORMATS:
+        return name, last
+    if colon and last.isalpha() and "/" not in last:
+        raise Invalid(
+            "bad_usage", f"output format {ascii(last)[:20]} is unknown", cure=f"use one of {', '.join(FORMATS)}"
+        )
+    return text, None
+
+
+def _by_name(path: Path) -> Format:
+    return "env" if path.name == ".env" else "json"

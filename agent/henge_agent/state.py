@@ -1,0 +1,388 @@
+"""What the agent keeps: who it is, what it runs, what it has still to say. One private folder, one process.
+
+    lock                 held while an agent works here
+    membership.json      fleet, device, authorities, addresses, and which of the two identity files counts
+    identity-a.pem, -b   private key and certificate in one file, so that they cannot part
+    joining.pem          the key of a join that is not finished, kept so that a lost answer can be asked for again
+    progress.json        what runs, what ran before, what is being applied, the report without a receipt
+    documents/DIGEST     documents by digest, exact bytes
+    originals/NAME       what stood in an output's place before the agent first wrote there
+
+Each file is replaced whole and durably; a file is written before the file that names it and removed after it is
+named no more. So a cut between any two operations leaves the state before or after, never something else.
+"""
+
+from __future__ import annotations
+
+import base64
+import fcntl
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final, Literal, TypeVar
+
+from henge_protocol.errors import Conflict, HengeError, Invalid, NotFound
+from henge_protocol.joining import is_id
+from henge_protocol.keyfiles import (
+    DISK,
+    Files,
+    make_private_dir,
+    read_private,
+    remove_file,
+    replace_file,
+    write_private,
+)
+from henge_protocol.model import digest_of, is_digest, is_name
+from henge_protocol.strictjson import parse
+from henge_protocol.wire import MAX_FRAME_BYTES, Report, WireError, decode, encode
+
+Slot = Literal["a", "b"]
+OTHER_SLOT: Final[dict[Slot, Slot]] = {"a": "b", "b": "a"}
+MAX_ORIGINAL_BYTES: Final = 1024 * 1024
+"""A larger file in an output's place is somebody's mistake, not a configuration."""
+
+_ABSENT: Final = b"absent\n"
+_PRESENT: Final = b"present\n"
+
+log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """Who this device is, where its daemon was last seen, and which identity file counts."""
+
+    fleet_id: str
+    device_id: str
+    name: str
+    server_ca_ders: tuple[bytes, ...]
+    slot: Slot
+    trial: Slot | None = None
+    """A renewed identity that has not been used yet; ``slot`` counts until it has."""
+    renew_at: int = 0
+    """Unix seconds."""
+    address: str = ""
+    """As a person named it; empty when it was found by mDNS."""
+    last_address: str = ""
+    """Where the daemon last answered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One delivered document: its digest and the revision that brought it."""
+
+    epoch: str
+    revision: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What runs and what is still to be said about it."""
+
+    current: Version | None = None
+    """What the outputs hold: the last good document."""
+    previous: Version | None = None
+    """What ran before ``current``."""
+    staged: Version | None = None
+    """What is being applied; found at start it means that the agent was cut while it applied."""
+    report: Report | None = None
+    """The last final report, until its receipt has come."""
+
+    @property
+    def digests(self) -> frozenset[str]:
+        """The documents that have to be kept."""
+        return frozenset(version.digest for version in (self.current, self.previous, self.staged) if version)
+
+
+class State:
+    """The state folder, opened by one process. Methods block on the disk; ``close`` gives the lock back."""
+
+    def __init__(self, folder: Path, *, files: Files = DISK) -> None:
+        """Open or make the folder.
+
+        Raises ``Conflict already_running``, ``Denied not_private``, ``Invalid state_damaged``, ``Invalid bad_file``.
+        """
+        self.folder = folder
+        self._files = files
+        make_private_dir(folder, files=files)
+        self._lock_fd = _locked(folder)
+        try:
+            for inner in (self._documents, self._originals):
+                make_private_dir(inner, files=files)
+            self.membership = read_membership(folder)
+            self.progress = self._sound_progress()
+            self._sweep()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Give the lock back; the object is of no further use."""
+        if self._lock_fd >= 0:
+            os.close(self._lock_fd)
+            self._lock_fd = -1
+
+    @property
+    def _documents(self) -> Path:
+        return self.folder / "documents"
+
+    @property
+    def _originals(self) -> Path:
+        return self.folder / "originals"
+
+    # ---- who we are
+
+    def identity_file(self, slot: Slot) -> Path:
+        """The file with private key and certificate of this slot."""
+        return self.folder / f"identity-{slot}.pem"
+
+    def free_slot(self) -> Slot:
+        """The slot that does not count."""
+        return OTHER_SLOT[self.membership.slot] if self.membership else "a"
+
+    def write_identity(self, slot: Slot, pem: bytes) -> None:
+        """Keep key and certificate in the slot; it counts only once the membership says so."""
+        if self.membership and slot == self.membership.slot:
+            raise LookupError("the identity that counts is never overwritten")
+        write_private(self.identity_file(slot), pem, files=self._files)
+
+    def keep_membership(self, membership: Membership) -> None:
+        """Make ``membership`` count, durably."""
+        fields = asdict(membership)
+        fields["server_ca_ders"] = [base64.b64encode(der).decode() for der in membership.server_ca_ders]
+        self._write_json("membership.json", fields)
+        self.membership = membership
+
+    def joining_key(self, purpose: str) -> bytes | None:
+        """The key of an unfinished join for the same purpose (a token's id), if there is one."""
+        try:
+            name, _, key_pem = read_private(self.folder / "joining.pem").partition(b"\n")
+        except NotFound:
+            return None
+        return key_pem if name.decode("utf-8", "replace") == f"# {purpose}" else None
+
+    def keep_joining_key(self, purpose: str, key_pem: bytes) -> None:
+        """Keep the key so that the same request can be repeated after a cut."""
+        write_private(self.folder / "joining.pem", f"# {purpose}\n".encode() + key_pem, files=self._files)
+
+    def drop_joining_key(self) -> None:
+        """The join is finished, or its key is of no use."""
+        remove_file(self.folder / "joining.pem", files=self._files)
+
+    # ---- what we run
+
+    def document_file(self, digest: str) -> Path:
+        """Where the document with this digest lies."""
+        return self._documents / digest
+
+    def document(self, digest: str) -> bytes | None:
+        """The document's exact bytes; None when it is absent or damaged."""
+        try:
+            data = read_private(self.document_file(digest), limit_bytes=MAX_FRAME_BYTES)
+        except NotFound:
+            return None
+        return data if digest_of(data) == digest else None
+
+    def keep_document(self, document: bytes) -> None:
+        """Keep a document under its digest; it stays while the progress names it."""
+        digest = digest_of(document)
+        if self.document(digest) is None:
+            write_private(self.document_file(digest), document, files=self._files)
+
+    def keep_progress(self, progress: Progress) -> None:
+        """Make ``progress`` count, durably, then forget documents that it names no more."""
+        fields: dict[str, Any] = {
+            name: asdict(version) if (version := getattr(progress, name)) else None
+            for name in ("current", "previous", "staged")
+        }
+        fields["report"] = encode(progress.report).decode() if progress.report else None
+        self._write_json("progress.json", fields)
+        gone, self.progress = self.progress.digests - progress.digests, progress
+        for digest in gone:
+            remove_file(self.document_file(digest), files=self._files)
+
+    def keep_original(self, path: Path, content: bytes | None) -> None:
+        """Remember what stood at an output's place (None: nothing) before the agent first wrote there."""
+        data = _ABSENT if content is None else _PRESENT + content
+        write_private(self._original_file(path), data, files=self._files)
+
+    def knows_original(self, path: Path) -> bool:
+        """Whether ``keep_original`` was called for this path."""
+        return self._original_file(path).exists()
+
+    def original(self, path: Path) -> bytes | None:
+        """What stood at an output's place; None when there was nothing, or the agent never wrote there."""
+        try:
+            data = read_private(self._original_file(path), limit_bytes=MAX_ORIGINAL_BYTES + len(_PRESENT))
+        except NotFound:
+            return None
+        return data.removeprefix(_PRESENT) if data.startswith(_PRESENT) else None
+
+    def _original_file(self, path: Path) -> Path:
+        return self._originals / hashlib.sha256(os.fsencode(path)).hexdigest()
+
+    def _write_json(self, name: str, fields: Mapping[str, object]) -> None:
+        data = json.dumps({"version": 1, **fields}, ensure_ascii=False, indent=1).encode() + b"\n"
+        replace_file(self.folder / name, data, files=self._files)
+
+    def _sound_progress(self) -> Progress:
+        """The progress whose documents are all there; damage costs a delivery, never a start."""
+        try:
+            progress = read_progress(self.folder)
+        except HengeError as error:
+            log.warning("%s; the daemon will send the document again", error)
+            return Progress()
+        return Progress(
+            current=self._sound(progress.current),
+            previous=self._sound(progress.previous),
+            staged=progress.staged,
+            report=progress.report,
+        )
+
+    def _sound(self, version: Version | None) -> Version | None:
+        if version is None or self.document(version.digest) is not None:
+            return version
+        log.warning("document %s is missing or damaged; the daemon will send it again", version.digest[:12])
+        return None
+
+    def _sweep(self) -> None:
+        """Remove what a cut left: temporary files, and documents that nothing names."""
+        for folder in (self.folder, self._documents, self._originals):
+            for left in folder.glob(".*.new"):
+                remove_file(left, files=self._files)
+        for path in self._documents.iterdir():
+            if is_digest(path.name) and path.name not in self.progress.digests:
+                remove_file(path, files=self._files)
+
+
+def set_aside(folder: Path) -> None:
+    """Rename a damaged membership, so that the device can join anew and nothing is lost that a person may want."""
+    (folder / "membership.json").replace(folder / "membership.json.damaged")
+
+
+def is_running(folder: Path) -> bool:
+    """Whether an agent works on this folder now."""
+    try:
+        os.close(_locked(folder))
+    except Conflict:
+        return True
+    except HengeError:
+        return False
+    return False
+
+
+def read_membership(folder: Path) -> Membership | None:
+    """The membership in a state folder, None before joining; needs no lock.
+
+    Raises ``Invalid state_damaged`` or ``Denied not_private``, also when the identity that counts cannot be read.
+    """
+    fields = _read_json(folder / "membership.json")
+    if fields is None:
+        return None
+    membership = _read(folder / "membership.json", _membership, fields)
+    try:
+        read_private(folder / f"identity-{membership.slot}.pem")
+    except NotFound:
+        raise _damaged(folder / f"identity-{membership.slot}.pem", "it is missing") from None
+    return membership
+
+
+def read_progress(folder: Path) -> Progress:
+    """The progress in a state folder; needs no lock. Raises ``Invalid state_damaged`` or ``Denied not_private``."""
+    fields = _read_json(folder / "progress.json")
+    return Progress() if fields is None else _read(folder / "progress.json", _progress, fields)
+
+
+def _locked(folder: Path) -> int:
+    try:
+        fd = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise Invalid("bad_file", f"cannot open {folder / 'lock'}: {error.strerror}") from error
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        raise Conflict(
+            "already_running",
+            f"another henge-agent works on {folder}",
+            cure="stop it first (systemctl stop henge-agent), or name another folder with --state-dir",
+        ) from None
+    return fd
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    try:
+        value = parse(read_private(path))
+    except NotFound:
+        return None
+    except HengeError as error:
+        if error.kind == "malformed":
+            raise _damaged(path, error.message) from None
+        raise
+    if not isinstance(value, dict) or value.get("version") != 1:
+        raise _damaged(path, "it is not of version 1")
+    return value
+
+
+def _read(path: Path, reader: Callable[[Mapping[str, Any]], _T], fields: Mapping[str, Any]) -> _T:
+    try:
+        return reader(fields)
+    except (KeyError, TypeError, ValueError, WireError) as error:
+        raise _damaged(path, f"field {error} is missing or wrong") from None
+
+
+def _membership(fields: Mapping[str, Any]) -> Membership:
+    ders = tuple(base64.b64decode(_checked(text, "server_ca_ders"), validate=True) for text in fields["server_ca_ders"])
+    return Membership(
+        fleet_id=_checked(fields["fleet_id"], "fleet_id", is_id),
+        device_id=_checked(fields["device_id"], "device_id", is_id),
+        name=_checked(fields["name"], "name", is_name),
+        server_ca_ders=ders,
+        slot=_slot(fields["slot"]),
+        trial=_slot(fields["trial"]) if fields["trial"] is not None else None,
+        renew_at=int(fields["renew_at"]),
+        address=_checked(fields["address"], "address"),
+        last_address=_checked(fields["last_address"], "last_address"),
+    )
+
+
+def _progress(fields: Mapping[str, Any]) -> Progress:
+    report = decode(_checked(fields["report"], "report")) if fields["report"] is not None else None
+    if report is not None and not isinstance(report, Report):
+        raise ValueError("report")
+    return Progress(_version(fields["current"]), _version(fields["previous"]), _version(fields["staged"]), report)
+
+
+def _version(value: Any) -> Version | None:
+    if value is None:
+        return None
+    return Version(
+        _checked(value["epoch"], "epoch"), int(value["revision"]), _checked(value["digest"], "digest", is_digest)
+    )
+
+
+def _slot(value: Any) -> Slot:
+    if value == "a":
+        return "a"
+    if value == "b":
+        return "b"
+    raise ValueError("slot")
+
+
+def _checked(value: Any, name: str, form: Callable[[str], bool] = lambda text: True) -> str:
+    if not isinstance(value, str) or not form(value):
+        raise ValueError(name)
+    return value
+
+
+def _damaged(path: Path, why: str) -> Invalid:
+    return Invalid(
+        "state_damaged",
+        f"{path} is damaged: {why}",
+        cure="put the folder back from a backup, or remove it and join again: henge-agent join --replace",
+    )
