@@ -4,7 +4,7 @@ The answer arrives over a connection that verifies nothing, so it is a claim.  I
 fingerprint that came another way (a token, a person), and only then is anything secret sent - over a new
 connection, verified against the authority found here, under ``server_name``.
 
-Standard library only; the command line imports it on every start.
+Without ``cryptography``: the command line imports it on every start.
 """
 
 from __future__ import annotations
@@ -18,11 +18,14 @@ from dataclasses import dataclass
 
 from henge_protocol.errors import HengeError, Malformed, TooLarge, Untrusted
 from henge_protocol.joining import is_id
+from henge_protocol.strictjson import JsonLimits, parse
 
 TRUST_PATH = "/v1/trust"
 MAX_TRUST_BYTES = 4096
 MAX_AUTHORITIES = 2
 """Two while the server authority is being rotated, one otherwise."""
+
+_LIMITS = JsonLimits(max_depth=8, max_nodes=64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,23 +77,12 @@ def _pinned(trust: Trust, expected_fingerprint: bytes) -> Trust:
 
 def _object(body: bytes) -> dict[str, object]:
     try:
-        value = json.loads(body.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
-        raise _bad_answer(f"it is not JSON ({type(error).__name__})") from None
+        value = parse(body, limits=_LIMITS)
+    except Malformed as error:
+        raise _bad_answer(error.message) from None
     if not isinstance(value, dict):
         raise _bad_answer("it is not a JSON object")
     return value
-
-
-def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    fields = dict(pairs)
-    if len(fields) != len(pairs):
-        raise _bad_answer("an object has the same key twice")
-    return fields
-
-
-def _no_constant(name: str) -> object:
-    raise _bad_answer(f"{name} is not a JSON value")
 
 
 def _fleet_id(value: object) -> str:
