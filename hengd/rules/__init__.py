@@ -1,1 +1,1 @@
-"""The rules: what may happen, in which order, whoever asks."""
+"""What may happen, in which order: rules stand on store and hub and know neither HTTP nor sockets."""

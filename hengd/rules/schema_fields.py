@@ -136,9 +136,9 @@ def _over(lower: object, upper: object) -> object:
 
 
 def _secret_paths(root: Node, node: object, path: Path, entered: frozenset[int]) -> Iterator[Path]:
-    if not isinstance(node, dict) or id(node) in entered:
-        return
     nodes = list(judging(root, node))
+    if any(id(inner) in entered for inner in nodes):
+        return
     if any(inner.get("writeOnly") for inner in nodes):
         yield path
         return

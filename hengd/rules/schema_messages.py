@@ -148,7 +148,8 @@ _COUNTS: Final = {
 def _type(kind: Any, value: str, instance: object) -> str:
     if isinstance(instance, dict) and SECRET_KEY in instance:
         return _SECRET_HERE
-    return f"{value} is not {' or '.join(_TYPES[name] for name in kind.types)}"
+    null_last = sorted(kind.types, key=lambda name: name == "null")
+    return f"{value} is not {' or '.join(_TYPES[name] for name in null_last)}"
 
 
 def _enum(kind: Any, value: str, instance: object) -> str:

@@ -1,0 +1,189 @@
+"""The edge: one table of routes with their authentication, and the middlewares around every handler.
+
+Order, outermost first: turn-keeping for the gate, errors to problem documents, identity. A route without a
+declared authentication cannot exist: ``Route`` has no default for it, and the application takes nothing else.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+from aiohttp import web
+from aiohttp.typedefs import Middleware
+
+from hengd.http.dispatch import Peer, connection_of, keep_turns, refuse_odd_request
+from hengd.http.problems import problem_response
+from hengd.rules.authority import NOBODY, Authority, Caller
+from hengd.rules.change import Author
+from henge_protocol.errors import (
+    Denied, HengeError, Internal, MethodNotAllowed, NotFound, Unauthenticated, Unavailable,
+)  # fmt: skip
+
+log = logging.getLogger("hengd.http")
+
+DEVICES: Final = "devices"
+ADMIN: Final = "admin"
+LOCAL: Final = "local"
+"""Names of the listeners: TLS port, unix socket, plain local port."""
+
+GRACE_S: Final = 24 * 3600.0
+"""How long an expired certificate is served on a link that was opened while it was valid."""
+
+
+class Auth(Enum):
+    """Who may call a route."""
+
+    HEALTH = "none, local"
+    NONE = "none"
+    ENROL = "enrol"
+    DEVICE = "device"
+    DEVICE_EXPIRED = "device-expired"
+    ADMIN = "admin"
+
+
+_SERVED: Final = {
+    Auth.HEALTH: frozenset({LOCAL, ADMIN}),
+    Auth.NONE: frozenset({DEVICES, ADMIN}),
+    Auth.ENROL: frozenset({DEVICES}),
+    Auth.DEVICE: frozenset({DEVICES}),
+    Auth.DEVICE_EXPIRED: frozenset({DEVICES}),
+    Auth.ADMIN: frozenset({DEVICES, ADMIN}),
+}
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+CALLER: Final = web.RequestKey("caller", Caller)
+PEER: Final = web.RequestKey("peer", Peer)
+REQUEST_ID: Final = web.RequestKey("request_id", str)
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One method on one path, who may call it, and what answers."""
+
+    method: str
+    path: str
+    auth: Auth
+    handler: Handler
+
+
+class Edge:
+    """Builds the application: routes in, middlewares around them."""
+
+    def __init__(self, authority: Authority, local_user: Callable[[Peer], Caller]) -> None:
+        self._authority = authority
+        self._local_user = local_user
+        self._auth: dict[Handler, Auth] = {}
+        self.stopping = False
+
+    def application(self, routes: Iterable[Route]) -> web.Application:
+        """The application that serves ``routes`` and nothing else."""
+        app = web.Application(middlewares=[keep_turns, self.answer_errors, self.identify], client_max_size=2**21)
+        for route in routes:
+            self._auth[route.handler] = route.auth
+            app.router.add_route(route.method, route.path, route.handler)
+        return app
+
+    @property
+    def answer_errors(self) -> Middleware:
+        """Turn everything that is raised into a problem document with the request's id."""
+
+        @web.middleware
+        async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+            request_id = request[REQUEST_ID] = secrets.token_hex(8)
+            try:
+                response = await handler(request)
+            except HengeError as error:
+                response = problem_response(error, request_id)
+            except web.HTTPException as error:
+                response = problem_response(_translated(error), request_id)
+            except ConnectionError:
+                raise
+            except Exception:  # task boundary: a bug of ours must not leak its details
+                log.exception("request failed", extra={"event": "request_failed", "request_id": request_id})
+                problem = Internal("internal", f"the daemon failed; its log has the details under {request_id}")
+                response = problem_response(problem, request_id)
+            if not response.prepared:
+                response.headers["Henge-Request-Id"] = request_id
+                response.headers["Cache-Control"] = "no-store"
+                response.headers["X-Content-Type-Options"] = "nosniff"
+            return response
+
+        return middleware
+
+    @property
+    def identify(self) -> Middleware:
+        """Find out who is calling, and whether this route is for them."""
+
+        @web.middleware
+        async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+            refuse_odd_request(request)
+            connection = connection_of(request)
+            if connection is None:
+                raise ConnectionResetError("the connection is gone")
+            auth = self._auth_of(request)
+            if connection.peer.listener not in _SERVED[auth]:
+                raise NotFound("not_implemented_here", f"{request.path[:80]} is not served on this listener")
+            if self.stopping and auth is not Auth.HEALTH:
+                raise Unavailable("stopping", "the daemon is shutting down", extra={"retry_after_s": 5})
+            request[PEER] = connection.peer
+            request[CALLER] = await self._caller(connection.peer, auth)
+            return await handler(request)
+
+        return middleware
+
+    def _auth_of(self, request: web.Request) -> Auth:
+        refusal = request.match_info.http_exception
+        if refusal is not None:
+            raise _translated(refusal, request)
+        auth = self._auth.get(request.match_info.handler)
+        if auth is None:
+            raise LookupError(f"route {request.path} declares no authentication")
+        return auth
+
+    async def _caller(self, peer: Peer, auth: Auth) -> Caller:
+        if auth in (Auth.HEALTH, Auth.NONE, Auth.ENROL):
+            return NOBODY
+        caller = self._local_user(peer) if peer.listener == ADMIN else self._authority.identify(peer.certificate)
+        check_caller(caller, auth)
+        await self._authority.used(caller)
+        return caller
+
+
+def check_caller(caller: Caller, auth: Auth) -> None:
+    """Whether ``caller`` may use routes of ``auth``; raises ``Unauthenticated`` or ``Denied``."""
+    if caller.role == "nobody":
+        raise Unauthenticated(
+            "certificate_required", "this route needs a client certificate", cure="join as a device, or: hengectl login"
+        )
+    if caller.expired_s and auth is not Auth.DEVICE_EXPIRED:
+        raise Unauthenticated(
+            "certificate_expired",
+            "the certificate has expired",
+            cure="renew it: POST /v1/renew with the same certificate",
+            extra={"renew": "/v1/renew"},
+        )
+    allowed = {Auth.ADMIN: ("admin",), Auth.DEVICE: ("device",)}.get(auth, ("device", "admin"))
+    if caller.role not in allowed:
+        raise Denied("wrong_role", f"this route is for {' and '.join(allowed)}s, the certificate is a {caller.role}'s")
+
+
+def author_of(request: web.Request) -> Author:
+    """Who makes a change through this request, and which way it came."""
+    peer = request[PEER]
+    return Author(request[CALLER].name, "socket" if peer.listener == ADMIN else f"tls {peer.address}")
+
+
+def _translated(error: web.HTTPException, request: web.Request | None = None) -> HengeError:
+    path = ascii(request.path)[:120] if request is not None else "this path"
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        allow = ", ".join(sorted(error.allowed_methods))
+        return MethodNotAllowed("method_not_allowed", f"{error.method} is not possible here, {allow} is", extra={"allow": allow})
+    if isinstance(error, web.HTTPNotFound):
+        return NotFound("no_such_route", f"there is nothing at {path}", cure="see docs/http-api.md")
+    return Internal("internal", f"unexpected answer {error.status}")

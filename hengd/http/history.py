@@ -1,0 +1,76 @@
+"""Revisions, rollback and events: what happened and how to go back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from aiohttp import web
+
+from hengd.events import EventLog
+from hengd.http.edge import Auth, Route
+from hengd.http.objects import change_request
+from hengd.http.parse import MAX_WAIT_S, Query, json_object, no_body, text_field
+from hengd.http.views import event_view, json_response, outcome_view, revision_view
+from hengd.rules.configs import Configs, Request, object_of
+from henge_protocol.errors import Invalid, NotFound
+
+MAX_REVISIONS = 1000
+
+
+class HistoryRoutes:
+    """The history line of the configuration and the events of now."""
+
+    def __init__(self, configs: Configs, events: EventLog) -> None:
+        self._configs = configs
+        self._events = events
+
+    def table(self) -> Iterator[Route]:
+        """The routes of this resource."""
+        yield Route("GET", "/v1/revisions", Auth.ADMIN, self.revisions)
+        yield Route("GET", "/v1/revisions/{revision}", Auth.ADMIN, self.revision)
+        yield Route("POST", "/v1/rollback", Auth.ADMIN, self.rollback)
+        yield Route("GET", "/v1/events", Auth.ADMIN, self.events)
+
+    async def revisions(self, request: web.Request) -> web.Response:
+        """The newest revisions first."""
+        no_body(request)
+        query = Query(request, "object", "limit", "before")
+        found = self._configs.revisions(
+            object_=object_of(query.text("object")) if query.has("object") else None,
+            before=query.number("before", 0) or None,
+            limit=query.number("limit", 50, least=1, most=MAX_REVISIONS),
+        )
+        return json_response({"kind": "RevisionList", "items": [revision_view(record) for record in found]})
+
+    async def revision(self, request: web.Request) -> web.Response:
+        """One revision, whole."""
+        no_body(request)
+        Query(request)
+        text = request.match_info["revision"]
+        if not (text.isascii() and text.isdigit() and len(text) <= 15):
+            raise NotFound("no_such_revision", f"{ascii(text)[:40]} is not the number of a revision")
+        return json_response(revision_view(self._configs.revision(int(text)), whole=True))
+
+    async def rollback(self, request: web.Request) -> web.Response:
+        """A new revision with old content."""
+        wanted = change_request(request)
+        body = await json_object(request, ("to", "object", "message"))
+        to, target = body.get("to"), text_field(body, "object")
+        if type(to) is not int or to < 0:
+            raise Invalid("bad_object", "to is not the number of a revision")
+        message = wanted.message or text_field(body, "message", max_chars=1000) or f"roll back to revision {to}"
+        outcome = await self._configs.rollback(
+            to, object_of(target) if target else None, Request(wanted.author, message, wanted.dry_run)
+        )
+        return json_response(outcome_view(outcome), headers={"Henge-Revision": str(outcome.revision)})
+
+    async def events(self, request: web.Request) -> web.Response:
+        """What happened after a number; waits for the next if there is nothing."""
+        no_body(request)
+        query = Query(request, "since", "wait")
+        if not query.has("since"):
+            return json_response({"events": [], "next": self._events.seq, "gap": False})
+        since = query.number("since", 0)
+        await self._events.wait(since, query.number("wait", 0, most=MAX_WAIT_S))
+        found, gap = self._events.since(since)
+        return json_response({"events": [event_view(one) for one in found], "next": self._events.seq, "gap": gap})

@@ -1,0 +1,148 @@
+"""Schemas, groups and devices as objects: read, create, replace, patch, delete."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+from aiohttp import web
+
+from hengd.events import EventLog
+from hengd.http.edge import Auth, Handler, Route, author_of
+from hengd.http.parse import Query, if_match, json_body, no_body
+from hengd.http.views import device_view, json_response, object_response, object_view, outcome_view
+from hengd.records import ObjectRecord
+from hengd.rules.configs import Configs, Request
+from hengd.rules.devices import Devices
+from hengd.rules.fleet import objects_of, read_meta, required_object
+from hengd.rules.objects import parse_manifest
+from hengd.store import Store
+from henge_protocol.errors import Invalid
+from henge_protocol.model import PLURALS, check_name
+from henge_protocol.selector import parse_selector
+
+_WRITE_QUERY: Final = ("dry_run", "message")
+
+
+class ObjectRoutes:
+    """The three kinds share one set of handlers; a device is shown with its status."""
+
+    def __init__(self, store: Store, configs: Configs, devices: Devices, events: EventLog) -> None:
+        self._store = store
+        self._configs = configs
+        self._devices = devices
+        self._events = events
+
+    def table(self) -> Iterator[Route]:
+        """The routes of this resource."""
+        for kind, plural in PLURALS.items():
+            yield Route("GET", f"/v1/{plural}", Auth.ADMIN, self._list(kind))
+            for method, make in (
+                ("GET", self._show), ("PUT", self._put), ("PATCH", self._patch), ("DELETE", self._delete),
+            ):  # fmt: skip
+                yield Route(method, f"/v1/{plural}/{{name}}", Auth.ADMIN, make(kind))
+        yield Route("POST", "/v1/apply", Auth.ADMIN, self.apply)
+
+    async def apply(self, request: web.Request) -> web.Response:
+        """Many objects, one transaction, one revision."""
+        wanted = change_request(request)
+        body = await json_body(request)
+        if not isinstance(body, dict) or not isinstance(body.get("objects", []), list):
+            raise Invalid("bad_object", 'the body is {"objects": [...], "delete": [...], "message": ""}')
+        unknown = set(body) - {"objects", "delete", "message"}
+        if unknown:
+            raise Invalid("unknown_field", f"field {ascii(min(unknown))[:60]} is unknown; known: objects, delete, message")
+        message = wanted.message or str(body.get("message", ""))
+        request_ = Request(wanted.author, message, wanted.dry_run)
+        outcome = await self._configs.apply(body.get("objects", []), _deletions(body.get("delete", [])), request_)
+        return json_response(outcome_view(outcome), headers={"Henge-Revision": str(outcome.revision)})
+
+    def _list(self, kind: str) -> Handler:
+        async def handler(request: web.Request) -> web.Response:
+            no_body(request)
+            selector = parse_selector(Query(request, "selector").text("selector"))
+            with self._store.read() as tx:
+                meta = read_meta(tx)
+                records = [] if kind == "Device" else [
+                    record for record in objects_of(tx, kind) if selector.matches(record.labels)
+                ]
+            items: list[dict[str, Any]] = (
+                [device_view(view) for view in self._devices.views(selector)]
+                if kind == "Device"
+                else [object_view(record) for record in records]
+            )
+            metadata = {"epoch": meta.epoch, "revision": meta.revision, "event_seq": self._events.seq}
+            return json_response({"kind": f"{kind}List", "metadata": metadata, "items": items})
+
+        return handler
+
+    def _show(self, kind: str) -> Handler:
+        async def handler(request: web.Request) -> web.Response:
+            no_body(request)
+            Query(request)
+            return self._answer(kind, _name(request))
+
+        return handler
+
+    def _put(self, kind: str) -> Handler:
+        async def handler(request: web.Request) -> web.Response:
+            name, match = _name(request), if_match(request)
+            wanted = change_request(request)
+            manifest = parse_manifest(await json_body(request), kind=kind, name=name)
+            outcome = await self._configs.put(manifest, match, wanted)
+            created = any(done.action == "created" for done in outcome.objects)
+            if outcome.dry_run:
+                return json_response(outcome_view(outcome))
+            return self._answer(kind, name, status=201 if created else 200)
+
+        return handler
+
+    def _patch(self, kind: str) -> Handler:
+        async def handler(request: web.Request) -> web.Response:
+            name, match = _name(request), if_match(request)
+            wanted = change_request(request)
+            outcome = await self._configs.patch(kind, name, await json_body(request), match, wanted)
+            return json_response(outcome_view(outcome)) if outcome.dry_run else self._answer(kind, name)
+
+        return handler
+
+    def _delete(self, kind: str) -> Handler:
+        async def handler(request: web.Request) -> web.Response:
+            no_body(request)
+            name, match = _name(request), if_match(request)
+            wanted = change_request(request)
+            gone = self._answer(kind, name)
+            outcome = await self._configs.delete(kind, name, match, wanted)
+            return json_response(outcome_view(outcome)) if outcome.dry_run else gone
+
+        return handler
+
+    def _answer(self, kind: str, name: str, *, status: int = 200) -> web.Response:
+        with self._store.read() as tx:
+            epoch = read_meta(tx).epoch
+            record: ObjectRecord = required_object(tx, kind, name)
+        view = device_view(self._devices.view(name)) if kind == "Device" else object_view(record)
+        return object_response(record, epoch, view=view, status=status)
+
+
+def change_request(request: web.Request, *more: str) -> Request:
+    """Who wants a change, why, and whether only to see it, from the query of a writing request."""
+    query = Query(request, *_WRITE_QUERY, *more)
+    return Request(author_of(request), query.text("message"), query.flag("dry_run"))
+
+
+def _name(request: web.Request) -> str:
+    return check_name(request.match_info["name"])
+
+
+def _deletions(value: object) -> list[tuple[str, str]]:
+    if not isinstance(value, list):
+        raise Invalid("bad_object", 'delete is a list of {"kind", "name"}')
+    found = []
+    for entry in value:
+        if not isinstance(entry, dict) or entry.get("kind") not in PLURALS:
+            raise Invalid("unknown_kind", f"delete names kind, one of {', '.join(PLURALS)}, and name")
+        found.append((str(entry["kind"]), check_name(entry.get("name"))))
+    return found
+
+

@@ -1,0 +1,164 @@
+"""The link for devices without WebSocket: the same frames, one request at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from aiohttp import web
+
+from hengd.events import EventLog
+from hengd.http.edge import CALLER, PEER, Auth, Route
+from hengd.http.parse import MAX_WAIT_S, Query, body_bytes, no_body
+from hengd.hub import Hub
+from hengd.records import Desired
+from hengd.rules.authority import Authority, Caller
+from hengd.rules.deliveries import Deliveries
+from hengd.rules.presence import Presence
+from hengd.rules.reports import Reports
+from hengd.rules.states import after_hello, after_report, is_offered
+from henge_protocol.errors import Invalid, Malformed
+from henge_protocol.model import is_digest
+from henge_protocol.wire import (
+    MAX_DEVICE_FRAME_BYTES, PROTOCOL_VERSION, Hello, Receipt, Report, Welcome, decode, encode,
+)  # fmt: skip
+
+FRAME_TYPE: Final = "application/vnd.henge.frame"
+LINGER_S: Final = 20.0
+"""A device counts as online for so long after an answer: it is about to ask again."""
+
+
+class PollRoutes:
+    """Long-poll for documents, post for reports."""
+
+    def __init__(
+        self,
+        authority: Authority,
+        deliveries: Deliveries,
+        reports: Reports,
+        presence: Presence,
+        hub: Hub,
+        events: EventLog,
+        *,
+        clock: Callable[[], float],
+    ) -> None:
+        self._authority = authority
+        self._deliveries = deliveries
+        self._reports = reports
+        self._presence = presence
+        self._hub = hub
+        self._events = events
+        self._clock = clock
+        self._bells: set[asyncio.Event] = set()
+
+    def table(self) -> Iterator[Route]:
+        """The routes of this resource."""
+        yield Route("GET", "/v1/device/config", Auth.DEVICE, self.config)
+        yield Route("POST", "/v1/device/report", Auth.DEVICE, self.report)
+
+    def wake_all(self) -> None:
+        """The daemon stops: every waiting poll answers now."""
+        for bell in self._bells:
+            bell.set()
+
+    async def config(self, request: web.Request) -> web.Response:
+        """The newest document, or 304 when there is nothing new within the wait."""
+        no_body(request)
+        query, caller = Query(request, "have", "wait"), request[CALLER]
+        have, wait_s = _digest(query.text("have")), query.number("wait", 0, most=MAX_WAIT_S)
+        if not query.has("have"):
+            return _frame(self._welcome(caller))
+        bell = asyncio.Event()
+
+        def cut() -> None:
+            bell.set()
+            if request.transport is not None:
+                request.transport.abort()
+
+        self._arrive(caller, request[PEER].address)
+        self._authority.hold("device", caller.subject, cut)
+        self._hub.listen(caller.subject, bell.set)
+        self._bells.add(bell)
+        try:
+            desired = await self._newer(caller, have, wait_s, bell)
+        finally:
+            self._bells.discard(bell)
+            self._hub.forget(caller.subject, bell.set)
+            self._authority.release("device", caller.subject, cut)
+            asyncio.get_running_loop().call_later(LINGER_S, self._leave, caller)
+        return self._document(desired)
+
+    async def report(self, request: web.Request) -> web.Response:
+        """Take a hello or report; the receipt means that it is on disk."""
+        query, caller = Query(request, "have"), request[CALLER]
+        message = decode(await body_bytes(request, max_bytes=MAX_DEVICE_FRAME_BYTES))
+        old, now = self._deliveries.reported(caller.subject), self._clock()
+        if isinstance(message, Hello):
+            new = after_hello(old, message, now=now, address=request[PEER].address)
+        elif isinstance(message, Report):
+            taken = after_report(old, message, self._deliveries.line, now=now)
+            if taken is None:
+                raise Invalid("no_such_revision", f"revision {message.revision} was never issued here")
+            new = taken
+        else:
+            raise Malformed("unexpected", f"a {message.type} frame is not a report")
+        await self._reports.recorded(caller.subject, new)
+        answer = encode(Receipt(message.revision, message.digest, message.state))
+        if query.has("have"):
+            desired = self._offered(caller, _digest(query.text("have")))
+            if desired is not None:
+                answer += b"\n" + self._deliveries.delivery(desired).frame
+        return _frame(answer)
+
+    async def _newer(self, caller: Caller, have: str, wait_s: int, bell: asyncio.Event) -> Desired | None:
+        """Listen first, look second, sleep third: the other order loses a change in between."""
+        deadline = asyncio.get_running_loop().time() + wait_s
+        while True:
+            desired = self._offered(caller, have)
+            left_s = deadline - asyncio.get_running_loop().time()
+            if desired is not None or left_s <= 0:
+                return desired
+            bell.clear()
+            try:
+                await asyncio.wait_for(bell.wait(), left_s)
+            except TimeoutError:
+                return None
+
+    def _offered(self, caller: Caller, have: str) -> Desired | None:
+        if self._authority.is_cut("device", caller.subject):
+            return None
+        desired = self._deliveries.newest(caller.subject)
+        if desired is None or desired.digest == have:
+            return None
+        reported = self._deliveries.reported(caller.subject)
+        held = not is_offered(desired, reported, self._deliveries.line) and desired.digest != reported.running
+        return None if held and not reported.transient else desired
+
+    def _document(self, desired: Desired | None) -> web.Response:
+        if desired is None:
+            return web.Response(status=304)
+        return _frame(self._deliveries.delivery(desired).frame, etag=f'"{desired.digest}"')
+
+    def _welcome(self, caller: Caller) -> bytes:
+        return encode(
+            Welcome(PROTOCOL_VERSION, self._deliveries.line.epoch, caller.name, int(self._clock()), MAX_WAIT_S, 0)
+        )
+
+    def _arrive(self, caller: Caller, address: str) -> None:
+        if self._presence.arrive(caller.subject, address, now=self._clock()):
+            self._events.add(self._clock(), "device.online", "Device", caller.name, address=address)
+
+    def _leave(self, caller: Caller) -> None:
+        if self._presence.leave(caller.subject):
+            self._events.add(self._clock(), "device.offline", "Device", caller.name)
+
+
+def _digest(text: str) -> str:
+    if text and not is_digest(text):
+        raise Malformed("bad_parameter", f"have={ascii(text)[:80]} is not a digest")
+    return text
+
+
+def _frame(frame: bytes, *, etag: str = "") -> web.Response:
+    return web.Response(body=frame, headers={"ETag": etag} if etag else None, content_type=FRAME_TYPE)

@@ -1,0 +1,261 @@
+"""A device's live link: the shell around the session machine, role daemon. One object lives for one connection."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Callable
+from typing import Final
+
+from hengd.events import EventLog
+from hengd.http.dispatch import Peer
+from hengd.http.edge import Auth, check_caller
+from hengd.http.head import Refusal
+from hengd.http.problems import refusal_of
+from hengd.http.stream_protocol import GOING_AWAY, StreamLimits, StreamProtocol, StrictListener, websocket_protocol
+from hengd.hub import Hub
+from hengd.records import Desired, Reported
+from hengd.rules.authority import Authority, Caller
+from hengd.rules.deliveries import Deliveries
+from hengd.rules.presence import Presence
+from hengd.rules.reports import Reports
+from hengd.rules.states import after_hello, after_report, is_offered
+from henge_protocol.backoff import delay_s
+from henge_protocol.errors import HengeError
+from henge_protocol.session import CLOSE_PROTOCOL, CLOSE_RENEW, CLOSE_REPLACED, CLOSE_REVOKED, Session
+from henge_protocol.wire import (
+    MAX_DEVICE_FRAME_BYTES, Bye, Error, Hello, Message, Receipt, Report, Welcome, choose_version, encode,
+)  # fmt: skip
+
+log = logging.getLogger("hengd.link")
+
+LIMITS: Final = StreamLimits(max_message_bytes=MAX_DEVICE_FRAME_BYTES)
+LOOK_EVERY_S: Final = 30.0
+"""A look at the newest document without a ring: a lost bell costs this much time and no more."""
+RETRY_BASE_S: Final = 15.0
+RETRY_CAP_ATTEMPT: Final = 6
+EXPIRY_GRACE_S: Final = 24 * 3600.0
+"""A device that is connected when its certificate ends gets this long to renew."""
+
+
+class Links:
+    """All live links and what they need; makes new ones, says goodbye to all."""
+
+    def __init__(
+        self,
+        authority: Authority,
+        deliveries: Deliveries,
+        reports: Reports,
+        presence: Presence,
+        hub: Hub,
+        events: EventLog,
+        *,
+        clock: Callable[[], float],
+        monotonic: Callable[[], float],
+    ) -> None:
+        self.authority = authority
+        self.deliveries = deliveries
+        self.reports = reports
+        self.presence = presence
+        self.hub = hub
+        self.events = events
+        self.clock = clock
+        self.monotonic = monotonic
+        self.stopping = False
+        self._live: dict[str, DeviceLink] = {}
+
+    def protocol(self, peer: Peer) -> StreamProtocol:
+        """The server's end of one WebSocket (``stream_factory`` of the gate)."""
+        return websocket_protocol(lambda: self._open(peer), limits=LIMITS, log=log)
+
+    def forgive(self, device_id: str) -> None:
+        """A person said retry: the link of this device forgets what was refused."""
+        link = self._live.get(device_id)
+        if link is not None:
+            link.forgive()
+
+    def say_goodbye(self, retry_after_s: int) -> None:
+        """Tell every device that the daemon stops and when to come back, and close."""
+        self.stopping = True
+        for link in list(self._live.values()):
+            link.say_bye("stopping", retry_after_s + secrets.randbelow(max(1, len(self._live) // 200) + 1))
+
+    def enter(self, link: DeviceLink) -> None:
+        """A link said hello; an older one of the same device is replaced."""
+        older = self._live.get(link.device_id)
+        self._live[link.device_id] = link
+        if older is not None:
+            older.close(CLOSE_REPLACED, "replaced")
+
+    def leave(self, link: DeviceLink) -> None:
+        """A link ended."""
+        if self._live.get(link.device_id) is link:
+            del self._live[link.device_id]
+
+    def _open(self, peer: Peer) -> StrictListener | Refusal:
+        if self.stopping:
+            return Refusal(503, "stopping", "the daemon is shutting down", ("Retry-After: 5",))
+        try:
+            caller = self.authority.identify(peer.certificate)
+            check_caller(caller, Auth.DEVICE)
+        except HengeError as error:
+            return refusal_of(error)
+        return DeviceLink(self, caller, peer.address)
+
+
+class DeviceLink(StrictListener):
+    """One connection of one device, identified by its certificate."""
+
+    def __init__(self, links: Links, caller: Caller, address: str) -> None:
+        super().__init__(limits=LIMITS, clock=links.monotonic)
+        self.device_id = caller.subject
+        self._links = links
+        self._caller = caller
+        self._address = address
+        self._session = Session("daemon", now=links.monotonic())
+        self._reported = Reported()
+        self._look_at = 0.0
+        self._retry_at = 0.0
+        self._attempt = 0
+        self._renew_by = links.clock() + caller.left_s + EXPIRY_GRACE_S
+
+    # ---- what the transport says ---------------------------------------------------------------------
+
+    def opened(self) -> None:
+        links = self._links
+        if links.authority.is_cut("device", self.device_id):
+            self.revoked()
+            return
+        links.authority.hold("device", self.device_id, self.revoked)
+        if links.presence.arrive(self.device_id, self._address, now=links.clock()):
+            self._tell("device.online")
+
+    def received(self, text: str) -> None:
+        step = self._session.receive(text, now=self._links.monotonic())
+        if step.reply is not None:
+            self.send(step.reply)
+        if step.close is not None:
+            self.close(step.close.code, step.close.reason)
+        elif step.event is not None:
+            self._happened(step.event)
+
+    def beat(self, now: float) -> None:
+        super().beat(now)
+        close = self._session.tick(now=now)
+        if close is not None:
+            self.close(close.code, close.reason)
+        elif self._links.clock() >= self._renew_by:
+            self.close(CLOSE_RENEW, "renew")
+        elif now >= self._look_at:
+            self.look()
+
+    def lost(self) -> None:
+        links = self._links
+        links.hub.forget(self.device_id, self.look)
+        links.authority.release("device", self.device_id, self.revoked)
+        links.leave(self)
+        if links.presence.leave(self.device_id):
+            self._tell("device.offline")
+
+    # ---- what the daemon says ------------------------------------------------------------------------
+
+    def look(self) -> None:
+        """Compare the newest document with what the device runs, and send it if it should."""
+        now = self._links.monotonic()
+        self._look_at = now + LOOK_EVERY_S
+        if self._session.state != "idle" or not self.is_writable:
+            return
+        desired = self._links.deliveries.newest(self.device_id)
+        if desired is not None and self._is_due(desired, now):
+            delivery = self._links.deliveries.delivery(desired)
+            self._session.sent(delivery.config, now=now)
+            self.send(delivery.frame)
+
+    def revoked(self) -> None:
+        """The identity ended: cut at once, nothing more is sent."""
+        self.close(CLOSE_REVOKED, "revoked")
+        self.abort()
+
+    def say_bye(self, reason: str, retry_after_s: int) -> None:
+        """End the link and say when to come back."""
+        if not self._session.closed and self._session.state != "expect-hello":
+            self._say(Bye(reason, retry_after_s))
+        self.close(GOING_AWAY, reason)
+
+    def forgive(self) -> None:
+        """Offer again what was refused."""
+        self._reported = self._links.deliveries.reported(self.device_id)
+        self.look()
+
+    def _is_due(self, desired: Desired, now: float) -> bool:
+        if is_offered(desired, self._reported, self._links.deliveries.line):
+            return True
+        waits = self._reported.transient and desired.digest == self._reported.refused
+        return waits and desired.digest != self._reported.running and now >= self._retry_at
+
+    def _say(self, message: Message) -> None:
+        self._session.sent(message, now=self._links.monotonic())
+        self.send(encode(message))
+
+    # ---- what the device says ------------------------------------------------------------------------
+
+    def _happened(self, event: Message) -> None:
+        if type(event) is Report:
+            self._take_report(event)
+        elif type(event) is Hello:
+            self._greet(event)
+        elif type(event) is Error:
+            log.info("device says %s: %s", event.code, ascii(event.message), extra=self._fields("device_error"))
+
+    def _greet(self, hello: Hello) -> None:
+        links, version = self._links, choose_version(hello.protocol)
+        if version is None:
+            self._say(Error("unsupported_protocol", f"this daemon speaks protocol 1, not {list(hello.protocol)}"))
+            self.close(CLOSE_PROTOCOL, "unsupported_protocol")
+            return
+        old = links.deliveries.reported(self.device_id)
+        self._reported = after_hello(old, hello, now=links.clock(), address=self._address)
+        changed = (old.running, old.state) != (self._reported.running, self._reported.state)
+        links.reports.record(self.device_id, self._reported, announce=changed)
+        links.enter(self)
+        self._welcome(version)
+        links.hub.listen(self.device_id, self.look)
+        self.look()
+
+    def _welcome(self, version: int) -> None:
+        line = self._links.deliveries.line
+        self._say(
+            Welcome(version, line.epoch, self._caller.name, int(self._links.clock()), int(LIMITS.ping_after_s), 0)
+        )
+
+    def _take_report(self, report: Report) -> None:
+        links = self._links
+        reported = after_report(self._reported, report, links.deliveries.line, now=links.clock())
+        if reported is None:
+            log.warning("report of a revision never issued", extra=self._fields("report_ignored"))
+            return
+        self._reported = reported
+        if reported.transient:
+            self._wait_before_retry()
+        receipt = Receipt(report.revision, report.digest, report.state)
+        links.reports.record(self.device_id, reported, announce=True, done=lambda: self._acknowledge(receipt))
+        self.look()
+
+    def _acknowledge(self, receipt: Receipt) -> None:
+        if not self._session.closed:
+            self._session.sent(receipt, now=self._links.monotonic())
+            self.send(self._links.deliveries.receipt(receipt))
+
+    def _wait_before_retry(self) -> None:
+        attempt = self._attempt = min(self._attempt + 1, RETRY_CAP_ATTEMPT)
+        wait_s = RETRY_BASE_S + delay_s(attempt, 0.5) * 10
+        self._retry_at = self._links.monotonic() + wait_s
+        self._look_at = min(self._look_at, self._retry_at)
+
+    def _tell(self, type_: str) -> None:
+        self._links.events.add(self._links.clock(), type_, "Device", self._caller.name, address=self._address)
+
+    def _fields(self, event: str) -> dict[str, str]:
+        return {"event": event, "device": self._caller.name, "remote": self._address}
+
+

@@ -1,0 +1,149 @@
+"""Objects, revisions and events as the API shows them. Pure."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+from aiohttp import web
+
+from hengd.events import Event
+from hengd.records import ObjectRecord, Reported, RevisionRecord, TokenRecord
+from hengd.rules.change import Outcome
+from hengd.rules.configs import Explained, change_summary
+from hengd.rules.devices import DeviceView
+from hengd.rules.fleet import etag
+from hengd.rules.joins import JoinRequest
+from henge_protocol.model import API_VERSION
+
+
+def json_response(value: object, *, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
+    """``value`` as JSON in real UTF-8."""
+    body = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    return web.Response(status=status, body=body, headers=headers, content_type="application/json")
+
+
+def moment(unix_s: float) -> str:
+    """RFC 3339 in UTC with seconds, empty for never."""
+    return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if unix_s else ""
+
+
+def object_view(record: ObjectRecord, status: dict[str, Any] | None = None) -> dict[str, Any]:
+    """One object in KRM shape."""
+    metadata: dict[str, Any] = {"name": record.name, "labels": record.labels}
+    if record.annotations:
+        metadata["annotations"] = record.annotations
+    if record.id:
+        metadata["id"] = record.id
+    metadata |= {"revision": record.revision, "created": moment(record.created), "changed": moment(record.changed)}
+    if record.author:
+        metadata["author"] = record.author
+    spec = {name: value for name, value in record.spec.items() if not (name == "schema" and value == "")}
+    view = {"apiVersion": API_VERSION, "kind": record.kind, "metadata": metadata, "spec": spec}
+    return view if status is None else {**view, "status": status}
+
+
+def object_response(record: ObjectRecord, epoch: str, *, view: dict[str, Any], status: int = 200) -> web.Response:
+    """One object with its version."""
+    headers = {"ETag": etag(epoch, record.revision), "Henge-Revision": str(record.revision)}
+    return json_response(view, status=status, headers=headers)
+
+
+def device_view(view: DeviceView) -> dict[str, Any]:
+    """A device with its status."""
+    desired = view.desired
+    status: dict[str, Any] = {
+        "id": view.record.id,
+        "identity": view.identity,
+        "connection": view.connection,
+        "since": moment(view.since),
+        "seen": moment(view.reported.seen),
+        "address": view.live.address if view.live else view.reported.address,
+        "config": view.configuration,
+        "desired": (
+            {"revision": desired.revision, "digest": desired.digest, "size": desired.size} if desired else None
+        ),
+        "reported": _reported(view.reported) if view.reported.seen else None,
+        "client": view.reported.client,
+        "facts": view.reported.facts,
+    }
+    if view.reported.next_contact_s:
+        status["due"] = moment(view.reported.seen + view.reported.next_contact_s)
+    return object_view(view.record, status)
+
+
+def outcome_view(outcome: Outcome) -> dict[str, Any]:
+    """The result of a change."""
+    return {
+        "revision": outcome.revision,
+        "epoch": outcome.epoch,
+        "dry_run": outcome.dry_run,
+        "objects": [{"kind": done.kind, "name": done.name, "action": done.action} for done in outcome.objects],
+        "devices": [{"name": moved.name, "before": moved.before, "after": moved.after} for moved in outcome.devices],
+    }
+
+
+def revision_view(record: RevisionRecord, *, whole: bool = False) -> dict[str, Any]:
+    """A revision: a line of the history, or ``whole`` with each object before and after."""
+    view: dict[str, Any] = {
+        "revision": record.revision,
+        "time": moment(record.time),
+        "author": record.author,
+        "origin": record.origin,
+        "message": record.message,
+        "changes": change_summary(record.changes),
+    }
+    if whole:
+        for summary, change in zip(view["changes"], record.changes, strict=True):
+            summary["before"] = object_view(change.before) if change.before else None
+            summary["after"] = object_view(change.after) if change.after else None
+    return view
+
+
+def explained_view(explained: Explained) -> dict[str, Any]:
+    """Where a field's value comes from."""
+    view: dict[str, Any] = {"field": explained.field, "pointer": explained.pointer, "present": explained.present}
+    if explained.present:
+        view["value"] = explained.value
+    view["layers"] = [
+        {
+            "layer": said.layer, "name": said.name, "value": said.value, "removes": said.removes,
+            "revision": said.revision, "author": said.author, "time": moment(said.time), "wins": said.wins,
+        }
+        for said in explained.layers
+    ]  # fmt: skip
+    return view
+
+
+def token_view(token: TokenRecord) -> dict[str, Any]:
+    """A token without its secret."""
+    return {
+        "id": token.id, "kind": token.kind, "name": token.pattern, "schema": token.schema, "labels": token.labels,
+        "uses": token.uses, "used": token.used, "created": moment(token.created), "expires": moment(token.expires),
+        "by": token.by,
+    }  # fmt: skip
+
+
+def join_view(request: JoinRequest) -> dict[str, Any]:
+    """A waiting request; its code is read from the device, never from here."""
+    return {
+        "id": request.sid[:8], "name": request.name, "address": request.address, "client": request.client,
+        "facts": request.facts, "asked": moment(request.asked), "expires": moment(request.expires),
+    }  # fmt: skip
+
+
+def event_view(event: Event) -> dict[str, Any]:
+    """One event."""
+    return {
+        "seq": event.seq, "time": moment(event.time), "type": event.type, "kind": event.kind, "name": event.name,
+        **event.detail,
+    }  # fmt: skip
+
+
+def _reported(reported: Reported) -> dict[str, Any]:
+    return {
+        "epoch": reported.epoch, "revision": reported.revision, "digest": reported.digest, "state": reported.state,
+        "reason": reported.reason, "at": moment(reported.at), "running": reported.running,
+        "errors": [{"pointer": error.pointer, "message": error.message} for error in reported.errors],
+    }  # fmt: skip

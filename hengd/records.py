@@ -1,0 +1,167 @@
+"""What the store keeps, as types and bytes. Pure.
+
+Payloads are JSON of these structs, defaults left out; keys are validated ASCII, digests or big-endian numbers.
+A new field gets a default, so that old records stay readable; anything else is a migration.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+FORMAT: Final = 1
+"""Number of the store's layout; a newer one is refused, an older one is migrated."""
+
+
+class Meta(msgspec.Struct, frozen=True, kw_only=True):
+    """The store's own facts, one record."""
+
+    format: int
+    fleet: str
+    epoch: str
+    revision: int = 0
+    created: float = 0.0
+    clock_high_water: float = 0.0
+    """Latest time the daemon has seen; a clock far behind it is in doubt."""
+
+
+class ObjectRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One Schema, Group or Device as it was last written."""
+
+    kind: str
+    name: str
+    spec: dict[str, Any]
+    labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
+    id: str = ""
+    """Devices only: assigned once, survives renaming."""
+    digest: str = ""
+    """Schemas only: digest of the JSON Schema, so that it is compiled once and not hashed at every change."""
+    revision: int = 0
+    created: float = 0.0
+    changed: float = 0.0
+    author: str = ""
+
+
+class ObjectChange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One object in one revision; ``None`` before = created, ``None`` after = deleted."""
+
+    kind: str
+    name: str
+    before: ObjectRecord | None = None
+    after: ObjectRecord | None = None
+
+
+class RevisionRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One committed change."""
+
+    revision: int
+    time: float
+    author: str
+    origin: str
+    message: str = ""
+    changes: list[ObjectChange] = []
+
+
+class Desired(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What one device should run; the bytes stand under the digest."""
+
+    revision: int
+    digest: str
+    size: int
+    confirm_s: int = 120
+
+
+class ReportedError(msgspec.Struct, frozen=True):
+    """What a device said about one field."""
+
+    pointer: str
+    message: str
+
+
+class Reported(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What one device last said, and what it refused."""
+
+    epoch: str = ""
+    revision: int = 0
+    digest: str = ""
+    state: str = "none"
+    reason: str = ""
+    errors: list[ReportedError] = []
+    at: float = 0.0
+    running: str = ""
+    """Digest the device runs: differs from ``digest`` after it refused that one."""
+    refused: str = ""
+    """Quarantined digest: not offered again until the document changes or a person says retry."""
+    transient: bool = False
+    client: str = ""
+    facts: dict[str, str | int | float | bool] = {}
+    address: str = ""
+    seen: float = 0.0
+    next_contact_s: int = 0
+    max_document: int = 0
+    boot: str = ""
+
+
+class CertificateRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One issued certificate; the key is its SHA-256. Not on this list means not let in."""
+
+    role: str
+    subject: str
+    """Device id or operator name."""
+    spki: str
+    not_after: float
+    state: str
+    """issued, active, superseded or revoked."""
+    via: str
+    by: str = ""
+    at: float = 0.0
+
+
+class TokenRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One token; the secret is kept as SHA-256 only."""
+
+    id: str
+    kind: str
+    secret_sha256: str
+    expires: float
+    created: float
+    by: str = ""
+    pattern: str = "*"
+    schema: str = ""
+    labels: dict[str, str] = {}
+    uses: int = 1
+    used: int = 0
+    last_spki: str = ""
+    last_used: float = 0.0
+
+
+R = TypeVar("R", bound=msgspec.Struct)
+
+_encoder = msgspec.json.Encoder()
+_decoders: dict[type[Any], msgspec.json.Decoder[Any]] = {
+    kind: msgspec.json.Decoder(kind)
+    for kind in (Meta, ObjectRecord, RevisionRecord, Desired, Reported, CertificateRecord, TokenRecord)
+}
+
+
+def pack(record: msgspec.Struct) -> bytes:
+    """The payload of a record."""
+    return _encoder.encode(record)
+
+
+def unpack(kind: type[R], payload: bytes) -> R:
+    """The record of a payload."""
+    record: R = _decoders[kind].decode(payload)
+    return record
+
+
+def object_key(kind: str, name: str) -> bytes:
+    """Key of an object: kind, slash, name, so that one kind is one range."""
+    return f"{kind}/{name}".encode()
+
+
+def number_key(number: int) -> bytes:
+    """Key of a numbered record; big-endian so that order of keys is order of numbers."""
+    return number.to_bytes(8, "big")

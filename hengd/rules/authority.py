@@ -1,0 +1,264 @@
+"""Who may speak: our two certificate authorities, the allow-list, live identities and their end.
+
+A certificate is a key to look up, never a grant: one that chains to our client authority and is not on the
+list is refused. Revoking flags the identity in memory first, commits second, closes live links third.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from hengd.records import CertificateRecord, pack
+from hengd.rules.certificates import (
+    activate, add_certificate, drop_unused, find_certificate, identity_state, revoke_all,
+)  # fmt: skip
+from hengd.rules.fleet import META_KEY, device_by_id, read_meta, required_object
+from hengd.rules.notes import Cut
+from hengd.store import Reader, Store, Transaction
+from henge_protocol import pki
+from henge_protocol.csr import read_csr
+from henge_protocol.errors import Denied, Limited, NotFound, Unavailable
+
+DAY_S: Final = 86400.0
+DEVICE_LIFETIME_S: Final = 90 * DAY_S
+BOARD_LIFETIME_S: Final = 397 * DAY_S
+"""Boards renew rarely: each renewal is a handshake and a write to flash."""
+ADMIN_LIFETIME_S: Final = 30 * DAY_S
+EXPIRED_OK_S: Final = 180 * DAY_S
+"""How long after its end a certificate may still renew itself; a drawer is not an attack."""
+RENEW_AT: Final = 2 / 3
+CLOCK_SLACK_S: Final = 300.0
+MAX_RENEWALS_PER_HOUR: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who is behind a request: role ``device``, ``admin`` or ``nobody``."""
+
+    role: str
+    subject: str = ""
+    name: str = ""
+    expired_s: float = 0.0
+    """How long ago the certificate ended; 0 while it is valid."""
+    left_s: float = 0.0
+    """How long the certificate is still valid."""
+    certificate: bytes = b""
+    """SHA-256 of the certificate shown, empty on the unix socket."""
+    issued: bool = False
+    """The certificate is used for the first time."""
+
+
+NOBODY: Final = Caller("nobody")
+
+
+class Authority:
+    """The two authorities' keys and the rules of identity."""
+
+    def __init__(
+        self, store: Store, server_ca: bytes, client_ca: pki.Authority, journal: Path, *, clock: Callable[[], float]
+    ) -> None:
+        self._store = store
+        self._client_ca = client_ca
+        self._journal = journal
+        self._clock = clock
+        self._cut: set[tuple[str, str]] = set()
+        self._holders: dict[tuple[str, str], set[Callable[[], None]]] = {}
+        self._renewals: dict[str, list[float]] = {}
+        self.server_ca = server_ca
+        with store.read() as tx:
+            self.fleet = read_meta(tx).fleet
+        self.pin = pki.fingerprint(server_ca)
+
+    # ---- who is it -----------------------------------------------------------------------------------
+
+    def identify(self, certificate_der: bytes | None) -> Caller:
+        """The caller behind a certificate; raises ``Denied`` with the reason."""
+        if certificate_der is None:
+            return NOBODY
+        sha256 = pki.fingerprint(certificate_der)
+        with self._store.read() as tx:
+            record = find_certificate(tx, sha256)
+            if record is None:
+                raise Denied("unknown_certificate", "this certificate is not on the daemon's list", cure="join again")
+            self._refuse_state(record)
+            name = self._name(tx, record)
+        left_s = record.not_after - self._clock()
+        return Caller(
+            record.role, record.subject, name, max(0.0, -left_s), max(0.0, left_s), sha256, record.state == "issued"
+        )
+
+    async def used(self, caller: Caller) -> None:
+        """Note the first use of a certificate: the ones before it are superseded."""
+        if caller.issued:
+            await self._store.write(lambda tx: activate(tx, caller.certificate))
+
+    def is_cut(self, role: str, subject: str) -> bool:
+        """Whether this identity was revoked, even if the commit is still on its way."""
+        return (role, subject) in self._cut
+
+    def hold(self, role: str, subject: str, close: Callable[[], None]) -> None:
+        """Call ``close`` when this identity ends. Every live link of an identity holds it."""
+        self._holders.setdefault((role, subject), set()).add(close)
+
+    def release(self, role: str, subject: str, close: Callable[[], None]) -> None:
+        """The link ended by itself."""
+        holders = self._holders.get((role, subject))
+        if holders is not None:
+            holders.discard(close)
+            if not holders:
+                del self._holders[role, subject]
+
+    # ---- issuing -------------------------------------------------------------------------------------
+
+    def issue(
+        self, tx: Transaction, *, role: str, subject: str, name: str, spki_der: bytes, via: str, by: str, board: bool
+    ) -> dict[str, Any]:
+        """Put a new certificate on the list and return the identity that its owner stores (DER in base64)."""
+        now = self._clock()
+        self.check_clock(tx)
+        lifetime_s = ADMIN_LIFETIME_S if role == "admin" else BOARD_LIFETIME_S if board else DEVICE_LIFETIME_S
+        der = pki.issue_client(
+            self._client_ca,
+            spki_der,
+            fleet_id=self.fleet,
+            role="admin" if role == "admin" else "device",
+            subject=subject,
+            now=now,
+            lifetime_s=lifetime_s,
+        )
+        not_after = float(pki.validity(der)[1])
+        drop_unused(tx, role, subject)
+        spki = pki.spki_sha256(der).hex()
+        record = CertificateRecord(
+            role=role, subject=subject, spki=spki, not_after=not_after, state="issued", via=via, by=by, at=now
+        )
+        add_certificate(tx, pki.fingerprint(der), record)
+        return {
+            "fleet": self.fleet,
+            "device_id" if role == "device" else "admin": subject,
+            "name": name,
+            "certificate": base64.b64encode(der).decode(),
+            "server_ca": [base64.b64encode(self.server_ca).decode()],
+            "now": int(now),
+            "renew_after": int(now + (not_after - now) * RENEW_AT),
+        }
+
+    async def renew(self, caller: Caller, shown_der: bytes, csr: bytes | None, *, board: bool) -> dict[str, Any]:
+        """A new certificate for the same identity, with the key shown or the one in ``csr``.
+
+        Expired certificates may ask up to 180 days after their end; ``Denied`` later, ``Limited`` too often.
+        """
+        if caller.expired_s > EXPIRED_OK_S:
+            raise Denied(
+                "approval_required",
+                f"the certificate ended {int(caller.expired_s / DAY_S)} days ago, more than {int(EXPIRED_OK_S / DAY_S)}",
+                cure="join again with a new token",
+            )
+        self._count_renewal(caller)
+        spki_der = read_csr(csr).spki_der if csr is not None else pki.spki_der(shown_der)
+
+        def operation(tx: Transaction) -> dict[str, Any]:
+            record = find_certificate(tx, caller.certificate)
+            if record is None or record.state not in ("issued", "active"):
+                raise Denied("certificate_superseded", "a newer certificate of this identity is in use")
+            if record.state == "issued":
+                activate(tx, caller.certificate)
+            return self.issue(
+                tx, role=caller.role, subject=caller.subject, name=caller.name, spki_der=spki_der, via="renew",
+                by=caller.name, board=board,
+            )  # fmt: skip
+
+        return await self._store.write(operation)
+
+    def check_clock(self, tx: Reader) -> None:
+        """Refuse to issue while the clock is behind what the store has seen."""
+        behind_s = read_meta(tx).clock_high_water - self._clock()
+        if behind_s > CLOCK_SLACK_S:
+            raise Unavailable(
+                "clock_suspect",
+                f"the daemon's clock is {int(behind_s)} s behind its own records; no certificate is issued",
+                cure="set the clock of the daemon's machine (timedatectl) and try again",
+            )
+
+    async def note_time(self) -> None:
+        """Raise the clock's high-water mark; called now and then."""
+        now = self._clock()
+
+        def operation(tx: Transaction) -> None:
+            meta = read_meta(tx)
+            if now > meta.clock_high_water:
+                tx.put("meta", META_KEY, pack(msgspec.structs.replace(meta, clock_high_water=now)))
+
+        await self._store.write(operation)
+
+    # ---- ending --------------------------------------------------------------------------------------
+
+    async def revoke_device(self, name: str) -> None:
+        """End a device's identity at once: no byte of configuration reaches it from now on."""
+        with self._store.read() as tx:
+            device = required_object(tx, "Device", name)
+            if identity_state(tx, "device", device.id) == "none":
+                raise NotFound("not_joined", f"device/{name} has no identity to revoke", cure="it never joined")
+        await self.revoke("device", device.id)
+
+    async def revoke(self, role: str, subject: str) -> None:
+        """Flag, commit with the journal, close. If the commit fails the identity stays cut until a restart."""
+        self._cut.add((role, subject))
+        self.close_links(role, subject)
+        now = self._clock()
+
+        def operation(tx: Transaction) -> None:
+            revoke_all(tx, role, subject)
+            tx.note(Cut(role, subject))
+            self._append_journal(f"{now:.0f} {role} {subject}\n")
+
+        await self._store.write(operation, essential=True)
+
+    def close_links(self, role: str, subject: str) -> None:
+        """Close every live link of an identity."""
+        for close in list(self._holders.get((role, subject), ())):
+            close()
+
+    def restored(self, role: str, subject: str) -> None:
+        """A new certificate was given to an identity that had been cut."""
+        self._cut.discard((role, subject))
+
+    def _append_journal(self, line: str) -> None:
+        descriptor = os.open(self._journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(descriptor, line.encode())
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _refuse_state(self, record: CertificateRecord) -> None:
+        if record.state == "revoked" or self.is_cut(record.role, record.subject):
+            raise Denied("certificate_revoked", "this identity was revoked", cure="join again with a new token")
+        if record.state == "superseded":
+            raise Denied("certificate_superseded", "a newer certificate of this identity is in use")
+
+    def _name(self, tx: Reader, record: CertificateRecord) -> str:
+        if record.role == "admin":
+            return record.subject
+        device = device_by_id(tx, record.subject)
+        if device is None:
+            raise Denied("unknown_certificate", "the device of this certificate was deleted", cure="join again")
+        return device.name
+
+    def _count_renewal(self, caller: Caller) -> None:
+        now = self._clock()
+        recent = [at for at in self._renewals.get(caller.subject, ()) if now - at < 3600]
+        if len(recent) >= MAX_RENEWALS_PER_HOUR:
+            raise Limited(
+                "rate_limited",
+                f"{MAX_RENEWALS_PER_HOUR} renewals an hour are enough",
+                extra={"retry_after_s": int(3600 - (now - recent[0])) + 1},
+            )
+        self._renewals[caller.subject] = [*recent, now]

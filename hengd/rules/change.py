@@ -1,0 +1,477 @@
+"""One change of configuration inside one transaction: all objects, all documents, one revision, or nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+import msgspec
+
+from hengd.records import (
+    Desired, Meta, ObjectChange, ObjectRecord, RevisionRecord, number_key, object_key, pack,
+)  # fmt: skip
+from hengd.rules.certificates import forget_keys, revoke_all
+from hengd.rules.fleet import (
+    META_KEY, etag, find_desired, find_object, find_reported, missing, objects_of, read_meta, renderer, schema_entry,
+)  # fmt: skip
+from hengd.rules.merge import merge
+from hengd.rules.notes import Committed, Cut
+from hengd.rules.objects import BUILT_IN_GROUP, Manifest, object_path, parse_manifest
+from hengd.rules.rendering import Document, Renderer
+from hengd.rules.schemas import SchemaCache, check_schema, schema_digest
+from hengd.store import Transaction
+from henge_protocol.errors import Conflict, HengeError, Invalid, PreconditionRequired, Problem, Stale, TooLarge
+from henge_protocol.model import check_name
+from henge_protocol.selector import parse_selector
+from henge_protocol.strictjson import canonical
+
+MAX_PROBLEMS: Final = 100
+"""Enough to see what is wrong; a change that breaks 5,000 devices is told by count."""
+
+SMALL_DOCUMENT_BYTES: Final = 2048
+"""Below this no device is asked for a limit of its own: every board can hold it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Author:
+    """Who makes a change and by which way it came in."""
+
+    name: str
+    origin: str
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What became of one object."""
+
+    kind: str
+    name: str
+    action: str
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """A device whose document differs now; an empty digest means it has none."""
+
+    name: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a change did, or in a dry run would do."""
+
+    revision: int
+    epoch: str
+    dry_run: bool
+    objects: tuple[Done, ...]
+    devices: tuple[Moved, ...]
+
+
+class Change:
+    """Collects writes to objects, then ``finish`` proves and stores them. Lives for one transaction."""
+
+    def __init__(
+        self,
+        tx: Transaction,
+        schemas: SchemaCache,
+        *,
+        author: Author,
+        message: str,
+        now: float,
+        new_id: Callable[[], str],
+    ) -> None:
+        self.tx = tx
+        self._schemas = schemas
+        self._author = author
+        self._message = message
+        self._now = now
+        self._new_id = new_id
+        self.meta: Meta = read_meta(tx)
+        self._before: dict[tuple[str, str], ObjectRecord | None] = {}
+        self._after: dict[tuple[str, str], ObjectRecord | None] = {}
+        self._cut: list[Cut] = []
+
+    def current(self, kind: str, name: str) -> ObjectRecord | None:
+        """The object as this change sees it."""
+        key = (kind, name)
+        return self._after[key] if key in self._after else find_object(self.tx, kind, name)
+
+    def required(self, kind: str, name: str) -> ObjectRecord:
+        """The object as this change sees it, or ``NotFound``."""
+        found = self.current(kind, name)
+        if found is None:
+            raise missing(kind, name)
+        return found
+
+    def put(self, manifest: Manifest, *, if_match: str | None = "*") -> None:
+        """Create or replace an object; ``if_match`` None = the caller named no version, so only creating is allowed."""
+        found = self.current(manifest.kind, manifest.name)
+        if found is not None:
+            self._expect(found, if_match)
+        elif if_match not in (None, "*"):
+            raise Stale("stale", f"{manifest.path} does not exist", cure="leave If-Match out to create it")
+        self._set(self._record(manifest, found))
+
+    def patch(self, kind: str, name: str, patch: object, *, if_match: str | None = None) -> None:
+        """Merge-patch an object (RFC 7396); ``null`` removes the layer's own entry."""
+        found = self.required(kind, name)
+        if if_match is not None:
+            self._expect(found, if_match)
+        self._set(self._record(parse_manifest(_patched(found, patch), kind=kind, name=name), found))
+
+    def delete(self, kind: str, name: str, *, if_match: str | None = None) -> None:
+        """Delete an object; a device's identity goes with it."""
+        found = self.required(kind, name)
+        if if_match is not None:
+            self._expect(found, if_match)
+        if (kind, name) == ("Group", BUILT_IN_GROUP):
+            raise Conflict("read_only", "the group all is built in", cure="unset its values instead")
+        self._remember(kind, name)
+        self._after[kind, name] = None
+        if kind == "Device":
+            self._forget_device(found)
+
+    def rename(self, name: str, to: str) -> None:
+        """Give a device another name; its identity, values and history stay its own."""
+        found = self.required("Device", name)
+        check_name(to, "new name")
+        if name == to:
+            return
+        if self.current("Device", to) is not None:
+            raise Conflict("name_taken", f"the name {to} belongs to another device", cure="choose another name")
+        self._remember("Device", name)
+        self._after["Device", name] = None
+        self._set(msgspec.structs.replace(found, name=to))
+
+    def finish(self) -> Outcome:
+        """Check layers, render every affected device, store; raises with all problems, and then nothing is kept."""
+        changes = [self._stamped(key) for key in self._after]
+        done = tuple(Done(change.kind, change.name, _action(change)) for change in changes)
+        real = [change for change, what in zip(changes, done, strict=True) if what.action != "unchanged"]
+        if not real:
+            return Outcome(self.meta.revision, self.meta.epoch, False, done, ())
+        revision = self.meta.revision + 1
+        self._store(real)
+        self._check_layers(real)
+        moved, rung = self._render(real, revision)
+        self._commit(real, revision, rung)
+        return Outcome(revision, self.meta.epoch, False, done, tuple(moved))
+
+    # ---- objects -------------------------------------------------------------------------------------
+
+    def _expect(self, found: ObjectRecord, if_match: str | None) -> None:
+        path, tag = object_path(found.kind, found.name), etag(self.meta.epoch, found.revision)
+        if if_match is None:
+            raise PreconditionRequired(
+                "if_match_required",
+                f"{path} exists; replacing it needs If-Match with the version being replaced",
+                cure="read it first, or use PATCH",
+                extra={"etag": tag},
+            )
+        if if_match not in ("*", tag):
+            raise Stale(
+                "stale",
+                f"{path} was changed by {found.author or 'somebody'} and is now at revision {found.revision}",
+                cure="read it again and redo the change on top",
+                extra={"etag": tag, "revision": found.revision},
+            )
+
+    def _record(self, manifest: Manifest, found: ObjectRecord | None) -> ObjectRecord:
+        old = found or ObjectRecord(kind=manifest.kind, name=manifest.name, spec={}, created=self._now)
+        return msgspec.structs.replace(
+            old,
+            spec=manifest.spec,
+            labels=manifest.labels,
+            annotations=manifest.annotations,
+            id=old.id or (self._new_id() if manifest.kind == "Device" else ""),
+            digest=schema_digest(manifest.spec["schema"]).hex() if manifest.kind == "Schema" else "",
+        )
+
+    def _set(self, record: ObjectRecord) -> None:
+        self._remember(record.kind, record.name)
+        self._after[record.kind, record.name] = record
+
+    def _remember(self, kind: str, name: str) -> None:
+        if (kind, name) not in self._before:
+            self._before[kind, name] = find_object(self.tx, kind, name)
+
+    def _forget_device(self, device: ObjectRecord) -> None:
+        revoke_all(self.tx, "device", device.id)
+        forget_keys(self.tx, "device", device.id)
+        self._cut.append(Cut("device", device.id))
+        for database in ("ids", "desired", "reported"):
+            self.tx.delete(database, device.id.encode())
+
+    def _stamped(self, key: tuple[str, str]) -> ObjectChange:
+        before, after = self._before[key], self._after[key]
+        if after is not None and not _same(before, after):
+            after = msgspec.structs.replace(
+                after, revision=self.meta.revision + 1, changed=self._now, author=self._author.name
+            )
+        return ObjectChange(kind=key[0], name=key[1], before=before, after=after)
+
+    def _store(self, changes: Sequence[ObjectChange]) -> None:
+        for change in changes:
+            key = object_key(change.kind, change.name)
+            if change.after is None:
+                self.tx.delete("objects", key)
+                continue
+            self.tx.put("objects", key, pack(change.after))
+            if change.after.id:
+                self.tx.put("ids", change.after.id.encode(), change.name.encode())
+
+    # ---- layers --------------------------------------------------------------------------------------
+
+    def _check_layers(self, changes: Sequence[ObjectChange]) -> None:
+        checks = {"Schema": self._check_schema, "Group": self._check_group, "Device": self._check_device}
+        for change in changes:
+            if change.after is not None:
+                checks[change.kind](change.after)
+            elif change.kind == "Schema":
+                self._refuse_in_use(change.name)
+
+    def _check_schema(self, record: ObjectRecord) -> None:
+        path = object_path(record.kind, record.name)
+        try:
+            check_schema(record.spec["schema"])
+        except HengeError as error:
+            raise _inside(error, path, "/spec/schema") from None
+        entry = schema_entry(record, self._schemas)
+        for group in objects_of(self.tx, "Group"):
+            if group.spec["schema"] == record.name:
+                _refuse(entry.compiled.validate_layer(group.spec["values"]), group, record.name)
+
+    def _check_group(self, record: ObjectRecord) -> None:
+        bound = record.spec["schema"]
+        if bound:
+            entry = schema_entry(self._schema(bound, record), self._schemas)
+            _refuse(entry.compiled.validate_layer(record.spec["values"]), record, bound)
+            return
+        declared: set[str] = set()
+        for schema in objects_of(self.tx, "Schema"):
+            declared |= schema_entry(schema, self._schemas).compiled.top_level_fields
+        unknown = [field for field in record.spec["values"] if field not in declared]
+        if unknown:
+            path = object_path(record.kind, record.name)
+            raise Invalid(
+                "undeclared_field",
+                f"no schema declares {', '.join(map(ascii, unknown[:8]))}, which {path} sets",
+                cure="declare it in a schema first, or correct the name",
+                problems=[Problem(f"/spec/values/{field}", "no schema declares it", path) for field in unknown],
+            )
+
+    def _check_device(self, record: ObjectRecord) -> None:
+        name = record.spec["schema"]
+        if name:
+            entry = schema_entry(self._schema(name, record), self._schemas)
+            _refuse(entry.compiled.validate_layer(record.spec["values"]), record, name)
+        elif record.spec["values"]:
+            path = object_path(record.kind, record.name)
+            raise Invalid(
+                "no_such_schema",
+                f"{path} has values and no schema to check them",
+                cure="name its schema in spec.schema",
+                problems=[Problem("/spec/schema", "a schema is needed before values", path)],
+            )
+
+    def _schema(self, name: str, user: ObjectRecord) -> ObjectRecord:
+        found = find_object(self.tx, "Schema", name)
+        if found is None:
+            path = object_path(user.kind, user.name)
+            raise Invalid(
+                "no_such_schema",
+                f"{path} names schema {name}, which does not exist",
+                cure="see: hengectl get schemas",
+                problems=[Problem("/spec/schema", f"schema {name} does not exist", path)],
+            )
+        return found
+
+    def _refuse_in_use(self, schema: str) -> None:
+        users = [
+            object_path(record.kind, record.name)
+            for kind in ("Group", "Device")
+            for record in objects_of(self.tx, kind)
+            if record.spec["schema"] == schema
+        ]
+        if users:
+            shown = ", ".join(users[:8]) + (f" and {len(users) - 8} more" if len(users) > 8 else "")
+            raise Conflict("in_use", f"schema/{schema} is in use by {shown}", cure="move or delete these first")
+
+    # ---- documents -----------------------------------------------------------------------------------
+
+    def _render(self, changes: Sequence[ObjectChange], revision: int) -> tuple[list[Moved], list[str]]:
+        rendering = renderer(self.tx, self._schemas)
+        moved: list[Moved] = []
+        rung: list[str] = []
+        refusals = _Refusals()
+        for device in self._affected(changes):
+            document = rendering.render(device)
+            if document is not None and document.code:
+                refusals.add(device, document)
+            else:
+                move = self._desire(device, document, revision, refusals)
+                if move is not None:
+                    moved.append(move)
+                    rung.append(device.id)
+        refusals.finish()
+        return moved, rung
+
+    def _affected(self, changes: Sequence[ObjectChange]) -> Iterator[ObjectRecord]:
+        """Every device whose document may differ: one scan for groups and schemas, none for single devices."""
+        own = {change.name for change in changes if change.kind == "Device"}
+        for name in sorted(own):
+            device = find_object(self.tx, "Device", name)
+            if device is not None:
+                yield device
+        schemas = {change.name for change in changes if change.kind == "Schema"}
+        selectors = [
+            parse_selector(record.spec["selector"])
+            for change in changes
+            if change.kind == "Group"
+            for record in (change.before, change.after)
+            if record is not None
+        ]
+        if not schemas and not selectors:
+            return
+        for device in objects_of(self.tx, "Device"):
+            if device.name in own:
+                continue
+            if device.spec["schema"] in schemas or any(selector.matches(device.labels) for selector in selectors):
+                yield device
+
+    def _desire(
+        self, device: ObjectRecord, document: Document | None, revision: int, refusals: _Refusals
+    ) -> Moved | None:
+        key, old = device.id.encode(), find_desired(self.tx, device.id)
+        before = old.digest if old else ""
+        if document is None:
+            self.tx.delete("desired", key)
+            return Moved(device.name, before, "") if before else None
+        if document.digest == before and old is not None and old.confirm_s == document.confirm_s:
+            return None
+        if len(document.data) > SMALL_DOCUMENT_BYTES and self._too_big(device, document, refusals):
+            return None
+        number = revision if document.digest != before or old is None else old.revision
+        self.tx.put("desired", key, pack(Desired(number, document.digest, len(document.data), document.confirm_s)))
+        self.tx.put("documents", bytes.fromhex(document.digest), document.data)
+        return Moved(device.name, before, document.digest) if document.digest != before else None
+
+    def _too_big(self, device: ObjectRecord, document: Document, refusals: _Refusals) -> bool:
+        limit = find_reported(self.tx, device.id).max_document
+        if not limit or len(document.data) <= limit:
+            return False
+        text = f"the document has {len(document.data)} bytes, the device holds {limit}"
+        refusals.add(device, Document(b"", "", 0, (Problem("", text),), "document_too_large"))
+        return True
+
+    # ---- the revision --------------------------------------------------------------------------------
+
+    def _commit(self, changes: Sequence[ObjectChange], revision: int, rung: list[str]) -> None:
+        record = RevisionRecord(
+            revision=revision,
+            time=self._now,
+            author=self._author.name,
+            origin=self._author.origin,
+            message=self._message,
+            changes=list(changes),
+        )
+        self.tx.put("revisions", number_key(revision), pack(record))
+        self.meta = msgspec.structs.replace(self.meta, revision=revision)
+        self.tx.put("meta", META_KEY, pack(self.meta))
+        for cut in self._cut:
+            self.tx.note(cut)
+        changed = tuple((change.kind, change.name) for change in changes if change.after is not None)
+        deleted = tuple((change.kind, change.name) for change in changes if change.after is None)
+        self.tx.note(Committed(revision, changed, deleted, tuple(rung)))
+
+
+class _Refusals:
+    """Devices whose document cannot be rendered, told together."""
+
+    def __init__(self) -> None:
+        self._problems: list[Problem] = []
+        self._devices: list[str] = []
+        self._code = ""
+
+    def add(self, device: ObjectRecord, document: Document) -> None:
+        path = object_path("Device", device.name)
+        self._devices.append(device.name)
+        self._code = self._code or document.code
+        if len(self._problems) < MAX_PROBLEMS:
+            self._problems += [Problem(problem.pointer, problem.message, path) for problem in document.problems]
+
+    def finish(self) -> None:
+        if not self._devices:
+            return
+        kind: type[HengeError] = {"conflicting_groups": Conflict, "document_too_large": TooLarge}.get(self._code, Invalid)
+        first, shown = self._problems[0], ", ".join(self._devices[:8])
+        more = f" and {len(self._devices) - 8} more" if len(self._devices) > 8 else ""
+        raise kind(
+            self._code,
+            f"refused for {len(self._devices)} device(s) ({shown}{more}): {first.pointer or 'document'}: {first.message}",
+            cure=_CURES[self._code],
+            problems=self._problems[:MAX_PROBLEMS],
+            extra={"devices": self._devices[:MAX_PROBLEMS], "device_count": len(self._devices)},
+        )
+
+
+_CURES: Final = {
+    "does_not_fit": f"see what each layer says: hengectl why DEVICE; what is allowed: hengectl explain SCHEMA",
+    "conflicting_groups": "give one of the groups another priority, or set the field on the device",
+    "document_too_large": "shorten the values, or raise max_document of the schema if the devices can hold it",
+}
+
+
+def _patched(found: ObjectRecord, patch: object) -> dict[str, Any]:
+    if not isinstance(patch, dict):
+        raise Invalid("bad_object", "a merge patch is a JSON object such as {\"spec\": {\"values\": {\"color\": \"red\"}}}")
+    whole = {
+        "kind": found.kind,
+        "metadata": {"name": found.name, "labels": found.labels, "annotations": found.annotations},
+        "spec": found.spec,
+    }
+    merged = merge(whole, {key: value for key, value in patch.items() if key != "status"})
+    return cast("dict[str, Any]", merged)
+
+
+def _same(before: ObjectRecord | None, after: ObjectRecord | None) -> bool:
+    if before is None or after is None:
+        return before is after
+    return _content(before) == _content(after)
+
+
+def _content(record: ObjectRecord) -> bytes:
+    """What a person said, as bytes: Python would call 1, 1.0 and true the same."""
+    return canonical([record.spec, record.labels, record.annotations, record.id])
+
+
+def _action(change: ObjectChange) -> str:
+    if change.after is None:
+        return "deleted" if change.before is not None else "unchanged"
+    if change.before is None:
+        return "created"
+    return "unchanged" if _same(change.before, change.after) else "configured"
+
+
+def _inside(error: HengeError, path: str, prefix: str) -> HengeError:
+    """The same refusal, told about the object that holds the part."""
+    problems = [Problem(prefix + problem.pointer, problem.message, path) for problem in error.problems]
+    return type(error)(
+        error.code, f"{path}: {error.message}", cure=error.cure, problems=problems, extra=error.extra
+    )
+
+
+def _refuse(problems: Sequence[Problem], record: ObjectRecord, schema: str) -> None:
+    if not problems:
+        return
+    path = object_path(record.kind, record.name)
+    first = problems[0]
+    raise Invalid(
+        "does_not_fit",
+        f"{path} does not fit schema {schema}: {first.pointer or 'values'}: {first.message}",
+        cure=f"see what is allowed: hengectl explain {schema}",
+        problems=[Problem(f"/spec/values{problem.pointer}", problem.message, path) for problem in problems[:MAX_PROBLEMS]],
+    )

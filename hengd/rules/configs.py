@@ -1,0 +1,348 @@
+"""The rules for configuration: change it, undo it, explain it, remember it.
+
+Every way of writing is one ``Change`` in one transaction; a dry run is the same transaction, not committed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from hengd.records import ObjectChange, ObjectRecord, RevisionRecord, number_key, unpack
+from hengd.rules.change import Author, Change, Outcome
+from hengd.rules.fleet import find_desired, find_document, find_object, renderer, required_object
+from hengd.rules.merge import leaves, parse_path
+from hengd.rules.merge import pointer as pointer_of
+from hengd.rules.objects import Manifest, manifest_of, parse_manifest
+from hengd.rules.rendering import Layer
+from hengd.rules.schemas import SchemaCache
+from hengd.store import Reader, Store, Transaction
+from henge_protocol.errors import HengeError, Invalid, NotFound, Problem
+
+MAX_OBJECTS: Final = 5000
+MAX_MESSAGE_CHARS: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Who wants a change, why, and whether only to see it."""
+
+    author: Author
+    message: str = ""
+    dry_run: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What one layer says about a field; ``removes`` when it takes the inherited value away."""
+
+    layer: str
+    name: str
+    value: object
+    removes: bool
+    revision: int
+    author: str
+    time: float
+    wins: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """A field of a device: its value and everybody who speaks about it, the strongest first."""
+
+    field: str
+    pointer: str
+    present: bool
+    value: object
+    layers: tuple[Said, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """The bytes a device gets."""
+
+    data: bytes
+    digest: str
+    revision: int
+
+
+class Configs:
+    """Desired configuration: the only door through which it changes."""
+
+    def __init__(
+        self, store: Store, schemas: SchemaCache, *, clock: Callable[[], float], new_id: Callable[[], str]
+    ) -> None:
+        self._store = store
+        self._schemas = schemas
+        self._clock = clock
+        self._new_id = new_id
+
+    async def apply(
+        self, objects: Sequence[object], delete: Sequence[tuple[str, str]], request: Request
+    ) -> Outcome:
+        """Many objects as one transaction and one revision; ``Invalid`` lists the faults of all of them."""
+        manifests = _manifests(objects)
+
+        def act(change: Change) -> None:
+            for manifest in manifests:
+                change.put(manifest)
+            for kind, name in delete:
+                change.delete(kind, name)
+
+        return await self._change(act, request)
+
+    async def put(self, manifest: Manifest, if_match: str | None, request: Request) -> Outcome:
+        """Create or replace one object."""
+        return await self._change(lambda change: change.put(manifest, if_match=if_match), request)
+
+    async def patch(self, kind: str, name: str, patch: object, if_match: str | None, request: Request) -> Outcome:
+        """Merge-patch one object."""
+        return await self._change(lambda change: change.patch(kind, name, patch, if_match=if_match), request)
+
+    async def delete(self, kind: str, name: str, if_match: str | None, request: Request) -> Outcome:
+        """Delete one object."""
+        return await self._change(
+            lambda change: change.delete(kind, name, if_match=if_match), request, essential=True
+        )
+
+    async def rename(self, name: str, to: str, request: Request) -> Outcome:
+        """Give a device another name."""
+        return await self._change(lambda change: change.rename(name, to), request)
+
+    async def rollback(self, to: int, target: tuple[str, str] | None, request: Request) -> Outcome:
+        """A new revision in which ``target`` (or everything) is as it was after revision ``to``."""
+        return await self._change(lambda change: _roll_back(change, to, target), request)
+
+    def document(self, name: str) -> Rendered:
+        """The exact bytes a device gets; ``NotFound`` ``no_document`` if it has none."""
+        with self._store.read() as tx:
+            device = required_object(tx, "Device", name)
+            desired = find_desired(tx, device.id)
+            data = find_document(tx, desired.digest) if desired else None
+        if desired is None or data is None:
+            raise NotFound(
+                "no_document", f"device/{name} has no document: it has no schema", cure="set spec.schema of the device"
+            )
+        return Rendered(data, desired.digest, desired.revision)
+
+    def why(self, name: str, field: str = "") -> list[Explained]:
+        """For each field of a device (or one): its value, and what every layer says about it."""
+        with self._store.read() as tx:
+            device = required_object(tx, "Device", name)
+            layers = renderer(tx, self._schemas).layers(device)
+            sources = {
+                ("schema", device.spec["schema"]): find_object(tx, "Schema", device.spec["schema"]),
+                ("device", name): device,
+            }
+            for layer in layers:
+                if layer.kind == "group":
+                    sources["group", layer.name] = find_object(tx, "Group", layer.name)
+        pointers = [pointer_of(parse_path(field))] if field else _all_pointers(layers)
+        explained = [_explain(pointer, layers, sources) for pointer in pointers]
+        if field and not explained[0].layers:
+            raise NotFound(
+                "bad_path", f"device/{name} has no field {field}", cure=f"see its fields: hengectl why {name}"
+            )
+        return [one for one in explained if field or one.present]
+
+    def revisions(self, *, object_: tuple[str, str] | None, before: int | None, limit: int) -> list[RevisionRecord]:
+        """The newest revisions first, all or those that touched one object."""
+        found: list[RevisionRecord] = []
+        with self._store.read() as tx:
+            for _, payload in tx.scan_back("revisions", number_key(before) if before else None):
+                record = unpack(RevisionRecord, payload)
+                if object_ is None or any((change.kind, change.name) == object_ for change in record.changes):
+                    found.append(record)
+                    if len(found) == limit:
+                        break
+        return found
+
+    def revision(self, number: int) -> RevisionRecord:
+        """One revision with each object before and after."""
+        with self._store.read() as tx:
+            return find_revision(tx, number)
+
+    async def prune(self, keep: int, keep_s: float) -> int:
+        """Drop revisions beyond the newest ``keep`` that are also older than ``keep_s``; how many went."""
+        horizon = self._clock() - keep_s
+        return await self._store.write(lambda tx: _prune(tx, keep, horizon))
+
+    async def _change(
+        self, act: Callable[[Change], None], request: Request, *, essential: bool = False
+    ) -> Outcome:
+        if len(request.message) > MAX_MESSAGE_CHARS:
+            raise Invalid("bad_parameter", f"the message has {len(request.message)} characters, at most 1000 are kept")
+        now = self._clock()
+
+        def operation(tx: Transaction) -> Outcome:
+            change = Change(
+                tx, self._schemas, author=request.author, message=request.message, now=now, new_id=self._new_id
+            )
+            before = change.meta.revision
+            act(change)
+            outcome = change.finish()
+            if request.dry_run:
+                raise _NotCommitted(replace(outcome, dry_run=True, revision=before))
+            return outcome
+
+        try:
+            return await self._store.write(operation, essential=essential)
+        except _NotCommitted as dry:
+            return dry.outcome
+
+
+class _NotCommitted(Exception):
+    """Carries the outcome of a dry run out of its transaction, which is undone by it."""
+
+    expected = True
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__("dry run")
+        self.outcome = outcome
+
+
+def _manifests(objects: Sequence[object]) -> list[Manifest]:
+    if len(objects) > MAX_OBJECTS:
+        raise Invalid("too_complex", f"{len(objects)} objects in one apply, at most {MAX_OBJECTS} are taken")
+    manifests: list[Manifest] = []
+    errors: list[HengeError] = []
+    seen: dict[str, int] = {}
+    for index, value in enumerate(objects):
+        try:
+            manifest = parse_manifest(value)
+        except HengeError as error:
+            errors.append(_numbered(error, index))
+            continue
+        if manifest.path in seen:
+            problem = Problem("", f"object {index + 1} repeats object {seen[manifest.path] + 1}", manifest.path)
+            errors.append(Invalid("bad_object", f"{manifest.path} is given twice", problems=[problem]))
+        seen[manifest.path] = index
+        manifests.append(manifest)
+    if errors:
+        problems = [problem for error in errors for problem in error.problems]
+        raise Invalid(errors[0].code, errors[0].message, cure=errors[0].cure, problems=problems)
+    return manifests
+
+
+def _numbered(error: HengeError, index: int) -> HengeError:
+    """A fault of an object that may have no usable name is placed by its number."""
+    problems = error.problems or (Problem("", error.message),)
+    placed = [Problem(problem.pointer, problem.message, problem.object or f"#{index + 1}") for problem in problems]
+    message = error.message if error.problems and error.problems[0].object else f"object {index + 1}: {error.message}"
+    return Invalid(error.code, message, cure=error.cure, problems=placed)
+
+
+# ---- history ------------------------------------------------------------------------------------------
+
+
+def find_revision(tx: Reader, number: int) -> RevisionRecord:
+    payload = tx.get("revisions", number_key(number)) if 0 < number < 2**63 else None
+    if payload is None:
+        raise NotFound("no_such_revision", f"there is no revision {number}", cure="see: hengectl history")
+    return unpack(RevisionRecord, payload)
+
+
+def _roll_back(change: Change, to: int, target: tuple[str, str] | None) -> None:
+    for key, before in _undo(change, to, target).items():
+        if before is not None:
+            change.put(manifest_of(before))
+        elif change.current(*key) is not None:
+            change.delete(*key)
+
+
+def _undo(change: Change, to: int, target: tuple[str, str] | None) -> dict[tuple[str, str], ObjectRecord | None]:
+    """Each object touched after ``to``, as it was at ``to``: the oldest later revision knows."""
+    if to < 0 or to > change.meta.revision:
+        raise NotFound("no_such_revision", f"there is no revision {to}", cure="see: hengectl history")
+    wanted: dict[tuple[str, str], ObjectRecord | None] = {}
+    for number in range(to + 1, change.meta.revision + 1):
+        record = find_revision(change.tx, number)
+        for touched in record.changes:
+            key = (touched.kind, touched.name)
+            if target in (None, key) and key not in wanted:
+                wanted[key] = touched.before
+    if target is not None and target not in wanted:
+        change.required(*target)
+    return wanted
+
+
+def _prune(tx: Transaction, keep: int, horizon: float) -> int:
+    doomed: list[bytes] = []
+    surplus = tx.count("revisions") - keep
+    for key, payload in tx.scan("revisions"):
+        if len(doomed) >= min(surplus, 500) or unpack(RevisionRecord, payload).time >= horizon:
+            break
+        doomed.append(key)
+    for key in doomed:
+        tx.delete("revisions", key)
+    return len(doomed)
+
+
+def change_summary(changes: Sequence[ObjectChange]) -> list[dict[str, str]]:
+    """Which objects a revision touched and how."""
+    return [
+        {
+            "kind": change.kind,
+            "name": change.name,
+            "action": "created" if change.before is None else "deleted" if change.after is None else "configured",
+        }
+        for change in changes
+    ]
+
+
+# ---- why ----------------------------------------------------------------------------------------------
+
+
+def _all_pointers(layers: Sequence[Layer]) -> list[str]:
+    return sorted({pointer for layer in layers for pointer, _ in leaves(layer.values)})
+
+
+def _explain(
+    pointer: str, layers: Sequence[Layer], sources: dict[tuple[str, str], ObjectRecord | None]
+) -> Explained:
+    said: list[Said] = []
+    for layer in reversed(layers):
+        speaks, value = _says(layer.values, pointer)
+        if speaks:
+            source = sources.get((layer.kind, layer.name))
+            said.append(_said(layer, value, source, wins=not said))
+    present = bool(said) and not said[0].removes
+    path = ".".join(token.replace("~1", "/").replace("~0", "~") for token in pointer.split("/")[1:])
+    return Explained(path, pointer, present, said[0].value if present else None, tuple(said))
+
+
+def _said(layer: Layer, value: object, source: ObjectRecord | None, *, wins: bool) -> Said:
+    return Said(
+        layer.kind,
+        layer.name,
+        value,
+        value is None,
+        source.revision if source else 0,
+        source.author if source else "",
+        source.changed if source else 0.0,
+        wins,
+    )
+
+
+def _says(values: dict[str, Any], pointer: str) -> tuple[bool, object]:
+    """Whether a layer speaks about ``pointer``, and what: an ancestor that is not an object speaks for all below it."""
+    here: Any = values
+    for token in pointer.split("/")[1:]:
+        if not isinstance(here, dict):
+            return True, None
+        key = token.replace("~1", "/").replace("~0", "~")
+        if key not in here:
+            return False, None
+        here = here[key]
+    return True, here
+
+
+def object_of(text: str) -> tuple[str, str]:
+    """``device/lamp-1`` as (kind, name); ``Invalid`` otherwise."""
+    kind, slash, name = text.partition("/")
+    known = {"schema": "Schema", "group": "Group", "device": "Device"}
+    if not slash or kind not in known:
+        raise Invalid("bad_parameter", f"object {ascii(text)[:80]} is not of the form device/lamp-1")
+    return known[kind], name
+

@@ -1,0 +1,72 @@
+"""What a device should be sent: the newest document as a frame, encoded once however many devices share it."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Final, NamedTuple
+
+from hengd.records import Desired, Reported
+from hengd.rules.fleet import find_desired, find_document, find_reported, read_meta
+from hengd.rules.states import Line
+from hengd.store import Store
+from henge_protocol.wire import Config, Receipt, encode
+
+CACHED_FRAMES: Final = 256
+"""Of at most 1 MiB each and mostly 300 bytes: a change of the whole fleet needs one."""
+
+
+class Delivery(NamedTuple):
+    """A message and its frame."""
+
+    config: Config
+    frame: bytes
+
+
+class Deliveries:
+    """Reads what devices should run. ``line`` is kept current by the after-commit hook."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._frames: OrderedDict[tuple[str, int, int], Delivery] = OrderedDict()
+        self._receipt: tuple[Receipt, bytes] = (Receipt(), b"")
+        with store.read() as tx:
+            meta = read_meta(tx)
+        self.line = Line(meta.epoch, meta.revision)
+
+    def advance(self, revision: int) -> None:
+        """A revision was committed."""
+        self.line = Line(self.line.epoch, revision)
+
+    def newest(self, device_id: str) -> Desired | None:
+        """What the device should run now."""
+        with self._store.read() as tx:
+            return find_desired(tx, device_id)
+
+    def reported(self, device_id: str) -> Reported:
+        """What the device last said."""
+        with self._store.read() as tx:
+            return find_reported(tx, device_id)
+
+    def delivery(self, desired: Desired) -> Delivery:
+        """The frame that carries a document."""
+        key = (desired.digest, desired.revision, desired.confirm_s)
+        found = self._frames.get(key)
+        if found is None:
+            found = self._frames[key] = self._make(desired)
+            if len(self._frames) > CACHED_FRAMES:
+                self._frames.popitem(last=False)
+        return found
+
+    def receipt(self, receipt: Receipt) -> bytes:
+        """The frame of a receipt; the same as the last one for a fleet that applies one document."""
+        if self._receipt[0] != receipt:
+            self._receipt = (receipt, encode(receipt))
+        return self._receipt[1]
+
+    def _make(self, desired: Desired) -> Delivery:
+        with self._store.read() as tx:
+            document = find_document(tx, desired.digest)
+        if document is None:
+            raise LookupError(f"document {desired.digest} is not in the store")
+        config = Config(self.line.epoch, desired.revision, desired.digest, desired.confirm_s, "apply", document)
+        return Delivery(config, encode(config))

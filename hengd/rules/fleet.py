@@ -1,0 +1,91 @@
+"""Reading the fleet inside a transaction: meta, objects, devices, and the renderer over them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from hengd.records import Desired, Meta, ObjectRecord, Reported, object_key, unpack
+from hengd.rules.objects import object_path
+from hengd.rules.rendering import Renderer, SchemaEntry, group_entry
+from hengd.rules.schemas import SchemaCache
+from hengd.store import Reader
+from henge_protocol.errors import Internal, NotFound
+
+META_KEY = b"meta"
+
+
+def read_meta(tx: Reader) -> Meta:
+    """The store's own facts."""
+    payload = tx.get("meta", META_KEY)
+    if payload is None:
+        raise Internal("storage_foreign", "the store has no meta record", cure="restore a backup into an empty folder")
+    return unpack(Meta, payload)
+
+
+def find_object(tx: Reader, kind: str, name: str) -> ObjectRecord | None:
+    """One object as it was last written."""
+    payload = tx.get("objects", object_key(kind, name))
+    return None if payload is None else unpack(ObjectRecord, payload)
+
+
+def required_object(tx: Reader, kind: str, name: str) -> ObjectRecord:
+    """One object, or ``NotFound``."""
+    found = find_object(tx, kind, name)
+    if found is None:
+        raise missing(kind, name)
+    return found
+
+
+def objects_of(tx: Reader, kind: str) -> Iterator[ObjectRecord]:
+    """All objects of a kind in order of names."""
+    for _, payload in tx.scan("objects", object_key(kind, "")):
+        yield unpack(ObjectRecord, payload)
+
+
+def device_by_id(tx: Reader, device_id: str) -> ObjectRecord | None:
+    """The device of an identity, or None if it was deleted."""
+    name = tx.get("ids", device_id.encode())
+    return None if name is None else find_object(tx, "Device", name.decode())
+
+
+def find_desired(tx: Reader, device_id: str) -> Desired | None:
+    """What a device should run, or None if it has no document."""
+    payload = tx.get("desired", device_id.encode())
+    return None if payload is None else unpack(Desired, payload)
+
+
+def find_reported(tx: Reader, device_id: str) -> Reported:
+    """What a device last said; an empty report if it never spoke."""
+    payload = tx.get("reported", device_id.encode())
+    return Reported() if payload is None else unpack(Reported, payload)
+
+
+def find_document(tx: Reader, digest: str) -> bytes | None:
+    """The bytes under a digest."""
+    return tx.get("documents", bytes.fromhex(digest))
+
+
+def schema_entry(record: ObjectRecord, schemas: SchemaCache) -> SchemaEntry:
+    """A schema's record, ready to use; compiled once per content."""
+    spec = record.spec
+    compiled = schemas.get(record.name, spec["schema"], digest=bytes.fromhex(record.digest))
+    return SchemaEntry(record.name, compiled, spec["max_document"], spec["confirm_s"])
+
+
+def renderer(tx: Reader, schemas: SchemaCache) -> Renderer:
+    """A renderer over the schemas and groups of this transaction."""
+    return Renderer(
+        {record.name: schema_entry(record, schemas) for record in objects_of(tx, "Schema")},
+        [group_entry(record) for record in objects_of(tx, "Group")],
+    )
+
+
+def missing(kind: str, name: str) -> NotFound:
+    """The refusal for an object that is not there."""
+    code = "no_such_device" if kind == "Device" else "no_such_object"
+    return NotFound(code, f"{object_path(kind, name)} does not exist", cure=f"see: hengectl get {kind.lower()}s")
+
+
+def etag(epoch: str, revision: int) -> str:
+    """The version of an object as HTTP carries it."""
+    return f'"{epoch}.{revision}"'

@@ -1,0 +1,241 @@
+"""Discover and approve: commit, reveal, compare a code of eight digits, approve.
+
+Each side fixes its own value before it learns the other's, so a man in the middle has one blind guess.
+The window is closed unless a person opened it (or the daemon is new), requests live ten minutes, in memory:
+a restart asks the devices to begin again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from hengd.events import EventLog
+from hengd.rules.authority import Authority
+from hengd.rules.change import Author
+from hengd.rules.limits import counted_as
+from hengd.rules.schemas import SchemaCache
+from hengd.rules.tokens import claim_device
+from hengd.store import Store, Transaction
+from henge_protocol.csr import Csr, read_csr
+from henge_protocol.errors import (
+    Conflict, Denied, Gone, HengeError, Invalid, Limited, Malformed, NotFound, Unavailable,
+)  # fmt: skip
+from henge_protocol.joining import code, commitment, parse_code
+from henge_protocol.model import check_name
+
+REQUEST_LIFETIME_S: Final = 600.0
+MAX_PENDING_PER_ADDRESS: Final = 3
+MAX_WRONG_CODES: Final = 3
+FIRST_WINDOW_S: Final = 3600.0
+MAX_WINDOW_S: Final = 86400
+
+
+@dataclass(slots=True)
+class JoinRequest:
+    """One device that asks to become known."""
+
+    sid: str
+    commit: bytes
+    name: str
+    client: str
+    facts: dict[str, str | int | float | bool]
+    address: str
+    nonce: bytes
+    asked: float
+    expires: float
+    code: str = ""
+    key: Csr | None = None
+    identity: dict[str, Any] | None = None
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Joins:
+    """The join window and the requests that wait in it."""
+
+    def __init__(
+        self,
+        store: Store,
+        authority: Authority,
+        schemas: SchemaCache,
+        events: EventLog,
+        *,
+        clock: Callable[[], float],
+        new_id: Callable[[], str],
+        max_pending: int = 16,
+    ) -> None:
+        self._store = store
+        self._authority = authority
+        self._schemas = schemas
+        self._events = events
+        self._clock = clock
+        self._new_id = new_id
+        self._max_pending = max_pending
+        self._requests: dict[str, JoinRequest] = {}
+        self._closes = 0.0
+        self._wrong = 0
+
+    # ---- the window ----------------------------------------------------------------------------------
+
+    @property
+    def closes(self) -> float:
+        """When the window closes, unix seconds; 0 = it is closed."""
+        return self._closes if self._closes > self._clock() else 0.0
+
+    def open(self, for_s: int) -> None:
+        """Accept requests for so many seconds; 0 closes. ``Invalid`` over a day."""
+        if type(for_s) is not int or not 0 <= for_s <= MAX_WINDOW_S:
+            raise Invalid("bad_parameter", f"open_s is {ascii(for_s)[:40]}, 0 to {MAX_WINDOW_S} seconds are allowed")
+        self._closes = self._clock() + for_s if for_s else 0.0
+        self._wrong = 0
+
+    def waiting(self) -> list[JoinRequest]:
+        """Requests whose code can be typed now."""
+        self._sweep()
+        return [request for request in self._requests.values() if request.code and request.identity is None]
+
+    # ---- the device's side ---------------------------------------------------------------------------
+
+    def begin(
+        self, commit: bytes, name: str, client: str, facts: dict[str, str | int | float | bool], address: str
+    ) -> JoinRequest:
+        """Step 2 and 3: the device has committed; answer with our nonce."""
+        self._sweep()
+        if not self.closes:
+            raise Denied(
+                "enrolment_closed", "the daemon accepts no join requests now", cure="on its machine: hengectl join open"
+            )
+        if len(commit) != 32:
+            raise Malformed("join_mismatch", f"the commitment has {len(commit)} bytes, 32 are expected")
+        check_name(name, "device name")
+        mine = sum(counted_as(request.address) == counted_as(address) for request in self._requests.values())
+        if len(self._requests) >= self._max_pending or mine >= MAX_PENDING_PER_ADDRESS:
+            raise Limited(
+                "enrolment_full", "too many join requests are waiting", extra={"retry_after_s": 60},
+                cure="approve or wait for the ones before",
+            )  # fmt: skip
+        now = self._clock()
+        request = JoinRequest(
+            secrets.token_hex(16), commit, name, client, facts, address, secrets.token_bytes(32), now,
+            now + REQUEST_LIFETIME_S,
+        )  # fmt: skip
+        self._requests[request.sid] = request
+        return request
+
+    def reveal(self, sid: str, nonce: bytes, csr: bytes) -> None:
+        """Step 4: check what was committed; any mismatch voids the request."""
+        request = self._live(sid)
+        try:
+            if request.key is not None:
+                raise Conflict("join_mismatch", "the request was revealed already")
+            key = read_csr(csr)
+            if not hmac.compare_digest(commitment(nonce, key.spki_der), request.commit):
+                raise Malformed("join_mismatch", "the key revealed is not the one committed to")
+        except HengeError:
+            self._void(request)
+            raise
+        request.key = key
+        request.code = code(request.sid, nonce, request.nonce, key.spki_der, self._authority.pin)
+        if self._twins(request):
+            return
+        self._events.add(self._clock(), "join.requested", "Join", request.name, address=request.address)
+
+    async def wait(self, sid: str, timeout_s: float) -> dict[str, Any] | None:
+        """Step 8: the identity once approved, None while waiting."""
+        request = self._live(sid)
+        if request.identity is None and timeout_s > 0:
+            try:
+                await asyncio.wait_for(request.changed.wait(), timeout_s)
+            except TimeoutError:
+                return None
+            request = self._live(sid)
+        return request.identity
+
+    def reject(self, sid: str) -> None:
+        """The person at the device says the codes differ: void the request and raise the alarm."""
+        self._void(self._live(sid))
+
+    # ---- the operator's side -------------------------------------------------------------------------
+
+    async def approve(
+        self, typed: str, *, name: str, schema: str, labels: dict[str, str], by: Author
+    ) -> str:
+        """Step 6: somebody typed the code that a device shows; returns the device's name.
+
+        Raises ``NotFound`` ``no_such_join`` for an unknown code; three of those close the window.
+        """
+        self._sweep()
+        wanted = parse_code(typed)
+        request = next((one for one in self.waiting() if hmac.compare_digest(one.code, wanted)), None)
+        if request is None or request.key is None:
+            raise self._wrong_code()
+        key, name = request.key, check_name(name or request.name, "device name")
+        board = request.client.startswith("henge-micro")
+
+        def operation(tx: Transaction) -> dict[str, Any]:
+            device_id = claim_device(
+                tx, self._schemas, name, key, by, schema, labels, now=self._clock(), new_id=self._new_id
+            )
+            return self._authority.issue(
+                tx, role="device", subject=device_id, name=name, spki_der=key.spki_der, via="approved", by=by.name,
+                board=board,
+            )  # fmt: skip
+
+        identity = await self._store.write(operation)
+        self._authority.restored("device", identity["device_id"])
+        request.identity = identity
+        request.changed.set()
+        self._events.add(self._clock(), "join.closed", "Join", request.name, outcome="approved", device=name)
+        return name
+
+    def _wrong_code(self) -> HengeError:
+        self._wrong += 1
+        if self._wrong >= MAX_WRONG_CODES:
+            self._closes = 0.0
+            for request in list(self._requests.values()):
+                self._void(request)
+            return Unavailable(
+                "enrolment_closed",
+                f"{MAX_WRONG_CODES} wrong codes: the window is closed and all requests are void",
+                cure="look for a stranger on the network, then: hengectl join open",
+            )
+        return NotFound(
+            "no_such_join",
+            "no waiting device has this code: a typing error, another fleet, or somebody in between",
+            cure="read the code from the device again; see who waits: hengectl get joins",
+        )
+
+    # ---- requests ------------------------------------------------------------------------------------
+
+    def _live(self, sid: str) -> JoinRequest:
+        request = self._requests.get(sid)
+        if request is None:
+            raise NotFound("no_such_join", "there is no such join request; it ended or never was", cure="begin again")
+        if request.expires <= self._clock():
+            self._void(request)
+            raise Gone("join_expired", "the join request's time is over", cure="begin again")
+        return request
+
+    def _twins(self, request: JoinRequest) -> bool:
+        """Two requests with one code (one in a hundred million, or an attack): both are void."""
+        twins = [other for other in self._requests.values() if other.code == request.code]
+        if len(twins) < 2:
+            return False
+        for twin in twins:
+            self._void(twin)
+        return True
+
+    def _void(self, request: JoinRequest) -> None:
+        if self._requests.pop(request.sid, None) is not None:
+            request.changed.set()
+            self._events.add(self._clock(), "join.closed", "Join", request.name, outcome="void")
+
+    def _sweep(self) -> None:
+        now = self._clock()
+        for request in list(self._requests.values()):
+            if request.expires <= now:
+                self._void(request)

@@ -1,0 +1,49 @@
+"""Who is connected now. In memory only: after a restart nobody is, until they say hello."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class Live:
+    """A device's live connection(s)."""
+
+    since: float
+    address: str
+    links: int = 1
+
+
+class Presence:
+    """Devices with at least one live link or long-poll."""
+
+    def __init__(self) -> None:
+        self._live: dict[str, Live] = {}
+
+    def __len__(self) -> int:
+        return len(self._live)
+
+    def arrive(self, device_id: str, address: str, *, now: float) -> bool:
+        """A link opened; whether the device was not connected before."""
+        live = self._live.get(device_id)
+        if live is None:
+            self._live[device_id] = Live(now, address)
+            return True
+        live.links += 1
+        live.address = address
+        return False
+
+    def leave(self, device_id: str) -> bool:
+        """A link ended; whether it was the last one."""
+        live = self._live.get(device_id)
+        if live is None:
+            return False
+        live.links -= 1
+        if live.links > 0:
+            return False
+        del self._live[device_id]
+        return True
+
+    def find(self, device_id: str) -> Live | None:
+        """The live connection of a device, or None."""
+        return self._live.get(device_id)

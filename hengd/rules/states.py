@@ -1,0 +1,110 @@
+"""What a device's record means: derived from digests and times, never stored as a flag that can drift. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from hengd.records import Desired, Reported, ReportedError
+from henge_protocol.model import Configuration, Connection
+from henge_protocol.wire import Hello, Report
+
+TRANSIENT_REASONS: Final = frozenset({"write-failed", "hook-timeout", "server-unreachable"})
+"""Refusals that may go away by themselves: the document is offered again with backoff."""
+
+_AT_WORK: Final[dict[str, Configuration]] = {
+    "rejected": "rejected",
+    "rolled-back": "rolled-back",
+    "applying": "applying",
+}
+
+SLEEP_GRACE: Final = 1.5
+"""A sleepy device is late only after half of its interval more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """The history line of this daemon: a revision means something only with its epoch."""
+
+    epoch: str
+    revision: int
+
+
+def after_hello(old: Reported, hello: Hello, *, now: float, address: str) -> Reported:
+    """What is known after a device said hello: who it is now and what it runs."""
+    known = hello.state in ("applied", "drifted", "applying")
+    return msgspec.structs.replace(
+        old,
+        epoch=hello.epoch if known else old.epoch,
+        revision=hello.revision if known else old.revision,
+        digest=hello.digest if known else old.digest,
+        state=hello.state if known or not old.refused else old.state,
+        running=hello.digest,
+        client=hello.client,
+        facts=dict(hello.facts),
+        address=address,
+        seen=now,
+        next_contact_s=hello.next_contact_s,
+        max_document=hello.max_document,
+        boot=hello.boot,
+    )
+
+
+def after_report(old: Reported, report: Report, line: Line, *, now: float) -> Reported | None:
+    """What is known after a report; None for a revision that this daemon never issued."""
+    if report.epoch == line.epoch and report.revision > line.revision:
+        return None
+    failed = report.state in ("rejected", "rolled-back")
+    return msgspec.structs.replace(
+        old,
+        epoch=report.epoch,
+        revision=report.revision,
+        digest=report.digest,
+        state=report.state,
+        reason=report.reason,
+        errors=[ReportedError(error.pointer, error.message) for error in report.errors],
+        at=now,
+        running=old.running if failed or report.state == "applying" else report.digest,
+        refused=report.digest if failed else "" if report.state == "applied" else old.refused,
+        transient=failed and report.reason in TRANSIENT_REASONS,
+        seen=now,
+    )
+
+
+def configuration_of(desired: Desired | None, reported: Reported, line: Line) -> Configuration:
+    """The configuration axis of a device's state."""
+    if is_ahead(reported, line):
+        return "ahead"
+    if desired is None:
+        return "unknown"
+    if desired.digest == reported.refused and not reported.transient:
+        return "quarantined"
+    if desired.digest == reported.digest and reported.state in _AT_WORK:
+        return _AT_WORK[reported.state]
+    if desired.digest != reported.running:
+        return "unknown" if not reported.seen else "pending"
+    return "drifted" if reported.state == "drifted" else "in-sync"
+
+
+def connection_of(*, online: bool, reported: Reported, now: float) -> Connection:
+    """The connection axis of a device's state."""
+    if online:
+        return "online"
+    if not reported.seen:
+        return "never-seen"
+    due = reported.seen + reported.next_contact_s * SLEEP_GRACE
+    return "asleep" if reported.next_contact_s and now < due else "offline"
+
+
+def is_ahead(reported: Reported, line: Line) -> bool:
+    """Whether the device knows a newer revision of another history line, as after restoring an old backup."""
+    return bool(reported.epoch) and reported.epoch != line.epoch and reported.revision > line.revision
+
+
+def is_offered(desired: Desired | None, reported: Reported, line: Line) -> bool:
+    """Whether the desired document should be sent to the device now (a transient refusal waits for its time)."""
+    if desired is None or desired.digest == reported.running or is_ahead(reported, line):
+        return False
+    return desired.digest != reported.refused

@@ -1,0 +1,243 @@
+"""Join and admin tokens: made once, shown once, kept as a hash, used up."""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+from collections.abc import Callable
+from fnmatch import fnmatchcase
+from typing import Any, Final
+
+import msgspec
+
+from hengd.records import TokenRecord, pack, unpack
+from hengd.rules.authority import Authority
+from hengd.rules.change import Author, Change
+from hengd.rules.certificates import identity_state
+from hengd.rules.fleet import find_object
+from hengd.rules.limits import FailureLimit
+from hengd.rules.objects import Manifest, manifest_of
+from hengd.rules.schemas import SchemaCache
+from hengd.store import Store, Transaction
+from henge_protocol.csr import Csr, read_csr
+from henge_protocol.errors import (
+    Conflict, Invalid, Malformed, NotFound, Unauthenticated,
+)  # fmt: skip
+from henge_protocol.joining import JoinToken, format_token, new_token, secret_hash
+from henge_protocol.model import check_name
+from henge_protocol.selector import check_labels
+
+MAX_TTL_S: Final = 30 * 86400
+MAX_USES: Final = 1000
+RETRY_WINDOW_S: Final = 600.0
+"""How long the same token with the same key may ask again: its answer may have been lost."""
+MAX_TOKENS: Final = 1000
+
+_PATTERN_CHARS: Final = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-*?")
+
+
+class Tokens:
+    """Tokens and what they buy."""
+
+    def __init__(
+        self,
+        store: Store,
+        authority: Authority,
+        schemas: SchemaCache,
+        *,
+        clock: Callable[[], float],
+        new_id: Callable[[], str],
+    ) -> None:
+        self._store = store
+        self._authority = authority
+        self._schemas = schemas
+        self._clock = clock
+        self._new_id = new_id
+        self._limit = FailureLimit()
+
+    async def create(self, wanted: dict[str, Any], by: str) -> tuple[str, TokenRecord]:
+        """A new token as text (shown this once) and its record."""
+        kind = wanted.get("kind", "join")
+        token = new_token(kind, self._authority.pin, random=secrets.token_bytes)
+        record = self._record(token, wanted, by)
+
+        def operation(tx: Transaction) -> None:
+            if tx.count("tokens") >= MAX_TOKENS:
+                self._sweep(tx)
+            if record.schema and find_object(tx, "Schema", record.schema) is None:
+                raise Invalid("no_such_schema", f"schema {record.schema} does not exist", cure="hengectl get schemas")
+            tx.put("tokens", token.id.encode(), pack(record))
+
+        await self._store.write(operation)
+        return format_token(token), record
+
+    def list(self) -> list[TokenRecord]:
+        """All tokens that can still be used, or were lately."""
+        with self._store.read() as tx:
+            return [unpack(TokenRecord, payload) for _, payload in tx.scan("tokens")]
+
+    async def revoke(self, token_id: str) -> None:
+        """Make a token worthless."""
+
+        def operation(tx: Transaction) -> None:
+            if not token_id or not tx.delete("tokens", token_id.encode()[:64]):
+                raise NotFound("token_invalid", f"there is no token {token_id[:16]}", cure="see: hengectl token list")
+
+        await self._store.write(operation, essential=True)
+
+    async def enrol(
+        self, token_id: str, secret: str, csr: bytes, name: str, *, address: str, board: bool
+    ) -> dict[str, Any]:
+        """Trade a join token for a device's identity; one transaction, nothing stored on refusal."""
+        return await self._spend(
+            "join", token_id, secret, csr, address, lambda tx, token, key: self._enrol(tx, token, key, name, board)
+        )
+
+    async def log_in(self, token_id: str, secret: str, csr: bytes, name: str, *, address: str) -> dict[str, Any]:
+        """Trade an admin token for an operator's identity."""
+        check_name(name, "operator name")
+        return await self._spend(
+            "admin", token_id, secret, csr, address, lambda tx, token, key: self._log_in(tx, token, key, name)
+        )
+
+    async def _spend(
+        self,
+        kind: str,
+        token_id: str,
+        secret: str,
+        csr: bytes,
+        address: str,
+        buy: Callable[[Transaction, TokenRecord, Csr], dict[str, Any]],
+    ) -> dict[str, Any]:
+        now = self._clock()
+        self._limit.check(address, now=now)
+        key = read_csr(csr)
+
+        def operation(tx: Transaction) -> dict[str, Any]:
+            token = self._valid(tx, kind, token_id, secret, key, now)
+            bought = buy(tx, token, key)
+            repeated = token.last_spki == key.spki_sha256.hex()
+            used = msgspec.structs.replace(
+                token, used=token.used + (not repeated), last_spki=key.spki_sha256.hex(), last_used=now
+            )
+            tx.put("tokens", token.id.encode(), pack(used))
+            return bought
+
+        try:
+            bought = await self._store.write(operation)
+        except Unauthenticated:
+            self._limit.failed(address, now=now)
+            raise
+        role = "device" if kind == "join" else "admin"
+        self._authority.restored(role, bought.get("device_id") or bought["admin"])
+        return bought
+
+    def _valid(self, tx: Transaction, kind: str, token_id: str, secret: str, key: Csr, now: float) -> TokenRecord:
+        invalid = Unauthenticated(
+            "token_invalid", "no such token, or its secret does not match", cure="hengectl token create"
+        )
+        payload = tx.get("tokens", token_id.encode()[:64]) if token_id else None
+        token = unpack(TokenRecord, payload) if payload else None
+        wanted = token.secret_sha256 if token else "0" * 64
+        if not hmac.compare_digest(_hash(secret), wanted) or token is None or token.kind != kind:
+            raise invalid
+        repeated = token.last_spki == key.spki_sha256.hex() and now - token.last_used <= RETRY_WINDOW_S
+        if now >= token.expires and not repeated:
+            raise Unauthenticated("token_expired", f"token {token.id} has expired", cure="hengectl token create")
+        if token.used >= token.uses and not repeated:
+            raise Conflict("token_used", f"token {token.id} has been used", cure="hengectl token create")
+        return token
+
+    def _enrol(self, tx: Transaction, token: TokenRecord, key: Csr, name: str, board: bool) -> dict[str, Any]:
+        check_name(name, "device name")
+        if not fnmatchcase(name, token.pattern):
+            raise Invalid(
+                "token_name",
+                f"the token allows device names {token.pattern}, not {name}",
+                cure="choose such a name with --name, or make another token",
+            )
+        author = Author(f"token:{token.id}", "enrol")
+        device_id = claim_device(
+            tx, self._schemas, name, key, author, token.schema, token.labels, now=self._clock(), new_id=self._new_id
+        )
+        return self._authority.issue(
+            tx, role="device", subject=device_id, name=name, spki_der=key.spki_der, via="token", by=token.id, board=board
+        )
+
+    def _log_in(self, tx: Transaction, token: TokenRecord, key: Csr, name: str) -> dict[str, Any]:
+        return self._authority.issue(
+            tx, role="admin", subject=name, name=name, spki_der=key.spki_der, via="token", by=token.id, board=False
+        )
+
+    def _record(self, token: JoinToken, wanted: dict[str, Any], by: str) -> TokenRecord:
+        ttl_s, uses = wanted.get("ttl_s", 3600), wanted.get("uses", 1)
+        if type(ttl_s) is not int or not 1 <= ttl_s <= MAX_TTL_S:
+            raise Invalid("bad_parameter", f"ttl_s is {ascii(ttl_s)[:40]}, 1 to {MAX_TTL_S} seconds are allowed")
+        if type(uses) is not int or not 1 <= uses <= MAX_USES:
+            raise Invalid("bad_parameter", f"uses is {ascii(uses)[:40]}, 1 to {MAX_USES} are allowed")
+        pattern, labels, schema = wanted.get("name") or "*", wanted.get("labels") or {}, wanted.get("schema") or ""
+        if not isinstance(pattern, str) or len(pattern) > 63 or not set(pattern) <= _PATTERN_CHARS:
+            raise Invalid("bad_parameter", f"name {ascii(pattern)[:80]} is not a pattern such as pico-* or lamp-1")
+        if not isinstance(labels, dict) or not all(isinstance(text, str) for text in labels.values()):
+            raise Invalid("bad_parameter", "labels is an object of texts")
+        check_labels(labels)
+        now = self._clock()
+        return TokenRecord(
+            id=token.id,
+            kind=token.kind,
+            secret_sha256=secret_hash(token.secret).hex(),
+            expires=now + ttl_s,
+            created=now,
+            by=by,
+            pattern=pattern,
+            schema=check_name(schema, "schema") if schema else "",
+            labels=labels,
+            uses=uses,
+        )
+
+    def _sweep(self, tx: Transaction) -> None:
+        now = self._clock()
+        for key, payload in list(tx.scan("tokens")):
+            if unpack(TokenRecord, payload).expires < now - 86400:
+                tx.delete("tokens", key)
+        if tx.count("tokens") >= MAX_TOKENS:
+            raise Conflict("too_complex", f"{MAX_TOKENS} tokens are waiting to be used", cure="revoke some of them")
+
+
+def claim_device(
+    tx: Transaction,
+    schemas: SchemaCache,
+    name: str,
+    key: Csr,
+    author: Author,
+    schema: str,
+    labels: dict[str, str],
+    *,
+    now: float,
+    new_id: Callable[[], str],
+) -> str:
+    """The id of device ``name``: made if it does not exist, claimed if nobody has it, ``Conflict`` otherwise."""
+    found = find_object(tx, "Device", name)
+    if found is not None:
+        owner = tx.get("spki", key.spki_sha256)
+        ours = owner == f"device:{found.id}".encode()
+        if identity_state(tx, "device", found.id) == "active" and not ours:
+            raise Conflict(
+                "name_taken",
+                f"the name {name} belongs to another device",
+                cure=f"choose another name with --name; if that device is gone: hengectl device revoke {name}",
+            )
+    change = Change(tx, schemas, author=author, message=f"{name} joined", now=now, new_id=new_id)
+    base = manifest_of(found) if found else Manifest("Device", name, {"schema": "", "values": {}}, {}, {})
+    spec = {**base.spec, "schema": base.spec["schema"] or schema}
+    change.put(Manifest("Device", name, spec, {**labels, **base.labels}, base.annotations))
+    device_id = change.required("Device", name).id
+    change.finish()
+    return device_id
+
+
+def _hash(secret: str) -> str:
+    try:
+        return secret_hash(secret).hex()
+    except Malformed:
+        return "f" * 64
