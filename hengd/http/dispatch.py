@@ -302,8 +302,10 @@ def refuse_odd_request(request: web.Request) -> None:
     """
     if request.method not in METHODS:
         raise MethodNotAllowed("method_not_allowed", f"no resource takes {request.method}")
-    if not request.raw_path.startswith("/"):
+    if "://" in request.raw_path.partition("?")[0]:
         raise Misdirected("wrong_host", "the target must be a path; this daemon is no proxy")
+    if not request.raw_path.startswith("/"):
+        raise Malformed("bad_request", "the target must be a path that begins with /")
     if len(request.headers.getall("Host", ())) != 1:
         raise Malformed("bad_request", "exactly one Host field is expected")
 

@@ -114,6 +114,13 @@ class Gate:
         if self._timer is not None:
             self._timer.cancel()
 
+    def cut(self, is_meant: Callable[[Peer], bool]) -> int:
+        """Drop every connection whose peer is meant, device links included, and say how many those were."""
+        meant = [connection for connection in self._connections if is_meant(connection.peer)]
+        for connection in meant:
+            connection.abort()
+        return len(meant)
+
     def sweep(self) -> None:
         """Enforce every deadline; runs by itself once a second."""
         now = self.now()

@@ -14,6 +14,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
+from typing import Any
 
 import picows
 from picows.picows import WSProtocol  # type: ignore[attr-defined]  # left out of its stubs
@@ -254,9 +255,9 @@ def websocket_protocol(
 
 
 def _code_of(transport: picows.WSTransport) -> int:
-    closing: picows.WSCloseHandshake | None = transport.close_handshake
-    said = None if closing is None else closing.recv if closing.sent is None else closing.sent
-    return ABNORMAL if said is None else int(said.code)  # type: ignore[call-overload]
+    closing: Any = transport.close_handshake
+    said = closing and (closing.sent or closing.recv)
+    return int(said.code) if said else ABNORMAL
 
 
 def _refusal_of(refusal: Refusal) -> picows.WSUpgradeResponseWithListener:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import logging
 import os
 import socket
 import ssl
@@ -32,6 +33,9 @@ import uvloop
 from aiohttp import WSMsgType, web
 from picows.picows import WSProtocol
 
+from hengd.http.admission import GateLimits
+from hengd.http.gate import Gate
+from hengd.http.stream_protocol import StreamLimits, StrictListener, websocket_protocol
 from tests.bench.fleet import TLS_BUFFER_BYTES, connect_fleet
 from tests.hengd.http.tlskit import SERVER_NAME, Authority
 
@@ -54,6 +58,8 @@ CANDIDATES = {
         "picows+ping",
         "own",
     ),
+    "the gate, uvloop": ("uvloop", "fastnet", "gate", "gate"),
+    "the gate, asyncio": ("asyncio", "fastnet", "gate", "gate"),
 }
 """*undecoded*: aiofastnet decodes each client certificate through a temporary file, unless the context's
 ``verify_mode`` reads as ``CERT_NONE``; the handshake itself obeys the mode that OpenSSL was told."""
@@ -304,6 +310,9 @@ async def _serve(name: str, folder: Path) -> None:
     if tls.endswith("undecoded"):
         context.__class__ = _Undecoded
     http = web.Server(aiohttp_handler(bench), access_log=None)
+    if framing == "gate":
+        await _serve_gate(bench, context, http)
+        return
     factory: Callable[[], Any] = http
     if framing.startswith("picows"):
 
@@ -316,6 +325,47 @@ async def _serve(name: str, folder: Path) -> None:
     print(json.dumps({"port": listener.getsockname()[1]}), flush=True)
     await _obey(bench)
     del keep
+
+
+class StrictLink(StrictListener):
+    """What the daemon's own link will be made from."""
+
+    def __init__(self, bench: Bench) -> None:
+        super().__init__(limits=StreamLimits(frames_per_s=1000, burst=1000), clock=time.monotonic)
+        self._bench = bench
+
+    def opened(self) -> None:
+        self._bench.links.add(self)
+
+    async def push(self) -> None:
+        self.send(PUSH)
+
+    def received(self, text: str) -> None:
+        assert len(text) == len(REPORT)
+        self.send(RECEIPT)
+        self._bench.reported()
+
+    def lost(self) -> None:
+        self._bench.links.discard(self)
+
+
+async def _serve_gate(bench: Bench, context: ssl.SSLContext, http: Callable[[], Any]) -> None:
+    sock = socket.socket()
+    sock.bind(("127.0.0.1", 0))
+    log, limits = logging.getLogger("trial"), StreamLimits()
+    gate = Gate(
+        sock,
+        name="trial",
+        ssl=context,
+        limits=GateLimits(per_address=10000, handshakes_per_address=128),
+        http_factory=lambda _peer: http(),
+        stream_factory=lambda _peer: websocket_protocol(lambda: StrictLink(bench), limits=limits, log=log),
+        clock=time.monotonic,
+        log=log,
+    )
+    gate.start()
+    print(json.dumps({"port": sock.getsockname()[1]}), flush=True)
+    await _obey(bench)
 
 
 async def _server(listener: socket.socket, factory: Callable[[], Any], context: ssl.SSLContext, tls: str) -> Any:

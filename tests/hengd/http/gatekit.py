@@ -7,15 +7,16 @@ import contextlib
 import logging
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from aiohttp import web
 
 from hengd.http.admission import GateLimits
-from hengd.http.dispatch import Peer, StreamFactory, connection_of, keep_turns
+from hengd.http.dispatch import Connection, Peer, StreamFactory, connection_of, keep_turns, refuse_odd_request
 from hengd.http.gate import Gate
+from henge_protocol.errors import HengeError
 from tests.hengd.http.tlskit import Authority, Leaf, client_context, server_context
 
 GET = b"GET /hello HTTP/1.1\r\nHost: henge\r\n\r\n"
@@ -63,6 +64,12 @@ class Rig:
     def pass_time(self, seconds: float) -> None:
         self.clock.now += seconds
         self.gate.sweep()
+
+    async def settled(self, count: int) -> list[Connection]:
+        """The connections, when ``count`` are open and have their handshakes behind them."""
+        connections = self.gate._connections
+        await until(lambda: len(connections) == count and not any(connections.values()))
+        return list(connections)
 
     async def connect(self, context: ssl.SSLContext | None = None) -> Wire:
         if isinstance(self.address, str):
@@ -190,13 +197,25 @@ def _application(rig: Rig) -> web.Application:
             await response.send_str(message.data)
         return response
 
-    app = web.Application(middlewares=[keep_turns], client_max_size=1 << 22)
+    app = web.Application(middlewares=[keep_turns, _refuse_odd], client_max_size=1 << 22)
     app.router.add_get("/hello", hello)
     app.router.add_get("/wait", wait)
     app.router.add_get("/file", file)
     app.router.add_get("/socket", socket_)
     app.router.add_post("/echo", echo)
     return app
+
+
+@web.middleware
+async def _refuse_odd(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    statuses = {"method_not_allowed": 405, "misdirected": 421, "malformed": 400}
+    try:
+        refuse_odd_request(request)
+    except HengeError as error:
+        return web.Response(status=statuses[error.kind])
+    return await handler(request)
 
 
 def _note_peer(rig: Rig, request: web.Request) -> None:
