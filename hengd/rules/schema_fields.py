@@ -150,15 +150,21 @@ def _secret_paths(root: Node, node: object, path: Path, entered: frozenset[int])
 
 def _named_parts(node: Node) -> Iterator[tuple[str, object]]:
     yield from node.get("properties", {}).items()
-    for part in (*node.get("patternProperties", {}).values(), *node.get("prefixItems", ())):
-        yield ANY, part
-    for keyword in ("additionalProperties", "unevaluatedProperties", "items", "contains", "unevaluatedItems"):
-        if keyword in node:
-            yield ANY, node[keyword]
+    yield from ((ANY, part) for part in _unnamed_parts(node))
 
 
 def _parts_at(node: Node, token: str | int) -> Iterator[object]:
-    return (part for name, part in _named_parts(node) if name == ANY or name == str(token))
+    if str(token) in node.get("properties", {}):
+        yield node["properties"][str(token)]
+    yield from _unnamed_parts(node)
+
+
+def _unnamed_parts(node: Node) -> Iterator[object]:
+    yield from node.get("patternProperties", {}).values()
+    yield from node.get("prefixItems", ())
+    for keyword in ("additionalProperties", "unevaluatedProperties", "items", "contains", "unevaluatedItems"):
+        if keyword in node:
+            yield node[keyword]
 
 
 def _part(root: Node, node: object, *, whole: bool) -> object:

@@ -144,7 +144,7 @@ class CompiledSchema:
 
     def is_secret(self, path: Sequence[str | int]) -> bool:
         """Tell whether the value at ``path`` is, or lies inside of, a ``writeOnly`` field."""
-        return is_secret(self._root, path)
+        return bool(self.secret_pointers) and is_secret(self._root, path)
 
     def exposes(self, older: CompiledSchema) -> tuple[str, ...]:
         """Return the pointers of secrets of an ``older`` version that this one would show."""
