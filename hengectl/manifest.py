@@ -83,8 +83,9 @@ class Manifest:
 
     def place(self, problem: Problem) -> str:
         """Where in the files a problem lies that the daemon found; empty if it lies in none of them."""
-        for entry in self.entries:
-            if problem.object.lower() == entry.ref or (not problem.object and len(self.entries) == 1):
+        for number, entry in enumerate(self.entries, 1):
+            alone = not problem.object and len(self.entries) == 1
+            if alone or problem.object.lower() in (entry.ref, f"#{number}"):
                 return entry.place(problem.pointer)
         return ""
 

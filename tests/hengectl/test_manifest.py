@@ -78,8 +78,8 @@ def test_a_pointer_finds_its_line(tmp_path: Path, name: str) -> None:
 
 
 def test_a_pointer_into_a_list_finds_its_line(tmp_path: Path) -> None:
-    item = "- apiVersion: henge/v1\\n  kind: Device\\n  metadata: {name: a}\\n  spec: {values: {x: 1}}\\n"
-    text = "apiVersion: henge/v1\\nkind: List\\nitems:\\n" + item
+    item = "- apiVersion: henge/v1\n  kind: Device\n  metadata: {name: a}\n  spec: {values: {x: 1}}\n"
+    text = "apiVersion: henge/v1\nkind: List\nitems:\n" + item
     path = write(tmp_path, "l.yaml", text)
 
     assert manifest.read([path]).place(Problem("/x", "", "device/a")) == f"{path}:7:22"

@@ -1,0 +1,7 @@
+"""``python -m hengectl``."""
+
+from __future__ import annotations
+
+from hengectl.cli import main
+
+main()

@@ -1,0 +1,232 @@
+"""Which columns each kind has in a table, and what stands in them. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from henge_protocol.model import short_digest
+from hengectl.kinds import DEVICE, GROUP, JOIN, REVISION, SCHEMA, TOKEN, Kind, Object
+from hengectl.refusal import field_of
+from hengectl.render import Style, Table, age, labels_text, left, safe, unix_s
+
+BAD_STATES: Final = frozenset({"rejected", "rolled-back", "quarantined", "drifted", "ahead"})
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What a cell may depend on beside the object."""
+
+    now: float
+    style: Style
+
+
+Cell = Callable[[Object, View], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A header, what stands below it, and whether it is shown only with ``-o wide``."""
+
+    header: str
+    cell: Cell
+    wide: bool = False
+
+
+def table_of(kind: Kind, items: Iterable[Object], view: View, *, wide: bool, labels: bool) -> Table:
+    """The table of many objects of a kind."""
+    columns = [column for column in COLUMNS[kind] if wide or not column.wide]
+    if labels and not any(column.header == "LABELS" for column in columns):
+        columns.append(LABELS)
+    rows = [[column.cell(item, view) for column in columns] for item in items]
+    return Table([column.header for column in columns], rows, keep=frozenset({"NAME", "STATE", "CONFIG"}))
+
+
+def state_of(device: Object) -> str:
+    """One word for a device: how its configuration fares while it is connected, else how it is away."""
+    status = _status(device)
+    connection, config = str(status.get("connection", "unknown")), str(status.get("config", "unknown"))
+    if connection == "online":
+        return config
+    return f"{connection}, {config}" if config in BAD_STATES else connection
+
+
+def revisions_of(device: Object, style: Style) -> str:
+    """``r41`` when the device runs what it should, ``r40→r41`` on the way, ``-`` without a document."""
+    status = _status(device)
+    desired, reported = _part(status, "desired"), _part(status, "reported")
+    wanted = desired.get("revision")
+    if not wanted:
+        return "-"
+    running = reported.get("revision")
+    if status.get("config") == "in-sync" or (desired.get("digest") == reported.get("digest") and running == wanted):
+        return f"r{wanted}"
+    return f"{f'r{running}' if running else '-'}{style.arrow}r{wanted}"
+
+
+def trouble_of(device: Object) -> str:
+    """What a device said about the configuration it did not take, or nothing."""
+    status = _status(device)
+    if status.get("config") not in BAD_STATES:
+        return "identity revoked" if status.get("identity") == "revoked" else ""
+    reported = _part(status, "reported")
+    errors = [error for error in reported.get("errors") or [] if isinstance(error, Mapping)]
+    told = [f"{field_of(str(error.get('pointer', '')))}: {error.get('message', '')}" for error in errors]
+    return safe("; ".join(filter(None, [str(reported.get("reason") or ""), *told])))
+
+
+def _device_note(device: Object, view: View) -> str:
+    status = _status(device)
+    due = left(status.get("due"), now=view.now) if status.get("connection") == "asleep" else "-"
+    return trouble_of(device) or ("" if due == "-" else f"due in {due}" if due != "over" else "due now")
+
+
+def _fields(values: object, prefix: str = "") -> Iterable[str]:
+    if isinstance(values, Mapping) and values:
+        for key, value in values.items():
+            yield from _fields(value, f"{prefix}{key}.")
+    elif prefix:
+        yield prefix[:-1]
+
+
+def _declared(schema: object, prefix: str = "") -> Iterable[str]:
+    properties = schema.get("properties") if isinstance(schema, Mapping) else None
+    if isinstance(properties, Mapping):
+        for key, part in properties.items():
+            yield from _declared(part, f"{prefix}{key}.")
+    elif prefix:
+        yield prefix[:-1]
+
+
+def changes_text(changes: object, *, most: int = 3) -> str:
+    """``device/lamp-1 changed, group/kitchen created`` and how many more."""
+    listed = [change for change in changes if isinstance(change, Mapping)] if isinstance(changes, list) else []
+    told = [
+        f"{str(one.get('kind', '')).lower()}/{one.get('name', '')} {one.get('action', '')}" for one in listed[:most]
+    ]
+    more = [f"{len(listed) - most} more"] if len(listed) > most else []
+    return safe(", ".join([*told, *more]))
+
+
+def _status(item: Object) -> Mapping[str, Any]:
+    return _part(item, "status")
+
+
+def _part(item: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    part = item.get(name)
+    return part if isinstance(part, Mapping) else {}
+
+
+def _get(*path: str) -> Cell:
+    def cell(item: Object, _view: View) -> str:
+        found: Any = item
+        for key in path:
+            found = found.get(key) if isinstance(found, Mapping) else None
+        return "" if found is None or found == "" else safe(found if isinstance(found, str) else str(found))
+
+    return cell
+
+
+def _age(*path: str) -> Cell:
+    return lambda item, view: age(_at(item, path), now=view.now)
+
+
+def _left(*path: str) -> Cell:
+    return lambda item, view: left(_at(item, path), now=view.now)
+
+
+def _at(item: Mapping[str, Any], path: Sequence[str]) -> object:
+    found: Any = item
+    for key in path:
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return found
+
+
+def _revision(item: Object, _view: View) -> str:
+    number = _at(item, ("metadata", "revision"))
+    return f"r{number}" if number else "-"
+
+
+def _uses(item: Object, _view: View) -> str:
+    return f"{item.get('used', 0)} of {item.get('uses', 1)}"
+
+
+def _facts(item: Object, _view: View) -> str:
+    return labels_text(item.get("facts"))
+
+
+def _seen(item: Object, view: View) -> str:
+    if _status(item).get("connection") == "online":
+        return "now"
+    seen = _at(item, ("status", "seen"))
+    return age(seen, now=view.now) if unix_s(seen) else "-"
+
+
+NAME: Final = Column("NAME", _get("metadata", "name"))
+LABELS: Final = Column("LABELS", lambda item, _view: labels_text(_at(item, ("metadata", "labels"))), wide=True)
+
+COLUMNS: Final[Mapping[Kind, Sequence[Column]]] = {
+    DEVICE: (
+        NAME,
+        Column("SCHEMA", _get("spec", "schema")),
+        Column("STATE", lambda item, _view: state_of(item)),
+        Column("CONFIG", lambda item, view: revisions_of(item, view.style)),
+        Column("SEEN", _seen),
+        Column("ADDRESS", _get("status", "address")),
+        LABELS,
+        Column(
+            "DIGEST", lambda item, _view: short_digest(str(_at(item, ("status", "desired", "digest")) or "")), wide=True
+        ),
+        Column("CLIENT", _get("status", "client"), wide=True),
+        Column("IDENTITY", _get("status", "identity"), wide=True),
+        Column("NOTE", _device_note),
+    ),
+    GROUP: (
+        NAME,
+        Column("SELECTOR", _get("spec", "selector")),
+        Column("PRIORITY", _get("spec", "priority")),
+        Column("SCHEMA", _get("spec", "schema")),
+        Column("FIELDS", lambda item, _view: str(len(list(_fields(_at(item, ("spec", "values"))))))),
+        Column("REVISION", _revision),
+        Column("VALUES", lambda item, _view: safe(_at(item, ("spec", "values")) or {}), wide=True),
+        LABELS,
+    ),
+    SCHEMA: (
+        NAME,
+        Column("FIELDS", lambda item, _view: str(len(list(_declared(_at(item, ("spec", "schema"))))))),
+        Column("REVISION", _revision),
+        Column("AGE", _age("metadata", "created")),
+        Column("LIMIT", _get("spec", "max_document"), wide=True),
+        Column("CONFIRM", _get("spec", "confirm_s"), wide=True),
+        LABELS,
+    ),
+    JOIN: (
+        Column("NAME", _get("name")),
+        Column("ADDRESS", _get("address")),
+        Column("CLIENT", _get("client")),
+        Column("ASKED", _age("asked")),
+        Column("LEFT", _left("expires")),
+        Column("ID", _get("id"), wide=True),
+        Column("FACTS", _facts, wide=True),
+    ),
+    TOKEN: (
+        Column("ID", _get("id")),
+        Column("KIND", _get("kind")),
+        Column("NAME", _get("name")),
+        Column("SCHEMA", _get("schema")),
+        Column("LABELS", lambda item, _view: labels_text(item.get("labels"))),
+        Column("USED", _uses),
+        Column("LEFT", _left("expires")),
+        Column("BY", _get("by"), wide=True),
+    ),
+    REVISION: (
+        Column("REVISION", _get("revision")),
+        Column("AGE", _age("time")),
+        Column("AUTHOR", _get("author")),
+        Column("CHANGES", lambda item, _view: changes_text(item.get("changes"))),
+        Column("MESSAGE", _get("message")),
+        Column("ORIGIN", _get("origin"), wide=True),
+        Column("TIME", _get("time"), wide=True),
+    ),
+}

@@ -1,0 +1,161 @@
+"""``status``, ``events``, ``version`` and ``whoami``: the daemon itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import click
+
+from henge_protocol import __version__
+from henge_protocol.errors import HengeError
+from hengectl.invocation import Command, Invocation, with_invocation
+from hengectl.options import output_option
+from hengectl.render import age, as_json_line, left, mood_of, plural, safe, unix_s
+from hengectl.waiting import LONGEST_POLL_S
+
+VERSION_PATIENCE_S: Final = 2.0
+
+
+@click.command("status", cls=Command, short_help="Show how the daemon and the fleet are.")
+@output_option("json", "yaml")
+@with_invocation
+def status_command(invocation: Invocation, form: str | None) -> None:
+    """Show how the daemon and the fleet are."""
+    status = invocation.client.get("/v1/status").json()
+    if form is not None:
+        invocation.paper.data(status, form)
+        return
+    invocation.paper.say(_headline(status, now=invocation.now()))
+    invocation.paper.pairs(_facts(invocation, status))
+    for warning in status.get("warnings") or []:
+        invocation.paper.say(f"{invocation.paper.style.paint('busy', 'warning')}   {safe(warning)}")
+    if not _total(status):
+        invocation.note("Hint: add your first device with  hengectl token create")
+
+
+@click.command("events", cls=Command, short_help="Show what happens.")
+@click.option("-w", "--watch", is_flag=True, help="Go on as things happen.")
+@click.option("--since", type=click.IntRange(0), default=None, metavar="SEQ", help="Only events after this number.")
+@output_option("json")
+@with_invocation
+def events_command(invocation: Invocation, watch: bool, since: int | None, form: str | None) -> None:
+    """Show what happened lately; with -w from now on. The daemon keeps the last 4096 events."""
+    seq = since if since is not None else int(invocation.client.events()["next"]) if watch else 0
+    while True:
+        answer = invocation.client.events(seq, wait_s=LONGEST_POLL_S if watch else 0)
+        if answer.get("gap") and (seq or since is not None):
+            invocation.note("Some events are gone; see: hengectl get devices")
+        for event in answer["events"]:
+            invocation.paper.say(as_json_line(event) if form else _event_line(event))
+        seq = int(answer["next"])
+        if not watch:
+            return
+
+
+@click.command("version", cls=Command, short_help="Print the versions of hengectl and of the daemon.")
+@with_invocation
+def version_command(invocation: Invocation) -> None:
+    """Print the version of this program and, if a daemon can be reached, of the daemon."""
+    invocation.paper.say(f"hengectl {__version__}")
+    invocation.interactive = False  # nobody asked for suggestions
+    try:
+        invocation.client.answer_timeout_s = VERSION_PATIENCE_S
+        status = invocation.client.get("/v1/status").json()
+    except HengeError as error:
+        invocation.note(f"No daemon's version: {error.message}")
+    else:
+        invocation.paper.say(f"hengd {safe(status.get('version', '?'))}, {safe(invocation.client.label)}")
+
+
+@click.command("whoami", cls=Command, short_help="Show as whom the daemon knows you.")
+@output_option("json", "yaml")
+@with_invocation
+def whoami_command(invocation: Invocation, form: str | None) -> None:
+    """Show as whom the daemon knows you, and by which way you came."""
+    answer = invocation.client.get("/v1/whoami").json()
+    if form is not None:
+        invocation.paper.data(answer, form)
+        return
+    who = f"{safe(answer.get('name', '?'))}   {safe(answer.get('role', ''))}"
+    invocation.paper.say(f"{who}   via {safe(answer.get('via', '?'))}, {safe(invocation.client.label)}")
+
+
+def _headline(status: Mapping[str, Any], *, now: float) -> str:
+    words = [safe(status.get("name", "?")), f"henge {safe(status.get('version', '?'))}"]
+    if unix_s(status.get("started")) is not None:
+        words.append(f"up {age(status['started'], now=now)}")
+    return "  ".join([*words, f"revision {status.get('revision', '?')}"])
+
+
+def _facts(invocation: Invocation, status: Mapping[str, Any]) -> list[tuple[str, str]]:
+    listeners = status.get("listeners")
+    listed = listeners if isinstance(listeners, Mapping) else {}
+    addresses = [(str(use), safe(_joined(found))) for use, found in listed.items() if found]
+    return [
+        ("devices", _devices_text(invocation, status)),
+        ("joining", _joining_text(invocation, status)),
+        *addresses_named(addresses),
+        ("fleet", safe(status.get("fleet", ""))),
+        ("CA", safe(status.get("ca_fingerprint", ""))),
+        ("store", _store_text(status.get("store"))),
+    ]
+
+
+def addresses_named(addresses: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Listeners by what they are for; the word devices is taken by the count."""
+    return [("listening" if name == "devices" else name, text) for name, text in addresses]
+
+
+def _joined(found: object) -> str:
+    return ", ".join(map(str, found)) if isinstance(found, list) else str(found)
+
+
+def _total(status: Mapping[str, Any]) -> int:
+    return sum(_counts(status, "connection").values())
+
+
+def _counts(status: Mapping[str, Any], axis: str) -> dict[str, int]:
+    counts = status.get("devices")
+    found = counts.get(axis) if isinstance(counts, Mapping) else None
+    return {str(word): int(count) for word, count in found.items() if count} if isinstance(found, Mapping) else {}
+
+
+def _devices_text(invocation: Invocation, status: Mapping[str, Any]) -> str:
+    style = invocation.paper.style
+    axes = [
+        ", ".join(f"{count} {style.paint(mood_of(word), safe(word))}" for word, count in sorted(found.items()))
+        for found in (_counts(status, "connection"), _counts(status, "config"))
+    ]
+    return "; ".join([str(_total(status)), *filter(None, axes)])
+
+
+def _joining_text(invocation: Invocation, status: Mapping[str, Any]) -> str:
+    window = status.get("join_window")
+    if not isinstance(window, Mapping):
+        return ""
+    if not window.get("open"):
+        return "closed"
+    waiting = window.get("waiting")
+    more = f", {plural(waiting, 'device')} waiting" if isinstance(waiting, int) and waiting else ""
+    return f"open, {left(window.get('closes'), now=invocation.now())} left{more}"
+
+
+def _store_text(store: object) -> str:
+    if not isinstance(store, Mapping):
+        return ""
+    used, size = store.get("used_bytes"), store.get("map_bytes")
+    if isinstance(used, int) and isinstance(size, int):
+        return f"{used / 2**20:.1f} MiB of {size / 2**20:.0f} MiB"
+    return ", ".join(f"{safe(key)} {safe(value)}" for key, value in store.items())
+
+
+def _event_line(event: Mapping[str, Any]) -> str:
+    shown = {"seq", "time", "type", "kind", "name"}
+    more = [
+        f"{safe(key)}={safe(value)}" for key, value in event.items() if key not in shown and value not in ("", None, [])
+    ]
+    thing = f"{str(event.get('kind', '')).lower()}/{event.get('name', '')}"
+    return "  ".join(
+        [str(event.get("seq")), safe(event.get("time", "")), safe(event.get("type", "")), safe(thing), *more]
+    )

@@ -1,0 +1,104 @@
+"""``describe``: everything a person wants to know about one thing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import click
+
+from hengectl.columns import View, revisions_of, table_of, trouble_of
+from hengectl.invocation import Command, Invocation, with_invocation
+from hengectl.kinds import DEVICE, GROUP, REVISION, SCHEMA, Object, Ref, name_of
+from hengectl.options import RefType
+from hengectl.refusal import field_of
+from hengectl.render import age, as_yaml, labels_text, mood_of, safe, unix_s
+
+REVISIONS_SHOWN: Final = 5
+
+
+@click.command("describe", cls=Command, short_help="Show everything about one device, group or schema.")
+@click.argument("target", metavar="KIND/NAME", type=RefType())
+@with_invocation
+def describe_command(invocation: Invocation, target: Ref) -> None:
+    """Show one thing for people: how it is, what it holds, what was changed lately."""
+    object_ = invocation.client.read(target)
+    paper = invocation.paper
+    paper.say(paper.style.paint("strong", str(target)))
+    paper.pairs(_facts(invocation, target, object_), indent="  ")
+    _block(invocation, "values", object_.get("spec", {}).get("values"))
+    if target.kind == SCHEMA:
+        paper.say(f"  fields: hengectl explain {target.name}")
+    _errors(invocation, object_)
+    _history(invocation, target)
+
+
+def _facts(invocation: Invocation, target: Ref, object_: Object) -> list[tuple[str, str]]:
+    metadata, spec = object_.get("metadata", {}), object_.get("spec", {})
+    now = invocation.now()
+    facts = [("labels", labels_text(metadata.get("labels")))]
+    if target.kind == DEVICE:
+        facts += _device_facts(invocation, object_)
+    elif target.kind == GROUP:
+        facts += [
+            ("selector", safe(spec.get("selector") or "") or "(every device)"),
+            ("priority", str(spec.get("priority", ""))),
+            ("schema", safe(spec.get("schema") or "")),
+            ("devices", _members(invocation, spec)),
+        ]
+    else:
+        facts += [("limit", f"{spec.get('max_document')} bytes"), ("confirm within", f"{spec.get('confirm_s')} s")]
+    changed = metadata.get("changed") or metadata.get("created")
+    author = f" by {safe(metadata['author'])}" if metadata.get("author") else ""
+    return [*facts, ("changed", f"r{metadata.get('revision', '?')}, {age(changed, now=now)} ago{author}")]
+
+
+def _members(invocation: Invocation, spec: Mapping[str, Any]) -> str:
+    devices = invocation.client.items(DEVICE, str(spec.get("selector") or ""))
+    bound = spec.get("schema")
+    names = [safe(name_of(one)) for one in devices if not bound or one.get("spec", {}).get("schema") == bound]
+    shown = ", ".join(names[:10])
+    return f"{len(names)}: {shown}{', ...' if len(names) > 10 else ''}" if names else "0"
+
+
+def _device_facts(invocation: Invocation, device: Object) -> list[tuple[str, str]]:
+    status, style, now = device.get("status", {}), invocation.paper.style, invocation.now()
+    connection, config = str(status.get("connection", "")), str(status.get("config", ""))
+    since = f" since {age(status.get('since'), now=now)}" if unix_s(status.get("since")) is not None else ""
+    desired = status.get("desired") or {}
+    running = (
+        f"{safe(desired.get('digest', ''))[:12]}, {desired['size']} bytes" if desired else "none: it has no schema"
+    )
+    return [
+        ("schema", safe(device.get("spec", {}).get("schema") or "")),
+        ("connection", f"{style.paint(mood_of(connection), safe(connection))}{since}"),
+        ("configuration", f"{style.paint(mood_of(config), safe(config))}   {revisions_of(device, style)}"),
+        ("trouble", trouble_of(device)),
+        ("document", running),
+        ("address", safe(status.get("address") or "")),
+        ("client", safe(status.get("client") or "")),
+        ("facts", labels_text(status.get("facts"))),
+        ("identity", f"{safe(status.get('identity') or '')}   {safe(status.get('id') or '')}".rstrip()),
+    ]
+
+
+def _block(invocation: Invocation, title: str, values: object) -> None:
+    if values:
+        lines = [safe(line) for line in as_yaml(values).rstrip("\n").split("\n")]
+        invocation.paper.say("\n".join([f"  {title}", *(f"    {line}" for line in lines)]))
+
+
+def _errors(invocation: Invocation, object_: Object) -> None:
+    reported = object_.get("status", {}).get("reported") or {}
+    for error in reported.get("errors") or []:
+        invocation.paper.say(f"  {safe(field_of(str(error.get('pointer', ''))))}: {safe(error.get('message', ''))}")
+    if object_.get("status", {}).get("config") == "quarantined":
+        invocation.note(f"It is not offered again until it changes, or: hengectl retry {name_of(object_)}")
+
+
+def _history(invocation: Invocation, target: Ref) -> None:
+    items = invocation.client.get("/v1/revisions", object=str(target), limit=REVISIONS_SHOWN).json()["items"]
+    if items:
+        invocation.paper.say()
+        view = View(invocation.now(), invocation.paper.style)
+        invocation.paper.table(table_of(REVISION, items, view, wide=False, labels=False))

@@ -1,0 +1,74 @@
+"""``device`` and ``retry``: what is done to one device."""
+
+from __future__ import annotations
+
+import click
+
+from hengectl.invocation import Command, Group, Invocation, with_invocation
+from hengectl.kinds import DEVICE, Ref, name_of
+from hengectl.options import DEVICE_NAME, Name, message_option, yes_option
+from hengectl.render import safe
+
+
+@click.group("device", cls=Group, short_help="Revoke, rename or delete a device.")
+def device_command() -> None:
+    """What is done to one device."""
+
+
+@device_command.command("revoke", cls=Command, writes=True, short_help="Let a device in no more.")
+@click.argument("device", metavar="NAME", type=DEVICE_NAME)
+@yes_option
+@with_invocation
+def device_revoke(invocation: Invocation, device: str, yes: bool) -> None:
+    """Make the device's identity worthless; its connection ends at once.
+
+    Its values and its last configuration stay. To let it in again it has to join anew.
+    """
+    ref = Ref(DEVICE, device)
+    invocation.client.read(ref)
+    invocation.confirm_by_name(device, "revoke", yes=yes)
+    invocation.client.post(f"{ref.path}/revoke")
+    invocation.paper.say(f"{ref} revoked")
+
+
+@device_command.command("rename", cls=Command, writes=True, short_help="Give a device another name.")
+@click.argument("device", metavar="NAME", type=DEVICE_NAME)
+@click.argument("to", metavar="NEW-NAME", type=Name())
+@message_option
+@with_invocation
+def device_rename(invocation: Invocation, device: str, to: str, message: str) -> None:
+    """Give a device another name. Its identity, values and history stay."""
+    ref = Ref(DEVICE, device)
+    renamed = invocation.client.post(f"{ref.path}/rename", {"to": to}, message=message).json()
+    invocation.paper.say(f"{ref} is now device/{safe(name_of(renamed) or to)}")
+
+
+@device_command.command("delete", cls=Command, writes=True, short_help="Forget a device.")
+@click.argument("device", metavar="NAME", type=DEVICE_NAME)
+@message_option
+@yes_option
+@with_invocation
+def device_delete(invocation: Invocation, device: str, message: str, yes: bool) -> None:
+    """Revoke the device's identity and forget its values.
+
+    The values can be brought back with rollback, the identity cannot: the device has to join anew.
+    """
+    ref = Ref(DEVICE, device)
+    invocation.client.read(ref)
+    invocation.confirm_by_name(device, "delete", yes=yes)
+    invocation.client.delete(ref.path, message=message)
+    invocation.paper.say(f"{ref} deleted")
+
+
+@click.command("retry", cls=Command, writes=True, short_help="Offer a refused document again.")
+@click.argument("device", type=DEVICE_NAME)
+@with_invocation
+def retry_command(invocation: Invocation, device: str) -> None:
+    """Offer the document again that the device rejected or rolled back.
+
+    It is not offered again by itself until it changes.
+    """
+    ref = Ref(DEVICE, device)
+    invocation.client.post(f"{ref.path}/retry")
+    invocation.paper.say(f"{ref} is offered its document again")
+    invocation.note(f"See what comes of it: hengectl wait --for=in-sync {ref}")

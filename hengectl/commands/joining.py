@@ -1,0 +1,184 @@
+"""``token``, ``join`` and ``approve``: how devices and operators become known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import click
+
+from henge_protocol.errors import Invalid, Malformed
+from henge_protocol.joining import format_code, parse_code
+from henge_protocol.quantity import format_duration
+from hengectl.columns import View, table_of
+from hengectl.invocation import Command, Group, Invocation, with_invocation
+from hengectl.kinds import JOIN, SCHEMA, TOKEN, list_of, name_of
+from hengectl.options import DURATION, Name, Pattern, labels_option, output_option, yes_option
+from hengectl.render import left, plural, safe
+
+TOKEN_TTL_S: Final = 3600
+WINDOW_S: Final = 600
+
+
+@click.group("token", cls=Group, short_help="Tokens that let devices join or people log in.")
+def token_command() -> None:
+    """Tokens that let devices join, or people log in from other machines."""
+
+
+@token_command.command("create", cls=Command, writes=True, short_help="Make a token; it is shown this once.")
+@click.option(
+    "--name", "pattern", type=Pattern(), default="*", help="Only for a device of this name; lamp-* allows many."
+)
+@click.option("--schema", type=Name(SCHEMA), default=None, help="Devices that join with it get this schema.")
+@labels_option
+@click.option("--ttl", "ttl_s", type=DURATION, default=TOKEN_TTL_S, help="How long it can be used; 1h if not given.")
+@click.option("--uses", type=click.IntRange(1, 1000), default=1, help="How many devices may use it; 1 if not given.")
+@click.option("-q", "--quiet", is_flag=True, help="Print the token and nothing else.")
+@click.option("--admin", is_flag=True, help="For a person with hengectl on another machine, not for a device.")
+@with_invocation
+def token_create(
+    invocation: Invocation,
+    pattern: str,
+    schema: str | None,
+    labels: dict[str, str],
+    ttl_s: int,
+    uses: int,
+    quiet: bool,
+    admin: bool,
+) -> None:
+    """Make a token. It is shown this once; whoever has it can use it until its time is over."""
+    if admin and (schema or labels or pattern != "*"):
+        raise Invalid("bad_usage", "--name, --schema and -l are about devices, --admin is about a person")
+    body: dict[str, Any] = {"kind": "admin" if admin else "join", "ttl_s": ttl_s, "uses": uses}
+    if not admin:
+        body |= {"name": pattern, "labels": labels} | ({"schema": schema} if schema else {})
+    made = invocation.client.post("/v1/tokens", body).json()
+    invocation.paper.say(str(made["token"]))
+    if not quiet:
+        _tell_next_step(invocation, made, ttl_s=ttl_s, uses=uses)
+
+
+@token_command.command("list", cls=Command, short_help="Show what was given out.")
+@output_option("json", "yaml", "wide", "name")
+@with_invocation
+def token_list(invocation: Invocation, form: str | None) -> None:
+    """Show the tokens that were given out and how much is left of each; never the tokens themselves."""
+    items = invocation.client.items(TOKEN)
+    if form in ("json", "yaml"):
+        invocation.paper.data(list_of(items), form)
+    elif form == "name":
+        for item in items:
+            invocation.paper.say(f"token/{safe(str(item['id']))}")
+    elif items:
+        view = View(invocation.now(), invocation.paper.style)
+        invocation.paper.table(table_of(TOKEN, items, view, wide=form == "wide", labels=False))
+    else:
+        invocation.note("There are no tokens.")
+
+
+@token_command.command("revoke", cls=Command, writes=True, short_help="Make a token worthless.")
+@click.argument("token_id", metavar="ID")
+@with_invocation
+def token_revoke(invocation: Invocation, token_id: str) -> None:
+    """Make a token worthless. Devices that joined with it stay."""
+    word = token_id.removeprefix("token/")
+    if not word.isalnum() or not word.isascii():
+        raise Invalid("bad_usage", f"{ascii(token_id)[:60]} is not a token's id", cure="hengectl token list")
+    invocation.client.delete(f"/v1/tokens/{word}")
+    invocation.paper.say(f"token/{word} revoked")
+
+
+@click.group("join", cls=Group, short_help="Whether devices may ask to join.")
+def join_command() -> None:
+    """The time in which devices without a token may ask to join."""
+
+
+@join_command.command("open", cls=Command, writes=True, short_help="Let devices ask to join for a while.")
+@click.option("--for", "open_s", type=DURATION, default=WINDOW_S, help="How long; 10m if not given.")
+@with_invocation
+def join_open(invocation: Invocation, open_s: int) -> None:
+    """Let devices ask to join for a while; each still needs your approval."""
+    _tell_window(invocation, invocation.client.put("/v1/join-window", {"open_s": open_s}).json())
+
+
+@join_command.command("close", cls=Command, writes=True, short_help="Let no further device ask to join.")
+@with_invocation
+def join_close(invocation: Invocation) -> None:
+    """Let no further device ask to join."""
+    _tell_window(invocation, invocation.client.put("/v1/join-window", {"open_s": 0}).json())
+
+
+@join_command.command("status", cls=Command, short_help="Show whether devices may ask, and who waits.")
+@with_invocation
+def join_status(invocation: Invocation) -> None:
+    """Show whether devices may ask to join, and who waits for approval."""
+    _tell_window(invocation, invocation.client.get("/v1/join-window").json())
+    _tell_waiting(invocation)
+
+
+@click.command("approve", cls=Command, writes=True, short_help="Let a device in that shows this code.")
+@click.argument("code", nargs=-1, required=True)
+@click.option("--as", "name", type=Name(), default=None, help="Call it so, instead of as it calls itself.")
+@click.option("--schema", type=Name(SCHEMA), default=None, help="Give it this schema.")
+@labels_option
+@yes_option
+@with_invocation
+def approve_command(
+    invocation: Invocation,
+    code: tuple[str, ...],
+    name: str | None,
+    schema: str | None,
+    labels: dict[str, str],
+    yes: bool,
+) -> None:
+    """Let a device in. CODE is the eight digits that the device shows, with or without spaces and dashes.
+
+    Type the code from the device itself, from its screen, console or log: that is what proves
+    that nobody sits between the device and the daemon.
+    """
+    try:
+        digits = parse_code("".join(code))
+    except Malformed as error:
+        raise Invalid("bad_usage", error.message, cure=error.cure) from None
+    if not yes and invocation.interactive:
+        _tell_waiting(invocation)
+    invocation.confirm(f"Does the device itself show {format_code(digits)}?", yes=yes)
+    body = {key: value for key, value in (("name", name), ("schema", schema), ("labels", labels)) if value}
+    device = invocation.client.post(f"/v1/joins/{digits}/approve", body).json()
+    invocation.paper.say(f"device/{safe(name_of(device))} approved")
+    if not device.get("spec", {}).get("schema"):
+        invocation.note("It has no schema yet, so it gets no configuration. Give it one with: hengectl apply -f FILE")
+
+
+def _tell_next_step(invocation: Invocation, made: Mapping[str, Any], *, ttl_s: int, uses: int) -> None:
+    """On standard error, so that ``$(hengectl token create)`` gets the token alone."""
+    listeners = invocation.client.get("/v1/status").json().get("listeners", {})
+    urls = [str(url) for url in listeners.get("devices", [])] or ["https://HOST:4364"]
+    times = "once" if uses == 1 else f"{uses} times"
+    invocation.note(f"It can be used {times}, within {format_duration(ttl_s)}; it is not shown again. Next:")
+    if made.get("kind") == "admin":
+        invocation.note(f"  hengectl login {safe(urls[0])}            there; paste the token when asked")
+        return
+    name = str(made.get("name", ""))
+    named = "" if "*" in name or "?" in name else f" --name {safe(name)}"
+    invocation.note(
+        f"  henge-agent join {safe(urls[0])}{named} --token-file -      on the device; paste the token, then Ctrl-D"
+    )
+    invocation.note("  henge-agent run")
+
+
+def _tell_window(invocation: Invocation, window: Mapping[str, Any]) -> None:
+    if window.get("open"):
+        invocation.paper.say(f"Devices may ask to join for another {left(window.get('closes'), now=invocation.now())}.")
+    else:
+        invocation.paper.say("Devices may not ask to join now. Open for a while with: hengectl join open")
+
+
+def _tell_waiting(invocation: Invocation) -> None:
+    waiting = invocation.client.items(JOIN)
+    if waiting:
+        invocation.paper.say(f"{plural(len(waiting), 'device')} waiting:")
+        view = View(invocation.now(), invocation.paper.style)
+        invocation.paper.table(table_of(JOIN, waiting, view, wide=False, labels=False))
+    else:
+        invocation.paper.say("No device is waiting.")

@@ -1,0 +1,159 @@
+"""``set`` and ``unset``: single values of a device or a group."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import click
+
+from henge_protocol.errors import Conflict, Stale
+from hengectl import delivery, refusal
+from hengectl.client import Reply
+from hengectl.fields import (
+    Assignment,
+    Path,
+    Schema,
+    has,
+    merged,
+    nested,
+    parse_assignments,
+    parse_fields,
+    shallowest_gone,
+    types_of,
+    value_of,
+)  # fmt: skip
+from hengectl.invocation import Command, Invocation, with_invocation
+from hengectl.kinds import DEVICE, GROUP, SCHEMA, Object, Ref, name_of
+from hengectl.options import RefType, message_option, wait_options
+from hengectl.refusal import field_of
+
+ATTEMPTS: Final = 5
+TARGET: Final = RefType((GROUP, DEVICE))
+
+
+@click.command("set", cls=Command, writes=True, short_help="Set values of one device or group.")
+@click.argument("target", metavar="device/NAME|group/NAME", type=TARGET)
+@click.argument("assignments", metavar="FIELD=VALUE...", nargs=-1, required=True)
+@click.option("--json", "as_json", is_flag=True, help="Values are JSON: text stands in quotes.")
+@wait_options(10)
+@message_option
+@with_invocation
+def set_command(
+    invocation: Invocation,
+    target: Ref,
+    assignments: tuple[str, ...],
+    as_json: bool,
+    wait: bool,
+    timeout_s: int,
+    message: str,
+) -> int:
+    """Set values where they are declared: on a device, or on a group for all its devices.
+
+    The schema says what a value is: 10 is a number or text as the field wants it.
+    FIELD=null hides a value that would be inherited; unset removes what was set here.
+
+    \b
+    hengectl set device/lamp-1 color=red brightness=80 --wait
+    hengectl set group/kitchen wifi.ssid=den
+    """
+    parsed = parse_assignments(assignments)
+    before = invocation.client.get(target.path)
+    schemas = _schemas_for(invocation, before.json(), parsed)
+    values = [(one.path, value_of(one, schemas, as_json=as_json)) for one in parsed]
+    if any(value is None or isinstance(value, dict) for _, value in values):
+        before, after = _replace(invocation, target, before, values, message)
+    else:
+        after = invocation.client.patch(target.path, _patch(values), message=message)
+    return _tell(invocation, target, before, after, wait=wait, timeout_s=timeout_s)
+
+
+@click.command("unset", cls=Command, writes=True, short_help="Remove values that were set on a device or group.")
+@click.argument("target", metavar="device/NAME|group/NAME", type=TARGET)
+@click.argument("fields", metavar="FIELD...", nargs=-1, required=True)
+@wait_options(10)
+@message_option
+@with_invocation
+def unset_command(
+    invocation: Invocation, target: Ref, fields: tuple[str, ...], wait: bool, timeout_s: int, message: str
+) -> int:
+    """Remove values that were set here; what the device inherits is in force again."""
+    paths = parse_fields(fields)
+    before = invocation.client.get(target.path)
+    own = before.json().get("spec", {}).get("values", {})
+    present = [path for path in paths if has(own, path)]
+    after = before
+    if present:
+        removed = [(shallowest_gone(own, path, present), None) for path in present]
+        after = invocation.client.patch(target.path, _patch(removed), message=message)
+    code = _tell(invocation, target, before, after, wait=wait, timeout_s=timeout_s)
+    for path in paths:
+        if path not in present:
+            field = field_of("".join(f"/{key}" for key in path))
+            where = f" See: hengectl why {target.name} {field}" if target.kind == DEVICE else ""
+            invocation.note(f"{target} did not set {field}.{where}")
+    return code
+
+
+def _patch(values: Sequence[tuple[Path, object]]) -> dict[str, Any]:
+    """The merge patch (RFC 7396) for all values at once."""
+    patch: dict[str, Any] = {}
+    for path, value in values:
+        patch = merged(patch, path, value)
+    return nested(("spec", "values"), patch)
+
+
+def _replace(
+    invocation: Invocation, target: Ref, before: Reply, values: Sequence[tuple[Path, object]], message: str
+) -> tuple[Reply, Reply]:
+    """Write the whole object: a patch cannot say "null", nor put an object in place of another one."""
+    for attempt in range(ATTEMPTS):
+        object_ = dict(before.json())
+        own = dict(object_.get("spec", {}).get("values", {}))
+        for path, value in values:
+            own = merged(own, path, value)
+        object_["spec"] = {**object_.get("spec", {}), "values": own}
+        try:
+            return before, invocation.client.put(target.path, object_, if_match=before.etag, message=message)
+        except Stale:
+            if attempt == ATTEMPTS - 1:
+                raise
+            before = invocation.client.get(target.path)  # somebody else's change stays; ours goes on top
+    raise Conflict("stale", f"{target} is being changed all the time", cure="try again")
+
+
+def _tell(invocation: Invocation, target: Ref, before: Reply, after: Reply, *, wait: bool, timeout_s: int) -> int:
+    if after.etag == before.etag:
+        invocation.paper.say(f"{target} unchanged")
+    else:
+        invocation.paper.say(f"{target} configured (r{after.revision})")
+    if not wait:
+        return refusal.OK
+    return delivery.await_delivery(invocation, _touched(invocation, target, after), timeout_s)
+
+
+def _touched(invocation: Invocation, target: Ref, after: Reply) -> list[str]:
+    """The devices that this change concerns: the one named, or those whose document is as new as the change."""
+    if target.kind == DEVICE:
+        return [target.name]
+    return [
+        name_of(device)
+        for device in invocation.client.items(DEVICE)
+        if (device.get("status", {}).get("desired") or {}).get("revision", 0) >= max(after.revision, 1)
+    ]
+
+
+def _schemas_for(invocation: Invocation, target: Object, parsed: Sequence[Assignment]) -> list[Schema]:
+    """The schemas that say what the fields are: the object's own, or for an unbound group all that declare one."""
+    bound = target.get("spec", {}).get("schema")
+    if bound:
+        return [_json_schema(invocation.client.read(Ref(SCHEMA, str(bound))))]
+    if target.get("kind") == DEVICE.title:
+        return []
+    every = [_json_schema(item) for item in invocation.client.items(SCHEMA)]
+    return [schema for schema in every if any(types_of(one.path, [schema]) for one in parsed)]
+
+
+def _json_schema(schema: Object) -> Mapping[str, Any]:
+    found = schema.get("spec", {}).get("schema", {})
+    return found if isinstance(found, Mapping) else {}

@@ -1,0 +1,242 @@
+"""What every command has: where to write, which daemon to speak to, and the options that all share."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar
+
+import click
+
+from henge_protocol.errors import HengeError, Invalid
+from hengectl.client import Client
+from hengectl.find import Choice, Surroundings, choose, find, nothing_found, sightings
+from hengectl.render import Paper, Style, wants_colour
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+HELP_OPTIONS: Final = {"help_option_names": ["-h", "--help"]}
+_GIVEN: Final = "hengectl.given"
+_INVOCATION: Final = "hengectl.invocation"
+_WRITES: Final = "hengectl.writes"
+
+
+@dataclass(slots=True)
+class Invocation:
+    """One run of the program."""
+
+    paper: Paper
+    environ: Mapping[str, str]
+    choice: Choice
+    interactive: bool
+    """Whether a person sits there who can be asked."""
+    now: Callable[[], float] = time.time
+    verbose: bool = False
+    _client: Client | None = field(default=None, repr=False)
+
+    @property
+    def around(self) -> Surroundings:
+        """What finding a daemon depends on."""
+        return Surroundings(self.environ, self.now, self.note if self.verbose else None)
+
+    @property
+    def client(self) -> Client:
+        """The daemon that is meant; found at first use. Raises as ``find.find``."""
+        if self._client is None:
+            self._client = self._find()
+        return self._client
+
+    @property
+    def outcome(self) -> str:
+        """What was changed so far: nothing, unknown or changed."""
+        return self._client.outcome if self._client is not None else "nothing"
+
+    def close(self) -> None:
+        """End the connection if there is one."""
+        if self._client is not None:
+            self._client.close()
+
+    def note(self, text: str) -> None:
+        """One line beside the answer, on standard error."""
+        click.echo(text, err=True)
+
+    def confirm(self, question: str, *, yes: bool, nothing_done: str = "nothing was done") -> None:
+        """Ask; ``--yes`` answers. Without a person and without ``--yes``: ``Invalid`` ``bad_usage``."""
+        if yes:
+            return
+        self._need_person(nothing_done)
+        if not click.confirm(question, err=True):
+            raise click.Abort
+
+    def confirm_by_name(self, name: str, doing: str, *, yes: bool) -> None:
+        """Let the person type the name of what will be gone; ``--yes`` answers."""
+        if yes:
+            return
+        self._need_person("nothing was done")
+        typed = click.prompt(f"Type {name} to {doing} it", default="", show_default=False, err=True)
+        if typed.strip() != name:
+            raise Invalid("bad_usage", f"that was not {name}; nothing was done")
+
+    def _need_person(self, nothing_done: str) -> None:
+        if not self.interactive:
+            raise Invalid("bad_usage", f"this needs a yes and nobody can be asked; {nothing_done}", cure="add --yes")
+
+    def _find(self) -> Client:
+        try:
+            return find(self.choice, self.around)
+        except HengeError as error:
+            if error.code == "no_daemon" and self.interactive:
+                seen = sightings()  # only a person can use a suggestion; a script need not wait two seconds
+                raise (nothing_found(seen) if seen else error) from None
+            raise
+
+
+class Command(click.Command):
+    """A command that also takes the options that say which daemon, and refuses an option given twice."""
+
+    writes = False
+    """Whether a refusal should say that nothing was changed."""
+
+    def __init__(self, *args: Any, writes: bool = False, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.writes = writes
+        self.context_settings = {**HELP_OPTIONS, **self.context_settings}
+        self.params += everywhere(hidden=True)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not ctx.resilient_parsing:
+            refuse_twice(self, ctx, args)
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        ctx.meta[_WRITES] = self.writes
+        return super().invoke(ctx)
+
+
+class Group(click.Group):
+    """A command with commands below it, such as ``token``."""
+
+    command_class = Command
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.context_settings = {**HELP_OPTIONS, **self.context_settings}
+
+
+def everywhere(*, hidden: bool) -> list[click.Parameter]:
+    """The options that may stand before or after the command's name."""
+    return [
+        _option("--socket", hidden, metavar="PATH", help="Use the daemon behind this socket. [HENGE_SOCKET]"),
+        _option("--server", hidden, metavar="URL", help="Use the daemon at this address. [HENGE_SERVER]"),
+        _option("--context", hidden, metavar="NAME", help="Use the daemon of this context. [HENGE_CONTEXT]"),
+        _option(
+            "--color",
+            hidden,
+            type=click.Choice(["auto", "always", "never"]),
+            help="Colour words of state. [HENGE_COLOR]",
+        ),
+        _flag(["-v", "--verbose"], hidden, help="Show the requests."),
+        _flag(["--debug"], hidden, help="Show where an unexpected error comes from."),
+    ]
+
+
+def refuse_twice(command: click.Command, ctx: click.Context, args: list[str]) -> None:
+    """Of an option given twice one would be ignored in silence; which one nobody remembers."""
+    _, _, order = command.make_parser(ctx).parse_args(list(args))
+    once = [one for one in order if isinstance(one, click.Option) and not one.multiple and not one.is_flag]
+    for option in once:
+        if once.count(option) > 1:
+            raise click.BadOptionUsage(option.opts[-1], f"{option.opts[-1]} is given twice.", ctx)
+
+
+def with_invocation(function: Callable[Concatenate[Invocation, P], R]) -> Callable[P, R]:
+    """Give a command its ``Invocation`` as first argument."""
+
+    @functools.wraps(function)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+        return function(invocation_of(click.get_current_context()), *args, **kwargs)
+
+    return wrapper
+
+
+def invocation_of(ctx: click.Context) -> Invocation:
+    """The invocation of this run, made when it is first asked for."""
+    made: Invocation | None = ctx.meta.get(_INVOCATION)
+    if made is None:
+        made = ctx.meta[_INVOCATION] = _make(ctx.meta.get(_GIVEN, {}), os.environ)
+        ctx.find_root().call_on_close(made.close)
+    return made
+
+
+def debugging(meta: Mapping[str, Any]) -> bool:
+    """Whether ``--debug`` was given."""
+    return bool(meta.get(_GIVEN, {}).get("debug"))
+
+
+def writing(meta: Mapping[str, Any]) -> bool:
+    """Whether the command that ran is one that changes something."""
+    return bool(meta.get(_WRITES))
+
+
+def made_invocation(meta: Mapping[str, Any]) -> Invocation | None:
+    """The invocation of a run that has ended, if it got that far."""
+    return meta.get(_INVOCATION)
+
+
+def _make(given: Mapping[str, Any], environ: Mapping[str, str]) -> Invocation:
+    options = Choice(given.get("socket", ""), given.get("server", ""), given.get("context", ""))
+    colour = given.get("color") or _colour_variable(environ)
+    terminal = sys.stdout.isatty()
+    encoding = (sys.stdout.encoding or "ascii").lower()
+    style = Style(
+        colour=wants_colour(colour, environ, terminal=terminal),
+        unicode=encoding.replace("-", "").startswith("utf"),
+        width=_terminal_width(environ) if terminal else 0,
+    )
+    return Invocation(
+        Paper(sys.stdout, style),
+        environ,
+        choose(options, environ),
+        interactive=sys.stdin.isatty() and sys.stderr.isatty(),
+        verbose=bool(given.get("verbose")),
+    )
+
+
+def _colour_variable(environ: Mapping[str, str]) -> str:
+    value = environ.get("HENGE_COLOR", "") or "auto"
+    if value not in ("auto", "always", "never"):
+        raise Invalid("bad_usage", f"HENGE_COLOR is {value[:40]!r}; auto, always or never is right")
+    return value
+
+
+def _terminal_width(environ: Mapping[str, str]) -> int:
+    if environ.get("COLUMNS", "").isdecimal():
+        return int(environ["COLUMNS"])
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns
+    except OSError:
+        return 0
+
+
+def _option(name: str, hidden: bool, **attributes: Any) -> click.Option:  # noqa: FBT001
+    return click.Option([name], hidden=hidden, expose_value=False, callback=_remember, **attributes)
+
+
+def _flag(names: list[str], hidden: bool, **attributes: Any) -> click.Option:  # noqa: FBT001
+    return click.Option(names, hidden=hidden, is_flag=True, expose_value=False, callback=_remember, **attributes)
+
+
+def _remember(ctx: click.Context, parameter: click.Parameter, value: object) -> None:
+    if value is None or value is False:
+        return
+    if value == "":
+        raise click.BadParameter("it is empty.", ctx, parameter)
+    given = ctx.meta.setdefault(_GIVEN, {})
+    name = str(parameter.name)
+    if given.setdefault(name, value) != value:
+        raise click.BadOptionUsage(name, f"--{name} is given twice.", ctx)

@@ -1,0 +1,137 @@
+"""Becoming and staying an operator: log in with a one-time token, renew before the certificate ends.
+
+The token's secret is sent only over a connection that is verified against the authority whose fingerprint the
+token carries. Imports cryptography, which takes longer than most commands: import this module where it is used.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from henge_protocol import pki, tls, trust
+from henge_protocol.errors import Invalid, Malformed
+from henge_protocol.joining import JoinToken
+from hengectl import profile
+from hengectl.address import Address
+from hengectl.client import Client, TlsConnection
+from hengectl.profile import Contexts, Profile
+
+WHERE_TOKENS_COME_FROM: Final = "on the daemon's machine run: hengectl token create --admin"
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """The daemon's answer to a login or renewal."""
+
+    fleet: str
+    name: str
+    certificate: bytes
+    server_ca: bytes
+    renew_after: float
+
+
+def log_in(
+    address: Address,
+    token: JoinToken,
+    name: str,
+    contexts: Contexts,
+    *,
+    context_name: str,
+    trace: Callable[[str], None] | None,
+) -> tuple[Contexts, Profile, Identity]:
+    """Become an operator, and keep the credential as a context, the current one from now on.
+
+    Raises ``Invalid`` ``bad_usage`` for a device's token, ``Untrusted`` ``pin_mismatch``, ``Unreachable``, and
+    whatever the daemon says to the token.
+    """
+    if token.kind != "admin":
+        raise Invalid("bad_usage", "this token lets a device join; it does not log in", cure=WHERE_TOKENS_COME_FROM)
+    trusted = ask_trust(address, token.fingerprint, trace=trace)
+    key_pem = pki.generate_key()
+    body = {"token_id": token.id, "secret": token.secret, "csr": _base64(pki.make_csr(key_pem, name)), "name": name}
+    with _pinned(address, trusted, trace) as client:
+        identity = read_identity(client.post("/v1/login", body).json(), trusted.server_ca_ders[0])
+    if not pki.key_matches(identity.certificate, key_pem):
+        raise Malformed("bad_certificate", "the certificate in the answer is for another key; nothing was stored")
+    made = _profile(address, token, identity, contexts, context_name)
+    _store(made, identity, key_pem)
+    changed = profile.add(contexts, made)
+    profile.save(changed)
+    return changed, made, identity
+
+
+def ask_trust(address: Address, fingerprint: bytes, *, trace: Callable[[str], None] | None = None) -> trust.Trust:
+    """The fleet at an address and the one authority that has the fingerprint; nothing secret is sent."""
+    with Client(address.url, lambda timeout_s: _unverified(address, timeout_s), trace=trace) as client:
+        return trust.check_trust_answer(client.get(trust.TRUST_PATH).body, fingerprint)
+
+
+def renew(chosen: Profile, client: Client) -> None:
+    """Get a new certificate for the key we have; the old one stays in place until the new one is on disk."""
+    credential = profile.read_credential(chosen)
+    key_pem = _key_of(credential.identity.read_bytes())
+    identity = read_identity(client.post("/v1/renew", {}).json(), credential.server_ca)
+    if not pki.key_matches(identity.certificate, key_pem):
+        raise Malformed("bad_certificate", "the renewed certificate is for another key; the old one is kept")
+    _store(chosen, identity, key_pem)
+    client.close()
+
+
+def read_identity(answer: object, expected_ca: bytes) -> Identity:
+    """Read an identity; the authority stays the one that the connection was verified against."""
+    try:
+        fields: Mapping[str, Any] = dict(answer)  # type: ignore[call-overload]
+        return Identity(
+            str(fields["fleet"]),
+            str(fields["name"]),
+            base64.b64decode(fields["certificate"], validate=True),
+            expected_ca,
+            float(fields["renew_after"]),
+        )
+    except (KeyError, TypeError, ValueError, binascii.Error) as error:
+        raise Malformed("bad_object", f"the daemon's answer is no identity ({type(error).__name__})") from None
+
+
+def _profile(address: Address, token: JoinToken, identity: Identity, contexts: Contexts, context_name: str) -> Profile:
+    folder = profile.credential_dir(contexts, context_name)
+    return Profile(context_name, address, identity.fleet, token.fingerprint.hex(), folder)
+
+
+def _store(chosen: Profile, identity: Identity, key_pem: bytes) -> None:
+    profile.write_credential(
+        chosen.credential,
+        identity_pem=pki.certificate_pem(identity.certificate) + key_pem,
+        server_ca=identity.server_ca,
+        renew_after=identity.renew_after,
+    )
+
+
+def _pinned(address: Address, trusted: trust.Trust, trace: Callable[[str], None] | None) -> Client:
+    context = tls.pinned_client_context(trusted.server_ca_ders)
+    name = trust.server_name(trusted.fleet_id)
+    return Client(address.url, lambda timeout_s: TlsConnection(address, context, name, timeout_s), trace=trace)
+
+
+def _unverified(address: Address, timeout_s: float) -> TlsConnection:
+    return TlsConnection(address, tls.unverified_context(), address.host, timeout_s)
+
+
+def _key_of(identity_pem: bytes) -> bytes:
+    begin = identity_pem.find(b"-----BEGIN PRIVATE KEY-----")
+    if begin < 0:
+        raise Invalid("key_type", "the credential holds no private key")
+    return identity_pem[begin:]
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")
+
+
+def fingerprint_of(server_ca: bytes) -> str:
+    """``SHA256 7F3A 91C2 ...`` of an authority."""
+    return pki.format_fingerprint(hashlib.sha256(server_ca).digest())

@@ -1,0 +1,176 @@
+"""Arguments and options that several commands share: what they accept, and what TAB offers for them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeVar
+
+import click
+
+from henge_protocol.errors import HengeError
+from henge_protocol.model import check_name
+from henge_protocol.quantity import parse_duration_s
+from henge_protocol.selector import check_labels, parse_selector
+from hengectl.kinds import DEVICE, OBJECT_KINDS, Kind, Ref, find_kind, parse_ref
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+MAX_DURATION_S: Final = 366 * 86400
+
+
+class Duration(click.ParamType[int]):
+    """``90s``, ``15m``, ``2h``, ``1d12h``: seconds, more than zero and at most a year."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        seconds = _checked(lambda: parse_duration_s(value), param, ctx)
+        if not 0 < seconds <= MAX_DURATION_S:
+            self.fail(f"{value!r} is not between 1s and 366d", param, ctx)
+        return seconds
+
+
+class Name(click.ParamType[str]):
+    """The name of a device, schema or context."""
+
+    name = "name"
+
+    def __init__(self, kind: Kind | None = None) -> None:
+        self.kind = kind
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        word, slash, rest = str(value).partition("/")
+        if slash and self.kind is not None and find_kind(word) is self.kind:
+            value = rest  # device/lamp-1 where lamp-1 is enough
+        return _checked(lambda: check_name(value), param, ctx)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
+        from hengectl.commands.completion import names
+
+        return names(ctx, (self.kind,), incomplete, prefixed=False) if self.kind is not None else []
+
+
+class RefType(click.ParamType[Ref]):
+    """``KIND/NAME``."""
+
+    name = "kind/name"
+
+    def __init__(self, of: tuple[Kind, ...] = OBJECT_KINDS) -> None:
+        self.of = of
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Ref:
+        return value if isinstance(value, Ref) else _checked(lambda: parse_ref(value, of=self.of), param, ctx)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
+        from hengectl.commands.completion import names
+
+        return names(ctx, self.of, incomplete, prefixed=True)
+
+
+class Pattern(click.ParamType[str]):
+    """A name, or a pattern with ``*`` and ``?``."""
+
+    name = "pattern"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not re.fullmatch(r"[a-z0-9*?-]{1,63}", value):
+            self.fail(f"{value!r} is not a name, nor a pattern such as lamp-*", param, ctx)
+        return str(value)
+
+
+DEVICE_NAME: Final = Name(DEVICE)
+DURATION: Final = Duration()
+
+
+def output_option(*forms: str) -> Callable[[F], F]:
+    """``-o``: the forms beside the table."""
+    return click.option("-o", "--output", "form", type=click.Choice(forms), default=None, help="Instead of a table.")
+
+
+def selector_option(function: F) -> F:
+    """``-l SELECTOR``."""
+    return click.option(
+        "-l",
+        "--selector",
+        metavar="SELECTOR",
+        default="",
+        callback=lambda ctx, param, value: _selector(value, param, ctx),
+        help="Only those with these labels, such as room=kitchen,kind!=spare.",
+    )(function)
+
+
+def labels_option(function: F) -> F:
+    """``-l k=v``, as often as there are labels."""
+    return click.option(
+        "-l",
+        "--label",
+        "labels",
+        metavar="KEY=VALUE",
+        multiple=True,
+        callback=lambda ctx, param, value: _labels(value, param, ctx),
+        help="Give the device this label; may be repeated.",
+    )(function)
+
+
+def message_option(function: F) -> F:
+    """``-m MESSAGE``."""
+    return click.option("-m", "--message", metavar="TEXT", default="", help="Keep this in the history.")(function)
+
+
+def dry_run_option(function: F) -> F:
+    """``--dry-run``."""
+    return click.option("--dry-run", is_flag=True, help="Let the daemon check everything and change nothing.")(function)
+
+
+def yes_option(function: F) -> F:
+    """``--yes``."""
+    return click.option("-y", "--yes", is_flag=True, help="Do not ask.")(function)
+
+
+def wait_options(default_s: int) -> Callable[[F], F]:
+    """``--wait`` and ``--timeout``."""
+
+    def decorate(function: F) -> F:
+        timeout = click.option(
+            "--timeout",
+            "timeout_s",
+            type=DURATION,
+            default=default_s,
+            help=f"How long to wait; {default_s}s if not given.",
+        )
+        return click.option("--wait", is_flag=True, help="Wait until the devices run it.")(timeout(function))
+
+    return decorate
+
+
+def _selector(value: str, param: click.Parameter, ctx: click.Context) -> str:
+    _checked(lambda: parse_selector(value), param, ctx)
+    return value
+
+
+def _labels(values: Sequence[str], param: click.Parameter, ctx: click.Context) -> dict[str, str]:
+    labels: dict[str, str] = {}
+    for value in values:
+        key, equals, text = value.partition("=")
+        if not equals or not key:
+            raise click.BadParameter(f"{value!r} is not of the form KEY=VALUE", ctx, param)
+        if key in labels:
+            raise click.BadParameter(f"the label {key!r} is given twice", ctx, param)
+        labels[key] = text
+    _checked(lambda: check_labels(labels), param, ctx)
+    return labels
+
+
+T = TypeVar("T")
+
+
+def _checked(read: Callable[[], T], param: click.Parameter | None, ctx: click.Context | None) -> T:
+    """What an argument means; a value that is not understood is a usage error."""
+    try:
+        return read()
+    except HengeError as error:
+        hint = f" ({error.cure})" if error.cure else ""
+        raise click.BadParameter(f"{error.message}{hint}", ctx, param) from None

@@ -1,0 +1,104 @@
+"""How a refusal looks and which exit code it has: what, where, why, cure; nothing changed unless said."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from henge_protocol import errors
+from henge_protocol.errors import HengeError, Problem
+from hengectl.render import GAP, safe
+
+OK: Final = 0
+NO: Final = 1
+USAGE: Final = 2
+NOT_FOUND: Final = 3
+NOT_ALLOWED: Final = 4
+CONFLICT: Final = 5
+INVALID: Final = 6
+UNREACHABLE: Final = 7
+TIMED_OUT: Final = 8
+PARTIAL: Final = 9
+INTERRUPTED: Final = 130
+
+MAX_PROBLEMS: Final = 20
+
+_EXIT_CODES: Final[Mapping[type[HengeError], int]] = {
+    errors.Malformed: INVALID,
+    errors.Invalid: INVALID,
+    errors.TooLarge: INVALID,
+    errors.UnsupportedMedia: INVALID,
+    errors.NotFound: NOT_FOUND,
+    errors.Gone: NOT_FOUND,
+    errors.Unauthenticated: NOT_ALLOWED,
+    errors.Denied: NOT_ALLOWED,
+    errors.Conflict: CONFLICT,
+    errors.Stale: CONFLICT,
+    errors.PreconditionRequired: CONFLICT,
+    errors.Unreachable: UNREACHABLE,
+    errors.Untrusted: UNREACHABLE,
+    errors.Unavailable: UNREACHABLE,
+    errors.Misdirected: UNREACHABLE,
+    errors.TimedOut: TIMED_OUT,
+}
+"""Every other refusal (storage full, asked too often, the daemon's own fault) is 1."""
+
+
+def exit_code(error: HengeError) -> int:
+    """The exit code of a refusal; see ``docs/hengectl.md``."""
+    if error.code == "bad_usage":
+        return USAGE
+    return _EXIT_CODES.get(type(error), NO)
+
+
+def lines_of(error: HengeError, *, writes: bool, outcome: str) -> list[str]:
+    """The lines that a person reads."""
+    lines = [f"Error: {_safe_text(error.message)}"]
+    lines += [f"  {line}" for line in _problem_lines(error)]
+    if writes and outcome == "nothing" and exit_code(error) != USAGE:
+        lines.append("Nothing was changed.")
+    if outcome == "unknown":
+        lines.append(UNKNOWN_OUTCOME)
+    if isinstance(error, errors.Internal) and error.extra.get("request_id"):
+        lines.append(f"The daemon's log has the details: request id {safe(str(error.extra['request_id']))}")
+    if error.cure:
+        lines.append(f"Try: {_safe_text(error.cure)}")
+    return lines
+
+
+UNKNOWN_OUTCOME: Final = "It is not known whether the change was made. Look: hengectl history"
+
+
+def field_of(pointer: str) -> str:
+    """A JSON pointer as a person writes the field: ``/spec/values/wifi/ssid`` is ``wifi.ssid``.
+
+    A key that holds a dot keeps the pointer's spelling, which ``set`` and ``why`` read too.
+    """
+    tokens = pointer.split("/")[1:]
+    inner = tokens[2:] if tokens[:2] == ["spec", "values"] and len(tokens) > 2 else tokens
+    plain = all(token and not set(token) & set(".~") for token in inner)
+    return ".".join(inner) if plain else "/" + "/".join(inner)
+
+
+def _problem_lines(error: HengeError) -> list[str]:
+    places = error.extra.get("places")
+    known = places if isinstance(places, list) else []
+    shown = list(error.problems[:MAX_PROBLEMS])
+    rows = [_row(problem, str(known[n]) if n < len(known) else "") for n, problem in enumerate(shown)]
+    widths = [max((len(row[column]) for row in rows), default=0) for column in range(4)]
+    lines = [
+        GAP.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True) if width).rstrip() for row in rows
+    ]
+    hidden = len(error.problems) - len(shown)
+    return [*lines, f"... and {hidden} more"] if hidden else lines
+
+
+def _row(problem: Problem, place: str) -> tuple[str, str, str, str]:
+    return safe(problem.object), safe(field_of(problem.pointer)), safe(problem.message), safe(place)
+
+
+def _safe_text(text: str) -> str:
+    """A message may have several lines of its own; each is made safe."""
+    return "\n".join(
+        "".join(one if one.isprintable() else ascii(one)[1:-1] for one in line) for line in text.split("\n")
+    )

@@ -1,0 +1,220 @@
+"""What people see: tables, ages, colours, safe text. Pure, except that ``Paper`` writes.
+
+Human tables may change between versions; ``-o json``, ``-o yaml`` and ``-o name`` may not.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, TextIO
+
+from henge_protocol.quantity import format_duration
+
+MAX_CELL_CHARS: Final = 200
+GAP: Final = "   "
+
+_COLOURS: Final = {"good": "32", "busy": "33", "bad": "31", "faint": "2", "strong": "1"}
+_MOODS: Final = {
+    **dict.fromkeys(("in-sync", "online", "active", "ok", "in force", "open"), "good"),
+    **dict.fromkeys(("pending", "applying", "asleep", "waiting", "ahead", "unknown"), "busy"),
+    **dict.fromkeys(("rejected", "rolled-back", "quarantined", "drifted", "revoked"), "bad"),
+    **dict.fromkeys(("offline", "never-seen", "overridden", "closed", "none"), "faint"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """What the terminal can show. Status is always a word; colour only repeats it."""
+
+    colour: bool = False
+    unicode: bool = True
+    width: int = 0
+    """Columns of the terminal; 0 if the output is not one, and nothing is cut."""
+
+    def paint(self, mood: str, text: str) -> str:
+        """The text in the mood's colour (good, busy, bad, faint, strong), if there are colours."""
+        return f"\x1b[{_COLOURS[mood]}m{text}\x1b[0m" if self.colour and mood in _COLOURS else text
+
+    @property
+    def arrow(self) -> str:
+        """From one revision to the next."""
+        return "→" if self.unicode else "->"
+
+
+def wants_colour(choice: str, environ: Mapping[str, str], *, terminal: bool) -> bool:
+    """Whether to colour: ``--color``, then NO_COLOR, FORCE_COLOR, TERM=dumb, then whether it is a terminal."""
+    if choice != "auto":
+        return choice == "always"
+    if environ.get("NO_COLOR"):
+        return False
+    if environ.get("FORCE_COLOR"):
+        return True
+    return terminal and environ.get("TERM") != "dumb"
+
+
+def safe(value: object) -> str:
+    """Text from elsewhere on one line: what could move the cursor or turn the text round is escaped, length is cut."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    cut = text if len(text) <= MAX_CELL_CHARS else text[: MAX_CELL_CHARS - 3] + "..."
+    return cut if cut.isprintable() else "".join(one if one.isprintable() else _escaped(one) for one in cut)
+
+
+def width_of(text: str) -> int:
+    """Columns that a text takes: East Asian wide characters two, combining ones none."""
+    if text.isascii():
+        return len(text)
+    return sum(
+        0 if unicodedata.combining(one) else 2 if unicodedata.east_asian_width(one) in "WF" else 1 for one in text
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows under headers, columns as wide as they need; a column without any content is left out."""
+
+    headers: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    keep: frozenset[str] = frozenset()
+    """Columns that stay although they are empty."""
+
+    def widths(self) -> list[int]:
+        """The width of each column; 0 for one that is left out."""
+        if not self.rows:
+            return [width_of(header) for header in self.headers]
+        columns = zip(*self.rows, strict=True)
+        return [self._width(header, column) for header, column in zip(self.headers, columns, strict=True)]
+
+    def lines(self, style: Style, *, headers: bool = True, widths: Sequence[int] = ()) -> list[str]:
+        """The table's lines; ``widths`` of an earlier table keep later rows in its columns."""
+        used = list(widths) or self.widths()
+        head = [_line(self.headers, used, style, header=True)] if headers else []
+        return head + [_line(row, used, style) for row in self.rows]
+
+    def _width(self, header: str, column: Iterable[str]) -> int:
+        widest = max(map(width_of, column), default=0)
+        return max(widest, width_of(header)) if widest or header in self.keep else 0
+
+
+def _line(cells: Sequence[str], widths: Sequence[int], style: Style, *, header: bool = False) -> str:
+    shown = [(cell, width) for cell, width in zip(cells, widths, strict=True) if width]
+    plain = GAP.join(cell + " " * max(0, width - width_of(cell)) for cell, width in shown).rstrip()
+    if style.width >= 20 and len(plain) > style.width:
+        plain = plain[: style.width - 1] + ("…" if style.unicode else "~")
+    if not style.colour:
+        return plain
+    return style.paint("strong", plain) if header else _coloured(plain, style)
+
+
+def _coloured(line: str, style: Style) -> str:
+    """Colour words of state where they stand alone between gaps, never inside a name."""
+    pieces = re.split(r"( {2,}|, )", line)
+    return "".join(style.paint(_MOODS.get(piece, ""), piece) for piece in pieces)
+
+
+def mood_of(state: str) -> str:
+    """The mood of a state's word, empty if it has none."""
+    return _MOODS.get(state, "")
+
+
+def as_json(value: object) -> str:
+    """Indented JSON, as ``-o json`` prints it."""
+    return json.dumps(value, ensure_ascii=False, indent=2)
+
+
+def as_json_line(value: object) -> str:
+    """JSON on one line, as ``-o json -w`` prints it."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def as_yaml(value: object) -> str:
+    """YAML that ``apply -f`` reads back to the same values."""
+    from hengectl import yamltext  # 20 ms that tables need not wait for
+
+    return yamltext.write(value)
+
+
+def unix_s(moment: object) -> float | None:
+    """Unix seconds of an RFC 3339 text or a number; nothing for anything else."""
+    if isinstance(moment, int | float) and not isinstance(moment, bool):
+        return float(moment)
+    if not isinstance(moment, str) or not moment:
+        return None
+    try:
+        return datetime.fromisoformat(moment).timestamp()
+    except ValueError:
+        return None
+
+
+def age(moment: object, *, now: float) -> str:
+    """``4s``, ``22m``, ``5h``, ``3d`` since a moment; ``-`` if there is none."""
+    since = unix_s(moment)
+    return "-" if since is None else largest_unit(now - since)
+
+
+def left(moment: object, *, now: float) -> str:
+    """How long until a moment; ``over`` when it is past, ``-`` if there is none."""
+    until = unix_s(moment)
+    if until is None:
+        return "-"
+    return largest_unit(until - now) if until > now else "over"
+
+
+def largest_unit(seconds: float) -> str:
+    """One unit is enough to read: 90 s is ``1m``, two days ``2d``."""
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= 2 * length or (unit == "m" and seconds >= length):
+            return f"{int(seconds // length)}{unit}"
+    return format_duration(seconds)
+
+
+def labels_text(labels: object) -> str:
+    """``kind=lamp,room=kitchen``."""
+    if not isinstance(labels, Mapping):
+        return ""
+    return ",".join(f"{safe(key)}={safe(value)}" for key, value in sorted(labels.items()))
+
+
+def plural(count: int, noun: str) -> str:
+    """``1 device``, ``3 devices``."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+@dataclass(frozen=True, slots=True)
+class Paper:
+    """Where a command writes its answer."""
+
+    out: TextIO
+    style: Style
+
+    def say(self, text: str = "") -> None:
+        """One line (or several) of answer, complete at once for whoever reads the other end of a pipe."""
+        self.out.write(text + "\n")
+        self.out.flush()
+
+    def table(self, table: Table, *, headers: bool = True, widths: Sequence[int] = ()) -> None:
+        """A table."""
+        lines = table.lines(self.style, headers=headers, widths=widths)
+        if lines:
+            self.say("\n".join(lines))
+
+    def pairs(self, pairs: Sequence[tuple[str, str]], *, indent: str = "") -> None:
+        """Names and values, the values in one column; empty values are left out."""
+        shown = [(name, value) for name, value in pairs if value]
+        width = max((len(name) for name, _ in shown), default=0)
+        for name, value in shown:
+            self.say(f"{indent}{name:<{width}}{GAP}{value}".rstrip())
+
+    def data(self, value: Any, form: str) -> None:
+        """A value as JSON or YAML."""
+        self.out.write(as_yaml(value) if form == "yaml" else as_json(value) + "\n")
+        self.out.flush()
+
+
+def _escaped(character: str) -> str:
+    code = ord(character)
+    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}" if code < 65536 else f"\\U{code:08x}"
