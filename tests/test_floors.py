@@ -14,7 +14,7 @@ import pytest
 
 TOP = Path(__file__).parent.parent
 PACKAGES = {"henge_protocol": TOP, "hengd": TOP, "hengectl": TOP, "henge_agent": TOP / "agent"}
-TOUCHING = {"browse", "keyfiles", "tls"}
+TOUCHING = {"browse", "keyfiles", "notify", "tls"}
 """The modules of the ground that may touch disk and network."""
 
 # Runs in a process of its own. Loads what is not ours once, then forks: each child imports one module first of all.

@@ -34,7 +34,10 @@ MAX_SCHEMA_BYTES: Final = 256 * 1024
 MAX_DEPTH: Final = 16
 MAX_SUBSCHEMAS: Final = 2_000
 MAX_EXPANDED: Final = 10_000
-"""Subschemas after replacing every reference by its target."""
+"""Subschemas of the whole, or of one definition, after replacing every reference by its target."""
+
+MAX_EXPANDED_TOGETHER: Final = 4 * MAX_EXPANDED
+"""The same, summed over the whole and all definitions: each is looked at by itself too."""
 
 MAX_REFERENCE_CHAIN: Final = 32
 MAX_BRANCHES: Final = 32
@@ -130,6 +133,9 @@ def check_references(root: Node) -> None:
     sizes: dict[str, tuple[int, int]] = {}
     for name in graph:
         _unfold(graph, name, sizes, frozenset())
+    if sum(size for size, _ in sizes.values()) > MAX_EXPANDED_TOGETHER:
+        message = f"its definitions, each with references followed, have more than {MAX_EXPANDED_TOGETHER} subschemas"
+        raise refusal([Finding("too_complex", ("$defs",), message)])
 
 
 class _Outgoing:

@@ -6,7 +6,7 @@ them in place ends.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
 from hengd.rules.merge import MISSING, Path, Values, drop_nulls, merge, pointer
@@ -70,21 +70,21 @@ class Defaults:
 
 
 def unconditional(root: Node, node: object) -> Iterator[Node]:
-    """Yield the subschemas that always judge the same value as ``node``: itself, ``$ref`` and ``allOf``."""
-    if isinstance(node, dict):
-        yield node
-        for part in (target(root, node), *node.get("allOf", ())):
-            yield from unconditional(root, part)
+    """Yield the subschemas that always judge the same value as ``node``: itself, ``$ref`` and ``allOf``, each once."""
+    return _reached(node, lambda part: (target(root, part), *part.get("allOf", ())))
 
 
 def judging(root: Node, node: object) -> Iterator[Node]:
-    """Yield the subschemas that may judge the same value as ``node``, under whatever condition."""
-    if isinstance(node, dict):
-        yield node
-        branches = [part for keyword in BRANCHES for part in node.get(keyword, ())]
-        conditions = [node.get(keyword) for keyword in CONDITIONS]
-        for part in (target(root, node), *branches, *conditions, *node.get("dependentSchemas", {}).values()):
-            yield from judging(root, part)
+    """Yield the subschemas that may judge the same value as ``node``, under whatever condition, each once."""
+    return _reached(
+        node,
+        lambda part: (
+            target(root, part),
+            *(branch for keyword in BRANCHES for branch in part.get(keyword, ())),
+            *(part.get(keyword) for keyword in CONDITIONS),
+            *part.get("dependentSchemas", {}).values(),
+        ),
+    )
 
 
 def top_level_fields(root: Node) -> frozenset[str]:
@@ -129,6 +129,18 @@ def layer_schema(root: Node) -> Node:
         _whole_name(name): _part(root, node, whole=True) for name, node in definitions.items()
     }
     return layered
+
+
+def _reached(start: object, following: Callable[[Node], Iterable[object]]) -> Iterator[Node]:
+    # each once: definitions that double each other would be visited a thousand times otherwise
+    seen: set[int] = set()
+    waiting = [start]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, dict) and id(node) not in seen:
+            seen.add(id(node))
+            yield node
+            waiting += following(node)
 
 
 def _over(lower: object, upper: object) -> object:

@@ -1,0 +1,5 @@
+"""``python -m hengd``."""
+
+from hengd.cli import main
+
+main()

@@ -1,0 +1,382 @@
+"""The one assembler: settings in, a running daemon out. Used by the command line and by the tests alike."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import socket
+import ssl
+import stat
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from aiohttp import web
+
+from hengd.announce import Announcer, local_addresses
+from hengd.datadir import DataDir, open_data_dir, server_identity
+from hengd.events import EventLog
+from hengd.http.admission import GateLimits
+from hengd.http.devices import DeviceRoutes
+from hengd.http.edge import ADMIN, DEVICES, LOCAL, Edge, Route
+from hengd.http.enrol import EnrolRoutes
+from hengd.http.gate import Gate
+from hengd.http.history import HistoryRoutes
+from hengd.http.joining import JoiningRoutes
+from hengd.http.objects import ObjectRoutes
+from hengd.http.poll import PollRoutes
+from hengd.http.status import Daemon, StatusRoutes
+from hengd.http.stream import Links
+from hengd.hub import Hub
+from hengd.local import group_id, local_admin
+from hengd.rules.authority import Authority
+from hengd.rules.configs import Configs
+from hengd.rules.deliveries import Deliveries
+from hengd.rules.devices import Devices
+from hengd.rules.fleet import device_by_id, objects_of, read_meta
+from hengd.rules.joins import Joins
+from hengd.rules.notes import Committed, Cut, DeviceReported, Rung
+from hengd.rules.presence import Presence
+from hengd.rules.reports import Reports
+from hengd.rules.schemas import SchemaCache
+from hengd.rules.tokens import Tokens
+from hengd.settings import Settings, split_address
+from hengd.store import Store
+from henge_protocol import __version__, pki
+from henge_protocol.errors import Conflict, Denied, Invalid, Unavailable
+from henge_protocol.keyfiles import make_private_dir
+from henge_protocol.tls import device_server_context
+
+log = logging.getLogger("hengd")
+
+GRACE_S: Final = 5.0
+"""What requests under way get at shutdown; systemd waits 90 s, Kubernetes 30 s."""
+UPKEEP_S: Final = 600.0
+KEEP_ALIVE_S: Final = 3600.0
+"""Longer than the gate's idle time, which decides."""
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """What is particular to a process: where things lie, what time it is."""
+
+    data_dir: Path
+    socket: Path
+    clock: Callable[[], float] = time.time
+    monotonic: Callable[[], float] = time.monotonic
+
+
+class App:
+    """A daemon from start to stop. ``start`` brings everything up or nothing."""
+
+    def __init__(self, settings: Settings, environment: Environment) -> None:
+        self._settings = settings
+        self._environment = environment
+        self._gates: list[Gate] = []
+        self._announcer: Announcer | None = None
+        self._upkeep: asyncio.Task[None] | None = None
+        self.failed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        """Resolved with the reason when the store is beyond use: the process must end."""
+        self.addresses: dict[str, tuple[str, int]] = {}
+        self.founded = False
+
+    async def start(self) -> None:
+        """Open the data folder and the store, listen, announce. Raises our errors; then nothing is left open."""
+        settings, environment = self._settings, self._environment
+        sockets = self._bind()
+        try:
+            self._folder = open_data_dir(
+                environment.data_dir,
+                allow_network_fs=settings["store.allow_network_fs"],
+                now=environment.clock(),
+                map_bytes=settings.bytes("store.map_size"),
+            )
+        except BaseException:
+            for sock in sockets.values():
+                sock.close()
+            raise
+        self.founded = self._folder.founded
+        self._store = Store.open(self._folder.database, map_bytes=settings.bytes("store.map_size"))
+        self._assemble(self._folder)
+        await self._serve(sockets)
+        if self.founded and settings.seconds("join.window_after_init"):
+            self.joins.open(settings.seconds("join.window_after_init"))
+        await self._announce()
+        self._upkeep = asyncio.create_task(self._keep_up(), name="upkeep")
+
+    async def stop(self) -> None:
+        """Say goodbye to devices, finish what is under way, commit, close. No acknowledged write is lost."""
+        retry_after_s = self._settings.seconds("limits.retry_after")
+        self._edge.stopping = True
+        if self._upkeep is not None:
+            self._upkeep.cancel()
+            await asyncio.gather(self._upkeep, return_exceptions=True)
+        for gate in self._gates:
+            gate.stop_accepting()
+        self._links.say_goodbye(retry_after_s)
+        self._polls.wake_all()
+        self.events.close()
+        if self._announcer is not None:
+            await self._announcer.stop()
+        await asyncio.gather(*(gate.close(GRACE_S) for gate in self._gates))
+        await self._runner.cleanup()
+        await self._store.close()
+        self._environment.socket.unlink(missing_ok=True)
+        self._folder.close()
+
+    def beat(self) -> bool:
+        """Whether the daemon serves, for the watchdog and ``/readyz``."""
+        return all(self._checks().values())
+
+    def summary(self) -> dict[str, int]:
+        """Counts for the second and later starts."""
+        with self._store.read() as tx:
+            return {"devices": sum(1 for _ in objects_of(tx, "Device")), "revision": read_meta(tx).revision}
+
+    @property
+    def routes(self) -> Sequence[Route]:
+        """Every route that is served, for the tests of the documents."""
+        return self._routes
+
+    # ---- assembly ------------------------------------------------------------------------------------
+
+    def _assemble(self, folder: DataDir) -> None:
+        clock, monotonic = self._environment.clock, self._environment.monotonic
+        store, schemas, hub = self._store, SchemaCache(), Hub()
+        self.events = EventLog()
+        self.presence = Presence()
+        self.authority = Authority(
+            store, folder.keys.server.certificate_der, folder.keys.client, folder.journal, clock=clock
+        )
+        self.configs = Configs(store, schemas, clock=clock, new_id=_new_id)
+        self.devices = Devices(store, self.presence, clock=clock)
+        self.tokens = Tokens(store, self.authority, schemas, clock=clock, new_id=_new_id)
+        self.joins = Joins(
+            store, self.authority, schemas, self.events,
+            clock=clock, new_id=_new_id, max_pending=self._settings["join.max_pending"],
+        )  # fmt: skip
+        deliveries, reports = Deliveries(store), Reports(store)
+        self._links = Links(
+            self.authority, deliveries, reports, self.presence, hub, self.events, clock=clock, monotonic=monotonic
+        )
+        self._polls = PollRoutes(
+            self.authority, deliveries, reports, self.presence, hub, self.events, clock=clock
+        )
+        self._hub, self._deliveries = hub, deliveries
+        store.on_commit(self._committed)
+        store.on_failure(lambda reason: None if self.failed.done() else self.failed.set_result(reason))
+        self._edge = Edge(self.authority, lambda peer: local_admin(peer.uid, peer.gid))
+        self._routes = self._make_routes()
+
+    def _make_routes(self) -> list[Route]:
+        environment = self._environment
+        daemon = Daemon(
+            self._settings.name, __version__, environment.clock(), str(environment.data_dir), self.urls, self._checks
+        )
+        resources = (
+            StatusRoutes(daemon, self._store, self.authority, self.devices, self.joins, clock=environment.clock),
+            ObjectRoutes(self._store, self.configs, self.devices, self.events),
+            DeviceRoutes(self.configs, self.devices, self.authority),
+            HistoryRoutes(self.configs, self.events),
+            EnrolRoutes(self.authority, self.tokens, self.joins),
+            JoiningRoutes(self.tokens, self.joins, self.devices),
+            self._polls,
+        )
+        return [route for resource in resources for route in resource.table()]
+
+    def _committed(self, notes: list[object]) -> None:
+        """The after-commit hook: facts that are on disk now; rings bells, closes links, tells listeners."""
+        now = self._environment.clock()
+        for note in notes:
+            if isinstance(note, DeviceReported):
+                self._tell_report(note, now)
+            elif isinstance(note, Committed):
+                self._deliveries.advance(note.revision)
+                self._tell_commit(note, now)
+                self._hub.ring(note.rung)
+            elif isinstance(note, Cut):
+                self.authority.close_links(note.role, note.subject)
+            elif isinstance(note, Rung):
+                self._links.forgive(note.device_id)
+                self._hub.ring((note.device_id,))
+
+    def _tell_commit(self, note: Committed, now: float) -> None:
+        for kind, name in note.changed:
+            self.events.add(now, "object.changed", kind, name, revision=note.revision)
+        for kind, name in note.deleted:
+            self.events.add(now, "object.deleted", kind, name, revision=note.revision)
+
+    def _tell_report(self, note: DeviceReported, now: float) -> None:
+        with self._store.read() as tx:
+            device = device_by_id(tx, note.device_id)
+        if device is not None:
+            self.events.add(
+                now, "device.reported", "Device", device.name,
+                revision=note.revision, digest=note.digest, state=note.state, reason=note.reason,
+            )  # fmt: skip
+
+    # ---- listening -----------------------------------------------------------------------------------
+
+    def _bind(self) -> dict[str, socket.socket]:
+        bound: dict[str, socket.socket] = {}
+        try:
+            bound[DEVICES] = bind_tcp(self._settings["listen.devices"], "listen.devices")
+            if self._settings["listen.local"]:
+                bound[LOCAL] = bind_tcp(self._settings["listen.local"], "listen.local")
+        except BaseException:
+            for sock in bound.values():
+                sock.close()
+            raise
+        return bound
+
+    async def _serve(self, sockets: dict[str, socket.socket]) -> None:
+        sockets[ADMIN] = bind_unix(self._environment.socket)
+        app = self._edge.application(self._routes)
+        self._runner = web.AppRunner(
+            app, handle_signals=False, access_log=None, keepalive_timeout=KEEP_ALIVE_S, auto_decompress=False
+        )
+        await self._runner.setup()
+        for name, sock in sockets.items():
+            gate = self._gate(name, sock)
+            self.addresses[name] = sock.getsockname()[:2] if name != ADMIN else (str(self._environment.socket), 0)
+            gate.start()
+            self._gates.append(gate)
+
+    def _gate(self, name: str, sock: socket.socket) -> Gate:
+        settings, server = self._settings, self._runner.server
+        assert server is not None
+        limits = GateLimits(
+            max_connections=settings["limits.max_connections"],
+            per_address=settings["limits.per_address"],
+            handshakes=settings["limits.handshakes"],
+            handshakes_per_address=settings["limits.handshakes_per_address"],
+        )
+        return Gate(
+            sock,
+            name=name,
+            ssl=self._server_context() if name == DEVICES else None,
+            limits=limits,
+            http_factory=lambda peer: server(),
+            stream_factory=self._links.protocol if name == DEVICES else None,
+            clock=self._environment.monotonic,
+            log=logging.getLogger(f"hengd.gate.{name}"),
+        )
+
+    def _server_context(self) -> ssl.SSLContext:
+        keys = self._folder.keys
+        names = ["localhost", "127.0.0.1", socket.gethostname().lower(), *self._settings["tls.names"]]
+        pem = server_identity(
+            self._folder.authorities, keys.server, fleet=self.authority.fleet, names=_usable(names),
+            now=self._environment.clock(),
+        )  # fmt: skip
+        return device_server_context(pem, [keys.client.certificate_der])
+
+    def urls(self) -> dict[str, list[str]]:
+        """Where the daemon can be reached, by listener."""
+        host, port = self.addresses[DEVICES]
+        hosts = [host] if host not in ("0.0.0.0", "::") else [*local_addresses()] or ["127.0.0.1"]
+        urls = {DEVICES: [f"https://{_bracketed(one)}:{port}" for one in hosts], ADMIN: [str(self._environment.socket)]}
+        if LOCAL in self.addresses:
+            local_host, local_port = self.addresses[LOCAL]
+            urls[LOCAL] = [f"http://{_bracketed(local_host)}:{local_port}"]
+        return urls
+
+    def _checks(self) -> dict[str, bool]:
+        return {
+            "store": not self.failed.done(),
+            "listeners": bool(self._gates),
+            "serving": not self._edge.stopping,
+        }
+
+    async def _announce(self) -> None:
+        host, port = self.addresses[DEVICES]
+        if not self._settings["join.mdns"] or host.startswith("127."):
+            return
+        self._announcer = Announcer(
+            name=self._settings.name, port=port, fleet_id=self.authority.fleet, server_ca_fingerprint=self.authority.pin
+        )
+        await self._announcer.start()
+
+    # ---- upkeep --------------------------------------------------------------------------------------
+
+    async def _keep_up(self) -> None:
+        keep, keep_s = self._settings["store.keep_revisions"], self._settings.seconds("store.keep_for")
+        while True:
+            try:
+                await self.authority.note_time()
+                while await self.configs.prune(keep, keep_s):
+                    await asyncio.sleep(0)
+                self._renew_server_certificate()
+            except Exception:  # task boundary: upkeep goes on at its next turn
+                log.exception("upkeep failed", extra={"event": "upkeep_failed"})
+            await asyncio.sleep(UPKEEP_S)
+
+    def _renew_server_certificate(self) -> None:
+        for gate in self._gates:
+            if gate.name == DEVICES:
+                gate.ssl = self._server_context()
+
+
+def bind_tcp(address: str, key: str) -> socket.socket:
+    """A bound socket; ``Conflict`` ``address_in_use``, ``Denied`` or ``Unavailable`` name the setting."""
+    host, port = split_address(address)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        info = socket.getaddrinfo(host, port, family=family if ":" in host else 0, type=socket.SOCK_STREAM)[0]
+        sock = socket.socket(info[0], socket.SOCK_STREAM)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if info[0] == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        sock.bind(info[4])
+        return sock
+    except OSError as error:
+        raise _bind_error(error, address, key) from None
+
+
+def bind_unix(path: Path) -> socket.socket:
+    """The admin socket, for owner and group only; a stale one is replaced, a live one cannot exist (data folder lock)."""
+    if len(os.fsencode(path)) > 100:
+        raise Invalid("bad_setting", f"the socket's path {path} is longer than 100 bytes", cure="set listen.socket")
+    if not path.parent.exists():
+        make_private_dir(path.parent)
+    if path.exists() and not stat.S_ISSOCK(path.lstat().st_mode):
+        raise Invalid("bad_setting", f"{path} exists and is not a socket", cure="set listen.socket to another path")
+    path.unlink(missing_ok=True)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(0o117)
+    try:
+        sock.bind(str(path))
+    except OSError as error:
+        sock.close()
+        raise Denied("address_in_use", f"cannot make the socket {path} ({error.strerror})") from None
+    finally:
+        os.umask(before)
+    group = group_id()
+    if group is not None and os.getuid() == 0:
+        os.chown(path, -1, group)
+    return sock
+
+
+def _bind_error(error: OSError, address: str, key: str) -> Exception:
+    if error.errno == 98:
+        return Conflict("address_in_use", f"port {address} is in use", cure=f"stop the other program, or set {key}")
+    if error.errno == 13:
+        return Denied("address_in_use", f"no permission to listen on {address}", cure=f"set {key} to a port above 1023")
+    return Unavailable("address_in_use", f"cannot listen on {address} ({error.strerror})", cure=f"set {key}")
+
+
+def _usable(names: Sequence[str]) -> list[str]:
+    return [name for name in dict.fromkeys(names) if name and "_" not in name]
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _new_id() -> str:
+    return pki.new_id(secrets.token_bytes(16))
+

@@ -1,0 +1,271 @@
+"""``hengd``: flags to settings, a process around the application, exit codes. The only place that exits."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+import click
+import uvloop
+
+from hengd.app import App, Environment
+from hengd.logs import start_logs
+from hengd.settings import Settings, default_file, load_settings, settings_files, toml
+from henge_protocol import __version__, pki
+from henge_protocol.errors import HengeError
+from henge_protocol.notify import notify, watchdog_interval_s
+from henge_protocol.places import admin_socket, config_dir, state_dir
+
+EXIT_INTERNAL: Final = 70
+EXIT_CODES: Final = {
+    "already_running": 73,
+    "address_in_use": 75,
+    "not_private": 77,
+    "peer_denied": 77,
+    "bad_setting": 78,
+    "storage_unsuitable": 74,
+    "storage_foreign": 74,
+    "storage_failed": 74,
+    "storage_full": 74,
+    "storage_corrupt": 74,
+    "bad_file": 74,
+}
+
+
+class _Group(click.Group):
+    """``hengd --listen ...`` without a command means ``hengd run --listen ...``."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not args or (args[0].startswith("-") and args[0] not in ("--help", "-h", "--version")):
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+
+def _common(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in (
+        click.option("--config", type=click.Path(path_type=Path), envvar="HENGE_CONFIG", help="Settings file."),
+        click.option("--data-dir", type=click.Path(path_type=Path), envvar="HENGE_DATA_DIR", help="Where the store lies."),
+    ):
+        command = option(command)
+    return command
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="hengd")
+def cli() -> None:
+    """The henge daemon: keeps the configuration of a fleet and pushes it to its devices."""
+
+
+@cli.command()
+@_common
+@click.option("--listen", "devices", metavar="HOST:PORT", help="TLS port for devices and operators.")
+@click.option("--local", "local", metavar="HOST:PORT", help="Plain port for health, this machine only.")
+@click.option("--socket", "socket_path", type=click.Path(path_type=Path), help="Admin socket.")
+@click.option("--name", help="Name of this daemon.")
+@click.option("--no-mdns", is_flag=True, help="Do not announce on the network.")
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="How much to say.")
+@click.option("--log-format", type=click.Choice(["auto", "text", "logfmt", "json"]), help="Form of log lines.")
+def run(
+    config: Path | None,
+    data_dir: Path | None,
+    devices: str | None,
+    local: str | None,
+    socket_path: Path | None,
+    name: str | None,
+    no_mdns: bool,
+    log_level: str | None,
+    log_format: str | None,
+) -> None:
+    """Serve until SIGTERM (this is what `hengd` alone does)."""
+    flags = {
+        "listen.devices": devices,
+        "listen.local": local,
+        "listen.socket": str(socket_path) if socket_path else None,
+        "daemon.name": name,
+        "join.mdns": False if no_mdns else None,
+        "daemon.log_level": log_level,
+        "daemon.log_format": log_format,
+    }
+    settings = _settings(config, flags)
+    environment = Environment(_data_dir(data_dir), Path(settings["listen.socket"] or _default_socket()))
+    logs = start_logs(settings["daemon.log_level"], settings["daemon.log_format"])
+    try:
+        code = uvloop.run(_serve(settings, environment))
+    finally:
+        logs.stop()
+    sys.exit(code)
+
+
+@cli.command()
+@_common
+def check(config: Path | None, data_dir: Path | None) -> None:
+    """Check the settings without starting anything: exit 0 if they are good, 78 if not."""
+    settings = _settings(config, {})
+    click.echo(f"{len([one for one in settings.values() if one.changed])} settings changed, all good.")
+    click.echo(f"data folder: {_data_dir(data_dir)}")
+
+
+@cli.group("config")
+def config_group() -> None:
+    """Show settings."""
+
+
+@config_group.command("default")
+def config_default() -> None:
+    """Print the whole settings file, every key commented at its default."""
+    click.echo(default_file(), nl=False)
+
+
+@config_group.command("show")
+@_common
+@click.option("--origin", is_flag=True, help="Also print where each value comes from.")
+@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", help="Form of the output.")
+def config_show(config: Path | None, data_dir: Path | None, origin: bool, output: str) -> None:
+    """Print every setting with its value; changed ones are marked with *."""
+    values = _settings(config, {}).values()
+    if output == "json":
+        found = {one.setting.key: {"value": one.value, "origin": one.origin} for one in values}
+        click.echo(json.dumps(found, indent=2, default=list))
+        return
+    for one in values:
+        mark = "*" if one.changed else " "
+        click.echo(f"{mark} {one.setting.key} = {toml(one.value)}" + (f"   # {one.origin}" if origin else ""))
+
+
+@cli.command()
+@_common
+@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", help="Form of the output.")
+def paths(config: Path | None, data_dir: Path | None, output: str) -> None:
+    """Print where everything lies."""
+    settings = _settings(config, {})
+    folder = config_dir(os.environ, os.getuid())
+    found = {
+        "config": str(config or folder / "hengd.toml"),
+        "config drop-ins": str(folder / "conf.d"),
+        "data": str(_data_dir(data_dir)),
+        "socket": settings["listen.socket"] or str(_default_socket()),
+    }
+    if output == "json":
+        click.echo(json.dumps(found, indent=2))
+        return
+    for what, path in found.items():
+        click.echo(f"{what:16} {path}")
+
+
+async def _serve(settings: Settings, environment: Environment) -> int:
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    app = App(settings, environment)
+    await app.start()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, _on_signal, stop)
+    print_welcome(app, settings, environment)
+    notify("READY=1", f"STATUS=serving {settings.name}", environ=os.environ)
+    watchdog = asyncio.create_task(_watchdog(app), name="watchdog")
+    stopped = asyncio.create_task(stop.wait(), name="signal")
+    await asyncio.wait({stopped, asyncio.ensure_future(app.failed)}, return_when=asyncio.FIRST_COMPLETED)
+    watchdog.cancel()
+    stopped.cancel()
+    await asyncio.gather(watchdog, stopped, return_exceptions=True)
+    if app.failed.done():
+        click.echo(f"Error: the store failed ({app.failed.result()}); stopping so that a restart can recover", err=True)
+        os._exit(EXIT_INTERNAL)
+    notify("STOPPING=1", environ=os.environ)
+    await app.stop()
+    return 0
+
+
+def _on_signal(stop: asyncio.Event) -> None:
+    if stop.is_set():
+        os._exit(1)
+    stop.set()
+
+
+async def _watchdog(app: App) -> None:
+    interval_s = watchdog_interval_s(os.environ, os.getpid())
+    while interval_s is not None:
+        if app.beat():
+            notify("WATCHDOG=1", environ=os.environ)
+        await asyncio.sleep(interval_s)
+
+
+def print_welcome(app: App, settings: Settings, environment: Environment) -> None:
+    """What was made, where it listens, what to do next: for people, on standard output."""
+    urls = app.urls()
+    lines = [f"henge {__version__}  (Python {sys.version.split()[0]})"]
+    if app.founded:
+        lines += _first_run(app, settings, environment)
+    lines.append("Listening:")
+    lines += [f"  {url:28} devices, operators (TLS)" for url in urls["devices"]]
+    lines += [f"  {url:28} health (this machine only)" for url in urls.get("local", [])]
+    lines.append(f"  {environment.socket}  administration (this machine only)")
+    if app.founded:
+        lines += _next_steps(app)
+    else:
+        status = app.summary()
+        lines.append(f"{status['devices']} devices, revision {status['revision']}.")
+    click.echo("\n".join(lines))
+    sys.stdout.flush()
+
+
+def _first_run(app: App, settings: Settings, environment: Environment) -> list[str]:
+    end = datetime.fromtimestamp(pki.validity(app.authority.server_ca)[1], UTC).strftime("%Y-%m-%d")
+    return [
+        f"First run. Nothing was found in {environment.data_dir}, so I made:",
+        f"  data       {environment.data_dir}",
+        f"  own CA     valid to {end}",
+        f"             {pki.format_fingerprint(app.authority.pin)}",
+        f"  name       {settings.name}",
+    ]
+
+
+def _next_steps(app: App) -> list[str]:
+    lines = [
+        "Next:",
+        "  look around           hengectl status",
+        "  a sample fleet        hengectl apply -f examples/homelab",
+        "  first Linux device    hengectl token create --name my-pi     (prints what to run there)",
+        "  another computer      hengectl token create --admin          (prints what to run there)",
+    ]
+    if app.joins.closes:
+        closes = datetime.fromtimestamp(app.joins.closes).strftime("%H:%M")
+        lines.append(f"Devices may ask to join until {closes}. Reopen later with: hengectl join open")
+    return lines
+
+
+def _settings(config: Path | None, flags: dict[str, Any]) -> Settings:
+    folder = config_dir(os.environ, os.getuid())
+    return load_settings(files=settings_files(config, folder), environ=os.environ, flags=flags)
+
+
+def _data_dir(data_dir: Path | None) -> Path:
+    return (data_dir or state_dir(os.environ, os.getuid())).absolute()
+
+
+def _default_socket() -> Path:
+    return admin_socket(os.environ, os.getuid())
+
+
+def main() -> NoReturn:
+    """Run the command line; every refusal is one line on standard error and a documented exit code."""
+    try:
+        cli(prog_name="hengd", standalone_mode=False)
+    except click.exceptions.Exit as done:
+        sys.exit(done.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(130)
+    except HengeError as error:
+        click.echo(f"Error: {error.message}", err=True)
+        if error.cure:
+            click.echo(f"Cure: {error.cure}", err=True)
+        sys.exit(EXIT_CODES.get(error.code, EXIT_INTERNAL))
+    sys.exit(0)

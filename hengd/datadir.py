@@ -1,0 +1,225 @@
+"""The data folder: found or founded, locked, on a disk that keeps its promises.
+
+::
+
+    hengd.lock          who runs on this folder (flock)
+    data/db/            the store
+    data/ca/            both authorities and the server's own certificate
+    data/revocations    journal of revocations, append only
+
+The first start builds ``data.new`` completely, syncs it and renames it: a power cut leaves either nothing or
+a folder that starts.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import ipaddress
+import os
+import secrets
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from hengd.records import FORMAT, Meta, ObjectRecord, object_key, pack
+from hengd.store import DATABASES, Transaction, make_ballast, open_environment
+from henge_protocol import pki
+from henge_protocol.errors import Conflict, HengeError, Internal, Invalid
+from henge_protocol.keyfiles import make_private_dir, read_private, read_public, sync_folder, write_private, write_public
+
+META_KEY: Final = b"meta"
+NETWORK_FILE_SYSTEMS: Final = frozenset(
+    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "ceph", "glusterfs", "9p", "virtiofs", "vfat", "exfat", "ntfs", "ntfs3"}
+)
+"""They break locks, mapped memory or synchronous writes; each has cost somebody a database."""
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The authorities; the server's key is needed only to make server certificates."""
+
+    server: pki.Authority
+    client: pki.Authority
+
+
+class DataDir:
+    """One locked data folder; ``close`` gives it free."""
+
+    def __init__(self, path: Path, lock: int, *, founded: bool, keys: Keys) -> None:
+        self.path = path
+        self.founded = founded
+        self.keys = keys
+        self._lock = lock
+
+    @property
+    def database(self) -> Path:
+        """Folder of the store."""
+        return self.path / "data" / "db"
+
+    @property
+    def journal(self) -> Path:
+        """Journal of revocations."""
+        return self.path / "data" / "revocations"
+
+    @property
+    def authorities(self) -> Path:
+        """Folder of the authorities and of the server's own certificate."""
+        return self.path / "data" / "ca"
+
+    def close(self) -> None:
+        """Give the folder free for another daemon."""
+        os.close(self._lock)
+
+
+def open_data_dir(path: Path, *, allow_network_fs: bool, now: float, map_bytes: int) -> DataDir:
+    """Lock ``path`` and found it if it is new.
+
+    Raises ``Conflict`` ``already_running`` (names the process), ``Invalid`` ``storage_unsuitable`` (the file system),
+    ``Internal`` ``storage_foreign``, ``Denied`` and ``NotFound`` for what the file system says.
+    """
+    make_private_dir(path)
+    kind = file_system_of(path)
+    if not allow_network_fs and (kind in NETWORK_FILE_SYSTEMS or kind.startswith("fuse")):
+        raise Invalid(
+            "storage_unsuitable",
+            f"{path} lies on {kind}, which cannot keep the store's promises",
+            cure="choose a local disk with --data-dir, or set store.allow_network_fs = true and keep backups",
+        )
+    lock = _lock(path, now)
+    try:
+        founded = not (path / "data").exists()
+        if founded:
+            _found(path, now, map_bytes)
+        keys = _load_keys(path / "data" / "ca")
+        make_ballast(path / "data" / "db")
+    except BaseException:
+        os.close(lock)
+        raise
+    return DataDir(path, lock, founded=founded, keys=keys)
+
+
+def file_system_of(path: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str:
+    """Type of the file system that holds ``path``; empty where the system does not tell."""
+    try:
+        lines = mounts.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    best, kind = "", ""
+    resolved = str(path.resolve())
+    for line in lines:
+        left, _, right = line.partition(" - ")
+        fields = left.split()
+        if len(fields) < 5 or not right:
+            continue
+        point = fields[4].replace("\\040", " ")
+        inside = resolved == point or resolved.startswith(point.rstrip("/") + "/")
+        if inside and len(point) >= len(best):
+            best, kind = point, right.split()[0]
+    return kind
+
+
+def _lock(path: Path, now: float) -> int:
+    descriptor = os.open(path / "hengd.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        holder = os.pread(descriptor, 200, 0).decode("ascii", "replace").strip() or "another process"
+        os.close(descriptor)
+        raise Conflict(
+            "already_running", f"another hengd works on {path} ({holder})", cure="stop it first, or choose --data-dir"
+        ) from None
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"pid {os.getpid()}, since unix time {now:.0f}\n".encode(), 0)
+    return descriptor
+
+
+def _found(path: Path, now: float, map_bytes: int) -> None:
+    new = path / "data.new"
+    shutil.rmtree(new, ignore_errors=True)
+    for folder in (new, new / "ca", new / "db"):
+        make_private_dir(folder)
+    fleet = pki.new_id(secrets.token_bytes(16))
+    _make_keys(new / "ca", fleet, now)
+    _make_store(new / "db", fleet, now, map_bytes)
+    for folder in (new / "ca", new / "db", new):
+        sync_folder(folder)
+    os.rename(new, path / "data")
+    sync_folder(path)
+
+
+def _make_keys(folder: Path, fleet: str, now: float) -> None:
+    for which in ("server", "client"):
+        authority = pki.make_ca("server" if which == "server" else "client", fleet, now=now)
+        write_private(folder / f"{which}-ca.key", authority.key_pem)
+        write_public(folder / f"{which}-ca.crt", pki.certificate_pem(authority.certificate_der))
+
+
+def _make_store(folder: Path, fleet: str, now: float, map_bytes: int) -> None:
+    env = open_environment(folder, min(map_bytes, 16 * 1024 * 1024))
+    try:
+        databases = {name: env.open_db(name.encode()) for name in DATABASES}
+        with env.begin(write=True) as txn:
+            tx = Transaction(txn, databases)
+            meta = Meta(format=FORMAT, fleet=fleet, epoch=secrets.token_hex(5), created=now, clock_high_water=now)
+            tx.put("meta", META_KEY, pack(meta))
+            spec = {"selector": "", "priority": 0, "schema": "", "values": {}}
+            everybody = ObjectRecord(kind="Group", name="all", spec=spec, created=now, changed=now, author="henge")
+            tx.put("objects", object_key("Group", "all"), pack(everybody))
+        env.sync(True)
+    finally:
+        env.close()
+
+
+def _load_keys(folder: Path) -> Keys:
+    return Keys(_authority(folder, "server"), _authority(folder, "client"))
+
+
+def _authority(folder: Path, which: str) -> pki.Authority:
+    certificate = pki.certificate_der(read_public(folder / f"{which}-ca.crt"))
+    key = read_private(folder / f"{which}-ca.key")
+    if not pki.key_matches(certificate, key):
+        raise Internal(
+            "storage_foreign",
+            f"{folder}/{which}-ca.key does not belong to {which}-ca.crt",
+            cure="put the right pair back from a backup; nothing was changed",
+        )
+    return pki.Authority(certificate, key)
+
+
+def server_identity(folder: Path, ca: pki.Authority, *, fleet: str, names: Sequence[str], now: float) -> bytes:
+    """The server's certificate and key in PEM: the stored pair while it serves, else a new one.
+
+    A new one is made when two thirds of its life are over, when the names differ, or when the files are not right:
+    it can always be made again, devices trust the authority and the fixed name in it.
+    """
+    certificate, key, said = folder / "server.crt", folder / "server.key", folder / "server.names"
+    wanted = "\n".join(sorted(set(names))).encode()
+    try:
+        der, key_pem = pki.certificate_der(read_public(certificate)), read_private(key)
+        end = pki.validity(der)[1]
+        fresh = end - now > pki.SERVER_LIFETIME_S / 3
+        if fresh and read_public(said) == wanted and pki.key_matches(der, key_pem):
+            return pki.certificate_pem(der) + key_pem
+    except HengeError:
+        pass
+    dns_names, addresses = _sorted_names(names)
+    der, key_pem = pki.issue_server(ca, fleet_id=fleet, dns_names=dns_names, ip_addresses=addresses, now=now)
+    write_private(key, key_pem)
+    write_public(certificate, pki.certificate_pem(der))
+    write_public(said, wanted)
+    return pki.certificate_pem(der) + key_pem
+
+
+def _sorted_names(names: Sequence[str]) -> tuple[list[str], list[str]]:
+    addresses = [name for name in names if _is_address(name)]
+    return [name for name in names if name not in addresses], addresses
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,144 @@
+"""The daemon about itself: health for machines, status for people."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from aiohttp import web
+
+from hengd.http.edge import CALLER, LOCAL, PEER, Auth, Route
+from hengd.http.parse import Query, no_body, refuse_host
+from hengd.http.views import json_response, moment
+from hengd.rules.authority import Authority
+from hengd.rules.devices import Devices
+from hengd.rules.fleet import objects_of, read_meta
+from hengd.rules.joins import Joins
+from hengd.store import Store
+from henge_protocol import pki
+from henge_protocol.errors import HengeError
+
+NEARLY_FULL: Final = 0.9
+LOW_DISK_BYTES: Final = 64 * 1024 * 1024
+_LOCAL_HOSTS: Final = ("127.0.0.1", "localhost", "[::1]")
+
+
+@dataclass(frozen=True, slots=True)
+class Daemon:
+    """Facts about the running process that the assembler knows."""
+
+    name: str
+    version: str
+    started: float
+    data_dir: str
+    addresses: Callable[[], dict[str, list[str]]]
+    ready: Callable[[], dict[str, bool]]
+
+
+class StatusRoutes:
+    """Health, status, whoami."""
+
+    def __init__(
+        self, daemon: Daemon, store: Store, authority: Authority, devices: Devices, joins: Joins,
+        *, clock: Callable[[], float],
+    ) -> None:  # fmt: skip
+        self._daemon = daemon
+        self._store = store
+        self._authority = authority
+        self._devices = devices
+        self._joins = joins
+        self._clock = clock
+
+    def table(self) -> Iterator[Route]:
+        """The routes of this resource."""
+        yield Route("GET", "/livez", Auth.HEALTH, self.alive)
+        yield Route("GET", "/readyz", Auth.HEALTH, self.ready)
+        yield Route("GET", "/v1/status", Auth.ADMIN, self.status)
+        yield Route("GET", "/v1/whoami", Auth.ADMIN, self.whoami)
+
+    async def alive(self, request: web.Request) -> web.Response:
+        """The event loop turns."""
+        self._refuse_foreign_host(request)
+        return web.Response(text="ok\n")
+
+    async def ready(self, request: web.Request) -> web.Response:
+        """The store is open and the listeners are up."""
+        self._refuse_foreign_host(request)
+        checks = self._daemon.ready()
+        good = all(checks.values())
+        return json_response({"ready": good, "checks": checks}, status=200 if good else 503)
+
+    async def status(self, request: web.Request) -> web.Response:
+        """All that a person wants to know first."""
+        no_body(request)
+        Query(request)
+        with self._store.read() as tx:
+            meta = read_meta(tx)
+            schemas = sum(1 for _ in objects_of(tx, "Schema"))
+            groups = sum(1 for _ in objects_of(tx, "Group"))
+        closes, daemon = self._joins.closes, self._daemon
+        counts = self._devices.counts()
+        return json_response(
+            {
+                "name": daemon.name,
+                "version": daemon.version,
+                "fleet": meta.fleet,
+                "epoch": meta.epoch,
+                "revision": meta.revision,
+                "started": moment(daemon.started),
+                "now": moment(self._clock()),
+                "data_dir": daemon.data_dir,
+                "listeners": daemon.addresses(),
+                "ca_fingerprint": pki.format_fingerprint(self._authority.pin),
+                "schemas": schemas,
+                "groups": groups,
+                "devices": {"total": sum(counts["connection"].values()), **counts},
+                "join": {"open": bool(closes), "closes": moment(closes), "waiting": len(self._joins.waiting())},
+                "store": self._store_figures(),
+                "warnings": self._warnings(),
+            }
+        )
+
+    async def whoami(self, request: web.Request) -> web.Response:
+        """Who the daemon takes the caller for."""
+        no_body(request)
+        Query(request)
+        caller, peer = request[CALLER], request[PEER]
+        return json_response({"name": caller.name, "role": caller.role, "via": peer.listener})
+
+    def _store_figures(self) -> dict[str, Any]:
+        figures = self._store.figures()
+        return {
+            "used_bytes": figures.used_bytes,
+            "map_bytes": figures.map_bytes,
+            "free_disk_bytes": figures.free_disk_bytes,
+            "commits": figures.commits,
+        }
+
+    def _warnings(self) -> list[str]:
+        figures = self._store.figures()
+        warnings = []
+        if figures.free_disk_bytes < LOW_DISK_BYTES:
+            warnings.append(f"only {figures.free_disk_bytes // 1024} KiB are free on the disk of {self._daemon.data_dir}")
+        if figures.used_bytes > NEARLY_FULL * figures.map_bytes:
+            warnings.append("the store's map is more than 90 % full")
+        if figures.last_error:
+            warnings.append(f"the last commit that failed said: {figures.last_error}")
+        try:
+            with self._store.read() as tx:
+                self._authority.check_clock(tx)
+        except HengeError as error:
+            warnings.append(error.message)
+        return warnings
+
+    def _refuse_foreign_host(self, request: web.Request) -> None:
+        no_body(request)
+        if request[PEER].listener == LOCAL:
+            refuse_host(request, _is_local_host)
+
+
+def _is_local_host(host: str) -> bool:
+    """On the plain port the Host must be this machine's or an address: a web page's name is neither."""
+    bare = host.rsplit(":", 1)[0] if not host.endswith("]") else host
+    return bare in _LOCAL_HOSTS or bare.replace(".", "").isdigit() or bare.startswith("[")
