@@ -126,6 +126,11 @@ BAD_SCHEMAS: dict[str, tuple[object, str, str]] = {
     "J08 18 doublings in place": (laughs(18), "too_complex", "/$defs/d6"),
     "J08 25 doublings below": (laughs(25, "properties"), "too_complex", "/$defs/d13"),
     "J08 never referred to": ({**laughs(18), "$ref": "#/$defs/d18"}, "too_complex", "/$defs/d6"),
+    "J08 many users of one large definition": (
+        {**laughs(10), "$defs": laughs(10)["$defs"] | {f"u{n}": {"$ref": "#/$defs/d0"} for n in range(900)}},
+        "too_complex",
+        "/$defs",
+    ),
     "J08 chain of 40 references": (chain(40), "too_deep", "/$defs/d32"),
     "J09 400 nested allOf": (nested("allOf", 400, as_list=True), "too_deep", "/allOf/0" * 16),
     "J09 16 nested allOf": (nested("allOf", 16, as_list=True), "too_deep", "/allOf/0" * 16),
