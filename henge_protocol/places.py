@@ -18,6 +18,7 @@ SYSTEM_RUNTIME_DIR: Final = Path("/run/henge")
 SYSTEM_AGENT_STATE_DIR: Final = Path("/var/lib/henge-agent")
 
 SOCKET_NAME: Final = "admin.sock"
+CONTEXTS_NAME: Final = "config.toml"
 
 
 def config_dir(environ: Mapping[str, str], uid: int) -> Path:

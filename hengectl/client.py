@@ -15,13 +15,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import quote, urlencode
 
 from henge_protocol import __version__, errors
 from henge_protocol.errors import CODES, HengeError, Malformed, Problem
-from hengectl.address import Address
 from hengectl.kinds import Kind, Object, Ref
+
+if TYPE_CHECKING:
+    from hengectl.address import Address
 
 CONNECT_TIMEOUT_S: Final = 5.0
 ANSWER_TIMEOUT_S: Final = 30.0

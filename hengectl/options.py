@@ -11,7 +11,6 @@ import click
 from henge_protocol.errors import HengeError
 from henge_protocol.model import check_name
 from henge_protocol.quantity import parse_duration_s
-from henge_protocol.selector import check_labels, parse_selector
 from hengectl.kinds import DEVICE, OBJECT_KINDS, Kind, Ref, find_kind, parse_ref
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -147,7 +146,10 @@ def wait_options(default_s: int) -> Callable[[F], F]:
 
 
 def _selector(value: str, param: click.Parameter, ctx: click.Context) -> str:
-    _checked(lambda: parse_selector(value), param, ctx)
+    if value:
+        from henge_protocol.selector import parse_selector  # 6 ms of regular expressions
+
+        _checked(lambda: parse_selector(value), param, ctx)
     return value
 
 
@@ -160,7 +162,10 @@ def _labels(values: Sequence[str], param: click.Parameter, ctx: click.Context) -
         if key in labels:
             raise click.BadParameter(f"the label {key!r} is given twice", ctx, param)
         labels[key] = text
-    _checked(lambda: check_labels(labels), param, ctx)
+    if labels:
+        from henge_protocol.selector import check_labels
+
+        _checked(lambda: check_labels(labels), param, ctx)
     return labels
 
 

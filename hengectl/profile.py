@@ -16,10 +16,10 @@ from typing import Any, Final
 from henge_protocol import keyfiles
 from henge_protocol.errors import Denied, Invalid, NotFound
 from henge_protocol.model import check_name
+from henge_protocol.places import CONTEXTS_NAME
 from henge_protocol.quantity import format_duration
 from hengectl.address import Address, parse_address
 
-CONFIG_FILE: Final = "config.toml"
 IDENTITY_FILE: Final = "identity.pem"
 AUTHORITY_FILE: Final = "server-ca.der"
 DATES_FILE: Final = "dates.json"
@@ -71,7 +71,7 @@ class Credential:
 
 def load(folder: Path) -> Contexts:
     """Read the contexts; none if there is no file. ``Invalid`` ``bad_setting`` names file and key."""
-    path = folder / CONFIG_FILE
+    path = folder / CONTEXTS_NAME
     if not path.exists():
         return Contexts(path)
     import tomllib  # 12 ms that people without contexts need not wait for

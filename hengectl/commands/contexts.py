@@ -139,13 +139,13 @@ def paths_command(invocation: Invocation, form: str | None) -> None:
     sockets = [str(path) for path in places.admin_sockets(invocation.environ)]
     if form is not None:
         found = {
-            "contexts": str(folder / profile.CONFIG_FILE),
+            "contexts": str(folder / places.CONTEXTS_NAME),
             "credentials": str(folder / "credentials"),
             "sockets": sockets,
         }
         invocation.paper.data(found, form)
         return
-    pairs = [("contexts", str(folder / profile.CONFIG_FILE)), ("credentials", str(folder / "credentials"))]
+    pairs = [("contexts", str(folder / places.CONTEXTS_NAME)), ("credentials", str(folder / "credentials"))]
     invocation.paper.pairs([*pairs, *[("socket", path) for path in sockets]])
 
 
