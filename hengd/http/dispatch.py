@@ -147,10 +147,11 @@ class Connection(asyncio.Protocol):
 
     def sweep(self, now: float) -> None:
         """Enforce the deadline that runs at ``now``."""
-        limits, waited = self._owner.limits, self._waited(now)
-        if self.phase == Phase.STREAM:
+        if self.phase is Phase.STREAM:
             cast(Stream, self._inner).beat(now)
-        elif self.phase == Phase.HEAD and waited >= limits.head_s:
+            return
+        limits, waited = self._owner.limits, self._waited(now)
+        if self.phase == Phase.HEAD and waited >= limits.head_s:
             self._refuse(_late(limits.head_s))
         elif self.phase == Phase.HTTP and self._turns == 0:
             self._sweep_http(waited)

@@ -17,6 +17,7 @@ from http import HTTPStatus
 from typing import Any
 
 import picows
+from multidict import CIMultiDict
 from picows.picows import WSProtocol  # type: ignore[attr-defined]  # left out of its stubs
 
 from hengd.http.head import Refusal
@@ -28,6 +29,7 @@ _TEXT, _BINARY, _CONTINUATION = picows.WSMsgType.TEXT, picows.WSMsgType.BINARY, 
 _PING, _PONG, _CLOSE = picows.WSMsgType.PING, picows.WSMsgType.PONG, picows.WSMsgType.CLOSE
 _READ_BUFFER_BYTES = 2048
 """At first; grows by itself.  Nearly every frame of a device fits."""
+_NO_HEADERS: CIMultiDict[str] = CIMultiDict()
 _SENDABLE_CODES = frozenset({1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014})
 
 
@@ -119,6 +121,7 @@ class StrictListener(picows.WSListener):
 
     def on_ws_connected(self, transport: picows.WSTransport) -> None:
         self._transport = transport
+        transport.request.headers = transport.response.headers = _NO_HEADERS  # picows keeps both as long as the link
         self.heard_at = self._clock()
         self.opened()
 
