@@ -1,0 +1,62 @@
+"""Fixtures stack like the floors: clock -> folder -> daemon -> admin -> device. All parts are real.
+
+``daemon`` is the assembler's own ``App`` on port 0 with real TLS and a real store in a temporary folder; only
+the clock can be moved. Every store is read through completely after its test.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvloop
+
+from tests.service import Admin, Clock, Service, verify_store
+
+
+def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Each program's tests run on its own event loop: the daemon's on uvloop, the agent's on asyncio's."""
+    if "henge_agent" in item.path.parts:
+        return {"asyncio": asyncio.new_event_loop}
+    return {"uvloop": uvloop.new_event_loop}
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """Wall and monotonic time; starts at the real now and moves when told to."""
+    return Clock()
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path) -> Path:
+    """Where the daemon of this test keeps its data."""
+    return tmp_path / "state"
+
+
+@pytest.fixture
+def flags() -> dict[str, Any]:
+    """Settings that differ from the defaults; a test may override this fixture by parametrising it."""
+    return {}
+
+
+@pytest.fixture
+async def daemon(data_dir: Path, clock: Clock, flags: dict[str, Any]) -> AsyncIterator[Service]:
+    """A running daemon; after the test each record of its store is read and its checksum compared."""
+    service = Service(data_dir, clock, flags)
+    await service.start()
+    try:
+        yield service
+    finally:
+        await service.stop()
+        service.clean()
+    verify_store(data_dir)
+
+
+@pytest.fixture
+async def admin(daemon: Service) -> AsyncIterator[Admin]:
+    """An operator on the daemon's machine, over the unix socket."""
+    async with daemon.admin() as client:
+        yield client

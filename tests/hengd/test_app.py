@@ -1,0 +1,70 @@
+"""The main job through the real assembler: join, change, push, report, restart."""
+
+from __future__ import annotations
+
+from tests.service import Admin, Service, connected, device, group, schema
+
+
+async def test_a_value_set_reaches_the_device_and_its_report_is_durable(daemon: Service, admin: Admin) -> None:
+    await admin.apply(schema(), device("lamp-1"))
+    identity = await daemon.join(admin, "lamp-1")
+    async with connected(daemon, identity) as lamp:
+        assert await lamp.apply_next() == {"brightness": 80, "color": "green"}
+        await admin.set("lamp-1", color="red")
+        assert await lamp.apply_next() == {"brightness": 80, "color": "red"}
+
+        status = await admin.until("lamp-1", config="in-sync", connection="online")
+
+    assert status["reported"]["state"] == "applied"
+    assert status["reported"]["digest"] == status["desired"]["digest"]
+
+
+async def test_what_was_reported_survives_a_restart(daemon: Service, admin: Admin) -> None:
+    await admin.apply(schema(), device("lamp-1"))
+    identity = await daemon.join(admin, "lamp-1")
+    async with connected(daemon, identity) as lamp:
+        config = await lamp.config()
+        await lamp.report(config)
+
+    await daemon.restart()
+
+    async with daemon.admin() as again:
+        status = (await again.ok("GET", "/v1/devices/lamp-1"))["status"]
+    assert (status["config"], status["connection"]) == ("in-sync", "offline")
+    assert status["reported"]["digest"] == config.digest
+
+
+async def test_a_device_offline_during_fifty_changes_gets_exactly_the_newest(daemon: Service, admin: Admin) -> None:
+    await admin.apply(schema(), device("lamp-1"))
+    identity = await daemon.join(admin, "lamp-1")
+    for number in range(50):
+        await admin.set("lamp-1", brightness=number)
+
+    async with connected(daemon, identity) as lamp:
+        assert await lamp.apply_next() == {"brightness": 49, "color": "green"}
+        assert len(lamp.documents) == 1
+
+
+async def test_a_burst_of_fifty_changes_arrives_as_few_frames_the_last_the_newest(
+    daemon: Service, admin: Admin
+) -> None:
+    await admin.apply(schema(), device("lamp-1"))
+    identity = await daemon.join(admin, "lamp-1")
+    async with connected(daemon, identity) as lamp:
+        first = await lamp.config()
+        for number in range(50):
+            await admin.set("lamp-1", brightness=number)
+        await lamp.report(first)
+
+        assert await lamp.apply_next() == {"brightness": 49, "color": "green"}
+        assert len(lamp.documents) == 2
+
+
+async def test_one_change_of_a_group_reaches_all_its_devices_as_one_revision(daemon: Service, admin: Admin) -> None:
+    names = [f"lamp-{number}" for number in range(5)]
+    await admin.apply(schema(), group("kitchen", "room=kitchen"), *[device(name, labels={"room": "kitchen"}) for name in names])
+    changed = await admin.apply(group("kitchen", "room=kitchen", brightness=5))
+
+    assert [moved["name"] for moved in changed["devices"]] == names
+    assert changed["revision"] == 2
+    assert len({moved["after"] for moved in changed["devices"]}) == 1
