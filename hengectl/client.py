@@ -299,7 +299,7 @@ def _reason(error: Exception) -> str:
 
 
 def _reach_cure(label: str) -> str:
-    return "on its machine try: systemctl status hengd" if label.startswith("https") else "start it: hengd"
+    return "on its machine look: systemctl status hengd" if label.startswith("https") else "start it with hengd"
 
 
 def _headers(data: bytes | None) -> dict[str, str]:

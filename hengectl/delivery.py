@@ -26,7 +26,9 @@ def await_delivery(invocation: Invocation, names: Collection[str], timeout_s: fl
     waited = wait_for(invocation.client, names, in_sync, timeout_s, told=lambda *said: _tell(invocation, *said))
     away, late, refused = waited.having("away"), waited.having("open"), waited.having("refused")
     if away:
-        invocation.paper.say(f"{plural(len(away), 'device')} will get it when back: {some(away)}")
+        whom = f"{away[0]} is" if len(away) == 1 else f"{len(away)} devices are"
+        names_ = f": {some(away)}" if len(away) > 1 else ""
+        invocation.paper.say(f"{whom} not connected and will get it when back{names_}")
     if late:
         invocation.note(
             f"Error: {plural(len(late), 'device')} not in-sync within {format_duration(timeout_s)}: {some(late)}"

@@ -102,7 +102,7 @@ def types_of(path: Path, schemas: Iterable[Schema]) -> frozenset[str]:
 
 def at(schema: Schema, path: Path) -> list[Schema]:
     """The parts of a schema that speak about a field: through local references and every combination."""
-    return list(_at(schema, path, schema, 0))
+    return list({id(part): part for part in _at(schema, path, schema, 0)}.values())
 
 
 def nested(path: Path, value: object) -> dict[str, Any]:

@@ -114,7 +114,7 @@ def nothing_found(seen: Sequence[Any], *, stale: Path | None = None) -> Unreacha
         names = "".join(f"\n  {one.name}   {url}" for one, url in zip(seen, found, strict=False))
         return Unreachable("no_daemon", f"{message}. Seen on this network:{names}", cure=f"hengectl login {found[0]}")
     return Unreachable(
-        "no_daemon", message, cure="start one here: hengd; or log in to one: hengectl login https://HOST:4364"
+        "no_daemon", message, cure="start one here with hengd, or log in to one with hengectl login https://HOST:4364"
     )
 
 
@@ -130,7 +130,10 @@ def _contexts_or_none(around: Surroundings) -> Contexts | None:
 def _at_server(url: str, around: Surroundings) -> Client:
     from hengectl.address import parse_address
 
-    address = parse_address(url)
+    try:
+        address = parse_address(url)
+    except Invalid as error:
+        raise Invalid("bad_usage", error.message, cure=error.cure) from None
     for known in around.contexts().profiles.values():
         if known.server == address:
             return at_profile(known, around)
@@ -201,6 +204,7 @@ def _renew_in_passing(chosen: Profile, client: Client) -> None:
 
     try:
         renew_operator(chosen, client)
+        client.outcome = "nothing"  # to the person nothing has happened yet
     except HengeError as error:
         if client.trace is not None:
             client.trace(f"renewing the certificate failed: {error.message}")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from henge_protocol import pki, tls, trust
-from henge_protocol.errors import Invalid, Malformed
+from henge_protocol.errors import HengeError, Invalid, Malformed
 from henge_protocol.joining import JoinToken
 from hengectl import profile
 from hengectl.address import Address
@@ -41,24 +41,27 @@ def log_in(
     name: str,
     contexts: Contexts,
     *,
-    context_name: str,
-    trace: Callable[[str], None] | None,
+    context_name: Callable[[str], str],
+    trace: Callable[[str], None] | None = None,
 ) -> tuple[Contexts, Profile, Identity]:
     """Become an operator, and keep the credential as a context, the current one from now on.
 
-    Raises ``Invalid`` ``bad_usage`` for a device's token, ``Untrusted`` ``pin_mismatch``, ``Unreachable``, and
-    whatever the daemon says to the token.
+    ``context_name`` is told the daemon's name (empty if it does not say) and chooses the context's. Raises
+    ``Invalid`` ``bad_usage`` for a device's token, ``Untrusted`` ``pin_mismatch``, ``Unreachable``, and whatever
+    the daemon says to the token.
     """
     if token.kind != "admin":
         raise Invalid("bad_usage", "this token lets a device join; it does not log in", cure=WHERE_TOKENS_COME_FROM)
     trusted = ask_trust(address, token.fingerprint, trace=trace)
     key_pem = pki.generate_key()
     body = {"token_id": token.id, "secret": token.secret, "csr": _base64(pki.make_csr(key_pem, name)), "name": name}
-    with _pinned(address, trusted, trace) as client:
+    with _pinned(address, trusted, None, trace) as client:
         identity = read_identity(client.post("/v1/login", body).json(), trusted.server_ca_ders[0])
     if not pki.key_matches(identity.certificate, key_pem):
         raise Malformed("bad_certificate", "the certificate in the answer is for another key; nothing was stored")
-    made = _profile(address, token, identity, contexts, context_name)
+    chosen = context_name(_daemon_name(address, trusted, _pem(identity, key_pem)))
+    folder = profile.credential_dir(contexts, chosen)
+    made = Profile(chosen, address, identity.fleet, token.fingerprint.hex(), folder)
     _store(made, identity, key_pem)
     changed = profile.add(contexts, made)
     profile.save(changed)
@@ -97,22 +100,32 @@ def read_identity(answer: object, expected_ca: bytes) -> Identity:
         raise Malformed("bad_object", f"the daemon's answer is no identity ({type(error).__name__})") from None
 
 
-def _profile(address: Address, token: JoinToken, identity: Identity, contexts: Contexts, context_name: str) -> Profile:
-    folder = profile.credential_dir(contexts, context_name)
-    return Profile(context_name, address, identity.fleet, token.fingerprint.hex(), folder)
-
-
 def _store(chosen: Profile, identity: Identity, key_pem: bytes) -> None:
     profile.write_credential(
         chosen.credential,
-        identity_pem=pki.certificate_pem(identity.certificate) + key_pem,
+        identity_pem=_pem(identity, key_pem),
         server_ca=identity.server_ca,
         renew_after=identity.renew_after,
     )
 
 
-def _pinned(address: Address, trusted: trust.Trust, trace: Callable[[str], None] | None) -> Client:
-    context = tls.pinned_client_context(trusted.server_ca_ders)
+def _pem(identity: Identity, key_pem: bytes) -> bytes:
+    return pki.certificate_pem(identity.certificate) + key_pem
+
+
+def _daemon_name(address: Address, trusted: trust.Trust, identity_pem: bytes) -> str:
+    """How the daemon calls itself; a courtesy, so it may fail."""
+    try:
+        with _pinned(address, trusted, identity_pem, None) as client:
+            return str(client.get("/v1/status").json().get("name", ""))
+    except HengeError:
+        return ""
+
+
+def _pinned(
+    address: Address, trusted: trust.Trust, identity_pem: bytes | None, trace: Callable[[str], None] | None
+) -> Client:
+    context = tls.pinned_client_context(trusted.server_ca_ders, identity_pem)
     name = trust.server_name(trusted.fleet_id)
     return Client(address.url, lambda timeout_s: TlsConnection(address, context, name, timeout_s), trace=trace)
 

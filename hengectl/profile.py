@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from henge_protocol import keyfiles
 from henge_protocol.errors import Denied, Invalid, NotFound
-from henge_protocol.model import check_name
+from henge_protocol.model import check_name, is_name
 from henge_protocol.places import CONTEXTS_NAME
 from henge_protocol.quantity import format_duration
 from hengectl.address import Address, parse_address
@@ -190,17 +190,20 @@ def _contexts(path: Path, table: Mapping[str, Any]) -> Contexts:
 
 
 def _profile(path: Path, name: str, fields: object) -> Profile:
-    check_name(name, f"{path}: context name")
-    if not isinstance(fields, dict):
-        raise _bad(path, f"contexts.{name} is not a table")
+    if not isinstance(fields, dict) or not is_name(name):
+        raise _bad(path, f"contexts.{name} is not a table, or its name has other characters than a-z, 0-9 and hyphens")
     unknown = set(fields) - set(_FIELDS)
     if unknown:
         raise _bad(path, f"contexts.{name}: unknown key {sorted(unknown)[0]!r}; there are {', '.join(_FIELDS)}")
     for key, kind in _FIELDS.items():
         if not isinstance(fields.get(key), kind) or not fields[key]:
             raise _bad(path, f"contexts.{name}.{key} is missing or not a text")
+    try:
+        server = parse_address(fields["server"])
+    except Invalid as error:
+        raise _bad(path, f"contexts.{name}.server: {error.message}") from None
     credential = path.parent / Path(fields["credential"])  # an absolute path stays as it is
-    return Profile(name, parse_address(fields["server"]), fields["fleet"], fields["ca_fingerprint"], credential)
+    return Profile(name, server, fields["fleet"], fields["ca_fingerprint"], credential)
 
 
 def _bad(path: Path, message: str) -> Invalid:

@@ -22,6 +22,7 @@ PARTIAL: Final = 9
 INTERRUPTED: Final = 130
 
 MAX_PROBLEMS: Final = 20
+_PROGRAMS: Final = ("hengectl ", "hengd ", "henge-agent ", "chmod ", "sudo ")
 
 _EXIT_CODES: Final[Mapping[type[HengeError], int]] = {
     errors.Malformed: INVALID,
@@ -62,7 +63,7 @@ def lines_of(error: HengeError, *, writes: bool, outcome: str) -> list[str]:
     if isinstance(error, errors.Internal) and error.extra.get("request_id"):
         lines.append(f"The daemon's log has the details: request id {safe(str(error.extra['request_id']))}")
     if error.cure:
-        lines.append(f"Try: {_safe_text(error.cure)}")
+        lines.append(_cure_line(_safe_text(error.cure)))
     return lines
 
 
@@ -80,9 +81,16 @@ def field_of(pointer: str) -> str:
     return ".".join(inner) if plain else "/" + "/".join(inner)
 
 
+def _cure_line(cure: str) -> str:
+    """A cure is a command to run or a sentence."""
+    return f"Try: {cure}" if cure.startswith(_PROGRAMS) else cure[:1].upper() + cure[1:]
+
+
 def _problem_lines(error: HengeError) -> list[str]:
     places = error.extra.get("places")
     known = places if isinstance(places, list) else []
+    if len(error.problems) == 1 and not any(known) and error.problems[0].message in error.message:
+        return []  # the sentence above says it all
     shown = list(error.problems[:MAX_PROBLEMS])
     rows = [_row(problem, str(known[n]) if n < len(known) else "") for n, problem in enumerate(shown)]
     widths = [max((len(row[column]) for row in rows), default=0) for column in range(4)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import click
 
 from henge_protocol.errors import HengeError
@@ -9,6 +11,9 @@ from hengectl import delivery, refusal
 from hengectl.invocation import Command, Invocation, with_invocation
 from hengectl.options import dry_run_option, message_option, output_option, wait_options
 from hengectl.render import plural, safe
+
+UNCHANGED_SHOWN: Final = 5
+"""More of them would hide what did change."""
 
 
 @click.command("apply", cls=Command, writes=True, short_help="Make the fleet as files say.")
@@ -67,19 +72,26 @@ def tell_result(invocation: Invocation, result: dict[str, object], *, names_only
     """What a change did, or would do."""
     paper, dry = invocation.paper, bool(result.get("dry_run"))
     objects, devices = result.get("objects"), result.get("devices")
-    changed = 0
-    for one in objects if isinstance(objects, list) else ():
+    listed = [one for one in objects if isinstance(one, dict)] if isinstance(objects, list) else []
+    same = [one for one in listed if one["action"] == "unchanged"]
+    for one in listed:
         ref = f"{safe(str(one['kind']).lower())}/{safe(one['name'])}"
-        changed += one["action"] != "unchanged"
-        paper.say(ref if names_only else f"{ref} {safe(one['action'])}{' (dry run)' if dry else ''}")
+        if names_only:
+            paper.say(ref)
+        elif one["action"] != "unchanged" or len(same) <= UNCHANGED_SHOWN:
+            paper.say(f"{ref} {safe(one['action'])}{' (dry run)' if dry else ''}")
+    if len(same) > UNCHANGED_SHOWN and not names_only:
+        paper.say(f"{len(same)} objects unchanged")
     if names_only:
         return
     moved = [safe(device["name"]) for device in devices] if isinstance(devices, list) else []
     whom = f": {delivery.some(moved)}" if moved else ""
     if dry:
         paper.say(f"dry run: {plural(len(moved), 'device')} would change{whom}")
-    elif not changed:
+    elif len(same) == len(listed):
         paper.say(f"nothing to change, revision stays {result['revision']}")
     else:
         verb = "changes" if len(moved) == 1 else "change"
-        paper.say(f"revision {result['revision']}, {plural(len(moved), 'device')} {verb}{whom}")
+        paper.say(
+            f"revision {result['revision']}, {plural(len(moved), 'device') if moved else 'no device'} {verb}{whom}"
+        )

@@ -43,11 +43,17 @@ def login_command(
         raise Invalid("bad_usage", "only one of --token and --token-file can be given")
     read = _read_token(invocation, token, token_file, address)
     contexts = invocation.around.contexts()
-    chosen = _context_name(invocation, address, contexts)
+    if invocation.choice.context:
+        check_name(invocation.choice.context, "context name")
     from hengectl import operator  # cryptography takes 60 ms to import
 
     changed, made, identity = operator.log_in(
-        address, read, name or _user_name(invocation), contexts, context_name=chosen, trace=invocation.around.trace
+        address,
+        read,
+        name or _user_name(invocation),
+        contexts,
+        context_name=lambda daemon: _context_name(invocation, address, contexts, daemon),
+        trace=invocation.around.trace,
     )
     invocation.paper.say(
         f"Logged in to {address.url} as {safe(identity.name)}. Context {made.name!r} saved and current."
@@ -214,15 +220,15 @@ def _token_bytes(invocation: Invocation, path: Path) -> bytes:
     return data
 
 
-def _context_name(invocation: Invocation, address: Address, contexts: Contexts) -> str:
-    """What --context says; else the name of the same server's old context; else the host's first label."""
+def _context_name(invocation: Invocation, address: Address, contexts: Contexts, daemon: str) -> str:
+    """What --context says; else the name of the same server's old context; else the daemon's or the host's."""
     if invocation.choice.context:
-        return check_name(invocation.choice.context, "context name")
+        return invocation.choice.context
     for known in contexts.profiles.values():
         if known.server == address:
             return known.name
     label = address.host.partition(".")[0].lower()
-    first = label if is_name(label) and not label.isdecimal() else "home"
+    first = next(name for name in (daemon.lower(), label, "home") if is_name(name) and not name.isdecimal())
     taken = set(contexts.profiles)
     return next(name for name in (first, *(f"{first}-{n}" for n in range(2, 1000))) if name not in taken)
 

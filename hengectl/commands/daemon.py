@@ -15,6 +15,7 @@ from hengectl.render import age, as_json_line, left, mood_of, plural, safe, unix
 from hengectl.waiting import LONGEST_POLL_S
 
 VERSION_PATIENCE_S: Final = 2.0
+_LISTENERS: Final = {"devices": "listening", "admin": "socket", "local": "health"}
 
 
 @click.command("status", cls=Command, short_help="Show how the daemon and the fleet are.")
@@ -91,20 +92,19 @@ def _headline(status: Mapping[str, Any], *, now: float) -> str:
 def _facts(invocation: Invocation, status: Mapping[str, Any]) -> list[tuple[str, str]]:
     listeners = status.get("listeners")
     listed = listeners if isinstance(listeners, Mapping) else {}
-    addresses = [(str(use), safe(_joined(found))) for use, found in listed.items() if found]
+    objects = [
+        plural(int(status[f"{noun}s"]), noun) for noun in ("schema", "group") if isinstance(status.get(f"{noun}s"), int)
+    ]
     return [
-        ("devices", _devices_text(invocation, status)),
+        ("devices", _counted(invocation, status, "connection") or "0"),
+        ("documents", _counted(invocation, status, "config")),
+        ("objects", ", ".join(objects)),
         ("joining", _joining_text(invocation, status)),
-        *addresses_named(addresses),
+        *((_LISTENERS.get(str(use), safe(str(use))), safe(_joined(found))) for use, found in listed.items() if found),
         ("fleet", safe(status.get("fleet", ""))),
         ("CA", safe(status.get("ca_fingerprint", ""))),
         ("store", _store_text(status.get("store"))),
     ]
-
-
-def addresses_named(addresses: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Listeners by what they are for; the word devices is taken by the count."""
-    return [("listening" if name == "devices" else name, text) for name, text in addresses]
 
 
 def _joined(found: object) -> str:
@@ -121,17 +121,14 @@ def _counts(status: Mapping[str, Any], axis: str) -> dict[str, int]:
     return {str(word): int(count) for word, count in found.items() if count} if isinstance(found, Mapping) else {}
 
 
-def _devices_text(invocation: Invocation, status: Mapping[str, Any]) -> str:
+def _counted(invocation: Invocation, status: Mapping[str, Any], axis: str) -> str:
     style = invocation.paper.style
-    axes = [
-        ", ".join(f"{count} {style.paint(mood_of(word), safe(word))}" for word, count in sorted(found.items()))
-        for found in (_counts(status, "connection"), _counts(status, "config"))
-    ]
-    return "; ".join([str(_total(status)), *filter(None, axes)])
+    counts = sorted(_counts(status, axis).items(), key=lambda one: -one[1])
+    return ", ".join(f"{count} {style.paint(mood_of(word), safe(word))}" for word, count in counts)
 
 
 def _joining_text(invocation: Invocation, status: Mapping[str, Any]) -> str:
-    window = status.get("join_window")
+    window = status.get("join")
     if not isinstance(window, Mapping):
         return ""
     if not window.get("open"):

@@ -11,7 +11,7 @@ import click
 from hengectl.invocation import Command, Invocation, with_invocation
 from hengectl.kinds import DEVICE, Ref
 from hengectl.options import DEVICE_NAME, output_option
-from hengectl.render import GAP, Style, age, safe, width_of
+from hengectl.render import GAP, Style, Table, age, safe, width_of
 
 
 @click.command("document", cls=Command, short_help="Print the exact document that a device gets.")
@@ -37,17 +37,19 @@ def document_command(invocation: Invocation, device: str, form: str | None) -> N
 @output_option("json", "yaml")
 @with_invocation
 def why_command(invocation: Invocation, device: str, field: str, form: str | None) -> None:
-    """Show every layer that speaks about a value, the strongest first."""
+    """Show where a device's values come from; for one FIELD every layer that speaks about it, strongest first."""
     answer = invocation.client.get(f"{Ref(DEVICE, device).path}/why", field=field).json()
     if form is not None:
         invocation.paper.data(answer, form)
         return
     if not answer["fields"]:
         invocation.note(f"device/{safe(device)} has no values.")
-    for number, one in enumerate(answer["fields"]):
-        if number:
-            invocation.paper.say()
-        invocation.paper.say("\n".join(explained(one, invocation.paper.style, now=invocation.now())))
+    elif field:
+        for one in answer["fields"]:
+            invocation.paper.say("\n".join(explained(one, invocation.paper.style, now=invocation.now())))
+    else:
+        headers = ["FIELD", "VALUE", "FROM", "REVISION", "AUTHOR", "AGE", "OVERRIDES"]
+        invocation.paper.table(Table(headers, [_overview(one, now=invocation.now()) for one in answer["fields"]]))
 
 
 def explained(field: Mapping[str, Any], style: Style, *, now: float) -> list[str]:
@@ -63,6 +65,22 @@ def explained(field: Mapping[str, Any], style: Style, *, now: float) -> list[str
         verdict = style.paint("good", "in force") if layer.get("wins") else style.paint("faint", "overridden")
         lines.append(f"  {cells}{GAP}{verdict}")
     return lines
+
+
+def _overview(field: Mapping[str, Any], *, now: float) -> list[str]:
+    """One line for a field: its value, who won, and over whom."""
+    winner: Mapping[str, Any] = next((layer for layer in field["layers"] if layer.get("wins")), {})
+    others = ", ".join(_source(layer) for layer in field["layers"] if not layer.get("wins"))
+    changed = ["", "", ""]
+    if winner.get("revision") and winner.get("layer") != "schema":
+        changed = [f"r{winner['revision']}", safe(winner.get("author") or ""), age(winner.get("time"), now=now)]
+    return [safe(field["field"]), safe(field.get("value")), _source(winner), *changed, others]
+
+
+def _source(layer: Mapping[str, Any]) -> str:
+    return (
+        "schema" if layer.get("layer") == "schema" else f"{safe(layer.get('layer', '?'))}/{safe(layer.get('name', ''))}"
+    )
 
 
 def _row(layer: Mapping[str, Any], *, now: float) -> Sequence[str]:

@@ -14,6 +14,9 @@ from hengectl.kinds import SCHEMA, Ref
 from hengectl.options import Name
 from hengectl.render import Paper, Table, safe
 
+MAX_ALLOWED_CHARS: Final = 40
+"""In the table; a field on its own is shown whole."""
+
 _RANGES: Final = (
     ("minimum", "at least {}"),
     ("exclusiveMinimum", "more than {}"),
@@ -82,12 +85,20 @@ def _rows(parts: Sequence[Schema], root: Schema, prefix: str = "", depth: int = 
     required = {name for part in parts for name in part.get("required", ()) if isinstance(name, str)}
     names = dict.fromkeys(name for part in parts for name in part.get("properties", ()))
     for name in names:
-        below = [found for part in parts for found in at({**part, "$defs": root.get("$defs", {})}, (name,))]
+        below = _below(parts, name, root)
         description = next((str(one["description"]) for one in below if one.get("description")), "")
         needed = "required" if name in required and default_text(below) == "" else default_text(below)
-        yield [f"{prefix}{safe(name)}", type_text(below), allowed_text(below), needed, safe(description)]
+        allowed = allowed_text(below)
+        short = allowed if len(allowed) <= MAX_ALLOWED_CHARS else allowed[: MAX_ALLOWED_CHARS - 3] + "..."
+        yield [f"{prefix}{safe(name)}", type_text(below), short, needed, safe(description)]
         if depth < 4:
             yield from _rows(below, root, f"{prefix}{safe(name)}.", depth + 1)
+
+
+def _below(parts: Sequence[Schema], name: str, root: Schema) -> list[Schema]:
+    """What all the parts say about one of their fields, each statement once."""
+    found = [one for part in parts for one in at({**part, "$defs": root.get("$defs", {})}, (name,))]
+    return list({id(one): one for one in found}.values())
 
 
 def type_text(parts: Sequence[Schema]) -> str:

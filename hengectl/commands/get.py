@@ -75,7 +75,10 @@ def get_command(
     hengectl get device lamp-1 -o yaml
     hengectl get group/kitchen device/lamp-1
     """
-    wanted = read_wanted(what, selector)
+    try:
+        wanted = read_wanted(what, selector)
+    except Invalid as error:
+        raise Invalid("bad_usage", error.message, cure=error.cure) from None
     shape = Shape(form, not no_headers, show_labels)
     if watch:
         if len(wanted) > 1 or wanted[0].kind not in (SCHEMA, GROUP, DEVICE) or form == "yaml":
@@ -84,8 +87,8 @@ def get_command(
     found, missing = _fetch(invocation, wanted)
     single = (len(what) == 1 and "/" in what[0]) or (len(what) == 2 and "/" not in what[0])
     _show(invocation, found, shape, single=single)
-    for error in missing:
-        invocation.note(f"Error: {error.message}")
+    for refused in missing:
+        invocation.note(f"Error: {refused.message}")
     return refusal.OK if not missing else refusal.PARTIAL if any(items for _, items in found) else refusal.NOT_FOUND
 
 
@@ -95,6 +98,8 @@ def read_wanted(what: Sequence[str], selector: str) -> list[Wanted]:
         refs = [parse_ref(word, of=(SCHEMA, GROUP, DEVICE)) for word in what]
         kinds = dict.fromkeys(ref.kind for ref in refs)
         wanted = [Wanted(kind, tuple(ref.name for ref in refs if ref.kind == kind)) for kind in kinds]
+    elif "," in what[0] and len(what) == 1:
+        wanted = [Wanted(kind, (), selector) for kind in dict.fromkeys(map(parse_kind, what[0].split(",")))]
     else:
         kind = parse_kind(what[0])
         check = (lambda name, _what: name) if kind not in (SCHEMA, GROUP, DEVICE) else check_name
