@@ -141,7 +141,7 @@ def _ini_sections(
 ) -> Iterator[str]:
     lines = list(_ini_lines(table, pointer))
     if lines or (path and not table):
-        section = ".".join(path) or TOP_SECTION
+        section = ".".join(path) if path else TOP_SECTION
         if not _INI_SECTION.fullmatch(section) or section != section.strip() or section == "DEFAULT":
             raise _cannot(pointer, f"{section!r} cannot be the name of a section")
         if section in seen:

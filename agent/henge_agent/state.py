@@ -44,6 +44,8 @@ Slot = Literal["a", "b"]
 OTHER_SLOT: Final[dict[Slot, Slot]] = {"a": "b", "b": "a"}
 MAX_ORIGINAL_BYTES: Final = 1024 * 1024
 """A larger file in an output's place is somebody's mistake, not a configuration."""
+LAST_SECOND: Final = 253_402_300_799
+"""The end of the year 9999."""
 
 _ABSENT: Final = b"absent\n"
 _PRESENT: Final = b"present\n"
@@ -345,7 +347,7 @@ def _membership(fields: Mapping[str, Any]) -> Membership:
         server_ca_ders=ders,
         slot=_slot(fields["slot"]),
         trial=_slot(fields["trial"]) if fields["trial"] is not None else None,
-        renew_at=int(fields["renew_at"]),
+        renew_at=_time(fields["renew_at"]),
         address=_checked(fields["address"], "address"),
         last_address=_checked(fields["last_address"], "last_address"),
     )
@@ -364,6 +366,12 @@ def _version(value: Any) -> Version | None:
     return Version(
         _checked(value["epoch"], "epoch"), int(value["revision"]), _checked(value["digest"], "digest", is_digest)
     )
+
+
+def _time(value: Any) -> int:
+    if type(value) is not int or not 0 <= value <= LAST_SECOND:
+        raise ValueError("renew_at")
+    return value
 
 
 def _slot(value: Any) -> Slot:

@@ -1,0 +1,403 @@
+# ruff: noqa: ASYNC240 - a test looks at small files
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, closing, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from henge_agent.applier import MAX_DOCUMENT_BYTES, Applier, hook_environ
+from henge_agent.settings import Hooks, Output
+from henge_agent.state import State, Version
+from henge_protocol.keyfiles import DISK, Files
+from henge_protocol.model import digest_of
+from henge_protocol.wire import Config, Error, Receipt, Report
+from tests.henge_agent.cutting import Cut, CuttingFiles, FullDisk
+
+RED, BLUE, GREEN = b'{"color":"red","dim":1}', b'{"color":"blue","dim":1}', b'{"color":"green","dim":1}'
+ENVIRON = {"PATH": os.environ["PATH"]}
+Make = Callable[..., Applier]
+
+
+def config(document: bytes, revision: int = 1, **fields: Any) -> Config:
+    return Config(**{"epoch": "e", "revision": revision, "digest": digest_of(document), "document": document} | fields)
+
+
+def make(state: State, path: Path, *, files: Files = DISK, **hooks: Any) -> Applier:
+    return Applier(state, (Output(path, "json"),), Hooks(**hooks), environ=ENVIRON, files=files)
+
+
+@asynccontextmanager
+async def running(applier: Applier) -> AsyncIterator[Applier]:
+    await applier.recover()
+    task = asyncio.create_task(applier.run())
+    try:
+        yield applier
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+async def verdict(applier: Applier, offered: Config) -> Report:
+    """Offer a document and wait for what becomes of it."""
+    assert applier.offer(offered) is None
+    return await idle(applier)
+
+
+async def idle(applier: Applier) -> Report:
+    seen = -1
+    async with asyncio.timeout(20):
+        while True:
+            seen = await applier.news(seen)
+            if not applier.busy:
+                break
+    assert applier.report is not None
+    return applier.report
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "lamp.json"
+
+
+async def test_a_document_becomes_the_file_and_the_report(state: State, path: Path) -> None:
+    async with running(make(state, path)) as applier:
+        report = await verdict(applier, config(RED, 7))
+
+    assert report == Report("e", 7, digest_of(RED), "applied")
+    assert path.read_bytes() == RED
+    assert applier.running == Version("e", 7, digest_of(RED))
+
+
+@pytest.mark.parametrize(
+    ("offered", "reason", "said"),
+    [
+        (config(RED, digest=digest_of(BLUE)), "digest-mismatch", ""),
+        (config(b'{"a":}'), "not-json", "column 6"),
+        (config(b""), "not-json", "empty"),
+        (config(b"\xff"), "not-json", "UTF-8"),
+        (config(b'{"a":1,"a":2}'), "not-json", "twice"),
+        (config(b"[" * 5000), "not-json", "deeper"),
+        (config(b'{"a":"' + b"x" * MAX_DOCUMENT_BYTES + b'"}'), "too-large", "at most"),
+    ],
+)
+async def test_what_cannot_be_applied_is_rejected_before_anything_changes(
+    state: State, path: Path, offered: Config, reason: str, said: str
+) -> None:
+    async with running(make(state, path, on_change="false")) as applier:
+        report = await verdict(applier, offered)
+
+    assert (report.state, report.reason, report.digest) == ("rejected", reason, offered.digest)
+    assert said in "".join(error.message for error in report.errors)
+    assert not path.exists()
+    assert applier.running.digest == ""
+
+
+async def test_a_value_that_an_output_cannot_hold_is_rejected_with_its_pointer(state: State, tmp_path: Path) -> None:
+    outputs = (Output(tmp_path / "a.json", "json"), Output(tmp_path / "b.ini", "ini"))
+    async with running(Applier(state, outputs, Hooks(), environ=ENVIRON)) as applier:
+        report = await verdict(applier, config(b'{"text":"a\\nb"}'))
+
+    assert (report.state, report.reason) == ("rejected", "invalid")
+    assert [(error.pointer, "b.ini" in error.message) for error in report.errors] == [("/text", True)]
+    assert not (tmp_path / "a.json").exists()
+
+
+async def test_an_output_that_cannot_be_written_leaves_all_as_they_were(state: State, tmp_path: Path) -> None:
+    first, second = tmp_path / "a.json", tmp_path / "b.json"
+    outputs = (Output(first, "json"), Output(second, "json"))
+    async with running(Applier(state, outputs, Hooks(), environ=ENVIRON)) as applier:
+        await verdict(applier, config(RED))
+        second.unlink()
+        second.mkdir()
+        report = await verdict(applier, config(BLUE, 2))
+
+    assert (report.state, report.reason) == ("rejected", "write-failed")
+    assert "b.json" in report.errors[0].message
+    assert first.read_bytes() == RED
+    assert applier.running.digest == digest_of(RED)
+
+
+async def test_a_full_disk_is_reported_and_the_old_file_stays(tmp_path: Path, path: Path) -> None:
+    files = FullDisk()
+    files.full = False
+    with closing(State(tmp_path / "state", files=files)) as state:
+        async with running(make(state, path, files=files)) as applier:
+            await verdict(applier, config(RED))
+            files.full = True
+            report = await verdict(applier, config(BLUE, 2))
+            files.full = False
+            again = await verdict(applier, config(BLUE, 2))
+
+    assert (report.state, report.reason) == ("rejected", "write-failed")
+    assert (again.state, path.read_bytes()) == ("applied", BLUE)
+
+
+async def test_a_hook_is_told_what_changed(state: State, path: Path, tmp_path: Path) -> None:
+    shown = '"$HENGE_DOCUMENT" "${HENGE_PREVIOUS:-/dev/null}"'
+    script = f"env | grep ^HENGE_ > {tmp_path}/env; cat {shown} > {tmp_path}/documents"
+    async with running(make(state, path, on_change=script)) as applier:
+        await verdict(applier, config(RED))
+        await verdict(applier, config(b'{"color":"blue","new":0}', 2))
+
+    said = dict(line.split("=", 1) for line in (tmp_path / "env").read_text().splitlines())
+    assert said["HENGE_DIGEST"] == digest_of(b'{"color":"blue","new":0}')
+    assert (said["HENGE_REVISION"], said["HENGE_CHANGED"], said["HENGE_ROLLBACK"]) == ("2", "color dim new", "")
+    assert (tmp_path / "documents").read_bytes() == b'{"color":"blue","new":0}' + RED
+
+
+async def test_a_hook_of_the_first_document_has_no_previous_one(state: State, path: Path, tmp_path: Path) -> None:
+    async with running(
+        make(state, path, on_change=f'echo "[$HENGE_PREVIOUS] $HENGE_CHANGED" > {tmp_path}/said')
+    ) as one:
+        await verdict(one, config(RED))
+
+    assert (tmp_path / "said").read_text() == "[] color dim\n"
+
+
+@pytest.mark.parametrize(
+    ("hooks", "reason", "said"),
+    [
+        (
+            {"on_change": "grep -q red $HENGE_DOCUMENT || { echo no blue >&2; exit 3; }"},
+            "hook-failed",
+            "exit code 3: no blue",
+        ),
+        ({"on_change": "grep -q red $HENGE_DOCUMENT || kill -9 $$"}, "hook-failed", "signal 9"),
+        (
+            {"on_change": "grep -q red $HENGE_DOCUMENT || sleep 600", "timeout_s": 0.3},
+            "hook-timeout",
+            "longer than 0.3 s",
+        ),
+        ({"health": "grep -q red $HENGE_DOCUMENT || exit 4"}, "health-failed", "exit code 4"),
+        ({"health": "grep -q red $HENGE_DOCUMENT || sleep 600", "timeout_s": 0.3}, "hook-timeout", "longer than"),
+    ],
+)
+async def test_a_failing_command_brings_the_last_good_document_back(
+    state: State, path: Path, hooks: dict[str, Any], reason: str, said: str
+) -> None:
+    async with running(make(state, path, **hooks)) as applier:
+        await verdict(applier, config(RED))
+        report = await verdict(applier, config(BLUE, 2))
+
+    assert (report.state, report.reason, report.revision) == ("rolled-back", reason, 2)
+    assert said in report.errors[0].message
+    assert path.read_bytes() == RED
+    assert applier.running.digest == digest_of(RED)
+    assert state.progress.staged is None
+
+
+async def test_the_hook_runs_again_when_the_last_good_document_comes_back(
+    state: State, path: Path, tmp_path: Path
+) -> None:
+    script = f'cat {path} >> {tmp_path}/ran; echo " $HENGE_ROLLBACK" >> {tmp_path}/ran'
+    async with running(make(state, path, on_change=script, health="grep -q red $HENGE_DOCUMENT")) as applier:
+        await verdict(applier, config(RED))
+        await verdict(applier, config(BLUE, 2))
+
+    assert (tmp_path / "ran").read_bytes().splitlines() == [RED + b" ", BLUE + b" ", RED + b" 1"]
+
+
+@pytest.mark.parametrize("before", [None, b"made by hand\n"])
+async def test_the_first_document_failing_brings_back_what_was_there(
+    state: State, path: Path, before: bytes | None
+) -> None:
+    if before is not None:
+        path.write_bytes(before)
+    async with running(make(state, path, on_change="exit 1")) as applier:
+        report = await verdict(applier, config(RED))
+
+    assert (report.state, report.reason) == ("rolled-back", "hook-failed")
+    assert (path.read_bytes() if path.exists() else None) == before
+
+
+async def test_a_hook_that_cannot_be_found_is_reported(state: State, path: Path) -> None:
+    async with running(make(state, path, on_change="/nowhere/hook.sh")) as applier:
+        report = await verdict(applier, config(RED))
+
+    assert (report.state, report.reason) == ("rolled-back", "hook-failed")
+    assert "not found" in report.errors[0].message
+
+
+async def test_a_chatty_hook_sends_only_its_last_words(state: State, path: Path) -> None:
+    async with running(make(state, path, on_change="yes ü | head -100000; echo last words; exit 1")) as applier:
+        report = await verdict(applier, config(RED))
+
+    assert report.errors[0].message.endswith("last words")
+    assert len(report.errors[0].message) <= 300
+
+
+async def test_slow_commands_are_announced_by_an_applying_report(state: State, path: Path, tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    async with running(make(state, path, on_change=f"cat {fifo}")) as applier:
+        applier.offer(config(RED))
+        seen = -1
+        while applier.report is None:
+            seen = await applier.news(seen)
+        applying = applier.report
+        await asyncio.to_thread(fifo.write_text, "go on")
+        report = await idle(applier)
+
+    assert (applying.state, report.state) == ("applying", "applied")
+
+
+async def test_of_a_burst_only_the_newest_is_applied_after_the_one_at_work(
+    state: State, path: Path, tmp_path: Path
+) -> None:
+    fifo, ran = tmp_path / "fifo", tmp_path / "ran"
+    os.mkfifo(fifo)
+    async with running(make(state, path, on_change=f"echo $HENGE_REVISION >> {ran}; cat {fifo}")) as applier:
+        applier.offer(config(RED, 1))
+        await applier.news(await applier.news(-1))
+        for revision in range(2, 50):
+            applier.offer(config(b'{"n":%d}' % revision, revision))
+        for _ in range(2):
+            await asyncio.to_thread(fifo.write_text, "go on")
+        report = await idle(applier)
+
+    assert (report.revision, path.read_bytes()) == (49, b'{"n":49}')
+    assert ran.read_text().split() == ["1", "49"]
+
+
+async def test_the_same_document_again_runs_no_command(state: State, path: Path, tmp_path: Path) -> None:
+    async with running(make(state, path, on_change=f"echo x >> {tmp_path}/ran")) as applier:
+        await verdict(applier, config(RED, 1))
+        report = await verdict(applier, config(RED, 5))
+
+    assert (report.state, report.revision) == ("applied", 5)
+    assert (tmp_path / "ran").read_text() == "x\n"
+
+
+async def test_a_receipt_ends_the_debt_and_only_its_own(state: State, path: Path) -> None:
+    async with running(make(state, path)) as applier:
+        report = await verdict(applier, config(RED, 7))
+        for wrong in (Receipt(7, digest_of(BLUE)), Receipt(6, digest_of(RED)), Receipt(7, digest_of(RED), "rejected")):
+            await applier.receipted(wrong)
+            assert applier.report == report
+        await applier.receipted(Receipt(7, digest_of(RED), "applied"))
+
+    assert applier.report is None
+    assert state.progress.report is None
+
+
+async def test_a_report_without_receipt_survives_a_restart(tmp_path: Path, path: Path) -> None:
+    with closing(State(tmp_path / "state")) as state:
+        async with running(make(state, path)) as applier:
+            report = await verdict(applier, config(RED, 7))
+
+    with closing(State(tmp_path / "state")) as state:
+        assert make(state, path).report == report
+
+
+async def test_a_check_is_answered_without_being_applied(state: State, path: Path) -> None:
+    applier = make(state, path)
+
+    answer = applier.offer(config(RED, intent="check"))
+
+    assert isinstance(answer, Error)
+    assert not applier.busy
+
+
+async def test_outputs_come_back_at_start_without_a_daemon_and_equal_ones_are_not_touched(
+    state: State, tmp_path: Path
+) -> None:
+    kept, lost = Output(tmp_path / "a.json", "json"), Output(tmp_path / "b.toml", "toml")
+    async with running(Applier(state, (kept,), Hooks(), environ=ENVIRON)) as applier:
+        await verdict(applier, config(RED))
+    before = kept.path.stat()
+
+    await Applier(state, (kept, lost), Hooks(on_change="false"), environ=ENVIRON).recover()
+
+    assert lost.path.read_text() == 'color = "red"\ndim = 1\n'
+    assert kept.path.stat().st_ino == before.st_ino
+
+
+async def test_the_agent_starts_although_an_output_cannot_be_written(
+    state: State, path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(make(state, path)) as applier:
+        await verdict(applier, config(RED))
+    path.unlink()
+    path.mkdir()
+
+    await make(state, path).recover()
+
+    assert "outputs are not in place" in caplog.text
+
+
+async def test_after_a_cut_at_any_operation_the_agent_comes_back_with_one_whole_document(tmp_path: Path) -> None:
+    """Whatever is cut: at the next start file and state agree, and a repeated delivery ends well."""
+    ends = set()
+    for n in range(200):
+        folder, path = tmp_path / f"{n}", tmp_path / f"{n}.json"
+        finished = await applied_until(n, folder, path)
+        assert path.read_bytes() in (RED, BLUE)
+
+        with closing(State(folder)) as state:
+            async with running(make(state, path)) as applier:
+                assert digest_of(path.read_bytes()) == applier.running.digest
+                ends.add(path.read_bytes())
+                report = await verdict(applier, config(BLUE, 2))
+        assert (report.state, path.read_bytes()) == ("applied", BLUE)
+        if finished:
+            break
+
+    assert finished
+    assert n > 20
+    assert ends == {RED, BLUE}
+
+
+async def applied_until(n: int, folder: Path, path: Path) -> bool:
+    """Apply red wholly and blue until the n-th operation; True when blue was finished."""
+    with closing(State(folder)) as state:
+        async with running(make(state, path)) as applier:
+            await verdict(applier, config(RED))
+        state._files = files = CuttingFiles(n)
+        cut = make(state, path, files=files)
+        task = asyncio.create_task(cut.run())
+        cut.offer(config(BLUE, 2))
+        waiting = asyncio.create_task(idle(cut))
+        await asyncio.wait([task, waiting], return_when=asyncio.FIRST_COMPLETED)
+        died = task.done()
+        for each in (task, waiting):
+            each.cancel()
+            with suppress(asyncio.CancelledError, Cut):
+                await each
+    return not died
+
+
+async def test_a_cut_in_mid_application_runs_the_hook_for_the_document_that_comes_back(
+    state: State, path: Path, tmp_path: Path
+) -> None:
+    async with running(make(state, path)) as applier:
+        await verdict(applier, config(RED))
+    state.keep_document(BLUE)
+    state.keep_progress(type(state.progress)(state.progress.current, None, Version("e", 2, digest_of(BLUE)), None))
+    path.write_bytes(BLUE)
+
+    again = make(state, path, on_change=f"cat $HENGE_DOCUMENT > {tmp_path}/hooked")
+    await again.recover()
+
+    assert path.read_bytes() == (tmp_path / "hooked").read_bytes() == RED
+    assert state.progress.staged is None
+
+
+def test_hooks_do_not_see_what_is_the_agents_own_business() -> None:
+    environ = {"PATH": "/bin", "NOTIFY_SOCKET": "/x", "WATCHDOG_USEC": "1", "HENGE_TOKEN_FILE": "/t", "HOME": "/"}
+
+    assert hook_environ(environ) == {"PATH": "/bin", "HOME": "/"}
+
+
+async def test_env_output_follows_the_document(state: State, tmp_path: Path) -> None:
+    output = Output(tmp_path / "lamp.env", "env")
+    async with running(Applier(state, (output,), Hooks(), environ=ENVIRON)) as applier:
+        await verdict(applier, config(json.dumps({"wifi": {"ssid": "my home"}}).encode()))
+
+    assert output.path.read_text() == 'WIFI_SSID="my home"\n'

@@ -1,0 +1,279 @@
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import logging
+import os
+import secrets
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from henge_agent.cli import exit_code, run_command_line
+from henge_agent.state import Progress, State, Version
+from henge_protocol import joining
+from henge_protocol.errors import CODES, HengeError, Invalid, NotFound
+from henge_protocol.joining import format_token
+from henge_protocol.model import digest_of
+from henge_protocol.wire import Report
+from tests.henge_agent.scripted import Scripted
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def _surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """A user with an empty home, and logging put back as it was."""
+    for name in ("STATE_DIRECTORY", "XDG_STATE_HOME", "HENGE_TOKEN_FILE", "JOURNAL_STREAM"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path / "state"))
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+def token_text() -> str:
+    return format_token(joining.new_token("join", b"x" * 32, random=secrets.token_bytes))
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str, code: int) -> tuple[str, str]:
+    assert run_command_line(list(arguments)) == code
+    said = capsys.readouterr()
+    return said.out, said.err
+
+
+def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, "--version", code=0)[0].startswith("henge-agent 0.")
+    for command in ("join", "run", "status"):
+        assert f"henge-agent {command} [OPTIONS]" in run(capsys, command, "-h", code=0)[0]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["joni"],
+        ["join", "--tokenfile", "x"],
+        ["join", "http://henge.lan"],
+        ["join", "henge.lan", "--name", "No_Name"],
+        ["join", "henge.lan", "--token", token_text(), "--token-file", "x"],
+        ["join", "henge.lan"],
+        ["run", "--output", "x:xml"],
+        ["run", "--output", "/tmp/x", "--output", "/tmp/x"],
+        ["run", "--hook-timeout", "0"],
+        ["run", "--state-dir", ""],
+        ["status", "--state-dir="],
+        [],
+    ],
+)
+def test_wrong_usage_exits_2_and_says_why(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+
+    _, err = run(capsys, *arguments, code=2)
+
+    assert err
+    assert "Traceback" not in err
+
+
+def test_a_device_that_has_not_joined_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("run", "status"):
+        _, err = run(capsys, command, code=78)
+        assert err.startswith("Error: this device has not joined a fleet yet")
+        assert "henge-agent join" in err
+
+
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [
+        (b"", 65),
+        (b"henge-join-1.x", 65),
+        (b"\xff\xfe", 65),
+        (b"x" * 5000, 76),
+        (None, 66),
+    ],
+)
+def test_a_token_file_that_holds_no_token(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, content: bytes | None, code: int
+) -> None:
+    if content is not None:
+        (tmp_path / "token").write_bytes(content)
+
+    run(capsys, "join", "henge.lan", "--token-file", str(tmp_path / "token"), code=code)
+
+
+def test_a_folder_or_pipe_is_no_token_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path, tmp_path / "pipe"):
+        _, err = run(capsys, "join", "henge.lan", "--token-file", str(path), code=73)
+        assert "not a regular file" in err
+
+
+def test_a_token_on_the_command_line_works_and_is_warned_about(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    token = token_text()
+
+    _, err = run(capsys, "join", "127.0.0.1:9", "--token", token, code=69)
+
+    assert "process list" in err
+    assert "no daemon answers at 127.0.0.1:9" in err
+    assert token not in err
+
+
+def test_a_token_file_that_everybody_can_read_is_warned_about(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "token").write_text(f"  {token_text()}\r\n")
+    (tmp_path / "token").chmod(0o644)
+
+    _, err = run(capsys, "join", "127.0.0.1:9", "--token-file", str(tmp_path / "token"), code=69)
+
+    assert "everybody can read" in err
+
+
+def test_a_device_that_has_joined_is_not_joined_again_by_accident(
+    capsys: pytest.CaptureFixture[str], joined: State, tmp_path: Path
+) -> None:
+    joined.close()
+
+    _, err = run(capsys, "join", "127.0.0.1:9", "--token", token_text(), code=73)
+
+    assert "lamp-1" in err
+    assert "--replace" in err
+
+
+def test_a_damaged_state_can_be_replaced(capsys: pytest.CaptureFixture[str], joined: State) -> None:
+    joined.close()
+    (joined.folder / "membership.json").write_bytes(b"{")
+
+    _, err = run(capsys, "join", "127.0.0.1:9", "--token", token_text(), code=65)
+    assert "--replace" in err
+    run(capsys, "join", "127.0.0.1:9", "--token", token_text(), "--replace", code=69)
+
+    assert (joined.folder / "membership.json.damaged").read_bytes() == b"{"
+
+
+def test_a_second_agent_on_the_folder_exits_75(capsys: pytest.CaptureFixture[str], joined: State) -> None:
+    _, err = run(capsys, "run", code=75)
+
+    assert f"another henge-agent works on {joined.folder}" in err
+
+
+def test_a_key_that_others_can_read_exits_77(capsys: pytest.CaptureFixture[str], joined: State) -> None:
+    joined.close()
+    joined.identity_file("a").chmod(0o644)
+
+    for command in ("run", "status"):
+        _, err = run(capsys, command, code=77)
+        assert f"chmod 600 {joined.folder}/identity-a.pem" in err
+
+
+def test_status_says_what_runs_and_what_is_owed(capsys: pytest.CaptureFixture[str], joined: State) -> None:
+    joined.keep_document(b"{}")
+    version = Version("e", 41, digest_of(b"{}"))
+    joined.keep_progress(Progress(current=version, report=Report("e", 41, version.digest, "applied")))
+
+    out, _ = run(capsys, "status", code=0)
+
+    assert "lamp-1 (id " in out
+    assert f"{version.digest[:12]} of revision 41" in out
+    assert "applied, the daemon has not confirmed it yet" in out
+    assert "agent      running" in out
+
+
+def test_every_code_has_an_exit_code_and_files_have_their_own() -> None:
+    assert {exit_code(HengeError(code, "x")) for code in CODES if code != "bad_file"} <= {
+        1, 2, 65, 69, 70, 73, 74, 75, 76, 77, 78
+    }  # fmt: skip
+    denied = Invalid("bad_file", "x")
+    denied.__cause__ = PermissionError(13, "x")
+    assert [exit_code(denied), exit_code(NotFound("bad_file", "x")), exit_code(Invalid("bad_file", "x"))] == [
+        77,
+        66,
+        73,
+    ]
+
+
+def environ() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'agent'}"}
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-c", "from henge_agent.cli import main; main()", *arguments]
+
+
+def test_the_agent_imports_neither_the_daemon_nor_its_libraries_nor_what_is_rarely_needed() -> None:
+    script = "import sys, json, henge_agent.cli, henge_agent.serve; print(json.dumps(sorted(sys.modules)))"
+    said = subprocess.run([sys.executable, "-c", script], env=environ(), capture_output=True, check=True).stdout
+
+    roots = {name.partition(".")[0] for name in json.loads(said)}
+    assert not roots & {"hengd", "hengectl", "lmdb", "msgspec", "jsonschema", "jsonschema_rs", "picows", "uvloop"}
+    assert not roots & {"cryptography", "zeroconf"}
+
+
+async def test_joined_by_token_and_run_as_a_process_until_sigterm(scripted: Scripted, tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text(format_token(scripted.token()))
+    token.chmod(0o600)
+    state, output = tmp_path / "state", tmp_path / "lamp.toml"
+    join = await asyncio.create_subprocess_exec(
+        *command("join", str(scripted.address), "--token-file", str(token), "--name", "lamp-1"), "--state-dir", str(state),
+        env=environ(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    said = (await join.communicate())[0].decode()
+    assert join.returncode == 0, said
+    assert "as lamp-1." in said
+
+    agent = await asyncio.create_subprocess_exec(
+        *command("run", "--state-dir", str(state), "--output", str(output)),
+        env=environ(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    try:
+        await scripted.want(b'{"color":"red"}')
+        await scripted.reported("applied")
+        assert await asyncio.to_thread(output.read_text) == 'color = "red"\n'
+        agent.send_signal(signal.SIGTERM)
+        said = (await agent.communicate())[0].decode()
+    finally:
+        if agent.returncode is None:
+            agent.kill()
+            await agent.wait()
+
+    assert agent.returncode == 0
+    assert "connected to 127.0.0.1" in said
+    assert "Traceback" not in said
+
+
+async def test_killed_at_any_moment_the_agent_comes_back(scripted: Scripted, joined: State, tmp_path: Path) -> None:
+    """kill -9 while changes stream in: the file is whole each time, and in the end it is the newest."""
+    assert joined.membership is not None
+    joined.keep_membership(replace(joined.membership, address=str(scripted.address)))
+    joined.close()
+    output = tmp_path / "lamp.json"
+    for turn in range(4):
+        agent = await asyncio.create_subprocess_exec(
+            *command("run", "--state-dir", str(joined.folder), "--output", str(output)),
+            env=environ(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        try:
+            for number in range(5 + 3 * turn):
+                await scripted.want(b'{"turn":%d,"number":%d}' % (turn, number))
+                await asyncio.sleep(0.001 * turn)
+            await scripted.reported("applied", digest_of(scripted.desired or b""))
+            await scripted.want(b'{"turn":%d,"number":"last"}' % turn)
+        finally:
+            agent.kill()
+            await agent.wait()
+        assert json.loads(await asyncio.to_thread(output.read_bytes))["turn"] == turn
+        with closing(State(joined.folder)) as state:
+            assert state.progress.current is not None

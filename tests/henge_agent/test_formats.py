@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import configparser
+import json
+import subprocess
+import tomllib
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from henge_agent.formats import render
+from henge_protocol.errors import Invalid
+from henge_protocol.strictjson import canonical
+
+NASTY = {
+    "newline": "a\nb",
+    "quotes": "'\"`$HOME\\",
+    "unicode": "Wohnzimmer – 21 °C 🔥",
+    "tab": "a\tb",
+    "empty": "",
+    "number": -1.5e-07,
+    "large": 2**53 - 1,
+    "off": False,
+    "list": ["a", 1, {"b": "c d"}],
+    "wifi": {"ssid": 'it\'s "mine"', "deep er": {"x.y": 1}},
+}
+
+text = st.text(st.characters(codec="utf-8"), max_size=12)
+values = st.recursive(
+    st.booleans() | st.integers(-(2**53) + 1, 2**53 - 1) | st.floats(allow_nan=False, allow_infinity=False) | text,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(text, inner, max_size=3),
+    max_leaves=8,
+)
+documents = st.dictionaries(text, values, max_size=4)
+
+
+def rendered(value: object, form: Any) -> bytes:
+    return render(canonical(value), value, form)
+
+
+def test_json_is_the_documents_bytes_verbatim() -> None:
+    assert render(b' {"a":1.0}', {"a": 1.0}, "json") == b' {"a":1.0}'
+    assert render(b"[1]", [1], "json") == b"[1]"
+
+
+@given(documents)
+def test_toml_reads_back_as_what_was_written(value: dict[str, Any]) -> None:
+    assert tomllib.loads(rendered(value, "toml").decode()) == value
+
+
+def test_toml_looks_as_people_write_it() -> None:
+    value = {"color": "red", "wifi": {"ssid": "home", "channels": [1, 6]}, "a": {"b": {"c": True}}, "none": {}}
+
+    assert rendered(value, "toml") == (
+        b'color = "red"\n\n[wifi]\nssid = "home"\nchannels = [1, 6]\n\n[a.b]\nc = true\n\n[none]\n'
+    )
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.dictionaries(
+        st.from_regex(r"[a-z][a-z0-9]{0,5}", fullmatch=True),
+        st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]) | st.sampled_from("\n\t"), max_size=12),
+        max_size=4,
+    )
+)
+def test_a_shell_reads_an_environment_file_back_as_what_was_written(value: dict[str, str]) -> None:
+    script = rendered(value, "env") + b"".join(b'printf "%%s\\0" "$%s"\n' % name.upper().encode() for name in value)
+
+    said = subprocess.run(["/bin/sh"], input=script, capture_output=True, check=True, env={}).stdout
+
+    assert said.split(b"\0")[:-1] == [text.encode() for text in value.values()]
+
+
+def test_an_environment_file_joins_nested_names_and_quotes_only_what_needs_it() -> None:
+    value = {"color": "red", "wifi": {"ssid": 'my "home" $1', "channels": [1, 6]}, "dim": 0.5, "on": True}
+
+    assert rendered(value, "env") == (
+        b'COLOR=red\nWIFI_SSID="my \\"home\\" \\$1"\nWIFI_CHANNELS="[1,6]"\nDIM=0.5\nON=true\n'
+    )
+
+
+def test_an_ini_file_reads_back_with_sections() -> None:
+    value = {"color": "#ff0000", "wifi": {"ssid": "50 % off; really = yes", "deep": {"x": 1}}, "list": ["a", "ü"]}
+
+    reader = configparser.ConfigParser(interpolation=None)
+    reader.read_string(rendered(value, "ini").decode())
+
+    assert {name: dict(reader[name]) for name in reader.sections()} == {
+        "main": {"color": "#ff0000", "list": '["a","ü"]'},
+        "wifi": {"ssid": "50 % off; really = yes"},
+        "wifi.deep": {"x": "1"},
+    }
+
+
+@given(st.dictionaries(text, text | st.dictionaries(text, text | st.integers(), max_size=3), max_size=4))
+def test_an_ini_file_reads_back_as_what_was_written_or_is_refused(value: dict[str, Any]) -> None:
+    try:
+        written = rendered(value, "ini").decode()
+    except Invalid:
+        return
+
+    reader = configparser.ConfigParser(interpolation=None, default_section="\0", strict=True)
+    reader.optionxform = str  # type: ignore[assignment,method-assign]
+    reader.read_string(written)
+
+    expected = {
+        key: {name: str(item) for name, item in table.items()}
+        for key, table in value.items()
+        if isinstance(table, dict)
+    }
+    top = {key: item for key, item in value.items() if not isinstance(item, dict)}
+    assert {name: dict(reader[name]) for name in reader.sections()} == expected | ({"main": top} if top else {})
+
+
+@pytest.mark.parametrize(
+    ("value", "form", "pointer"),
+    [
+        ({"a": {"b": None}}, "toml", "/a/b"),
+        ({"a": [None]}, "toml", "/a/0"),
+        ({"a": None}, "env", "/a"),
+        ({"a": "x\0y"}, "env", "/a"),
+        ({"1a": "x"}, "env", "/1a"),
+        ({"": "x"}, "env", "/"),
+        ({"a-b": 1, "a_b": 2}, "env", "/a_b"),
+        ({"a": {"b": 1}, "a_b": 2}, "env", "/a_b"),
+        ({"a": "x\ny"}, "ini", "/a"),
+        ({"a": " x"}, "ini", "/a"),
+        ({"a=b": 1}, "ini", "/a=b"),
+        ({"a": 1, "A": 2}, "ini", "/A"),
+        ({"a": 1, "main": {"b": 1}}, "ini", "/main"),
+        ({"DEFAULT": {"b": 1}}, "ini", "/DEFAULT"),
+        ({"a]": {"b": 1}}, "ini", "/a]"),
+        ({"a": {"b": {"c": 1}}, "a.b": {"c": 2}}, "ini", "/a.b"),
+        ({"a": None}, "ini", "/a"),
+        ({"a/b~": {"c": None}}, "toml", "/a~1b~0/c"),
+        ([1], "toml", ""),
+        ("x", "env", ""),
+        ({"a": "\ud800"}, "toml", ""),
+    ],
+)
+def test_what_a_format_cannot_hold_is_refused_with_the_spot(value: object, form: str, pointer: str) -> None:
+    with pytest.raises(Invalid) as refusal:
+        render(b"", value, form)  # type: ignore[arg-type]
+
+    assert refusal.value.code == "does_not_fit"
+    assert [problem.pointer for problem in refusal.value.problems] == [pointer]
+
+
+def test_nasty_texts_survive_in_every_format_that_takes_them() -> None:
+    assert tomllib.loads(rendered(NASTY, "toml").decode()) == NASTY
+    assert json.loads(rendered(NASTY, "json")) == NASTY
+    assert b"WIFI_DEEP_ER_X_Y=1\n" in rendered(NASTY, "env")

@@ -1,0 +1,377 @@
+# ruff: noqa: ASYNC240 - a test looks at small files
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from henge_agent.applier import Applier
+from henge_agent.link import Greeting
+from henge_agent.runner import Runner, Surroundings
+from henge_agent.settings import Address, Hooks, Output
+from henge_agent.state import State
+from henge_protocol.model import digest_of
+from henge_protocol.wire import Bye, Error, Hello, Message, Report
+from tests.henge_agent.scripted import EPOCH, Scripted, serving
+from tests.henge_protocol.authorities import Fleet
+
+_RENEWAL_SLEEPS_S = (3600.0, 1.5 * 86400)
+"""Between looks at whether the identity is due, and after a failed renewal (by a chance of 0.5)."""
+RED, BLUE = b'{"color":"red"}', b'{"color":"blue"}'
+
+
+@dataclass
+class World:
+    """A clock that tests turn: sleeping is noted, and ends when the test says so."""
+
+    sleeps: list[float] = field(default_factory=list)
+    chance: float = 0.5
+    uptime_s: float = 1e6
+    hints: Sequence[Address] = ()
+    looked_for: list[str] = field(default_factory=list)
+    told: list[str] = field(default_factory=list)
+    ahead_s: float = 0.0
+    held: bool = False
+    """Whether sleeping lasts for ever; else it is over at once."""
+    _slept: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def sleep(self, seconds: float) -> None:
+        self.sleeps.append(seconds)
+        self._slept.set()
+        await (asyncio.Event().wait() if self.held or seconds in _RENEWAL_SLEEPS_S else asyncio.sleep(0))
+
+    async def asleep(self, count: int = 1) -> list[float]:
+        """Wait until there were so many sleeps for connections; those."""
+        async with asyncio.timeout(20):
+            while len(self.pauses) < count:
+                self._slept.clear()
+                await self._slept.wait()
+        return self.pauses[:count]
+
+    @property
+    def pauses(self) -> list[float]:
+        return [seconds for seconds in self.sleeps if seconds not in _RENEWAL_SLEEPS_S]
+
+    async def find(self, fleet_id: str) -> Sequence[Address]:
+        self.looked_for.append(fleet_id)
+        return self.hints
+
+    def surroundings(self) -> Surroundings:
+        return Surroundings(
+            now=time.time,
+            clock=lambda: time.monotonic() + self.ahead_s,
+            sleep=self.sleep,
+            random=lambda: self.chance,
+            uptime_s=self.uptime_s,
+            find=self.find,
+            tell=self.told.append,
+        )
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "lamp.json"
+
+
+def at(state: State, address: Address, **fields: Any) -> State:
+    assert state.membership is not None
+    state.keep_membership(replace(state.membership, address=str(address), **fields))
+    return state
+
+
+@asynccontextmanager
+async def agent(state: State, path: Path, world: World, **hooks: Any) -> AsyncIterator[Applier]:
+    applier = Applier(state, (Output(path, "json"),), Hooks(**hooks), environ={"PATH": os.environ["PATH"]})
+    runner = Runner(state, applier, Greeting("boot-1", {"arch": "x"}), world.surroundings())
+    task = asyncio.create_task(runner.run())
+    try:
+        yield applier
+    finally:
+        task.cancel()
+        await asyncio.wait([task], timeout=10)
+        assert task.cancelled(), task
+
+
+async def test_a_change_reaches_the_file_and_its_report_the_daemon(
+    joined: State, scripted: Scripted, path: Path, world: World
+) -> None:
+    async with agent(at(joined, scripted.address), path, world):
+        await scripted.want(RED)
+        report = await scripted.reported("applied", digest_of(RED))
+        assert path.read_bytes() == RED
+        await scripted.want(BLUE)
+        await scripted.reported("applied", digest_of(BLUE))
+        assert path.read_bytes() == BLUE
+
+    assert (report.epoch, report.revision) == (EPOCH, 1)
+    assert scripted.connections == 1
+    first = scripted.hellos[0]
+    assert (first.state, first.digest, first.boot, first.facts) == ("none", "", "boot-1", {"arch": "x"})
+    assert first.client.startswith("henge-agent/")
+    assert any("connected to" in text for text in world.told)
+
+
+async def test_after_a_cut_link_the_hello_says_what_runs(
+    joined: State, scripted: Scripted, path: Path, world: World
+) -> None:
+    async with agent(at(joined, scripted.address), path, world):
+        await scripted.want(RED)
+        await scripted.reported("applied")
+        for socket in list(scripted.sockets):
+            await socket.close(code=1001)
+        await scripted.seen(lambda: len(scripted.hellos) == 2)
+
+    assert (scripted.hellos[1].state, scripted.hellos[1].digest, scripted.hellos[1].revision) == (
+        "applied",
+        digest_of(RED),
+        1,
+    )
+    assert world.pauses == [0.5]
+
+
+async def test_a_report_without_receipt_is_said_again_on_the_next_link(
+    joined: State, scripted: Scripted, path: Path, world: World
+) -> None:
+    scripted.receipts = False
+    async with agent(at(joined, scripted.address), path, world) as applier:
+        await scripted.want(RED)
+        await scripted.reported("applied")
+        scripted.receipts = True
+        for socket in list(scripted.sockets):
+            await socket.close(code=1001)
+        await scripted.seen(lambda: len(scripted.reports) == 2)
+        seen = -1
+        while applier.report is not None:
+            seen = await applier.news(seen)
+
+    assert scripted.reports[0] == scripted.reports[1]
+
+
+async def test_a_link_that_is_cut_does_not_disturb_the_hook(
+    joined: State, scripted: Scripted, path: Path, world: World, tmp_path: Path
+) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    async with agent(at(joined, scripted.address), path, world, on_change=f"cat {fifo}; echo x >> {tmp_path}/ran"):
+        await scripted.want(RED)
+        await scripted.reported("applying")
+        for socket in list(scripted.sockets):
+            await socket.close(code=1001)
+        await scripted.seen(lambda: len(scripted.hellos) == 2)
+        await asyncio.to_thread(fifo.write_text, "go on")
+        await scripted.reported("applied")
+
+    assert (tmp_path / "ran").read_text() == "x\n"
+
+
+async def test_byes_wish_is_honoured_and_never_undercut(
+    joined: State, scripted: Scripted, path: Path, world: World
+) -> None:
+    scripted.on_frame = lambda frame: Bye("stopping", 40) if isinstance(frame, Report) else None
+    world.held = True
+    async with agent(at(joined, scripted.address), path, world):
+        await scripted.want(RED)
+        assert await world.asleep() == [60.0]
+
+
+async def test_delays_grow_while_nobody_answers_and_start_again_after_a_good_answer(
+    joined: State, fleet: Fleet, path: Path, world: World
+) -> None:
+    async with serving(Scripted(fleet)) as scripted:
+        address = scripted.address
+    async with agent(at(joined, address), path, world):
+        assert (await world.asleep(8)) == [0.5, 1, 2, 4, 8, 16, 30, 30]
+        async with serving(Scripted(fleet, address=address)) as scripted:
+            await scripted.seen(lambda: scripted.hellos)
+            count = len(world.pauses)
+        assert (await world.asleep(count + 2))[count:] == [0.5, 1]
+
+    assert world.looked_for
+
+
+async def test_known_addresses_come_first_then_hints_and_the_good_one_is_remembered(
+    joined: State, scripted: Scripted, path: Path, world: World
+) -> None:
+    world.hints = [Address("127.0.0.1", 9), scripted.address]
+    async with agent(at(joined, Address("127.0.0.1", 10)), path, world):
+        await scripted.seen(lambda: scripted.hellos)
+
+    assert joined.membership is not None
+    assert world.looked_for == [joined.membership.fleet_id]
+    assert (joined.membership.address, joined.membership.last_address) == ("127.0.0.1:10", str(scripted.address))
+
+
+async def test_of_many_hints_only_a_few_are_tried(joined: State, scripted: Scripted, path: Path, world: World) -> None:
+    world.hints = [Address("127.0.0.1", port) for port in range(2, 9)] + [scripted.address]
+    async with agent(at(joined, Address("127.0.0.1", 10)), path, world):
+        await world.asleep(2)
+
+    assert scripted.connections == 0
+
+
+async def test_a_server_that_is_not_ours_sees_no_frame_and_is_left_alone_for_minutes(
+    joined: State, path: Path, world: World
+) -> None:
+    world.held = True
+    async with serving(Scripted(Fleet())) as impostor, agent(at(joined, impostor.address), path, world):
+        assert await world.asleep() == [300.0]
+
+    assert (impostor.connections, impostor.frames) == (0, [])
+
+
+@pytest.mark.parametrize("code", ["certificate_revoked", "certificate_superseded", "unknown_certificate"])
+async def test_a_refused_identity_asks_hourly(
+    joined: State, scripted: Scripted, path: Path, world: World, code: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.held, world.chance, scripted.refuse = True, 0.0, (403, code)
+    async with agent(at(joined, scripted.address), path, world):
+        assert await world.asleep() == [2880.0]
+
+    assert f"because of {code}" in caplog.text
+
+
+async def test_the_same_trouble_is_told_once(
+    joined: State, scripted: Scripted, path: Path, world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    scripted.refuse = (503, "stopping")
+    async with agent(at(joined, scripted.address), path, world):
+        await world.asleep(4)
+
+    assert caplog.text.count("because of stopping") == 1
+
+
+async def test_close_codes_decide_how_long_to_stay_away(
+    joined: State, scripted: Scripted, path: Path, world: World
+) -> None:
+    pauses, world.chance = [], 0.25
+    async with agent(at(joined, scripted.address), path, world):
+        for count, code in enumerate((4001, 4002, 4005, 1001), 1):
+            await scripted.seen(lambda: scripted.sockets)
+            await asyncio.gather(*(socket.close(code=code) for socket in list(scripted.sockets)))
+            pauses = await world.asleep(count)
+
+    assert pauses == [54.0, 3240.0, 3240.0, 0.25]
+
+
+async def test_versions_that_do_not_overlap_ask_hourly(
+    joined: State, scripted: Scripted, path: Path, world: World
+) -> None:
+    world.held, world.chance = True, 0.0
+    scripted.on_frame = lambda frame: Error("unsupported_protocol", "") if isinstance(frame, Hello) else None
+    async with agent(at(joined, scripted.address), path, world):
+        assert await world.asleep() == [2880.0]
+
+
+async def test_without_websockets_it_long_polls_and_tries_again_after_a_while(
+    joined: State, scripted: Scripted, path: Path, world: World
+) -> None:
+    scripted.websockets = False
+    async with agent(at(joined, scripted.address), path, world) as applier:
+        await scripted.want(RED)
+        await scripted.reported("applied", digest_of(RED))
+        await scripted.seen(lambda: scripted.polls)
+        assert applier.report is None
+        assert path.read_bytes() == RED
+        scripted.websockets, world.ahead_s = True, 601.0
+        await scripted.want(BLUE)
+        await scripted.reported("applied", digest_of(BLUE))
+        await scripted.seen(lambda: scripted.sockets)
+
+    assert scripted.connections == 2
+
+
+async def test_long_polling_reports_what_went_wrong(
+    joined: State, scripted: Scripted, path: Path, world: World
+) -> None:
+    scripted.websockets = False
+    async with agent(at(joined, scripted.address), path, world, on_change="exit 3"):
+        await scripted.want(RED)
+        report = await scripted.reported("rolled-back", digest_of(RED))
+
+    assert (report.reason, report.errors[0].message) == ("hook-failed", "exit code 3")
+
+
+async def test_after_a_power_cut_the_first_attempt_is_spread(
+    joined: State, scripted: Scripted, path: Path, world: World
+) -> None:
+    world.uptime_s = 30
+    async with agent(at(joined, scripted.address), path, world):
+        await scripted.seen(lambda: scripted.hellos)
+
+    assert world.pauses[0] == 5.0
+
+
+async def test_an_identity_due_is_renewed_and_the_link_comes_back_with_it(
+    joined: State, scripted: Scripted, path: Path, world: World
+) -> None:
+    at(joined, scripted.address, last_address=str(scripted.address), renew_at=1)
+    async with agent(joined, path, world):
+        await scripted.seen(lambda: len(scripted.certificates) == 2 and scripted.sockets)
+        await scripted.want(RED)
+        await scripted.reported("applied")
+
+    assert joined.membership is not None
+    assert (joined.membership.slot, joined.membership.trial) == ("b", None)
+
+
+async def test_an_expired_identity_is_renewed_at_once(
+    joined: State, scripted: Scripted, path: Path, world: World
+) -> None:
+    scripted.refuse = (401, "certificate_expired")
+    async with agent(at(joined, scripted.address), path, world):
+        await scripted.want(RED)
+        await scripted.reported("applied")
+
+    assert joined.membership is not None
+    assert joined.membership.slot == "b"
+    assert world.pauses == [0.0]
+
+
+async def test_a_failed_renewal_is_tried_again_much_later(
+    joined: State, scripted: Scripted, path: Path, world: World
+) -> None:
+    at(joined, Address("127.0.0.1", 9), renew_at=1)
+    async with agent(joined, path, world):
+        await world.asleep(3)
+
+    assert 1.5 * 86400 in world.sleeps
+
+
+async def test_a_document_that_is_rejected_is_not_asked_for_again_by_the_agent(
+    joined: State, scripted: Scripted, path: Path, world: World
+) -> None:
+    async with agent(at(joined, scripted.address), path, world):
+        await scripted.want(b"not json")
+        report = await scripted.reported("rejected")
+
+    assert report.reason == "not-json"
+    assert len(scripted.reports) == 1
+
+
+async def test_useless_frames_are_answered_and_the_link_stays(
+    joined: State, scripted: Scripted, path: Path, world: World
+) -> None:
+    def answer(frame: Message) -> Message | None:
+        return Report(state="applied") if isinstance(frame, Report) else None
+
+    scripted.on_frame = answer
+    async with agent(at(joined, scripted.address), path, world):
+        await scripted.want(RED)
+        await scripted.seen(lambda: any(isinstance(frame, Error) for frame in scripted.frames))
+        scripted.on_frame = None
+        await scripted.want(BLUE)
+        await scripted.reported("applied", digest_of(BLUE))
+
+    assert scripted.connections == 1
