@@ -237,7 +237,12 @@ class App:
         sockets[ADMIN] = bind_unix(self._environment.socket)
         app = self._edge.application(self._routes)
         self._runner = web.AppRunner(
-            app, handle_signals=False, access_log=None, keepalive_timeout=KEEP_ALIVE_S, auto_decompress=False
+            app,
+            handle_signals=False,
+            access_log=None,
+            logger=_quiet_log(),
+            keepalive_timeout=KEEP_ALIVE_S,
+            auto_decompress=False,
         )
         await self._runner.setup()
         for name, sock in sockets.items():
@@ -319,6 +324,13 @@ class App:
         for gate in self._gates:
             if gate.name == DEVICES:
                 gate.ssl = self._server_context()
+
+
+def _quiet_log() -> logging.Logger:
+    """aiohttp tells every malformed request with a traceback; a stranger must not fill the journal."""
+    quiet = logging.getLogger("hengd.aiohttp")
+    quiet.setLevel(logging.CRITICAL)
+    return quiet
 
 
 def bind_tcp(address: str, key: str) -> socket.socket:
