@@ -32,36 +32,45 @@ class Column:
     header: str
     cell: Cell
     wide: bool = False
+    room: int = 0
+    """Columns to keep free while watching, for what may come."""
+
+
+def rooms(kind: Kind, *, wide: bool, labels: bool) -> list[int]:
+    """For each column of ``table_of`` the width that a watched table starts with at least."""
+    return [column.room for column in _shown(kind, wide=wide, labels=labels)]
 
 
 def table_of(kind: Kind, items: Iterable[Object], view: View, *, wide: bool, labels: bool) -> Table:
     """The table of many objects of a kind."""
-    columns = [column for column in COLUMNS[kind] if wide or not column.wide]
-    if labels and not any(column.header == "LABELS" for column in columns):
-        columns.append(LABELS)
+    columns = _shown(kind, wide=wide, labels=labels)
     rows = [[column.cell(item, view) for column in columns] for item in items]
     return Table([column.header for column in columns], rows, keep=frozenset({"NAME", "STATE", "CONFIG"}))
 
 
 def state_of(device: Object) -> str:
-    """One word for a device: how its configuration fares while it is connected, else how it is away."""
+    """For a device: how its configuration fares while it is connected, else how it is away."""
     status = _status(device)
     connection, config = str(status.get("connection", "unknown")), str(status.get("config", "unknown"))
+    if status.get("identity") == "revoked":
+        return "revoked"
     if connection == "online":
         return config
     return f"{connection}, {config}" if config in BAD_STATES else connection
 
 
 def revisions_of(device: Object, style: Style) -> str:
-    """``r41`` when the device runs what it should, ``r40→r41`` on the way, ``-`` without a document."""
+    """``r41`` when it runs what it should, ``r40→r41`` on the way, ``→r41`` refused, ``-`` without a document."""
     status = _status(device)
     desired, reported = _part(status, "desired"), _part(status, "reported")
     wanted = desired.get("revision")
     if not wanted:
         return "-"
-    running = reported.get("revision")
-    if status.get("config") == "in-sync" or (desired.get("digest") == reported.get("digest") and running == wanted):
+    if status.get("config") in ("in-sync", "drifted"):
         return f"r{wanted}"
+    if desired.get("digest") == reported.get("digest"):
+        return f"{style.arrow}r{wanted}"  # what it runs instead it did not say
+    running = reported.get("revision")
     return f"{f'r{running}' if running else '-'}{style.arrow}r{wanted}"
 
 
@@ -69,11 +78,20 @@ def trouble_of(device: Object) -> str:
     """What a device said about the configuration it did not take, or nothing."""
     status = _status(device)
     if status.get("config") not in BAD_STATES:
-        return "identity revoked" if status.get("identity") == "revoked" else ""
+        return ""
     reported = _part(status, "reported")
     errors = [error for error in reported.get("errors") or [] if isinstance(error, Mapping)]
-    told = [f"{field_of(str(error.get('pointer', '')))}: {error.get('message', '')}" for error in errors]
-    return safe("; ".join(filter(None, [str(reported.get("reason") or ""), *told])))
+    told = "; ".join(_error_text(error) for error in errors)
+    return safe(": ".join(filter(None, [str(reported.get("reason") or ""), told])))
+
+
+def _error_text(error: Mapping[str, Any]) -> str:
+    pointer = str(error.get("pointer") or "")
+    return f"{field_of(pointer)}: {error.get('message', '')}" if pointer else str(error.get("message", ""))
+
+
+def _shown(kind: Kind, *, wide: bool, labels: bool) -> list[Column]:
+    return [column for column in COLUMNS[kind] if wide or not column.wide or (labels and column is LABELS)]
 
 
 def _device_note(device: Object, view: View) -> str:
@@ -170,10 +188,10 @@ COLUMNS: Final[Mapping[Kind, Sequence[Column]]] = {
     DEVICE: (
         NAME,
         Column("SCHEMA", _get("spec", "schema")),
-        Column("STATE", lambda item, _view: state_of(item)),
-        Column("CONFIG", lambda item, view: revisions_of(item, view.style)),
-        Column("SEEN", _seen),
-        Column("ADDRESS", _get("status", "address")),
+        Column("STATE", lambda item, _view: state_of(item), room=11),
+        Column("CONFIG", lambda item, view: revisions_of(item, view.style), room=9),
+        Column("SEEN", _seen, room=4),
+        Column("ADDRESS", _get("status", "address"), room=15),
         LABELS,
         Column(
             "DIGEST", lambda item, _view: short_digest(str(_at(item, ("status", "desired", "digest")) or "")), wide=True

@@ -64,7 +64,7 @@ def _members(invocation: Invocation, spec: Mapping[str, Any]) -> str:
 def _device_facts(invocation: Invocation, device: Object) -> list[tuple[str, str]]:
     status, style, now = device.get("status", {}), invocation.paper.style, invocation.now()
     connection, config = str(status.get("connection", "")), str(status.get("config", ""))
-    since = f" since {age(status.get('since'), now=now)}" if unix_s(status.get("since")) is not None else ""
+    since = f" for {age(status.get('since'), now=now)}" if unix_s(status.get("since")) is not None else ""
     desired = status.get("desired") or {}
     running = (
         f"{safe(desired.get('digest', ''))[:12]}, {desired['size']} bytes" if desired else "none: it has no schema"

@@ -11,7 +11,7 @@ import click
 from henge_protocol.errors import HengeError, Invalid, NotFound
 from henge_protocol.model import check_name
 from hengectl import refusal
-from hengectl.columns import View, table_of
+from hengectl.columns import View, rooms, table_of
 from hengectl.invocation import Command, Invocation, with_invocation
 from hengectl.kinds import DEVICE, GROUP, REVISION, SCHEMA, Kind, Object, Ref, list_of, name_of, parse_kind, parse_ref
 from hengectl.options import output_option, selector_option
@@ -177,7 +177,9 @@ def _watch(invocation: Invocation, wanted: Wanted, shape: Shape) -> int:
     listing = invocation.client.listing(wanted.kind, wanted.selector)
     shown = [item for item in listing["items"] if not wanted.names or name_of(item) in wanted.names]
     view = View(invocation.now(), invocation.paper.style)
-    widths = table_of(wanted.kind, shown, view, wide=shape.form == "wide", labels=shape.labels).widths()
+    wide = shape.form == "wide"
+    needed = table_of(wanted.kind, shown, view, wide=wide, labels=shape.labels).widths()
+    widths = [max(pair) for pair in zip(needed, rooms(wanted.kind, wide=wide, labels=shape.labels), strict=True)]
     _watched(invocation, wanted, shape, shown, widths, headers=shape.headers)
     known = {name_of(item) for item in shown}
     seq = int(listing["metadata"]["event_seq"])

@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import io
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hengectl import render
+from hengectl.render import Paper, Style, Table, safe, width_of
+
+PLAIN = Style()
+
+
+def test_columns_are_as_wide_as_they_need_and_empty_ones_are_left_out() -> None:
+    table = Table(["NAME", "NOTE", "STATE"], [["lamp-1", "", "in-sync"], ["x", "", ""]], keep=frozenset({"NAME"}))
+
+    assert table.lines(PLAIN) == ["NAME     STATE", "lamp-1   in-sync", "x"]
+    assert table.lines(PLAIN, headers=False)[0] == "lamp-1   in-sync"
+
+
+def test_wide_characters_take_two_columns() -> None:
+    assert width_of("灯") == 2
+    assert width_of("e\u0301") == 1
+    assert Table(["N", "S"], [["灯", "a"], ["ab", "b"]]).lines(PLAIN)[1:] == ["灯   a", "ab   b"]
+
+
+def test_later_rows_stay_in_the_columns_of_earlier_ones() -> None:
+    first = Table(["NAME", "STATE"], [["greenhouse-1", "in-sync"]])
+    later = Table(["NAME", "STATE"], [["x", "pending"]])
+
+    assert later.lines(PLAIN, headers=False, widths=first.widths()) == ["x              pending"]
+
+
+@pytest.mark.parametrize("width", [20, 30, 79])
+def test_a_terminal_is_not_overrun(width: int) -> None:
+    lines = Table(["A", "B"], [["a" * 50, "b" * 50]]).lines(Style(width=width))
+
+    assert all(len(line) <= width for line in lines)
+    assert lines[1].endswith("…")
+
+
+def test_a_terminal_of_one_column_gets_everything() -> None:
+    assert Table(["A"], [["abc"]]).lines(Style(width=1)) == ["A", "abc"]
+
+
+def test_states_are_coloured_and_names_are_not() -> None:
+    lines = Table(["NAME", "STATE"], [["offline", "offline, rejected"], ["online-1", "in-sync"]]).lines(
+        Style(colour=True)
+    )
+
+    assert "\x1b[31mrejected\x1b[0m" in lines[1]
+    assert "\x1b[32min-sync\x1b[0m" in lines[2]
+    assert "\x1b" not in lines[2].split()[0]
+
+
+@pytest.mark.parametrize(
+    ("choice", "environ", "terminal", "colour"),
+    [
+        ("auto", {}, True, True),
+        ("auto", {}, False, False),
+        ("auto", {"NO_COLOR": "1"}, True, False),
+        ("auto", {"NO_COLOR": ""}, True, True),
+        ("auto", {"FORCE_COLOR": "1"}, False, True),
+        ("auto", {"NO_COLOR": "1", "FORCE_COLOR": "1"}, True, False),
+        ("auto", {"TERM": "dumb"}, True, False),
+        ("always", {"NO_COLOR": "1"}, False, True),
+        ("never", {"FORCE_COLOR": "1"}, True, False),
+    ],
+)
+def test_colour_is_for_those_who_want_it(choice: str, environ: dict[str, str], terminal: bool, colour: bool) -> None:
+    assert render.wants_colour(choice, environ, terminal=terminal) is colour
+
+
+@given(st.text())
+def test_nothing_that_moves_the_cursor_gets_through(text: str) -> None:
+    shown = safe(text)
+
+    assert shown == "" or shown.isprintable()
+    assert len(shown) <= 10 * render.MAX_CELL_CHARS
+
+
+def test_control_characters_stay_visible() -> None:
+    assert safe("a\x1b[31mb\r\n\u202e\U000e0001") == "a\\x1b[31mb\\x0d\\x0a\\u202e\\U000e0001"
+    assert safe("Küche 灯") == "Küche 灯"
+    assert safe("x" * 10_000) == "x" * 197 + "..."
+    assert safe({"a": [1, True, None]}) == '{"a": [1, true, null]}'
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0s"),
+        (4, "4s"),
+        (59, "59s"),
+        (60, "1m"),
+        (119, "1m"),
+        (3599, "59m"),
+        (3600, "60m"),
+        (7200, "2h"),
+        (200_000, "2d"),
+    ],
+)
+def test_an_age_has_one_unit(seconds: int, text: str) -> None:
+    assert render.age("2026-11-20T12:00:00Z", now=1795176000 + seconds) == text
+
+
+def test_what_never_happened_has_no_age() -> None:
+    assert render.age("", now=5) == "-"
+    assert render.age(None, now=5) == "-"
+    assert render.age("soon", now=5) == "-"
+    assert render.left("2026-11-20T12:00:00Z", now=1795176060) == "over"
+    assert render.left("2026-11-20T12:00:00Z", now=1795175940) == "1m"
+
+
+def test_names_and_values_stand_in_columns() -> None:
+    out = io.StringIO()
+    Paper(out, PLAIN).pairs([("a", "1"), ("longer", "2"), ("empty", "")], indent="  ")
+
+    assert out.getvalue() == "  a        1\n  longer   2\n"
+
+
+def test_data_is_json_or_yaml() -> None:
+    out = io.StringIO()
+    paper = Paper(out, PLAIN)
+    paper.data({"name": "Küche", "on": "yes"}, "json")
+    paper.data({"name": "Küche", "on": "yes"}, "yaml")
+
+    head, _, tail = out.getvalue().partition("}\n")
+    assert json.loads(head + "}") == {"name": "Küche", "on": "yes"}
+    assert tail == "name: Küche\n'on': 'yes'\n"
