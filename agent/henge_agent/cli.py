@@ -207,6 +207,11 @@ def log_to_stderr(*, debug: bool) -> None:
     root.setLevel(logging.WARNING)
     for name in ("henge_agent", "henge_protocol"):
         logging.getLogger(name).setLevel(logging.DEBUG if debug else logging.INFO)
+    for name in (
+        "asyncio",
+        "zeroconf",
+    ):  # they tell a network without multicast by tracebacks; browse tells it in a line
+        logging.getLogger(name).setLevel(logging.WARNING if debug else logging.CRITICAL)
 
 
 class _Lines(logging.Formatter):

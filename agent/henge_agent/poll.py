@@ -34,7 +34,7 @@ class Poll:
 
     async def run(self, welcome: Welcome) -> Ended:
         """Say hello, then fetch, apply and report until ``until``. Raises the daemon's refusal or ``Unreachable``."""
-        await self._post(hello(self._applier, self._greeting))
+        await self._post(hello(self._applier, self._greeting), have=self._applier.running.digest)
         while self._clock() < self._until:
             await self._catch_up()
             began = self._clock()
@@ -46,12 +46,13 @@ class Poll:
         """Wait until the applier is idle, saying what it has to say."""
         seen = -1
         while True:
-            seen = await self._applier.news(seen)
             report = self._applier.report
             if report is not None and report != self._said:
                 self._said = report
-                await self._post(report)
-            if not self._applier.busy:
+                await self._post(report)  # meanwhile there may be more to say
+            elif self._applier.busy:
+                seen = await self._applier.news(seen)
+            else:
                 return
 
     async def _fetch(self) -> bool:
@@ -65,9 +66,9 @@ class Poll:
         message = _frame(answer)
         return isinstance(message, Config) and self._offer(message)
 
-    async def _post(self, message: Message) -> None:
-        """Send a hello or report; take the receipt, and the document that may follow it."""
-        query = {"have": self._applier.running.digest}
+    async def _post(self, message: Message, have: str | None = None) -> None:
+        """Send a hello or report; take the receipt, and the document that may follow it when ``have`` is said."""
+        query = None if have is None else {"have": have}
         answer = await self._exchange.post(
             "/v1/device/report", encode(message), query, limit_bytes=_MAX_BODY_BYTES, timeout_s=ANSWER_TIMEOUT_S
         )

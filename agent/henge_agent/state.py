@@ -42,7 +42,7 @@ from henge_protocol.wire import MAX_FRAME_BYTES, Report, WireError, decode, enco
 
 Slot = Literal["a", "b"]
 OTHER_SLOT: Final[dict[Slot, Slot]] = {"a": "b", "b": "a"}
-MAX_ORIGINAL_BYTES: Final = 1024 * 1024
+MAX_ORIGINAL_BYTES: Final = 4 * 1024 * 1024
 """A larger file in an output's place is somebody's mistake, not a configuration."""
 LAST_SECOND: Final = 253_402_300_799
 """The end of the year 9999."""

@@ -7,7 +7,7 @@ import base64
 import json
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -51,6 +51,8 @@ class Scripted:
     joins: dict[str, dict[str, Any]] = field(default_factory=dict)
     sockets: set[web.WebSocketResponse] = field(default_factory=set)
     on_frame: Callable[[Message], Message | None] | None = None
+    hold: Callable[[Message], Awaitable[None]] | None = None
+    """Awaited before a report by long-poll is answered."""
 
     # ---- what tests do
 
@@ -263,9 +265,12 @@ class Scripted:
             return refusal
         frame = decode(await request.read())
         await self._note(frame)
+        if self.hold is not None:
+            await self.hold(frame)
         assert isinstance(frame, Hello | Report)
         body = encode(Receipt(frame.revision, frame.digest, frame.state))
-        if self.desired is not None and digest_of(self.desired) not in (request.query.get("have"), frame.digest):
+        have = request.query.get("have")
+        if have is not None and self.desired is not None and digest_of(self.desired) != have:
             body += b"\n" + encode(self.config())
         return web.Response(body=body)
 

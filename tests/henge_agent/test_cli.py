@@ -227,7 +227,8 @@ async def test_joined_by_token_and_run_as_a_process_until_sigterm(scripted: Scri
     token.chmod(0o600)
     state, output = tmp_path / "state", tmp_path / "lamp.toml"
     join = await asyncio.create_subprocess_exec(
-        *command("join", str(scripted.address), "--token-file", str(token), "--name", "lamp-1"), "--state-dir", str(state),
+        *command("join", str(scripted.address), "--token-file", str(token), "--name", "lamp-1"),
+        "--state-dir", str(state),
         env=environ(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
     said = (await join.communicate())[0].decode()

@@ -303,6 +303,24 @@ async def test_long_polling_reports_what_went_wrong(
     assert (report.reason, report.errors[0].message) == ("hook-failed", "exit code 3")
 
 
+async def test_a_verdict_that_comes_while_another_report_travels_is_said(
+    joined: State, scripted: Scripted, path: Path, world: World
+) -> None:
+    scripted.websockets = False
+    async with agent(at(joined, scripted.address), path, world, on_change="true") as applier:
+
+        async def until_applied(frame: Message) -> None:
+            seen = -1
+            while isinstance(frame, Report) and frame.state == "applying" and applier.busy:
+                seen = await applier.news(seen)
+
+        scripted.hold = until_applied
+        await scripted.want(RED)
+        await scripted.reported("applied", digest_of(RED))
+
+    assert [report.state for report in scripted.reports] == ["applying", "applied"]
+
+
 async def test_after_a_power_cut_the_first_attempt_is_spread(
     joined: State, scripted: Scripted, path: Path, world: World
 ) -> None:
