@@ -37,7 +37,7 @@ from hengd.rules.authority import Authority
 from hengd.rules.configs import Configs
 from hengd.rules.deliveries import Deliveries
 from hengd.rules.devices import Devices
-from hengd.rules.fleet import device_by_id, objects_of, read_meta
+from hengd.rules.fleet import objects_of, read_meta
 from hengd.rules.joins import Joins
 from hengd.rules.notes import Committed, Cut, DeviceReported, Rung
 from hengd.rules.presence import Presence
@@ -195,7 +195,7 @@ class App:
             if isinstance(note, DeviceReported):
                 self._tell_report(note, now)
             elif isinstance(note, Committed):
-                self._deliveries.advance(note.revision)
+                self._deliveries.advance(note.revision, note.rung)
                 self._tell_commit(note, now)
                 self._hub.ring(note.rung)
             elif isinstance(note, Cut):
@@ -211,13 +211,10 @@ class App:
             self.events.add(now, "object.deleted", kind, name, revision=note.revision)
 
     def _tell_report(self, note: DeviceReported, now: float) -> None:
-        with self._store.read() as tx:
-            device = device_by_id(tx, note.device_id)
-        if device is not None:
-            self.events.add(
-                now, "device.reported", "Device", device.name,
-                revision=note.revision, digest=note.digest, state=note.state, reason=note.reason,
-            )  # fmt: skip
+        self.events.add(
+            now, "device.reported", "Device", note.name,
+            revision=note.revision, digest=note.digest, state=note.state, reason=note.reason,
+        )  # fmt: skip
 
     # ---- listening -----------------------------------------------------------------------------------
 

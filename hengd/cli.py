@@ -169,7 +169,8 @@ async def _serve(settings: Settings, environment: Environment) -> int:
     notify("READY=1", f"STATUS=serving {settings.name}", environ=os.environ)
     watchdog = asyncio.create_task(_watchdog(app), name="watchdog")
     stopped = asyncio.create_task(stop.wait(), name="signal")
-    await asyncio.wait({stopped, asyncio.ensure_future(app.failed)}, return_when=asyncio.FIRST_COMPLETED)
+    ends: set[asyncio.Future[Any]] = {stopped, app.failed}
+    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     watchdog.cancel()
     stopped.cancel()
     await asyncio.gather(watchdog, stopped, return_exceptions=True)

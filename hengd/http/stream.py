@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from hengd.events import EventLog
@@ -115,6 +116,8 @@ class DeviceLink(StrictListener):
         self._session = Session("daemon", now=links.monotonic())
         self._reported = Reported()
         self._look_at = 0.0
+        self._missed = False
+        """A look was asked for while a delivery was in flight."""
         self._retry_at = 0.0
         self._attempt = 0
         self._renew_by = links.clock() + caller.left_s + EXPIRY_GRACE_S
@@ -163,7 +166,8 @@ class DeviceLink(StrictListener):
         """Compare the newest document with what the device runs, and send it if it should."""
         now = self._links.monotonic()
         self._look_at = now + LOOK_EVERY_S
-        if self._session.state != "idle" or not self.is_writable:
+        self._missed = self._session.state != "idle" or not self.is_writable
+        if self._missed:
             return
         desired = self._links.deliveries.newest(self.device_id)
         if desired is not None and self._is_due(desired, now):
@@ -238,11 +242,12 @@ class DeviceLink(StrictListener):
         if reported.transient:
             self._wait_before_retry()
         receipt = Receipt(report.revision, report.digest, report.state)
-        links.reports.record(self.device_id, reported, announce=True, done=lambda: self._acknowledge(receipt))
-        self.look()
+        links.reports.record(self.device_id, reported, announce=True, done=partial(self._acknowledge, receipt))
+        if self._missed:
+            self.look()
 
-    def _acknowledge(self, receipt: Receipt) -> None:
-        if not self._session.closed:
+    def _acknowledge(self, receipt: Receipt, error: BaseException | None) -> None:
+        if error is None and not self._session.closed:
             self._session.sent(receipt, now=self._links.monotonic())
             self.send(self._links.deliveries.receipt(receipt))
 

@@ -302,10 +302,10 @@ class Change:
 
     # ---- documents -----------------------------------------------------------------------------------
 
-    def _render(self, changes: Sequence[ObjectChange], revision: int) -> tuple[list[Moved], list[str]]:
+    def _render(self, changes: Sequence[ObjectChange], revision: int) -> tuple[list[Moved], dict[str, Desired | None]]:
         rendering = renderer(self.tx, self._schemas)
         moved: list[Moved] = []
-        rung: list[str] = []
+        rung: dict[str, Desired | None] = {cut.subject: None for cut in self._cut}
         refusals = _Refusals()
         for device in self._affected(changes):
             document = rendering.render(device)
@@ -315,7 +315,7 @@ class Change:
                 move = self._desire(device, document, revision, refusals)
                 if move is not None:
                     moved.append(move)
-                    rung.append(device.id)
+                    rung[device.id] = find_desired(self.tx, device.id)
         refusals.finish()
         return moved, rung
 
@@ -369,7 +369,7 @@ class Change:
 
     # ---- the revision --------------------------------------------------------------------------------
 
-    def _commit(self, changes: Sequence[ObjectChange], revision: int, rung: list[str]) -> None:
+    def _commit(self, changes: Sequence[ObjectChange], revision: int, rung: dict[str, Desired | None]) -> None:
         record = RevisionRecord(
             revision=revision,
             time=self._now,
@@ -385,7 +385,7 @@ class Change:
             self.tx.note(cut)
         changed = tuple((change.kind, change.name) for change in changes if change.after is not None)
         deleted = tuple((change.kind, change.name) for change in changes if change.after is None)
-        self.tx.note(Committed(revision, changed, deleted, tuple(rung)))
+        self.tx.note(Committed(revision, changed, deleted, rung))
 
 
 class _Refusals:

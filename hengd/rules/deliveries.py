@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from hengd.records import Desired, Reported
@@ -28,19 +29,23 @@ class Deliveries:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._frames: OrderedDict[tuple[str, int, int], Delivery] = OrderedDict()
+        self._desired: dict[str, Desired | None] = {}
         self._receipt: tuple[Receipt, bytes] = (Receipt(), b"")
         with store.read() as tx:
             meta = read_meta(tx)
         self.line = Line(meta.epoch, meta.revision)
 
-    def advance(self, revision: int) -> None:
-        """A revision was committed."""
+    def advance(self, revision: int, desired: Mapping[str, Desired | None]) -> None:
+        """A revision was committed; ``desired`` is what devices whose document differs should run now."""
         self.line = Line(self.line.epoch, revision)
+        self._desired.update(desired)
 
     def newest(self, device_id: str) -> Desired | None:
-        """What the device should run now."""
-        with self._store.read() as tx:
-            return find_desired(tx, device_id)
+        """What the device should run now; from memory once it was read, kept current by ``advance``."""
+        if device_id not in self._desired:
+            with self._store.read() as tx:
+                self._desired[device_id] = find_desired(tx, device_id)
+        return self._desired[device_id]
 
     def reported(self, device_id: str) -> Reported:
         """What the device last said."""

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+from hengd.records import Desired
 
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """A revision was committed; ``rung`` are the ids of devices whose document differs now."""
+    """A revision was committed; ``rung`` has, by device id, what devices whose document differs should run now."""
 
     revision: int
     changed: tuple[tuple[str, str], ...]
     deleted: tuple[tuple[str, str], ...]
-    rung: tuple[str, ...]
+    rung: Mapping[str, Desired | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +30,7 @@ class Cut:
 class DeviceReported:
     """A device's report became durable."""
 
-    device_id: str
+    name: str
     revision: int
     digest: str
     state: str

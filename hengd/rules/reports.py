@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from hengd.records import Reported, pack
 from hengd.rules.notes import DeviceReported
 from hengd.store import Store, Transaction
-from henge_protocol.errors import StorageFull
+from henge_protocol.errors import Internal, StorageFull
 
 log = logging.getLogger("hengd.reports")
 
@@ -22,11 +22,20 @@ MAX_WAITING: Final = 20_000
 """Reports kept in memory while the disk is full; beyond it the oldest devices report again at their next hello."""
 
 
+BUSY_BATCH: Final = 64
+GATHER_S: Final = 0.025
+"""While many devices report, reports of so long share a commit: fewer pages are written, nobody alone waits."""
+CHUNK: Final = 128
+"""Receipts sent per turn of the event loop."""
+
+Done = Callable[[BaseException | None], None]
+
+
 class _Entry(NamedTuple):
     device_id: str
     reported: Reported
     announce: bool
-    done: Callable[[], None] | None
+    done: Done | None
 
 
 class Reports:
@@ -37,48 +46,71 @@ class Reports:
         self._waiting: list[_Entry] = []
         self._busy = False
 
-    def record(
-        self, device_id: str, reported: Reported, *, announce: bool, done: Callable[[], None] | None = None
-    ) -> None:
-        """Make ``reported`` durable; ``done`` is called on the loop once it is. ``announce`` tells the event log."""
+    def record(self, device_id: str, reported: Reported, *, announce: bool, done: Done | None = None) -> None:
+        """Make ``reported`` durable; ``done(None)`` is called on the loop once it is, ``done(error)`` if it cannot be.
+
+        ``announce`` tells the event log.
+        """
         self._waiting.append(_Entry(device_id, reported, announce, done))
         if not self._busy:
             self._busy = True
             asyncio.get_running_loop().call_soon(self._flush)
 
     async def recorded(self, device_id: str, reported: Reported) -> None:
-        """``record`` and wait until it is durable."""
-        durable = asyncio.Event()
-        self.record(device_id, reported, announce=True, done=durable.set)
-        await durable.wait()
+        """``record`` and wait until it is durable; raises what the store raised."""
+        durable: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def done(error: BaseException | None) -> None:
+            if durable.done():
+                return
+            if error is None:
+                durable.set_result(None)
+            else:
+                durable.set_exception(error)
+
+        self.record(device_id, reported, announce=True, done=done)
+        await durable
 
     def _flush(self) -> None:
         batch, self._waiting = self._waiting, []
         if not batch:
             self._busy = False
             return
-        self._store.submit(lambda tx: _write(tx, batch), lambda _, error: self._written(batch, error))
+        try:
+            self._store.submit(lambda tx: _write(tx, batch), lambda _, error: self._written(batch, error))
+        except Internal as closing:
+            self._answer(batch, 0, closing)
 
     def _written(self, batch: list[_Entry], error: BaseException | None) -> None:
-        if error is None:
-            for entry in batch:
-                if entry.done is not None:
-                    entry.done()
-            self._flush()
+        loop = asyncio.get_running_loop()
+        if isinstance(error, StorageFull):
+            self._waiting = (batch + self._waiting)[-MAX_WAITING:]
+            loop.call_later(RETRY_S, self._flush)
             return
-        if not isinstance(error, StorageFull):
+        if error is not None:
             log.error("reports were not stored: %s", error, extra={"event": "reports_failed"})
-            self._busy = False
-            return
-        self._waiting = (batch + self._waiting)[-MAX_WAITING:]
-        asyncio.get_running_loop().call_later(RETRY_S, self._flush)
+        self._answer(batch, 0, error)
+        if len(batch) < BUSY_BATCH:
+            self._flush()
+        else:
+            loop.call_later(GATHER_S, self._flush)
+
+    def _answer(self, batch: list[_Entry], start: int, error: BaseException | None) -> None:
+        for entry in batch[start : start + CHUNK]:
+            if entry.done is not None:
+                entry.done(error)
+        if start + CHUNK < len(batch):
+            asyncio.get_running_loop().call_soon(self._answer, batch, start + CHUNK, error)
 
 
 def _write(tx: Transaction, batch: list[_Entry]) -> None:
     for device_id, reported, announce, _ in batch:
         key = device_id.encode()
-        if tx.get("ids", key) is None:
+        name = tx.get("ids", key)
+        if name is None:
             continue
         tx.put("reported", key, pack(reported))
         if announce:
-            tx.note(DeviceReported(device_id, reported.revision, reported.digest, reported.state, reported.reason))
+            tx.note(
+                DeviceReported(name.decode(), reported.revision, reported.digest, reported.state, reported.reason)
+            )
