@@ -202,13 +202,19 @@ class Client:
     ) -> Reply:
         if self._connection is None:
             connection = self.connect(min(CONNECT_TIMEOUT_S, patience_s))
-            connection.connect()
+            try:
+                connection.connect()
+            except BaseException:
+                connection.close()
+                raise
             self._connection = connection
         if self._connection.sock is not None:
             self._connection.sock.settimeout(patience_s)
         self._connection.request(method, target, body=data, headers=dict(headers))
         answer = self._connection.getresponse()
-        body = answer.read(MAX_ANSWER_BYTES)
+        if (answer.length or 0) > MAX_ANSWER_BYTES:
+            raise http.client.HTTPException(f"an answer of {answer.length} bytes")
+        body = answer.read()  # with a limit as argument a cut answer would pass for a whole one
         if self.trace is not None:
             self.trace(f"{method} {target} -> {answer.status}, {len(body)} bytes")
         if answer.will_close:

@@ -1,0 +1,255 @@
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from hengectl import cli
+from tests.hengectl.conftest import Face
+
+ROOT = Path(__file__).parents[2]
+
+
+def commands() -> Iterator[str]:
+    """Every command's words."""
+    ctx = click.Context(cli.hengectl)
+    for name in cli.COMMANDS:
+        command = cli.hengectl.get_command(ctx, name)
+        if isinstance(command, click.Group):
+            yield from (f"{name} {below}" for below in command.commands)
+        else:
+            yield name
+
+
+def test_a_command_starts_without_the_heavy_libraries() -> None:
+    heavy = "aiohttp jsonschema jsonschema_rs cryptography zeroconf yaml msgspec tomllib asyncio"
+    code = (
+        "import sys, hengectl.cli, hengectl.commands.get, hengectl.commands.completion, hengectl.commands.values\n"
+        f"print([name for name in {heavy.split()!r} if name in sys.modules])"
+    )
+
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert loaded.stdout == "[]\n"
+
+
+def test_every_command_is_in_the_document_and_the_other_way_round() -> None:
+    document = (ROOT / "docs/hengectl.md").read_text()
+    listed = set(re.findall(r"^\| `([a-z]+(?: [a-z]+)?)[ `]", document, re.MULTILINE))
+
+    assert listed == set(commands())
+
+
+@pytest.mark.parametrize("command", sorted(commands()))
+def test_every_command_explains_itself(face: Face, command: str) -> None:
+    ran = face.now(*command.split(), "-h")
+
+    assert ran.code == 0
+    assert ran.out.startswith(f"Usage: hengectl {command}")
+    assert ran.out.splitlines()[2].strip()
+
+
+def test_no_command_shows_them_all(face: Face) -> None:
+    ran = face.now()
+
+    assert (ran.code, ran.out) == (2, "")
+    assert "Commands:" in ran.err
+    assert face.now("help").out == face.now("--help").out
+    assert face.now("help", "set").out == face.now("set", "--help").out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("gett devices", "Did you mean 'get'?"),
+        ("frobnicate", "See: hengectl --help"),
+        ("get devices --watc", "--watch"),
+        ("get devices --watch --wat", "--wat"),
+        ("get devices -o xml", "'xml' is not one of"),
+        ("get devices -o json -o yaml", "--output is given twice"),
+        ("get nothing", "is not a kind"),
+        ("get devices Lamp_1", "is not of the form"),
+        ("get device/../x", "is not of the form"),
+        ("get devices -l =", "cannot be read"),
+        ("get devices lamp-1 -l a=b", "cannot be given together"),
+        ("get tokens -w", "-w watches"),
+        ("apply", "Missing option '-f'"),
+        ("apply -f", "requires an argument"),
+        ("apply -f x --timeout 0", "not of the form"),
+        ("apply -f x --timeout 0s", "not between"),
+        ("apply -f x --timeout -1", "not of the form"),
+        ("apply -f x --timeout 5x", "not of the form"),
+        ("apply -f x --timeout nan", "not of the form"),
+        ("apply -f x --timeout 99999d", "not between"),
+        ("set lamp-1 a=b", "is not of the form KIND/NAME"),
+        ("set schema/lamp a=b", "write group/NAME or device/NAME"),
+        ("set device/lamp-1", "Missing argument"),
+        ("set device/lamp-1 a", "is not of the form FIELD=VALUE"),
+        ("unset device/lamp-1 a=b", "unset takes no value"),
+        ("rollback --to 5", "either KIND/NAME or --all"),
+        ("rollback --all device/x --to 5", "either KIND/NAME or --all"),
+        ("rollback --all", "Missing option '--to'"),
+        ("approve 1234567", "has 8 digits"),
+        ("approve 1234567a", "has 8 digits"),
+        ("wait device/lamp-1", "Missing option '--for'"),
+        ("wait --for=happy device/lamp-1", "'happy' is not one of"),
+        ("token create --ttl 0", "not of the form"),
+        ("token create --uses 0", "0 is not in the range"),
+        ("token create --name Bad_Name", "is not a name"),
+        ("token create -l a", "KEY=VALUE"),
+        ("token create -l a=1 -l a=2", "given twice"),
+        ("token create --admin --schema lamp", "about devices"),
+        ("token revoke a/b", "is not a token's id"),
+        ("login http://x", "the daemon speaks https"),
+        ("login https://x:0", "1 to 65535"),
+        ("login https://x", "nobody can be asked"),
+        ("login https://x --token a --token-file b", "only one of"),
+        ("--server= status", "it is empty"),
+        ("--socket a --server b status", "only one of"),
+        ("status --context a --socket b", "only one of"),
+        ("--context a status --context b", "given twice"),
+        ("--server http://x status", "the daemon speaks https"),
+        ("--color sometimes status", "'sometimes' is not one of"),
+        ("explain", "Missing argument"),
+        ("explain Lamp", "is not of the form"),
+        ("completion tcsh", "'tcsh' is not one of"),
+    ],
+)
+def test_what_is_not_meant_so_is_a_usage_error(face: Face, arguments: str, words: str) -> None:
+    ran = face.now(*arguments.split())
+
+    assert ran.code == 2, ran
+    assert words in ran.err
+    assert ran.out == ""
+
+
+def test_options_may_stand_on_either_side_of_the_command(face: Face) -> None:
+    before = face.now("--socket", "/absent", "status")
+
+    assert before.code == 7
+    assert face.now("status", "--socket", "/absent") == before
+    assert face.now("--socket", "/absent", "status", "--socket", "/absent") == before
+
+
+def test_without_a_daemon_it_says_how_to_get_one(face: Face) -> None:
+    ran = face.now("get", "devices")
+
+    assert ran.code == 7
+    assert ran.err == (
+        "Error: no henge daemon is configured\n"
+        "Start one here with hengd, or log in to one with hengectl login https://HOST:4364\n"
+    )
+
+
+def test_a_socket_without_a_daemon_is_named(face: Face, tmp_path: Path) -> None:
+    folder = face.home / "run/henge"
+    folder.mkdir(parents=True)
+    face.environ(XDG_RUNTIME_DIR=str(face.home / "run"))
+    with socket.socket(socket.AF_UNIX) as listener:
+        os.chdir(folder)  # a socket's path has at most 107 bytes, a test's folder often more
+        try:
+            listener.bind("admin.sock")
+        finally:
+            os.chdir(ROOT)
+    if len(str(folder / "admin.sock")) > 100:
+        pytest.skip("this machine's temporary folder is too long for sockets")
+
+    assert "nobody listens on" in face.now("status").err
+
+
+def test_settings_that_are_wrong_are_named(face: Face) -> None:
+    folder = face.home / ".config/henge"
+    folder.mkdir(parents=True)
+    (folder / "config.toml").write_text("current = 5\n")
+
+    ran = face.now("status")
+    assert ran.code == 6
+    assert "config.toml: current is a text" in ran.err
+
+
+def test_a_wrong_variable_is_named_and_an_empty_one_is_none(face: Face) -> None:
+    face.environ(HENGE_COLOR="pink")
+    ran = face.now("status")
+
+    assert ran.code == 2
+    assert "HENGE_COLOR is 'pink'" in ran.err
+
+
+def test_no_home_is_no_obstacle_on_the_daemons_machine(face: Face) -> None:
+    face.environ(HOME="")
+
+    assert face.now("get", "devices").code == 7
+    assert face.now("context", "list").code == 6
+
+
+def test_files_are_refused_before_a_daemon_is_asked(face: Face, tmp_path: Path) -> None:
+    (tmp_path / "bad.yaml").write_text("apiVersion: henge/v1\nkind: Group\nkind: Device\n")
+
+    ran = face.now("apply", "-f", str(tmp_path / "bad.yaml"))
+    assert ran.code == 6
+    assert ran.err.startswith(f"Error: {tmp_path}/bad.yaml:3:1: the key 'kind' stands twice")
+    assert "Nothing was changed." in ran.err
+    assert face.now("apply", "-f", str(tmp_path / "absent.yaml")).code == 3
+
+
+def test_a_reader_that_leaves_is_no_error(face: Face) -> None:
+    command = f"{sys.executable} -m hengectl --help | true; echo ${{PIPESTATUS[0]}}"
+    ran = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=True)
+
+    assert (ran.stdout, ran.stderr) == ("0\n", "")
+
+
+def test_a_full_disk_behind_the_output_is_told() -> None:
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "hengectl", "paths"]
+        ran = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, check=False)
+
+    assert ran.returncode == 1
+    assert ran.stderr == b"Error: cannot write the output (No space left on device)\n"
+
+
+@pytest.mark.parametrize("locale", ["C", "POSIX", "nonsense", "de_DE.ISO-8859-1"])
+def test_names_survive_any_locale(locale: str) -> None:
+    environ = {**os.environ, "LC_ALL": locale, "PYTHONCOERCECLOCALE": "0", "HENGE_SOCKET": "/küche"}
+    ran = subprocess.run(
+        [sys.executable, "-X", "utf8=0", "-m", "hengectl", "status"],
+        cwd=ROOT,
+        env=environ,
+        capture_output=True,
+        check=False,
+    )
+
+    assert ran.returncode == 7
+    assert b"Traceback" not in ran.stderr
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_shell_can_load_its_completion(face: Face, shell: str) -> None:
+    script = face.now("completion", shell).out
+
+    assert f"_HENGECTL_COMPLETE={shell}_complete" in script
+    if shell == "bash":
+        subprocess.run(["bash", "-n"], input=script, text=True, check=True)
+
+
+def test_tab_knows_commands_and_kinds() -> None:
+    def offered(*words: str) -> set[str]:
+        environ = {
+            **os.environ, "_HENGECTL_COMPLETE": "bash_complete", "COMP_WORDS": " ".join(words),
+            "COMP_CWORD": str(len(words) - 1), "HENGE_SOCKET": "/absent",
+        }  # fmt: skip
+        command = [sys.executable, "-m", "hengectl"]
+        ran = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False)
+        assert (ran.returncode, ran.stderr) == (0, "")
+        return {line.partition(",")[2] for line in ran.stdout.splitlines() if line}
+
+    assert {"get", "set", "apply"} <= offered("hengectl", "")
+    assert offered("hengectl", "get", "de") == {"devices"}
+    assert offered("hengectl", "set", "gr") == {"group/"}
+    assert offered("hengectl", "set", "device/") == set()
