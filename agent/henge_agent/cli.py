@@ -16,6 +16,7 @@ import random
 import secrets
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,7 +36,7 @@ from henge_agent.settings import (
 )
 from henge_agent.state import Membership, State, is_running, read_membership, read_progress, set_aside
 from henge_protocol import __version__
-from henge_protocol.errors import Conflict, HengeError, Invalid, Malformed, NotFound, Unreachable
+from henge_protocol.errors import Conflict, HengeError, Invalid, Malformed, NotFound
 from henge_protocol.joining import JoinToken, format_code, parse_token
 from henge_protocol.keyfiles import read_public
 from henge_protocol.model import check_name, short_digest
@@ -44,7 +45,6 @@ from henge_protocol.places import agent_state_dir
 if TYPE_CHECKING:  # cryptography and aiohttp wait until they are needed
     from henge_agent.enrol import Chance, Joined
 
-JOIN_BROWSE_S: Final = 5.0
 MAX_TOKEN_FILE_BYTES: Final = 4096
 
 _EXIT_CODES: Final = {
@@ -278,13 +278,19 @@ def _state_to_join(folder: Path, *, replace: bool) -> State:
 async def _join(
     state: State, address: Address | None, token: JoinToken | None, name: str, options: dict[str, Any]
 ) -> Joined:
+    from henge_agent.discover import find_to_join
     from henge_agent.enrol import Applicant, Chance, join_by_code, join_by_token
     from henge_agent.serve import facts
 
     wish = {"schema": check_name(options["schema"], "schema name")} if options["schema"] else {}
     applicant = Applicant(name, facts() | wish)
     chance: Chance = Chance(time.time, random.SystemRandom().random, secrets.token_bytes)
-    candidates = [address] if address else await _candidates(token)
+    candidates: Sequence[Address]
+    if address is None:
+        click.echo("Looking for a daemon on this network ...", err=True)
+        candidates = await find_to_join(token.fingerprint if token else None)
+    else:
+        candidates = [address]
     named = str(address) if address else ""
     if token is not None:
         return await join_by_token(state, token, candidates, applicant, named, chance)
@@ -295,34 +301,6 @@ async def _join(
         return await _ask(f"Does hengectl show device {name} with {format_code(code)}? [y/N] ")
 
     return await join_by_code(state, candidates, applicant, named, chance, show=_show_code, confirm=confirm)
-
-
-async def _candidates(token: JoinToken | None) -> list[Address]:
-    """What is announced on this network: for a token those that may be its daemon, else the only fleet's."""
-    from henge_agent.serve import find_daemons
-    from henge_protocol.browse import browse
-
-    click.echo("Looking for a daemon on this network ...", err=True)
-    if token is not None:
-        hint = token.fingerprint.hex()[:16]
-        found = list(await find_daemons(None, timeout_s=JOIN_BROWSE_S, fp_hint=hint))
-    else:
-        seen = await browse(timeout_s=JOIN_BROWSE_S)
-        if len({each.fleet for each in seen}) > 1:
-            listed = ", ".join(f"{each.name} at {Address(each.addresses[0], each.port)}" for each in seen[:8])
-            raise Invalid(
-                "bad_usage",
-                f"several fleets are announced here: {listed}",
-                cure="name one: henge-agent join https://HOST:PORT",
-            )
-        found = [Address(address, each.port) for each in seen for address in each.addresses[:2]]
-    if not found:
-        raise Unreachable(
-            "no_daemon",
-            "no henge daemon announces itself on this network",
-            cure="name it: henge-agent join https://HOST:4364",
-        )
-    return found
 
 
 def _show_code(code: str) -> None:

@@ -145,13 +145,16 @@ class Exchange:
             raise LookupError("nothing is sent to a daemon that is not verified")
         return await self._request("POST", path, params, body, limit_bytes, timeout_s)
 
-    async def websocket(self, path: str) -> aiohttp.ClientWebSocketResponse[bool]:
-        """A WebSocket without extensions; raises ``Unreachable``, ``Untrusted`` or ``UpgradeRefused``."""
+    async def websocket(self, path: str, *, heartbeat_s: float = HEARTBEAT_S) -> aiohttp.ClientWebSocketResponse[bool]:
+        """A WebSocket without extensions that ends when the peer is silent.
+
+        Raises ``Unreachable``, ``Untrusted`` or ``UpgradeRefused``.
+        """
         try:
             return await self._open.ws_connect(
                 self.address.url(path),
                 server_hostname=self._hostname,
-                heartbeat=HEARTBEAT_S,
+                heartbeat=heartbeat_s,
                 compress=0,
                 max_msg_size=MAX_FRAME_BYTES,
                 timeout=aiohttp.ClientWSTimeout(ws_close=2.0),

@@ -12,21 +12,18 @@ import platform
 import random
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import closing
-from functools import partial
 from pathlib import Path
-from typing import Final
 
 from henge_agent.applier import Applier, hook_environ
+from henge_agent.discover import find_fleet
 from henge_agent.link import Greeting
 from henge_agent.runner import Runner, Surroundings
-from henge_agent.settings import Address, Hooks, Output
+from henge_agent.settings import Hooks, Output
 from henge_agent.state import State
 from henge_protocol.errors import Conflict
 from henge_protocol.notify import notify, watchdog_interval_s
-
-BROWSE_S: Final = 3.0
 
 log = logging.getLogger(__name__)
 
@@ -73,20 +70,9 @@ def surroundings(environ: Mapping[str, str]) -> Surroundings:
         sleep=asyncio.sleep,
         random=random.SystemRandom().random,
         uptime_s=_uptime_s(),
-        find=partial(find_daemons, timeout_s=BROWSE_S),
+        find=find_fleet,
         tell=lambda text: void(notify(f"STATUS={text}", environ=environ)),
     )
-
-
-async def find_daemons(
-    fleet_id: str | None, *, timeout_s: float, fp_hint: str = "", enough: int | None = None
-) -> Sequence[Address]:
-    """Addresses of daemons that announce themselves, of one fleet or of all; hints, no more."""
-    from henge_protocol.browse import browse  # zeroconf: rarely needed, and large
-
-    seen = await browse(timeout_s=timeout_s, fleet_id=fleet_id, enough=enough)
-    fitting = [each for each in seen if not fp_hint or each.fp_hint in ("", fp_hint)]
-    return [Address(address, each.port) for each in fitting for address in each.addresses[:2]]
 
 
 def not_joined(folder: Path) -> Conflict:
