@@ -1,0 +1,461 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import signal
+import sys
+from asyncio.subprocess import PIPE
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from hengectl import yamltext
+from tests.hengectl.conftest import Face
+from tests.service import LAMP, Admin, Identity, ScriptedDevice, Service, connected, device, group, schema
+
+ROOT = Path(__file__).parents[2]
+
+FLEET = [
+    schema(),
+    group("kitchen", "room=kitchen", color="blue"),
+    device("lamp-1", labels={"room": "kitchen"}),
+    device("lamp-2", labels={"room": "hall"}),
+]
+
+
+@pytest.fixture
+async def person(face: Face, daemon: Service, admin: Admin) -> Face:
+    """Somebody on the daemon's machine; two lamps and a group are there."""
+    face.environ(HENGE_SOCKET=str(daemon.socket))
+    await admin.apply(*FLEET)
+    return face
+
+
+@asynccontextmanager
+async def obedient(daemon: Service, identity: Identity, **fields: Any) -> AsyncIterator[ScriptedDevice]:
+    """A device that reports every document as applied (or as ``fields`` say) as long as the block runs."""
+    async with connected(daemon, identity) as lamp:
+
+        async def obey() -> None:
+            while True:
+                await lamp.report(await lamp.config(), **fields)
+
+        task = asyncio.create_task(obey())
+        try:
+            yield lamp
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+def lines(text: str) -> list[list[str]]:
+    """A table's cells."""
+    return [re.split(r" {3,}", line) for line in text.splitlines()]
+
+
+def manifest(tmp_path: Path, *objects: dict[str, Any]) -> str:
+    """A file with objects."""
+    path = tmp_path / "fleet.yaml"
+    path.write_text("---\n".join(yamltext.write({"apiVersion": "henge/v1", **one}) for one in objects))
+    return str(path)
+
+
+async def test_apply_makes_the_fleet_as_files_say(person: Face, tmp_path: Path) -> None:
+    path = manifest(tmp_path, group("kitchen", "room=kitchen", color="red"), device("lamp-3"))
+
+    dry = await person.ok("apply", "-f", path, "--dry-run")
+    assert sorted(dry.splitlines()) == [
+        "device/lamp-3 created (dry run)",
+        "dry run: 2 devices would change: lamp-1, lamp-3",
+        "group/kitchen configured (dry run)",
+    ]
+    assert "lamp-3" not in await person.ok("get", "devices")
+
+    done = await person.ok("apply", "-f", path, "-m", "more light")
+    assert "group/kitchen configured" in done
+    assert done.splitlines()[-1] == "revision 2, 2 devices change: lamp-1, lamp-3"
+    assert (await person.ok("apply", "-f", path)).splitlines()[-1] == "nothing to change, revision stays 2"
+    assert (await person.ok("apply", "-f", path, "-o", "name")).split() == ["group/kitchen", "device/lamp-3"]
+    assert "more light" in await person.ok("history")
+
+
+async def test_what_get_prints_apply_reads(person: Face) -> None:
+    for form in ("yaml", "json"):
+        for kind in ("schemas", "groups", "devices"):
+            printed = await person.ok("get", kind, "-o", form)
+            assert "nothing to change" in await person.ok("apply", "-f", "-", stdin=printed)
+
+
+async def test_a_refused_file_is_placed(person: Face, tmp_path: Path) -> None:
+    text = (
+        "apiVersion: henge/v1\nkind: Device\nmetadata:\n  name: lamp-1\nspec:\n  schema: lamp\n"
+        "  values:\n    color: blue\n    brightness: 500\n"
+    )
+    path = tmp_path / "lamp.yaml"
+    path.write_text(text)
+
+    ran = await person.run("apply", "-f", str(path))
+    assert ran.code == 6
+    assert f"{path}:9:17" in ran.err
+    assert "Nothing was changed." in ran.err
+    assert "Try: hengectl" in ran.err or "hengectl explain lamp" in ran.err
+
+
+async def test_apply_waits_for_connected_devices_and_names_the_others(
+    person: Face, daemon: Service, admin: Admin, tmp_path: Path
+) -> None:
+    path = manifest(tmp_path, schema("lamp", **{**LAMP, "title": "x"}), group("all", priority=0, brightness=7))
+    async with obedient(daemon, await daemon.join(admin, "lamp-1")):
+        await admin.until("lamp-1", config="in-sync")
+        ran = await person.run("apply", "-f", path, "--wait", "--timeout", "10s")
+
+    assert ran.code == 0, ran
+    assert "lamp-1 in-sync" in ran.out
+    assert "lamp-2 is not connected and will get it when back" in ran.out
+
+
+async def test_a_device_that_refuses_ends_the_wait(person: Face, daemon: Service, admin: Admin) -> None:
+    refusing = {"state": "rejected", "reason": "invalid"}
+    async with obedient(daemon, await daemon.join(admin, "lamp-1"), **refusing):
+        one = await person.run("set", "device/lamp-1", "color=red", "--wait")
+        async with obedient(daemon, await daemon.join(admin, "lamp-2")):
+            both = await person.run("set", "group/all", "brightness=3", "--wait")
+
+    assert (one.code, both.code) == (1, 9)
+    assert "lamp-1 quarantined: invalid" in one.out
+    assert "lamp-2 in-sync" in both.out
+
+
+async def test_a_device_that_is_silent_is_waited_for_no_longer_than_told(
+    person: Face, daemon: Service, admin: Admin
+) -> None:
+    async with connected(daemon, await daemon.join(admin, "lamp-1")):
+        ran = await person.run("set", "device/lamp-1", "color=red", "--wait", "--timeout", "1s")
+
+    assert ran.code == 8
+    assert "1 device not in-sync within 1s: lamp-1" in ran.err
+
+
+async def test_values_are_set_typed_and_unset(person: Face, admin: Admin) -> None:
+    assert await person.ok("set", "device/lamp-1", "brightness=10", "wifi.ssid=12") == "device/lamp-1 configured (r2)\n"
+    assert await person.ok("set", "device/lamp-1", "brightness=10") == "device/lamp-1 unchanged\n"
+    assert await values(admin, "devices/lamp-1") == {"brightness": 10, "wifi": {"ssid": "12"}}
+
+    await person.ok("set", "device/lamp-1", "color=null", 'wifi={"channel":6}')
+    assert await values(admin, "devices/lamp-1") == {"brightness": 10, "color": None, "wifi": {"channel": 6}}
+    assert json.loads(await person.ok("document", "lamp-1")) == {"brightness": 10, "wifi": {"channel": 6}}
+
+    ran = await person.run("unset", "device/lamp-1", "wifi.channel", "color", "nosuch")
+    assert (ran.code, ran.out) == (0, "device/lamp-1 configured (r4)\n")
+    assert "did not set nosuch" in ran.err
+    assert await values(admin, "devices/lamp-1") == {"brightness": 10}
+
+
+async def values(admin: Admin, path: str) -> Any:
+    return (await admin.ok("GET", f"/v1/{path}"))["spec"]["values"]
+
+
+async def test_a_group_without_a_schema_types_values_by_those_that_declare_them(person: Face, admin: Admin) -> None:
+    await person.ok("set", "group/kitchen", "brightness=5", "color=red")
+    assert await values(admin, "groups/kitchen") == {"brightness": 5, "color": "red"}
+
+    assert (await person.run("set", "group/kitchen", "nosuch=5")).code == 6
+    assert (await person.run("set", "group/kitchen", "brightness=x")).code == 6
+    assert (await person.run("set", "group/nosuch", "brightness=5")).code == 3
+
+
+async def test_somebody_elses_change_is_not_overwritten(person: Face, admin: Admin) -> None:
+    """Writing null means writing the whole object; what others set meanwhile stays."""
+    runs = [person.ok("set", "device/lamp-1", f"wifi.{field}") for field in ("ssid=null", "channel=null")]
+    await asyncio.gather(runs[0], admin.set("lamp-1", brightness=1), admin.set("lamp-1", color="red"))
+    await runs[1]
+
+    assert await values(admin, "devices/lamp-1") == {
+        "brightness": 1, "color": "red", "wifi": {"ssid": None, "channel": None},
+    }  # fmt: skip
+
+
+async def test_get_lists_in_every_form(person: Face) -> None:
+    assert lines(await person.ok("get", "devices"))[:2] == [
+        ["NAME", "SCHEMA", "STATE", "CONFIG", "SEEN"],
+        ["lamp-1", "lamp", "never-seen", "-→r1", "-"],
+    ]
+    assert (await person.ok("get", "device", "-o", "name")).split() == ["device/lamp-1", "device/lamp-2"]
+    assert (await person.ok("get", "devices", "-l", "room=hall", "-o", "name")).split() == ["device/lamp-2"]
+    assert "room=kitchen" in await person.ok("get", "devices", "--show-labels")
+    assert "room=kitchen" in await person.ok("get", "devices", "-o", "wide")
+    assert not (await person.ok("get", "devices", "--no-headers")).startswith("NAME")
+    listed = json.loads(await person.ok("get", "devices", "-o", "json"))
+    assert [item["metadata"]["name"] for item in listed["items"]] == ["lamp-1", "lamp-2"]
+    one = yaml.safe_load(await person.ok("get", "device/lamp-1", "-o", "yaml"))
+    assert one["kind"] == "Device"
+    assert (await person.ok("get", "device/lamp-1", "group/kitchen", "-o", "name")).split() == [
+        "device/lamp-1",
+        "group/kitchen",
+    ]
+
+
+async def test_get_says_what_is_missing(person: Face) -> None:
+    some, none = await person.run("get", "devices", "lamp-1", "nosuch"), await person.run("get", "device/nosuch")
+
+    assert (some.code, none.code) == (9, 3)
+    assert "Error: device/nosuch does not exist" in some.err
+    assert none.out == ""
+    nobody = await person.run("get", "devices", "-l", "room=attic")
+    assert (nobody.code, nobody.out, nobody.err) == (0, "", "There are no devices.\n")
+
+
+async def test_why_names_every_layer(person: Face) -> None:
+    await person.ok("set", "device/lamp-1", "color=red")
+
+    told = (await person.ok("why", "lamp-1", "color")).splitlines()
+    assert told[0] == "color = red"
+    assert [line.split()[:3] for line in told[1:]] == [
+        ["red", "device", "lamp-1"],
+        ["blue", "group", "kitchen"],
+        ["green", "schema", "lamp"],
+    ]
+    assert [line.rsplit("   ", 1)[1] for line in told[1:]] == ["in force", "overridden", "overridden"]
+    overview = lines(await person.ok("why", "lamp-1"))
+    assert [row[:3] for row in overview[1:]] == [["brightness", "80", "schema"], ["color", "red", "device/lamp-1"]]
+    assert (await person.run("why", "lamp-1", "nosuch")).code == 3
+
+
+async def test_a_document_is_printed_byte_for_byte(person: Face, admin: Admin) -> None:
+    exact = await admin.call("GET", "/v1/devices/lamp-1/document")
+
+    assert (await person.ok("document", "lamp-1")).encode() == exact.body
+    assert json.loads(await person.ok("document", "lamp-1", "-o", "json")) == {"brightness": 80, "color": "blue"}
+
+
+async def test_history_and_rollback(person: Face, admin: Admin) -> None:
+    await person.ok("set", "device/lamp-1", "color=red", "-m", "redder")
+    await person.ok("set", "group/kitchen", "brightness=5")
+
+    assert [row[0] for row in lines(await person.ok("history"))] == ["REVISION", "3", "2", "1"]
+    assert [row[0] for row in lines(await person.ok("history", "device/lamp-1"))] == ["REVISION", "2", "1"]
+    dry = await person.ok("rollback", "device/lamp-1", "--to", "1", "--dry-run")
+    assert "dry run: 1 device would change: lamp-1" in dry
+    assert "revision 4, 1 device changes: lamp-1" in await person.ok("rollback", "device/lamp-1", "--to", "1")
+    assert await values(admin, "devices/lamp-1") == {}
+    assert (await person.run("rollback", "device/lamp-1", "--to", "77")).code == 3
+
+
+async def test_rolling_everything_back_needs_a_yes(person: Face, admin: Admin) -> None:
+    await person.ok("set", "device/lamp-1", "color=red")
+
+    refused = await person.run("rollback", "--all", "--to", "1")
+    declined = await person.run("rollback", "--all", "--to", "1", stdin="n\n", terminal=True)
+    assert (refused.code, declined.code) == (2, 130)
+    assert "device/lamp-1" in refused.err
+    assert await values(admin, "devices/lamp-1") == {"color": "red"}
+    assert (await person.run("rollback", "--all", "--to", "1", stdin="y\n", terminal=True)).code == 0
+    assert await values(admin, "devices/lamp-1") == {}
+
+
+async def test_a_device_is_revoked_renamed_and_deleted_after_a_yes(person: Face, daemon: Service, admin: Admin) -> None:
+    await daemon.join(admin, "lamp-1")
+
+    assert (await person.run("device", "revoke", "lamp-1")).code == 2
+    wrong = await person.run("device", "revoke", "lamp-1", stdin="lamp-2\n", terminal=True)
+    assert wrong.code == 2
+    assert (await admin.ok("GET", "/v1/devices/lamp-1"))["status"]["identity"] == "active"
+    right = await person.run("device", "revoke", "lamp-1", stdin="lamp-1\n", terminal=True)
+    assert (right.code, right.out) == (0, "device/lamp-1 revoked\n")
+    assert "revoked" in await person.ok("get", "device/lamp-1")
+    assert await person.ok("device", "rename", "lamp-1", "porch") == "device/lamp-1 is now device/porch\n"
+    assert await person.ok("device", "delete", "device/porch", "--yes") == "device/porch deleted\n"
+    assert (await person.run("device", "delete", "porch", "--yes")).code == 3
+
+
+async def test_a_token_is_printed_alone_for_scripts(person: Face) -> None:
+    quiet = await person.run("token", "create", "-q")
+    assert re.fullmatch(r"henge-join-1\.[a-z0-9.]+\n", quiet.out)
+    assert quiet.err == ""
+
+    told = await person.run("token", "create", "--name", "lamp-9", "--schema", "lamp", "-l", "room=hall", "--ttl", "2h")
+    assert told.out.count("\n") == 1
+    assert "henge-agent join https://127.0.0.1:" in told.err
+    assert "--name lamp-9 --token-file -" in told.err
+    listed = lines(await person.ok("token", "list"))
+    assert ["join", "lamp-9", "lamp", "room=hall", "0 of 1"] in [row[1:6] for row in listed]
+    identifier = told.out.split(".")[1]
+    assert await person.ok("token", "revoke", identifier) == f"token/{identifier} revoked\n"
+    assert (await person.run("token", "revoke", identifier)).code == 3
+
+
+async def test_the_join_window_opens_and_closes(person: Face) -> None:
+    assert "may not ask" in await person.ok("join", "close")
+    assert "another 9m" in await person.ok("join", "open") or "another 10m" in await person.ok("join", "open")
+    assert "No device is waiting." in await person.ok("join", "status")
+    assert (await person.run("approve", "1234", "5678", "--yes")).code == 3
+    assert (await person.run("approve", "12345678")).code == 2
+
+
+async def test_status_and_version_speak_of_the_daemon(person: Face) -> None:
+    status = await person.ok("status")
+    assert "revision 1" in status.splitlines()[0]
+    assert "2 never-seen" in status
+    assert json.loads(await person.ok("status", "-o", "json"))["revision"] == 1
+    assert "hengd " in await person.ok("version")
+    assert "admin" in await person.ok("whoami")
+
+
+async def test_describe_and_explain_speak_to_people(person: Face) -> None:
+    assert "brightness" in await person.ok("explain", "lamp")
+    assert "0 to 100" in await person.ok("explain", "lamp.brightness")
+    assert "ssid" in await person.ok("explain", "lamp.wifi")
+    assert (await person.run("explain", "lamp.nosuch")).code == 3
+    assert "never-seen" in await person.ok("describe", "device/lamp-1")
+    assert "1: lamp-1" in await person.ok("describe", "group/kitchen")
+    assert "16384 bytes" in await person.ok("describe", "schema/lamp")
+
+
+async def test_wait_is_for_scripts(person: Face, daemon: Service, admin: Admin) -> None:
+    late = await person.run("wait", "--for=online", "device/lamp-1", "--timeout", "1s")
+    assert (late.code, late.out) == (8, "")
+    assert "it is never-seen" in late.err
+    assert (await person.run("wait", "--for=online", "device/nosuch")).code == 3
+
+    waiting = asyncio.create_task(person.run("wait", "--for=in-sync", "device/lamp-1"))
+    async with obedient(daemon, await daemon.join(admin, "lamp-1")):
+        ran = await waiting
+    assert (ran.code, ran.out) == (0, "device/lamp-1 in-sync\n")
+    assert await person.ok("wait", "--for=deleted", "device/gone") == "device/gone deleted\n"
+
+
+async def test_a_retry_offers_the_document_again(person: Face, daemon: Service, admin: Admin) -> None:
+    async with connected(daemon, await daemon.join(admin, "lamp-1")) as lamp:
+        await lamp.report(await lamp.config(), "rejected", reason="invalid")
+        await admin.until("lamp-1", config="quarantined")
+
+        assert "offered its document again" in await person.ok("retry", "lamp-1")
+        await lamp.report(await lamp.config())
+        await admin.until("lamp-1", config="in-sync")
+
+
+async def test_events_tell_what_happened(person: Face) -> None:
+    await person.ok("set", "device/lamp-1", "color=red")
+    told = (await person.ok("events")).splitlines()
+    assert "object.changed  device/lamp-1" in told[-1]
+    events = [json.loads(line) for line in (await person.ok("events", "-o", "json")).splitlines()]
+    assert (await person.ok("events", "--since", str(events[-2]["seq"]))).count("\n") == 1
+
+
+async def test_an_operator_works_from_another_machine(face: Face, daemon: Service, admin: Admin) -> None:
+    await admin.apply(*FLEET)
+    token = (await admin.ok("POST", "/v1/tokens", {"kind": "admin"}))["token"]
+
+    told = await face.ok("login", daemon.url, "--token-file", "-", "--name", "ada", stdin=f"\ufeff  {token}\r\n")
+    assert f"Logged in to {daemon.url} as ada." in told
+    assert "lamp-1" in await face.ok("get", "devices")
+    assert (await face.ok("whoami")).startswith("ada ")
+    await face.ok("set", "device/lamp-1", "color=red")
+    assert "ada" in await face.ok("history")
+    again = await face.run("login", daemon.url, "--token-file", "-", stdin=token)
+    assert again.code == 5
+
+    name = (await face.ok("context", "list", "-o", "name")).strip()
+    await face.ok("context", "rename", name, "casa")
+    assert "lamp-1" in await face.ok("--context", "casa", "get", "devices")
+    assert "lamp-1" in await face.ok("get", "devices", "--server", daemon.url)
+    assert (await face.run("get", "devices", "--context", "nosuch")).code == 3
+    assert (await face.run("logout")).code == 2
+    await face.ok("logout", "--yes")
+    assert (await face.run("get", "devices")).code == 7
+    assert (await face.run("get", "devices", "--server", daemon.url)).code == 4
+
+
+async def test_a_certificate_is_renewed_in_passing(face: Face, daemon: Service, admin: Admin) -> None:
+    token = (await admin.ok("POST", "/v1/tokens", {"kind": "admin"}))["token"]
+    await face.ok("login", daemon.url, "--token-file", "-", "--context", "casa", stdin=token)
+    folder = face.home / ".config/henge/credentials/casa"
+    first = (folder / "identity.pem").read_bytes()
+
+    await face.ok("whoami")
+    assert (folder / "identity.pem").read_bytes() == first
+    (folder / "dates.json").write_text('{"renew_after": 1}')
+    await face.ok("whoami")
+
+    assert (folder / "identity.pem").read_bytes() != first
+    assert json.loads((folder / "dates.json").read_text())["renew_after"] > 1
+    await face.ok("whoami")
+
+
+async def test_a_devices_token_does_not_log_in(face: Face, daemon: Service, admin: Admin) -> None:
+    token = (await admin.ok("POST", "/v1/tokens", {}))["token"]
+
+    ran = await face.run("login", daemon.url, "--token-file", "-", stdin=token)
+    assert ran.code == 2
+    assert "hengectl token create --admin" in ran.err
+
+
+async def test_a_token_of_another_daemon_is_never_sent(
+    face: Face, daemon: Service, admin: Admin, tmp_path: Path, clock: Any
+) -> None:
+    other = Service(tmp_path / "other", clock)
+    await other.start()
+    try:
+        async with other.admin() as other_admin:
+            token = (await other_admin.ok("POST", "/v1/tokens", {"kind": "admin"}))["token"]
+            ran = await face.run("login", daemon.url, "--token-file", "-", stdin=token)
+            (listed,) = (await other_admin.ok("GET", "/v1/tokens"))["items"]
+    finally:
+        await other.stop()
+        other.clean()
+
+    assert ran.code == 7
+    assert "somebody may be in between" in ran.err
+    assert listed["used"] == 0
+    assert not (face.home / ".config/henge/config.toml").exists()
+
+
+async def test_names_are_completed(person: Face) -> None:
+    from click import Context
+
+    from hengectl.cli import hengectl
+    from hengectl.commands.completion import names
+    from hengectl.kinds import DEVICE
+
+    def offered() -> list[str]:
+        with Context(hengectl) as ctx:
+            return [item.value for item in names(ctx, (DEVICE,), "device/", prefixed=True)]
+
+    assert await asyncio.to_thread(offered) == ["device/lamp-1", "device/lamp-2"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "seen"),
+    [
+        (("get", "devices", "-w", "-o", "json"), '"color":"red"'),
+        (("get", "devices", "lamp-1", "-w"), "-→r2"),
+        (("get", "devices", "-w", "-o", "name"), "device/lamp-1"),
+        (("events", "-w"), "object.changed  device/lamp-1"),
+    ],
+)
+async def test_watching_shows_what_changes_until_interrupted(
+    person: Face, admin: Admin, arguments: tuple[str, ...], seen: str
+) -> None:
+    command = [sys.executable, "-u", "-m", "hengectl", "-v", *arguments]
+    environ = {**os.environ, "PYTHONIOENCODING": "utf-8"}
+    process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, env=environ, stdout=PIPE, stderr=PIPE)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    try:
+        async with asyncio.timeout(10):
+            await process.stderr.readline()  # the first answer has come, so nothing after it is missed
+            await admin.set("lamp-1", color="red")
+            while seen not in (await process.stdout.readline()).decode():
+                continue
+        process.send_signal(signal.SIGINT)
+        assert await process.wait() == 130
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
