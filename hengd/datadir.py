@@ -24,10 +24,18 @@ from pathlib import Path
 from typing import Final
 
 from hengd.records import FORMAT, Meta, ObjectRecord, object_key, pack
-from hengd.store import DATABASES, Transaction, make_ballast, open_environment
+from hengd.room import make_ballast
+from hengd.store import Transaction, open_databases, open_environment
 from henge_protocol import pki
 from henge_protocol.errors import Conflict, HengeError, Internal, Invalid
-from henge_protocol.keyfiles import make_private_dir, read_private, read_public, sync_folder, write_private, write_public
+from henge_protocol.keyfiles import (
+    make_private_dir,
+    read_private,
+    read_public,
+    sync_folder,
+    write_private,
+    write_public,
+)  # fmt: skip
 
 META_KEY: Final = b"meta"
 NETWORK_FILE_SYSTEMS: Final = frozenset(
@@ -89,9 +97,11 @@ def open_data_dir(path: Path, *, allow_network_fs: bool, now: float, map_bytes: 
         )
     lock = _lock(path, now)
     try:
-        founded = not (path / "data").exists()
+        founded = not os.path.lexists(path / "data")
         if founded:
             _found(path, now, map_bytes)
+        else:
+            _refuse_empty_store(path / "data" / "db" / "data.mdb")
         keys = _load_keys(path / "data" / "ca")
         make_ballast(path / "data" / "db")
     except BaseException:
@@ -120,8 +130,23 @@ def file_system_of(path: Path, mounts: Path = Path("/proc/self/mountinfo")) -> s
     return kind
 
 
+def _refuse_empty_store(file: Path) -> None:
+    """LMDB would quietly make an empty store in its place, and the fleet would be forgotten."""
+    if not file.is_file() or file.stat().st_size == 0:
+        raise Internal(
+            "storage_foreign",
+            f"{file} is missing or empty, though this folder has been in use",
+            cure="put it back from a backup, or start anew with another --data-dir; nothing was changed",
+        )
+
+
 def _lock(path: Path, now: float) -> int:
-    descriptor = os.open(path / "hengd.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    file = path / "hengd.lock"
+    try:
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        cure = f"see who owns it: ls -ld {path}"
+        raise Invalid("bad_file", f"cannot open {file}: {error.strerror}", cure=cure) from None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -159,7 +184,7 @@ def _make_keys(folder: Path, fleet: str, now: float) -> None:
 def _make_store(folder: Path, fleet: str, now: float, map_bytes: int) -> None:
     env = open_environment(folder, min(map_bytes, 16 * 1024 * 1024))
     try:
-        databases = {name: env.open_db(name.encode()) for name in DATABASES}
+        databases = open_databases(env)
         with env.begin(write=True) as txn:
             tx = Transaction(txn, databases)
             meta = Meta(format=FORMAT, fleet=fleet, epoch=secrets.token_hex(5), created=now, clock_high_water=now)

@@ -16,19 +16,19 @@ while neither a reader nor the writer is active.
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
-import os
 import threading
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
 import lmdb
 
+from hengd.room import ESSENTIAL_ROOM_BYTES, FREE_RESERVE_BYTES, FULL, Growth, free_bytes, has_room, release_ballast
 from henge_protocol.errors import HengeError, Internal, StorageFull
 
 log = logging.getLogger("hengd.store")
@@ -43,11 +43,9 @@ DATABASES: Final = (
 RECORD_VERSION: Final = 1
 MAX_BATCH: Final = 512
 """Operations that share one commit; beyond it the wait of the first becomes noticeable."""
-FREE_RESERVE_BYTES: Final = 4 * 1024 * 1024
-"""Ordinary writes are refused below this much free disk, so that revocations still fit."""
 GROW_AT: Final = 0.8
 MAX_MAP_BYTES: Final = 64 * 1024**3
-FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+GROW_WAIT_S: Final = 30.0
 
 _HEADER_BYTES: Final = 6
 
@@ -143,6 +141,8 @@ class Store:
         self._jobs: deque[_Job] = deque()
         self._wake = threading.Condition()
         self._stopping = False
+        self._written = asyncio.Event()
+        """Set when the writer has ended and all its answers are delivered."""
         self._commits = 0
         self._failures = 0
         self._last_error = ""
@@ -153,18 +153,20 @@ class Store:
     @classmethod
     def open(cls, folder: Path, *, map_bytes: int = 1024**3) -> Store:
         """Open (or make) the environment in ``folder``, which exists and is private. The caller holds the lock file."""
-        loop = asyncio.get_running_loop()
+        loop, env = asyncio.get_running_loop(), None
         try:
             env = open_environment(folder, map_bytes)
-            databases = {name: env.open_db(name.encode()) for name in DATABASES}
+            databases = open_databases(env)
+            env.reader_check()
         except lmdb.Error as error:
+            if env is not None:
+                env.close()
             raise Internal(
                 "storage_foreign",
                 f"{folder}/data.mdb cannot be opened as henge's store ({error})",
                 cure="restore a backup into an empty folder; the file is left as it is",
             ) from error
         store = cls(env, databases, folder, loop)
-        env.reader_check()
         store._thread.start()
         return store
 
@@ -219,7 +221,7 @@ class Store:
         """Fill and health of the store."""
         info, page = self._env.info(), self._env.stat()["psize"]
         return Figures(
-            info["map_size"], (info["last_pgno"] + 1) * page, _free_bytes(self._folder), self._commits, self._last_error
+            info["map_size"], (info["last_pgno"] + 1) * page, free_bytes(self._folder), self._commits, self._last_error
         )
 
     async def close(self) -> None:
@@ -227,54 +229,49 @@ class Store:
         with self._wake:
             self._stopping = True
             self._wake.notify()
-        while self._thread.is_alive():
-            await asyncio.sleep(0.001)
-        await asyncio.sleep(0)
+        await self._written.wait()
+        self._thread.join()
         self._env.close()
 
     # ---- the writer thread ---------------------------------------------------------------------------
 
     def _write_loop(self) -> None:
-        while True:
-            with self._wake:
-                while not self._jobs and not self._stopping:
-                    self._wake.wait()
-                if not self._jobs:
-                    return
-                batch = [self._jobs.popleft() for _ in range(min(len(self._jobs), MAX_BATCH))]
+        while batch := self._next_batch():
             answers, notes = self._commit_batch(batch)
             self._loop.call_soon_threadsafe(self._deliver, batch, answers, notes)
+        self._loop.call_soon_threadsafe(self._written.set)
+
+    def _next_batch(self) -> list[_Job]:
+        with self._wake:
+            while not self._jobs and not self._stopping:
+                self._wake.wait()
+            return [self._jobs.popleft() for _ in range(min(len(self._jobs), MAX_BATCH))]
 
     def _deliver(self, batch: list[_Job], answers: list[Any], notes: list[object]) -> None:
         if notes:
-            self._committed(notes)
+            _run_apart(lambda: self._committed(notes))
         for job, answer in zip(batch, answers, strict=True):
-            if isinstance(answer, BaseException):
-                job.done(None, answer)
-            else:
-                job.done(answer, None)
+            failed = isinstance(answer, BaseException)
+            _run_apart(partial(job.done, None if failed else answer, answer if failed else None))
 
     def _commit_batch(self, batch: list[_Job]) -> tuple[list[Any], list[object]]:
-        self._grow_if_needed()
-        if _free_bytes(self._folder) < FREE_RESERVE_BYTES:
-            return self._commit_essential(batch)
         try:
+            self._grow_if_needed()
+            if free_bytes(self._folder) < FREE_RESERVE_BYTES:
+                return self._commit_essential(batch)
             return self._transact(batch)
         except lmdb.MapFullError:
-            if self._grow():
-                return self._commit_batch(batch)
-            return self._one_by_one(batch)
+            return self._commit_batch(batch) if self._grow() else self._one_by_one(batch)
         except (lmdb.Error, OSError) as error:
-            if len(batch) > 1 and self._is_full(error):
+            if len(batch) > 1 and (self._is_full(error) or isinstance(error, lmdb.TxnFullError)):
                 return self._one_by_one(batch)
-            return [self._refusal(error)] * len(batch), []
+            return self._refuse_all(batch, error)
 
     def _commit_essential(self, batch: list[_Job]) -> tuple[list[Any], list[object]]:
         full = StorageFull("storage_full", f"the disk of {self._folder} is full; nothing was changed", cure=FULL_CURE)
         essential = [job for job in batch if job.essential]
-        if not essential:
-            return [full] * len(batch), []
-        release_ballast(self._folder)
+        if essential and free_bytes(self._folder) < ESSENTIAL_ROOM_BYTES:
+            release_ballast(self._folder)
         answers, notes = self._one_by_one(essential)
         by_job = dict(zip(map(id, essential), answers, strict=True))
         return [by_job.get(id(job), full) for job in batch], notes
@@ -283,13 +280,23 @@ class Store:
         answers: list[Any] = []
         notes: list[object] = []
         for job in batch:
-            try:
-                answer, noted = self._transact([job])
-            except (lmdb.Error, OSError) as error:
-                answer, noted = [self._refusal(error)], []
+            answer, noted = self._alone(job)
             answers += answer
             notes += noted
         return answers, notes
+
+    def _alone(self, job: _Job) -> tuple[list[Any], list[object]]:
+        while True:
+            try:
+                return self._transact([job])
+            except lmdb.MapFullError as error:
+                if not self._grow():
+                    return self._refuse_all([job], error)
+            except (lmdb.Error, OSError) as error:
+                return self._refuse_all([job], error)
+
+    def _refuse_all(self, batch: list[_Job], error: Exception) -> tuple[list[Any], list[object]]:
+        return [self._refusal(error)] * len(batch), []
 
     def _transact(self, batch: list[_Job]) -> tuple[list[Any], list[object]]:
         answers: list[Any] = []
@@ -307,25 +314,32 @@ class Store:
         try:
             answer = job.operation(transaction)
             child.commit()
-        except (lmdb.Error, OSError):
+        except lmdb.BadValsizeError as error:  # a key of a length that no record can have: not the store's fault
+            child.abort()
+            return Internal("internal", f"a record's key is empty or too long ({error}); nothing was changed")
+        except lmdb.Error:
             child.abort()
             raise
         except BaseException as error:  # task boundary: whatever an operation raises belongs to its caller
             child.abort()
             if not isinstance(error, HengeError) and not getattr(error, "expected", False):
                 log.exception("a store operation failed", extra={"event": "store_operation_failed"})
-            return error
+            return self._full(error) if isinstance(error, OSError) and error.errno in FULL else error
         notes += transaction.notes
         return answer
 
     def _is_full(self, error: Exception) -> bool:
-        code = getattr(error, "errno", None) or getattr(error, "code", None)
-        return code in FULL or isinstance(error, lmdb.MapFullError) or _free_bytes(self._folder) < FREE_RESERVE_BYTES
+        if isinstance(error, lmdb.MapFullError) or getattr(error, "code", getattr(error, "errno", None)) in FULL:
+            return True
+        return not isinstance(error, lmdb.PanicError) and not has_room(self._folder)
+
+    def _full(self, error: BaseException) -> StorageFull:
+        return StorageFull("storage_full", f"{self._folder} is full ({error}); nothing was changed", cure=FULL_CURE)
 
     def _refusal(self, error: Exception) -> HengeError:
         self._last_error = str(error)
         if self._is_full(error):
-            return StorageFull("storage_full", f"{self._folder} is full ({error}); nothing was changed", cure=FULL_CURE)
+            return self._full(error)
         self._failures += 1
         log.error("commit failed: %s", error, extra={"event": "store_failed"})
         if isinstance(error, lmdb.PanicError) or self._failures >= 2:
@@ -343,16 +357,11 @@ class Store:
     def _grow(self) -> bool:
         """Double the map from the loop's thread, where all readers live and none is open between callbacks."""
         wanted = self._env.info()["map_size"] * 2
-        if wanted > MAX_MAP_BYTES or _free_bytes(self._folder) < FREE_RESERVE_BYTES or self._loop.is_closed():
+        if wanted > MAX_MAP_BYTES or self._loop.is_closed():
             return False
-        finished = threading.Event()
-
-        def grow() -> None:
-            self._env.set_mapsize(wanted)
-            finished.set()
-
-        self._loop.call_soon_threadsafe(grow)
-        grown = finished.wait(timeout=30)
+        growth = Growth(self._env, wanted)
+        self._loop.call_soon_threadsafe(growth.run)
+        grown = growth.wait(GROW_WAIT_S)
         if grown:
             log.info("store map grown to %d bytes", wanted, extra={"event": "store_grown"})
         return grown
@@ -368,27 +377,18 @@ def open_environment(folder: Path, map_bytes: int) -> Any:
     )
 
 
-def make_ballast(folder: Path) -> None:
-    """Set space aside that a revocation may use when the disk is full."""
-    size = min(8 * 1024 * 1024, _free_bytes(folder) // 8)
-    path = folder / "ballast"
-    if path.exists() or size < 64 * 1024:
-        return
+def open_databases(env: Any) -> dict[str, Any]:
+    """All databases, made where they are missing; ``lmdb.Error`` if the environment holds another program's."""
+    if env.stat()["entries"]:
+        env.open_db(b"meta", create=False)
+    return {name: env.open_db(name.encode()) for name in DATABASES}
+
+
+def _run_apart(callback: Callable[[], None]) -> None:
     try:
-        with open(path, "xb") as file:
-            os.posix_fallocate(file.fileno(), 0, size)
-    except OSError:
-        path.unlink(missing_ok=True)
-
-
-def release_ballast(folder: Path) -> None:
-    """Give the set-aside space back."""
-    (folder / "ballast").unlink(missing_ok=True)
-
-
-def _free_bytes(folder: Path) -> int:
-    figures = os.statvfs(folder)
-    return figures.f_bavail * figures.f_frsize
+        callback()
+    except Exception:  # task boundary: one listener's fault must not keep the others from their answers
+        log.exception("a listener of commits failed", extra={"event": "commit_listener_failed"})
 
 
 def _seal(database: str, key: bytes, payload: bytes) -> bytes:
