@@ -47,7 +47,7 @@ class Name(click.ParamType[str]):
         return _checked(lambda: check_name(value), param, ctx)
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
-        from hengectl.commands.completion import names
+        from hengectl.offering import names
 
         return names(ctx, (self.kind,), incomplete, prefixed=False) if self.kind is not None else []
 
@@ -64,7 +64,7 @@ class RefType(click.ParamType[Ref]):
         return value if isinstance(value, Ref) else _checked(lambda: parse_ref(value, of=self.of), param, ctx)
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
-        from hengectl.commands.completion import names
+        from hengectl.offering import names
 
         return names(ctx, self.of, incomplete, prefixed=True)
 

@@ -13,7 +13,20 @@ from henge_protocol.model import check_name
 from hengectl import refusal
 from hengectl.columns import View, rooms, table_of
 from hengectl.invocation import Command, Invocation, with_invocation
-from hengectl.kinds import DEVICE, GROUP, REVISION, SCHEMA, Kind, Object, Ref, list_of, name_of, parse_kind, parse_ref
+from hengectl.kinds import (
+    DEVICE,
+    GROUP,
+    JOIN,
+    REVISION,
+    SCHEMA,
+    Kind,
+    Object,
+    Ref,
+    list_of,
+    name_of,
+    parse_kind,
+    parse_ref,
+)
 from hengectl.options import output_option, selector_option
 from hengectl.render import as_json_line, safe
 from hengectl.waiting import LONGEST_POLL_S
@@ -46,7 +59,7 @@ class WhatType(click.ParamType[str]):
     name = "what"
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
-        from hengectl.commands.completion import kinds_and_names
+        from hengectl.offering import kinds_and_names
 
         return kinds_and_names(ctx, ctx.params.get("what") or (), incomplete)
 
@@ -159,7 +172,7 @@ def _show(invocation: Invocation, found: Sequence[tuple[Kind, list[Object]]], sh
                 invocation.paper.say()
             _table(invocation, kind, listed, shape)
         elif not single and len(found) == 1:
-            invocation.note(f"There are no {kind.plural}{' like that' if items else ''}.")
+            invocation.note("No device is waiting to join." if kind == JOIN else f"There are no {kind.plural}.")
 
 
 def _ref(kind: Kind, item: Object) -> str:

@@ -420,8 +420,8 @@ async def test_names_are_completed(person: Face) -> None:
     from click import Context
 
     from hengectl.cli import hengectl
-    from hengectl.commands.completion import names
     from hengectl.kinds import DEVICE
+    from hengectl.offering import names
 
     def offered() -> list[str]:
         with Context(hengectl) as ctx:
