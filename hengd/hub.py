@@ -6,8 +6,11 @@ A lost ring loses time, never configuration: every link compares digests when it
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterable
 from typing import Final
+
+log = logging.getLogger("hengd.hub")
 
 CHUNK: Final = 64
 """Listeners woken per turn of the event loop, so that a change of a whole fleet does not stall the others."""
@@ -40,6 +43,9 @@ class Hub:
 
     def _wake(self, waking: list[Listener], start: int) -> None:
         for listener in waking[start : start + CHUNK]:
-            listener()
+            try:
+                listener()
+            except Exception:  # task boundary: one device's trouble must not keep the others asleep
+                log.exception("a listener failed", extra={"event": "listener_failed"})
         if start + CHUNK < len(waking):
             asyncio.get_running_loop().call_soon(self._wake, waking, start + CHUNK)

@@ -11,6 +11,7 @@ Rules of this file:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final, Literal, NamedTuple
 
 from henge_protocol.wire import Config, Error, Message, Report, WireError, decode, encode
@@ -102,10 +103,11 @@ class Step(NamedTuple):
 class Session:
     """The state of one link. Feed it ``receive``, ``send`` and ``tick``; do what it returns."""
 
-    __slots__ = ("_deadline", "_fault_start", "_faults", "_in_flight", "_table", "role", "state")
+    __slots__ = ("_deadline", "_decode", "_fault_start", "_faults", "_in_flight", "_table", "role", "state")
 
-    def __init__(self, role: Role, *, now: float) -> None:
+    def __init__(self, role: Role, *, now: float, decode: Callable[[bytes | str], Message] = decode) -> None:
         self.role = role
+        self._decode = decode
         self.state = INITIAL[role]
         self._table = TRANSITIONS[role]
         self._in_flight = ""
@@ -126,7 +128,7 @@ class Session:
     def receive(self, frame: bytes | str, *, now: float) -> Step:
         """Take one frame of the peer; never raises for what the peer did."""
         try:
-            message = decode(frame)
+            message = self._decode(frame)
         except WireError as error:
             return self._fault(error.code, error.message, now)
         following = self._table[self.state].get(f"recv {self._happening(message)}")

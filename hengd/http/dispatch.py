@@ -53,7 +53,7 @@ class Stream(Protocol):
         """Remember ``callback``; it is to be called once, from ``connection_lost``."""
 
     def beat(self, now: float, /) -> None:
-        """Called about once a second: ping a silent peer, drop a dead one."""
+        """Called every few seconds: ping a silent peer, drop a dead one."""
 
 
 HttpFactory = Callable[[Peer], asyncio.Protocol]
@@ -101,11 +101,13 @@ class Connection(asyncio.Protocol):
         "origin",
         "peer",
         "phase",
+        "share",
         "transport",
     )
 
-    def __init__(self, owner: Owner, peer: Peer, origin: str) -> None:
+    def __init__(self, owner: Owner, peer: Peer, origin: str, *, share: int = 0) -> None:
         self.peer = peer
+        self.share = share
         self.origin = origin
         self.phase = Phase.HANDSHAKE
         self.transport: asyncio.Transport | None = None

@@ -96,7 +96,7 @@ class EnrolRoutes:
         if type(body.get("accept")) is not bool:
             raise Invalid("bad_object", "accept is neither true nor false")
         if not body["accept"]:
-            self._joins.reject(request.match_info["sid"])
+            await self._joins.reject(request.match_info["sid"])
         return json_response({"state": "accepted" if body["accept"] else "void"})
 
     async def renew(self, request: web.Request) -> web.Response:

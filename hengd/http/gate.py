@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 from hengd.http.admission import Admission, GateLimits, LogBudget, origin_of
-from hengd.http.dispatch import Connection, HttpFactory, Peer, StreamFactory
+from hengd.http.dispatch import Connection, HttpFactory, Peer, Phase, StreamFactory
 from hengd.http.transport import accepted, prepare
 
 BACKLOG = 4096
@@ -25,6 +25,8 @@ BACKLOG = 4096
 ACCEPT_BATCH = 64
 """Accepted in one go before others get their turn."""
 SWEEP_S = 1.0
+LINK_SHARES = 5
+"""Links are looked at by turns, each every five seconds: thousands of silent ones must not cost a core."""
 STARVED_PAUSE_S = 1.0
 """How long accepting rests when descriptors or memory have run out."""
 
@@ -75,6 +77,7 @@ class Gate:
         self._is_reading = False
         self._starved_until = 0.0
         self._timer: asyncio.TimerHandle | None = None
+        self._share = 0
         self._emptied: asyncio.Event = asyncio.Event()
 
     @property
@@ -114,17 +117,12 @@ class Gate:
         if self._timer is not None:
             self._timer.cancel()
 
-    def cut(self, is_meant: Callable[[Peer], bool]) -> int:
-        """Drop every connection whose peer is meant, device links included, and say how many those were."""
-        meant = [connection for connection in self._connections if is_meant(connection.peer)]
-        for connection in meant:
-            connection.abort()
-        return len(meant)
-
-    def sweep(self) -> None:
-        """Enforce every deadline; runs by itself once a second."""
+    def sweep(self, share: int | None = None) -> None:
+        """Enforce every deadline; runs by itself once a second, and then looks at one share of the device links."""
         now = self.now()
         for connection, task in list(self._connections.items()):
+            if share is not None and connection.phase is Phase.STREAM and connection.share != share:
+                continue
             if task is None:
                 connection.sweep(now)
             elif connection.is_late_for_handshake(now):
@@ -195,7 +193,7 @@ class Gate:
         self.accepted += 1
         self._admission.enter(origin)
         self._admission.handshake_begun(origin)
-        connection = Connection(self, peer, origin)
+        connection = Connection(self, peer, origin, share=self.accepted % LINK_SHARES)
         opening = accepted(sock, lambda: connection, self.ssl, handshake_s=self.limits.handshake_s)
         task = asyncio.get_running_loop().create_task(opening)
         task.add_done_callback(lambda done: self._settle(done, sock, connection))
@@ -241,7 +239,8 @@ class Gate:
 
     def _tick(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(SWEEP_S, self._tick)
-        self.sweep()
+        self._share = (self._share + 1) % LINK_SHARES
+        self.sweep(self._share)
 
     async def _is_empty_within(self, seconds: float) -> bool:
         if self._connections:

@@ -26,7 +26,7 @@ from henge_protocol.wire import (
 
 FRAME_TYPE: Final = "application/vnd.henge.frame"
 LINGER_S: Final = 20.0
-"""A device counts as online for so long after an answer: it is about to ask again."""
+"""Beyond the longest wait: a device that asks and asks again counts as online in between."""
 
 
 class PollRoutes:
@@ -67,6 +67,7 @@ class PollRoutes:
         no_body(request)
         query, caller = Query(request, "have", "wait"), request[CALLER]
         have, wait_s = _digest(query.text("have")), query.number("wait", 0, most=MAX_WAIT_S)
+        self._arrive(caller, request[PEER].address)
         if not query.has("have"):
             return _frame(self._welcome(caller))
         bell = asyncio.Event()
@@ -76,7 +77,6 @@ class PollRoutes:
             if request.transport is not None:
                 request.transport.abort()
 
-        self._arrive(caller, request[PEER].address)
         self._authority.hold("device", caller.subject, cut)
         self._hub.listen(caller.subject, bell.set)
         self._bells.add(bell)
@@ -86,7 +86,6 @@ class PollRoutes:
             self._bells.discard(bell)
             self._hub.forget(caller.subject, bell.set)
             self._authority.release("device", caller.subject, cut)
-            asyncio.get_running_loop().call_later(LINGER_S, self._leave, caller)
         return self._document(desired)
 
     async def report(self, request: web.Request) -> web.Response:
@@ -146,6 +145,8 @@ class PollRoutes:
         )
 
     def _arrive(self, caller: Caller, address: str) -> None:
+        """Count the device as online until a while after the longest answer."""
+        asyncio.get_running_loop().call_later(MAX_WAIT_S + LINGER_S, self._leave, caller)
         if self._presence.arrive(caller.subject, address, now=self._clock()):
             self._events.add(self._clock(), "device.online", "Device", caller.name, address=address)
 

@@ -25,16 +25,18 @@ from henge_protocol.backoff import delay_s
 from henge_protocol.errors import HengeError
 from henge_protocol.session import CLOSE_PROTOCOL, CLOSE_RENEW, CLOSE_REPLACED, CLOSE_REVOKED, Session
 from henge_protocol.wire import (
-    MAX_DEVICE_FRAME_BYTES, Bye, Error, Hello, Message, Receipt, Report, Welcome, choose_version, encode,
+    MAX_DEVICE_FRAME_BYTES, Bye, Error, Hello, Message, Receipt, Report, Welcome, choose_version, decode, encode,
 )  # fmt: skip
 
 log = logging.getLogger("hengd.link")
 
-LIMITS: Final = StreamLimits(max_message_bytes=MAX_DEVICE_FRAME_BYTES)
+LIMITS: Final = StreamLimits(max_message_bytes=MAX_DEVICE_FRAME_BYTES, ping_after_s=25.0, reply_s=15.0)
+"""Links are looked at every five seconds, so a dead peer is noticed after 45."""
 LOOK_EVERY_S: Final = 30.0
 """A look at the newest document without a ring: a lost bell costs this much time and no more."""
 RETRY_BASE_S: Final = 15.0
 RETRY_CAP_ATTEMPT: Final = 6
+REPORTS_REMEMBERED: Final = 32
 EXPIRY_GRACE_S: Final = 24 * 3600.0
 """A device that is connected when its certificate ends gets this long to renew."""
 
@@ -64,6 +66,7 @@ class Links:
         self.monotonic = monotonic
         self.stopping = False
         self._live: dict[str, DeviceLink] = {}
+        self._reports_read: dict[bytes | str, Message] = {}
 
     def protocol(self, peer: Peer) -> StreamProtocol:
         """The server's end of one WebSocket (``stream_factory`` of the gate)."""
@@ -80,6 +83,18 @@ class Links:
         self.stopping = True
         for link in list(self._live.values()):
             link.say_bye("stopping", retry_after_s + secrets.randbelow(max(1, len(self._live) // 200) + 1))
+
+    def read_frame(self, frame: bytes | str) -> Message:
+        """``decode``, remembering reports: a fleet that applies one document says the same words thousands of times."""
+        known = self._reports_read.get(frame)
+        if known is not None:
+            return known
+        message = decode(frame)
+        if type(message) is Report:
+            if len(self._reports_read) >= REPORTS_REMEMBERED:
+                self._reports_read.clear()
+            self._reports_read[frame] = message
+        return message
 
     def enter(self, link: DeviceLink) -> None:
         """A link said hello; an older one of the same device is replaced."""
@@ -113,7 +128,7 @@ class DeviceLink(StrictListener):
         self._links = links
         self._caller = caller
         self._address = address
-        self._session = Session("daemon", now=links.monotonic())
+        self._session = Session("daemon", now=links.monotonic(), decode=links.read_frame)
         self._reported = Reported()
         self._look_at = 0.0
         self._missed = False

@@ -24,7 +24,7 @@ from hengd.rules.notes import Cut
 from hengd.store import Reader, Store, Transaction
 from henge_protocol import pki
 from henge_protocol.csr import read_csr
-from henge_protocol.errors import Denied, Limited, NotFound, Unavailable
+from henge_protocol.errors import Denied, Limited, NotFound, StorageFull, Unavailable
 
 DAY_S: Final = 86400.0
 DEVICE_LIFETIME_S: Final = 90 * DAY_S
@@ -95,9 +95,17 @@ class Authority:
         )
 
     async def used(self, caller: Caller) -> None:
-        """Note the first use of a certificate: the ones before it are superseded."""
+        """Note the first use of a certificate: the ones before it are superseded. A full disk does not keep it out."""
         if caller.issued:
-            await self._store.write(lambda tx: activate(tx, caller.certificate))
+            try:
+                await self._store.write(lambda tx: activate(tx, caller.certificate))
+            except StorageFull:
+                pass  # still issued, so noted at its next use
+
+    def note_use(self, caller: Caller) -> None:
+        """``used`` for those who cannot wait."""
+        if caller.issued:
+            self._store.submit(lambda tx: activate(tx, caller.certificate), lambda _, error: None)
 
     def is_cut(self, role: str, subject: str) -> bool:
         """Whether this identity was revoked, even if the commit is still on its way."""

@@ -93,6 +93,7 @@ class Change:
         self._before: dict[tuple[str, str], ObjectRecord | None] = {}
         self._after: dict[tuple[str, str], ObjectRecord | None] = {}
         self._cut: list[Cut] = []
+        self._written: set[str] = set()
 
     def current(self, kind: str, name: str) -> ObjectRecord | None:
         """The object as this change sees it."""
@@ -312,10 +313,11 @@ class Change:
             if document is not None and document.code:
                 refusals.add(device, document)
             else:
-                move = self._desire(device, document, revision, refusals)
-                if move is not None:
-                    moved.append(move)
-                    rung[device.id] = find_desired(self.tx, device.id)
+                before = find_desired(self.tx, device.id)
+                desired = self._desire(device, document, before, revision, refusals)
+                if _digest(desired) != _digest(before):
+                    moved.append(Moved(device.name, _digest(before), _digest(desired)))
+                    rung[device.id] = desired
         refusals.finish()
         return moved, rung
 
@@ -343,21 +345,29 @@ class Change:
                 yield device
 
     def _desire(
-        self, device: ObjectRecord, document: Document | None, revision: int, refusals: _Refusals
-    ) -> Moved | None:
-        key, old = device.id.encode(), find_desired(self.tx, device.id)
-        before = old.digest if old else ""
+        self,
+        device: ObjectRecord,
+        document: Document | None,
+        before: Desired | None,
+        revision: int,
+        refusals: _Refusals,
+    ) -> Desired | None:
+        """Store what the device should run from now on, if that differs from ``before``; return what it is."""
         if document is None:
-            self.tx.delete("desired", key)
-            return Moved(device.name, before, "") if before else None
-        if document.digest == before and old is not None and old.confirm_s == document.confirm_s:
+            self.tx.delete("desired", device.id.encode())
             return None
+        same = document.digest == _digest(before)
+        if before is not None and same and before.confirm_s == document.confirm_s:
+            return before
         if len(document.data) > SMALL_DOCUMENT_BYTES and self._too_big(device, document, refusals):
-            return None
-        number = revision if document.digest != before or old is None else old.revision
-        self.tx.put("desired", key, pack(Desired(number, document.digest, len(document.data), document.confirm_s)))
-        self.tx.put("documents", bytes.fromhex(document.digest), document.data)
-        return Moved(device.name, before, document.digest) if document.digest != before else None
+            return before
+        number = before.revision if before is not None and same else revision
+        desired = Desired(number, document.digest, len(document.data), document.confirm_s)
+        self.tx.put("desired", device.id.encode(), pack(desired))
+        if document.digest not in self._written:
+            self._written.add(document.digest)
+            self.tx.put("documents", bytes.fromhex(document.digest), document.data)
+        return desired
 
     def _too_big(self, device: ObjectRecord, document: Document, refusals: _Refusals) -> bool:
         limit = find_reported(self.tx, device.id).max_document
@@ -423,6 +433,10 @@ _CURES: Final = {
     "conflicting_groups": "give one of the groups another priority, or set the field on the device",
     "document_too_large": "shorten the values, or raise max_document of the schema if the devices can hold it",
 }
+
+
+def _digest(desired: Desired | None) -> str:
+    return desired.digest if desired is not None else ""
 
 
 def _patched(found: ObjectRecord, patch: object) -> dict[str, Any]:

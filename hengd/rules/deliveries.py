@@ -10,6 +10,7 @@ from hengd.records import Desired, Reported
 from hengd.rules.fleet import find_desired, find_document, find_reported, read_meta
 from hengd.rules.states import Line
 from hengd.store import Store
+from henge_protocol.errors import Internal
 from henge_protocol.wire import Config, Receipt, encode
 
 CACHED_FRAMES: Final = 256
@@ -72,6 +73,6 @@ class Deliveries:
         with self._store.read() as tx:
             document = find_document(tx, desired.digest)
         if document is None:
-            raise LookupError(f"document {desired.digest} is not in the store")
+            raise Internal("storage_corrupt", f"document {desired.digest} is not in the store")
         config = Config(self.line.epoch, desired.revision, desired.digest, desired.confirm_s, "apply", document)
         return Delivery(config, encode(config))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import logging
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -27,6 +28,8 @@ from henge_protocol.errors import (
 )  # fmt: skip
 from henge_protocol.joining import code, commitment, parse_code
 from henge_protocol.model import check_name
+
+log = logging.getLogger("hengd.joins")
 
 REQUEST_LIFETIME_S: Final = 600.0
 MAX_PENDING_PER_ADDRESS: Final = 3
@@ -155,9 +158,16 @@ class Joins:
             request = self._live(sid)
         return request.identity
 
-    def reject(self, sid: str) -> None:
-        """The person at the device says the codes differ: void the request and raise the alarm."""
-        self._void(self._live(sid))
+    async def reject(self, sid: str) -> None:
+        """The person at the device says the codes differ: void the request, and an identity that was already given."""
+        request = self._live(sid)
+        log.warning(
+            "a device rejected its join code: look for a stranger on the network",
+            extra={"event": "join_rejected", "device": request.name, "remote": request.address},
+        )
+        self._void(request)
+        if request.identity is not None:
+            await self._authority.revoke("device", request.identity["device_id"])
 
     # ---- the operator's side -------------------------------------------------------------------------
 

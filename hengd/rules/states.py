@@ -20,6 +20,9 @@ _AT_WORK: Final[dict[str, Configuration]] = {
     "applying": "applying",
 }
 
+TRANSIENT_RETRY_S: Final = 60.0
+"""How long a device without a live link is not offered again what it refused for a passing reason."""
+
 SLEEP_GRACE: Final = 1.5
 """A sleepy device is late only after half of its interval more."""
 
@@ -35,8 +38,11 @@ class Line:
 def after_hello(old: Reported, hello: Hello, *, now: float, address: str) -> Reported:
     """What is known after a device said hello: who it is now and what it runs."""
     known = hello.state in ("applied", "drifted", "applying")
+    forgiven = hello.state == "applied" and hello.digest == old.refused
     return msgspec.structs.replace(
         old,
+        refused="" if forgiven else old.refused,
+        transient=old.transient and not forgiven,
         epoch=hello.epoch if known else old.epoch,
         revision=hello.revision if known else old.revision,
         digest=hello.digest if known else old.digest,
@@ -68,7 +74,7 @@ def after_report(old: Reported, report: Report, line: Line, *, now: float) -> Re
         at=now,
         running=old.running if failed or report.state == "applying" else report.digest,
         refused=report.digest if failed else "" if report.state == "applied" else old.refused,
-        transient=failed and report.reason in TRANSIENT_REASONS,
+        transient=report.reason in TRANSIENT_REASONS if failed else old.transient and report.state != "applied",
         seen=now,
     )
 
@@ -108,3 +114,16 @@ def is_offered(desired: Desired | None, reported: Reported, line: Line) -> bool:
     if desired is None or desired.digest == reported.running or is_ahead(reported, line):
         return False
     return desired.digest != reported.refused
+
+
+def is_offered_again(desired: Desired | None, reported: Reported, line: Line) -> bool:
+    """Whether the desired document was refused for a passing reason, so that it is due again after a while."""
+    if desired is None or desired.digest == reported.running or is_ahead(reported, line):
+        return False
+    return reported.transient and desired.digest == reported.refused
+
+
+def retry_in_s(reported: Reported, *, now: float) -> float:
+    """Seconds until a passing refusal is over for a device without a live link; a clock set back does not delay it."""
+    since_s = now - reported.at
+    return TRANSIENT_RETRY_S - since_s if 0 <= since_s < TRANSIENT_RETRY_S else 0.0

@@ -103,6 +103,9 @@ def measure_fleet(bench: Bench, load: subprocess.Popen[str], count: int, rounds:
     connected_s = expect(load, "connected")
     connect_cpu_s = bench.cpu_s() - cpu_s
     per_link = (bench.resident_bytes() - memory) / count
+    idle_s = bench.cpu_s()
+    time.sleep(5)
+    idle_s = bench.cpu_s() - idle_s
     walls, cpus = [], []
     for number in range(rounds):
         cpu_s = bench.cpu_s()
@@ -118,6 +121,7 @@ def measure_fleet(bench: Bench, load: subprocess.Popen[str], count: int, rounds:
     show("  connect all (handshake, hello, first document, report)", f"{connected_s:.1f} s")
     show("  daemon CPU per connecting device", f"{connect_cpu_s / count * 1e6:.0f} us")
     show("  memory per connected device", f"{per_link / 1024:.1f} KiB")
+    show("  daemon CPU while nothing happens", f"{idle_s / 5 * 100:.1f} % of one core")
     show("  one change -> all reports durable, wall p50", f"{percentile(walls, 0.5):.2f} s")
     show("  daemon CPU per device and change, p50 / best", f"{percentile(cpus, 0.5) / count * 1e6:.1f} / {min(cpus) / count * 1e6:.1f} us")
 

@@ -309,21 +309,6 @@ async def test_close_ends_idle_connections_at_once_and_lets_requests_finish() ->
             await rig.connect()
 
 
-async def test_connections_of_one_peer_can_be_cut_at_once(pki: Pki) -> None:  # W42
-    revoked = pki.clients.issue("lamp-2")
-    async with (
-        running(ssl=pki.server()) as rig,
-        await rig.connect(pki.client(pki.device)) as good,
-        await rig.connect(pki.client(revoked)) as bad,
-    ):
-        await rig.settled(2)
-        assert rig.gate.cut(lambda peer: peer.certificate == revoked.der) == 1
-        good.send(GET)
-
-        assert await bad.rest() == b""
-        assert (await good.response()).startswith(b"HTTP/1.1 200")
-
-
 async def test_close_cuts_what_does_not_end_in_time(pki: Pki, caplog: pytest.LogCaptureFixture) -> None:
     async with running(ssl=pki.server()) as rig, await rig.connect(pki.client(pki.device)) as busy, await rig.connect():
         busy.send(GET.replace(b"hello", b"wait"))
