@@ -17,7 +17,7 @@ from hengd.rules.authority import Authority, Caller
 from hengd.rules.deliveries import Deliveries
 from hengd.rules.presence import Presence
 from hengd.rules.reports import Reports
-from hengd.rules.states import after_hello, after_report, is_offered
+from hengd.rules.states import after_hello, after_report, is_offered, is_offered_again, retry_in_s
 from henge_protocol.errors import Invalid, Malformed
 from henge_protocol.model import is_digest
 from henge_protocol.wire import (
@@ -51,6 +51,7 @@ class PollRoutes:
         self._events = events
         self._clock = clock
         self._bells: set[asyncio.Event] = set()
+        self._stopping = False
 
     def table(self) -> Iterator[Route]:
         """The routes of this resource."""
@@ -59,6 +60,7 @@ class PollRoutes:
 
     def wake_all(self) -> None:
         """The daemon stops: every waiting poll answers now."""
+        self._stopping = True
         for bell in self._bells:
             bell.set()
 
@@ -70,12 +72,13 @@ class PollRoutes:
         self._arrive(caller, request[PEER].address)
         if not query.has("have"):
             return _frame(self._welcome(caller))
-        bell = asyncio.Event()
+        bell, waiting = asyncio.Event(), asyncio.current_task()
 
         def cut() -> None:
-            bell.set()
             if request.transport is not None:
                 request.transport.abort()
+            if waiting is not None:
+                waiting.cancel()
 
         self._authority.hold("device", caller.subject, cut)
         self._hub.listen(caller.subject, bell.set)
@@ -105,8 +108,8 @@ class PollRoutes:
         await self._reports.recorded(caller.subject, new)
         answer = encode(Receipt(message.revision, message.digest, message.state))
         if query.has("have"):
-            desired = self._offered(caller, _digest(query.text("have")))
-            if desired is not None:
+            desired, due_in_s = self._offered(caller, _digest(query.text("have")))
+            if desired is not None and due_in_s <= 0:
                 answer += b"\n" + self._deliveries.delivery(desired).frame
         return _frame(answer)
 
@@ -114,25 +117,28 @@ class PollRoutes:
         """Listen first, look second, sleep third: the other order loses a change in between."""
         deadline = asyncio.get_running_loop().time() + wait_s
         while True:
-            desired = self._offered(caller, have)
+            desired, due_in_s = self._offered(caller, have)
             left_s = deadline - asyncio.get_running_loop().time()
-            if desired is not None or left_s <= 0:
+            if desired is not None and due_in_s <= 0:
                 return desired
+            if left_s <= 0 or self._stopping:
+                return None
             bell.clear()
             try:
-                await asyncio.wait_for(bell.wait(), left_s)
+                await asyncio.wait_for(bell.wait(), min(left_s, due_in_s) if desired else left_s)
             except TimeoutError:
-                return None
+                pass  # a last look
 
-    def _offered(self, caller: Caller, have: str) -> Desired | None:
-        if self._authority.is_cut("device", caller.subject):
-            return None
+    def _offered(self, caller: Caller, have: str) -> tuple[Desired | None, float]:
+        """What the device should be sent, and in how many seconds: later only what it refused for a passing reason."""
         desired = self._deliveries.newest(caller.subject)
-        if desired is None or desired.digest == have:
-            return None
-        reported = self._deliveries.reported(caller.subject)
-        held = not is_offered(desired, reported, self._deliveries.line) and desired.digest != reported.running
-        return None if held and not reported.transient else desired
+        if desired is None or desired.digest == have or self._authority.is_cut("device", caller.subject):
+            return None, 0.0
+        reported, line = self._deliveries.reported(caller.subject), self._deliveries.line
+        if is_offered(desired, reported, line) or desired.digest == reported.running:
+            return desired, 0.0
+        again = is_offered_again(desired, reported, line)
+        return (desired, retry_in_s(reported, now=self._clock())) if again else (None, 0.0)
 
     def _document(self, desired: Desired | None) -> web.Response:
         if desired is None:

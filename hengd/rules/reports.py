@@ -1,6 +1,7 @@
 """What devices say becomes durable: batched into the store's group commit, kept in order, never dropped.
 
-A full disk does not lose a report: it waits in memory, the device gets no receipt yet, and it is tried again.
+A full disk does not lose a report of a live link: the device's newest waits in memory, there is no receipt yet, and it
+is tried again. Who waits for an answer is told at once and says it again.
 """
 
 from __future__ import annotations
@@ -18,10 +19,6 @@ from henge_protocol.errors import Internal, StorageFull
 log = logging.getLogger("hengd.reports")
 
 RETRY_S: Final = 2.0
-MAX_WAITING: Final = 20_000
-"""Reports kept in memory while the disk is full; beyond it the oldest devices report again at their next hello."""
-
-
 BUSY_BATCH: Final = 64
 GATHER_S: Final = 0.025
 """While many devices report, reports of so long share a commit: fewer pages are written, nobody alone waits."""
@@ -36,6 +33,7 @@ class _Entry(NamedTuple):
     reported: Reported
     announce: bool
     done: Done | None
+    patient: bool
 
 
 class Reports:
@@ -51,13 +49,10 @@ class Reports:
 
         ``announce`` tells the event log.
         """
-        self._waiting.append(_Entry(device_id, reported, announce, done))
-        if not self._busy:
-            self._busy = True
-            asyncio.get_running_loop().call_soon(self._flush)
+        self._take(_Entry(device_id, reported, announce, done, patient=True))
 
     async def recorded(self, device_id: str, reported: Reported) -> None:
-        """``record`` and wait until it is durable; raises what the store raised."""
+        """``record`` and wait until it is durable; raises what the store raised, ``StorageFull`` included."""
         durable: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
         def done(error: BaseException | None) -> None:
@@ -68,14 +63,23 @@ class Reports:
             else:
                 durable.set_exception(error)
 
-        self.record(device_id, reported, announce=True, done=done)
+        self._take(_Entry(device_id, reported, announce=True, done=done, patient=False))
         await durable
+
+    def _take(self, entry: _Entry) -> None:
+        self._waiting.append(entry)
+        if not self._busy:
+            self._busy = True
+            asyncio.get_running_loop().call_soon(self._flush)
 
     def _flush(self) -> None:
         batch, self._waiting = self._waiting, []
         if not batch:
             self._busy = False
-            return
+        else:
+            self._submit(batch)
+
+    def _submit(self, batch: list[_Entry]) -> None:
         try:
             self._store.submit(lambda tx: _write(tx, batch), lambda _, error: self._written(batch, error))
         except Internal as closing:
@@ -84,11 +88,17 @@ class Reports:
     def _written(self, batch: list[_Entry], error: BaseException | None) -> None:
         loop = asyncio.get_running_loop()
         if isinstance(error, StorageFull):
-            self._waiting = (batch + self._waiting)[-MAX_WAITING:]
+            self._answer([entry for entry in batch if not entry.patient], 0, error)
+            self._waiting = _newest([entry for entry in batch if entry.patient]) + self._waiting
             loop.call_later(RETRY_S, self._flush)
             return
+        if error is not None and len(batch) > 1:  # one of them meets a damaged record: it alone shall fail
+            for entry in batch:
+                self._submit([entry])
+            return
         if error is not None:
-            log.error("reports were not stored: %s", error, extra={"event": "reports_failed"})
+            fields = {"event": "report_failed", "device": batch[0].device_id}
+            log.error("a report was not stored: %s", error, extra=fields)
         self._answer(batch, 0, error)
         if len(batch) < BUSY_BATCH:
             self._flush()
@@ -103,8 +113,13 @@ class Reports:
             asyncio.get_running_loop().call_soon(self._answer, batch, start + CHUNK, error)
 
 
+def _newest(entries: list[_Entry]) -> list[_Entry]:
+    """One entry a device: what it said last, and its last receipt."""
+    return list({entry.device_id: entry for entry in entries}.values())
+
+
 def _write(tx: Transaction, batch: list[_Entry]) -> None:
-    for device_id, reported, announce, _ in batch:
+    for device_id, reported, announce, _, _ in batch:
         key = device_id.encode()
         name = tx.get("ids", key)
         if name is None:
