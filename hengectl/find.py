@@ -10,13 +10,14 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from henge_protocol import places
 from henge_protocol.errors import Denied, HengeError, Invalid, NotFound, Unauthenticated, Unreachable
 from hengectl.client import Client, TlsConnection, UnixConnection, unreachable
 
 if TYPE_CHECKING:  # on the daemon's own machine nobody needs contexts: 15 ms less
+    from henge_protocol.beacon import Sighting
     from hengectl.profile import Contexts, Profile
 
 
@@ -95,24 +96,26 @@ def at_profile(chosen: Profile, around: Surroundings) -> Client:
     return client
 
 
-def sightings(allow_loopback: bool = False) -> Sequence[Any]:  # noqa: FBT001, FBT002  # a test's wish
+def sightings() -> Sequence[Sighting]:
     """The daemons that announce themselves on this network, within two seconds."""
     import asyncio
 
     from henge_protocol.browse import browse
 
-    return asyncio.run(browse(timeout_s=BROWSE_S, allow_loopback=allow_loopback))
+    return asyncio.run(browse(timeout_s=BROWSE_S))
 
 
-def nothing_found(seen: Sequence[Any], *, stale: Path | None = None) -> Unreachable:
+def nothing_found(seen: Sequence[Sighting], *, stale: Path | None = None) -> Unreachable:
     """The refusal when there is nobody to talk to, with suggestions."""
-    found = [f"https://{_host(one.addresses[0])}:{one.port}" for one in seen if one.addresses]
+    found = [(one, f"https://{_host(one.addresses[0])}:{one.port}") for one in seen if one.addresses]
     message = "no henge daemon is configured"
     if stale is not None:
         message = f"no henge daemon is running here (nobody listens on {stale})"
     if found:
-        names = "".join(f"\n  {one.name}   {url}" for one, url in zip(seen, found, strict=False))
-        return Unreachable("no_daemon", f"{message}. Seen on this network:{names}", cure=f"hengectl login {found[0]}")
+        names = "".join(f"\n  {one.name}   {url}   authority {one.fp_hint or '?'}" for one, url in found)
+        return Unreachable(
+            "no_daemon", f"{message}. Seen on this network:{names}", cure=f"hengectl login {found[0][1]}"
+        )
     return Unreachable(
         "no_daemon", message, cure="start one here with hengd, or log in to one with hengectl login https://HOST:4364"
     )

@@ -71,7 +71,8 @@ class Invocation:
             return
         self._need_person(nothing_done)
         if not click.confirm(question, err=True):
-            raise click.Abort
+            self.note("Nothing was done.")
+            raise click.exceptions.Exit(1)
 
     def confirm_by_name(self, name: str, doing: str, *, yes: bool) -> None:
         """Let the person type the name of what will be gone; ``--yes`` answers."""

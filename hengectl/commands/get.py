@@ -29,7 +29,6 @@ from hengectl.kinds import (
 )
 from hengectl.options import output_option, selector_option
 from hengectl.render import as_json_line, safe
-from hengectl.waiting import LONGEST_POLL_S
 
 HISTORY_SHOWN = 50
 FEW = 5
@@ -187,6 +186,8 @@ def _table(invocation: Invocation, kind: Kind, items: list[Object], shape: Shape
 
 def _watch(invocation: Invocation, wanted: Wanted, shape: Shape) -> int:
     """Show what is there, then each object again when something happened to it. Ends with Ctrl-C."""
+    from hengectl.waiting import LONGEST_POLL_S
+
     listing = invocation.client.listing(wanted.kind, wanted.selector)
     shown = [item for item in listing["items"] if not wanted.names or name_of(item) in wanted.names]
     view = View(invocation.now(), invocation.paper.style)
