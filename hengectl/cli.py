@@ -176,7 +176,10 @@ def _say(lines: list[str], code: int) -> int:
 
 
 def _prepare_streams() -> None:
-    """Names from elsewhere must not end the program because a terminal cannot show them."""
+    """Names from elsewhere must not end the program because a terminal cannot show them; closed streams are empty."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115  # open as long as the program
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:

@@ -214,6 +214,14 @@ def test_a_full_disk_behind_the_output_is_told() -> None:
     assert ran.stderr == b"Error: cannot write the output (No space left on device)\n"
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_are_no_fault(closed: str) -> None:
+    command = f"exec {sys.executable} -m hengectl paths {closed}"
+    ran = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, check=False)
+
+    assert (ran.returncode, ran.stderr) == (0, b"")
+
+
 @pytest.mark.parametrize("locale", ["C", "POSIX", "nonsense", "de_DE.ISO-8859-1"])
 def test_names_survive_any_locale(locale: str) -> None:
     environ = {**os.environ, "LC_ALL": locale, "PYTHONCOERCECLOCALE": "0", "HENGE_SOCKET": "/küche"}
