@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import secrets
 import socket
 import ssl
-import stat
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -32,23 +31,24 @@ from hengd.http.poll import PollRoutes
 from hengd.http.status import Daemon, StatusRoutes
 from hengd.http.stream import Links
 from hengd.hub import Hub
-from hengd.local import group_id, local_admin
+from hengd.listen import bind_error, bind_tcp, bind_unix
+from hengd.local import local_admin
+from hengd.room import make_ballast
 from hengd.rules.authority import Authority
 from hengd.rules.configs import Configs
 from hengd.rules.deliveries import Deliveries
 from hengd.rules.devices import Devices
-from hengd.rules.fleet import objects_of, read_meta
+from hengd.rules.fleet import objects_of, read_meta, refuse_other_format
 from hengd.rules.joins import Joins
 from hengd.rules.notes import Committed, Cut, DeviceReported, Rung
 from hengd.rules.presence import Presence
 from hengd.rules.reports import Reports
 from hengd.rules.schemas import SchemaCache
 from hengd.rules.tokens import Tokens
-from hengd.settings import Settings, split_address
+from hengd.settings import Settings
 from hengd.store import Store
 from henge_protocol import __version__, pki
-from henge_protocol.errors import Conflict, Denied, Invalid, Unavailable
-from henge_protocol.keyfiles import make_private_dir
+from henge_protocol.errors import StorageFull
 from henge_protocol.tls import device_server_context
 
 log = logging.getLogger("hengd")
@@ -79,6 +79,8 @@ class App:
         self._gates: list[Gate] = []
         self._announcer: Announcer | None = None
         self._upkeep: asyncio.Task[None] | None = None
+        self._opened = AsyncExitStack()
+        """What is open, to be closed in the opposite order."""
         self.failed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         """Resolved with the reason when the store is beyond use: the process must end."""
         self.addresses: dict[str, tuple[str, int]] = {}
@@ -86,21 +88,16 @@ class App:
 
     async def start(self) -> None:
         """Open the data folder and the store, listen, announce. Raises our errors; then nothing is left open."""
-        settings, environment = self._settings, self._environment
-        sockets = self._bind()
         try:
-            self._folder = open_data_dir(
-                environment.data_dir,
-                allow_network_fs=settings["store.allow_network_fs"],
-                now=environment.clock(),
-                map_bytes=settings.bytes("store.map_size"),
-            )
+            await self._start()
         except BaseException:
-            for sock in sockets.values():
-                sock.close()
+            await self._opened.aclose()
             raise
-        self.founded = self._folder.founded
-        self._store = Store.open(self._folder.database, map_bytes=settings.bytes("store.map_size"))
+
+    async def _start(self) -> None:
+        settings = self._settings
+        sockets = self._bind()
+        self._open()
         self._assemble(self._folder)
         await self._serve(sockets)
         if self.founded and settings.seconds("join.window_after_init"):
@@ -123,10 +120,7 @@ class App:
         if self._announcer is not None:
             await self._announcer.stop()
         await asyncio.gather(*(gate.close(GRACE_S) for gate in self._gates))
-        await self._runner.cleanup()
-        await self._store.close()
-        self._environment.socket.unlink(missing_ok=True)
-        self._folder.close()
+        await self._opened.aclose()
 
     def beat(self) -> bool:
         """Whether the daemon serves, for the watchdog and ``/readyz``."""
@@ -143,6 +137,22 @@ class App:
         return self._routes
 
     # ---- assembly ------------------------------------------------------------------------------------
+
+    def _open(self) -> None:
+        settings, environment = self._settings, self._environment
+        map_bytes = settings.bytes("store.map_size")
+        self._folder = open_data_dir(
+            environment.data_dir,
+            allow_network_fs=settings["store.allow_network_fs"],
+            now=environment.clock(),
+            map_bytes=map_bytes,
+        )
+        self._opened.callback(self._folder.close)
+        self.founded = self._folder.founded
+        self._store = Store.open(self._folder.database, map_bytes=map_bytes)
+        self._opened.push_async_callback(self._store.close)
+        with self._store.read() as tx:
+            refuse_other_format(read_meta(tx), self._folder.database)
 
     def _assemble(self, folder: DataDir) -> None:
         clock, monotonic = self._environment.clock, self._environment.monotonic
@@ -220,18 +230,17 @@ class App:
 
     def _bind(self) -> dict[str, socket.socket]:
         bound: dict[str, socket.socket] = {}
-        try:
-            bound[DEVICES] = bind_tcp(self._settings["listen.devices"], "listen.devices")
-            if self._settings["listen.local"]:
-                bound[LOCAL] = bind_tcp(self._settings["listen.local"], "listen.local")
-        except BaseException:
-            for sock in bound.values():
-                sock.close()
-            raise
+        for name in (DEVICES, LOCAL):
+            key = f"listen.{name}"
+            if self._settings[key]:
+                bound[name] = bind_tcp(self._settings[key], key)
+                self._opened.callback(bound[name].close)
         return bound
 
     async def _serve(self, sockets: dict[str, socket.socket]) -> None:
         sockets[ADMIN] = bind_unix(self._environment.socket)
+        self._opened.callback(sockets[ADMIN].close)
+        self._opened.callback(self._environment.socket.unlink, missing_ok=True)
         app = self._edge.application(self._routes)
         self._runner = web.AppRunner(
             app,
@@ -242,11 +251,16 @@ class App:
             auto_decompress=False,
         )
         await self._runner.setup()
+        self._opened.push_async_callback(self._runner.cleanup)
         for name, sock in sockets.items():
             gate = self._gate(name, sock)
             self.addresses[name] = sock.getsockname()[:2] if name != ADMIN else (str(self._environment.socket), 0)
-            gate.start()
+            try:
+                gate.start()
+            except OSError as error:  # another program bound the same port a moment ago and listens now
+                raise bind_error(error, "{}:{}".format(*self.addresses[name]), f"listen.{name}") from None
             self._gates.append(gate)
+            self._opened.push_async_callback(gate.close, 0.0)
 
     def _gate(self, name: str, sock: socket.socket) -> Gate:
         settings, server = self._settings, self._runner.server
@@ -309,10 +323,13 @@ class App:
         keep, keep_s = self._settings["store.keep_revisions"], self._settings.seconds("store.keep_for")
         while True:
             try:
+                make_ballast(self._folder.database)
                 await self.authority.note_time()
                 while await self.configs.prune(keep, keep_s):
                     await asyncio.sleep(0)
                 self._renew_server_certificate()
+            except StorageFull as error:
+                log.warning("upkeep waits: %s", error, extra={"event": "upkeep_waits"})
             except Exception:  # task boundary: upkeep goes on at its next turn
                 log.exception("upkeep failed", extra={"event": "upkeep_failed"})
             await asyncio.sleep(UPKEEP_S)
@@ -328,54 +345,6 @@ def _quiet_log() -> logging.Logger:
     quiet = logging.getLogger("hengd.aiohttp")
     quiet.setLevel(logging.CRITICAL)
     return quiet
-
-
-def bind_tcp(address: str, key: str) -> socket.socket:
-    """A bound socket; ``Conflict`` ``address_in_use``, ``Denied`` or ``Unavailable`` name the setting."""
-    host, port = split_address(address)
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        info = socket.getaddrinfo(host, port, family=family if ":" in host else 0, type=socket.SOCK_STREAM)[0]
-        sock = socket.socket(info[0], socket.SOCK_STREAM)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if info[0] == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        sock.bind(info[4])
-        return sock
-    except OSError as error:
-        raise _bind_error(error, address, key) from None
-
-
-def bind_unix(path: Path) -> socket.socket:
-    """The admin socket, for owner and group only; a stale one is replaced, a live one cannot exist (data folder lock)."""
-    if len(os.fsencode(path)) > 100:
-        raise Invalid("bad_setting", f"the socket's path {path} is longer than 100 bytes", cure="set listen.socket")
-    if not path.parent.exists():
-        make_private_dir(path.parent)
-    if path.exists() and not stat.S_ISSOCK(path.lstat().st_mode):
-        raise Invalid("bad_setting", f"{path} exists and is not a socket", cure="set listen.socket to another path")
-    path.unlink(missing_ok=True)
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    before = os.umask(0o117)
-    try:
-        sock.bind(str(path))
-    except OSError as error:
-        sock.close()
-        raise Denied("address_in_use", f"cannot make the socket {path} ({error.strerror})") from None
-    finally:
-        os.umask(before)
-    group = group_id()
-    if group is not None and os.getuid() == 0:
-        os.chown(path, -1, group)
-    return sock
-
-
-def _bind_error(error: OSError, address: str, key: str) -> Exception:
-    if error.errno == 98:
-        return Conflict("address_in_use", f"port {address} is in use", cure=f"stop the other program, or set {key}")
-    if error.errno == 13:
-        return Denied("address_in_use", f"no permission to listen on {address}", cure=f"set {key} to a port above 1023")
-    return Unavailable("address_in_use", f"cannot listen on {address} ({error.strerror})", cure=f"set {key}")
 
 
 def _usable(names: Sequence[str]) -> list[str]:

@@ -20,9 +20,9 @@ from hengd.rules.authority import Authority, Caller
 from hengd.rules.deliveries import Deliveries
 from hengd.rules.presence import Presence
 from hengd.rules.reports import Reports
-from hengd.rules.states import after_hello, after_report, is_offered
+from hengd.rules.states import after_hello, after_report, is_offered, is_offered_again
 from henge_protocol.backoff import delay_s
-from henge_protocol.errors import HengeError
+from henge_protocol.errors import HengeError, Internal
 from henge_protocol.session import CLOSE_PROTOCOL, CLOSE_RENEW, CLOSE_REPLACED, CLOSE_REVOKED, Session
 from henge_protocol.wire import (
     MAX_DEVICE_FRAME_BYTES, Bye, Error, Hello, Message, Receipt, Report, Welcome, choose_version, decode, encode,
@@ -32,6 +32,7 @@ log = logging.getLogger("hengd.link")
 
 LIMITS: Final = StreamLimits(max_message_bytes=MAX_DEVICE_FRAME_BYTES, ping_after_s=25.0, reply_s=15.0)
 """Links are looked at every five seconds, so a dead peer is noticed after 45."""
+INTERNAL_ERROR: Final = 1011
 LOOK_EVERY_S: Final = 30.0
 """A look at the newest document without a ring: a lost bell costs this much time and no more."""
 RETRY_BASE_S: Final = 15.0
@@ -65,7 +66,9 @@ class Links:
         self.clock = clock
         self.monotonic = monotonic
         self.stopping = False
+        self._open_links: set[DeviceLink] = set()
         self._live: dict[str, DeviceLink] = {}
+        """Those that have said hello, by device."""
         self._reports_read: dict[bytes | str, Message] = {}
 
     def protocol(self, peer: Peer) -> StreamProtocol:
@@ -81,8 +84,9 @@ class Links:
     def say_goodbye(self, retry_after_s: int) -> None:
         """Tell every device that the daemon stops and when to come back, and close."""
         self.stopping = True
-        for link in list(self._live.values()):
-            link.say_bye("stopping", retry_after_s + secrets.randbelow(max(1, len(self._live) // 200) + 1))
+        spread_s = max(1, len(self._open_links) // 200)
+        for link in list(self._open_links):
+            link.say_bye("stopping", retry_after_s + secrets.randbelow(spread_s + 1))
 
     def read_frame(self, frame: bytes | str) -> Message:
         """``decode``, remembering reports: a fleet that applies one document says the same words thousands of times."""
@@ -96,6 +100,10 @@ class Links:
             self._reports_read[frame] = message
         return message
 
+    def opened(self, link: DeviceLink) -> None:
+        """A connection was made; it has not said hello yet."""
+        self._open_links.add(link)
+
     def enter(self, link: DeviceLink) -> None:
         """A link said hello; an older one of the same device is replaced."""
         older = self._live.get(link.device_id)
@@ -105,6 +113,7 @@ class Links:
 
     def leave(self, link: DeviceLink) -> None:
         """A link ended."""
+        self._open_links.discard(link)
         if self._live.get(link.device_id) is link:
             del self._live[link.device_id]
 
@@ -141,12 +150,14 @@ class DeviceLink(StrictListener):
 
     def opened(self) -> None:
         links = self._links
-        if links.authority.is_cut("device", self.device_id):
-            self.revoked()
-            return
+        links.opened(self)
         links.authority.hold("device", self.device_id, self.revoked)
         if links.presence.arrive(self.device_id, self._address, now=links.clock()):
             self._tell("device.online")
+        if links.authority.is_cut("device", self.device_id):
+            self.revoked()
+        else:
+            links.authority.note_use(self._caller)
 
     def received(self, text: str) -> None:
         step = self._session.receive(text, now=self._links.monotonic())
@@ -178,7 +189,17 @@ class DeviceLink(StrictListener):
     # ---- what the daemon says ------------------------------------------------------------------------
 
     def look(self) -> None:
-        """Compare the newest document with what the device runs, and send it if it should."""
+        """Compare the newest document with what the device runs, and send it if it should.
+
+        A damaged record ends this link and no other.
+        """
+        try:
+            self._look()
+        except Internal as error:
+            log.exception("cannot deliver: %s", error, extra=self._fields("delivery_failed"))
+            self.close(INTERNAL_ERROR, error.code)
+
+    def _look(self) -> None:
         now = self._links.monotonic()
         self._look_at = now + LOOK_EVERY_S
         self._missed = self._session.state != "idle" or not self.is_writable
@@ -209,8 +230,7 @@ class DeviceLink(StrictListener):
     def _is_due(self, desired: Desired, now: float) -> bool:
         if is_offered(desired, self._reported, self._links.deliveries.line):
             return True
-        waits = self._reported.transient and desired.digest == self._reported.refused
-        return waits and desired.digest != self._reported.running and now >= self._retry_at
+        return now >= self._retry_at and is_offered_again(desired, self._reported, self._links.deliveries.line)
 
     def _say(self, message: Message) -> None:
         self._session.sent(message, now=self._links.monotonic())

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
-from hengd.records import Desired, Meta, ObjectRecord, Reported, object_key, unpack
+from hengd.records import FORMAT, Desired, Meta, ObjectRecord, Reported, object_key, unpack
 from hengd.rules.objects import object_path
 from hengd.rules.rendering import Renderer, SchemaEntry, group_entry
 from hengd.rules.schemas import SchemaCache
@@ -20,6 +21,16 @@ def read_meta(tx: Reader) -> Meta:
     if payload is None:
         raise Internal("storage_foreign", "the store has no meta record", cure="restore a backup into an empty folder")
     return unpack(Meta, payload)
+
+
+def refuse_other_format(meta: Meta, folder: Path) -> None:
+    """Refuse a store that a newer hengd has written; ``Internal`` ``storage_foreign``."""
+    if meta.format != FORMAT:
+        raise Internal(
+            "storage_foreign",
+            f"the store in {folder} has format {meta.format}, this hengd reads format {FORMAT}",
+            cure="install the hengd that wrote it, or restore a backup of this version into an empty folder",
+        )
 
 
 def find_object(tx: Reader, kind: str, name: str) -> ObjectRecord | None:
