@@ -107,9 +107,7 @@ class FirstRun:
     def _try(self, *command: str) -> subprocess.CompletedProcess[str]:
         return self._call(command, "", None)
 
-    def _call(
-        self, command: tuple[str, ...], typed: str, output: IO[str] | None
-    ) -> subprocess.CompletedProcess[str]:
+    def _call(self, command: tuple[str, ...], typed: str, output: IO[str] | None) -> subprocess.CompletedProcess[str]:
         captured = output or subprocess.PIPE
         return subprocess.run(
             [str(PROGRAMS / command[0]), *command[1:]],
@@ -122,7 +120,7 @@ class FirstRun:
         )
 
     def _spawn(self, stack: ExitStack, command: list[str], log: str) -> subprocess.Popen[bytes]:
-        file = stack.enter_context(open(self._folder / log, "ab"))
+        file = stack.enter_context((self._folder / log).open("ab"))
         process = subprocess.Popen(
             [str(PROGRAMS / command[0]), *command[1:]], env=self._environment, stdout=file, stderr=file,
             start_new_session=True,

@@ -52,7 +52,9 @@ class _Group(click.Group):
 def _common(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option("--config", type=click.Path(path_type=Path), envvar="HENGE_CONFIG", help="Settings file."),
-        click.option("--data-dir", type=click.Path(path_type=Path), envvar="HENGE_DATA_DIR", help="Where the store lies."),
+        click.option(
+            "--data-dir", type=click.Path(path_type=Path), envvar="HENGE_DATA_DIR", help="Where the store lies."
+        ),
     ):
         command = option(command)
     return command
@@ -244,7 +246,7 @@ def _next_steps(app: App) -> list[str]:
         "  another computer      hengectl token create --admin          (prints what to run there)",
     ]
     if app.joins.closes:
-        closes = datetime.fromtimestamp(app.joins.closes).strftime("%H:%M")
+        closes = datetime.fromtimestamp(app.joins.closes, UTC).astimezone().strftime("%H:%M")
         lines.append(f"Devices may ask to join until {closes}. Reopen later with: hengectl join open")
     return lines
 

@@ -1,4 +1,4 @@
-"""Who is at the other end of the admin socket: the kernel says which user (SO_PEERCRED), the system says who that is."""
+"""Who is at the other end of the admin socket: the kernel says which user (SO_PEERCRED), the system who that is."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ def _formatter(form: str, stream: TextIO, environ: Mapping[str, str]) -> logging
     if form == "auto":
         form = "text" if stream.isatty() else "logfmt" if environ.get("JOURNAL_STREAM") else "json"
     colour = form == "text" and stream.isatty() and not environ.get("NO_COLOR")
-    return {"text": _Text(colour), "logfmt": _Logfmt(), "json": _Json()}[form]
+    return {"text": _Text(colour=colour), "logfmt": _Logfmt(), "json": _Json()}[form]
 
 
 def _fields(record: logging.LogRecord) -> dict[str, object]:
@@ -75,7 +75,7 @@ def _time(record: logging.LogRecord) -> str:
 
 
 class _Text(logging.Formatter):
-    def __init__(self, colour: bool) -> None:
+    def __init__(self, *, colour: bool) -> None:
         super().__init__()
         self._colour = colour
 
@@ -90,7 +90,12 @@ class _Text(logging.Formatter):
 
 class _Logfmt(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        fields = {"level": record.levelname.lower(), "msg": record.getMessage(), "logger": record.name, **_fields(record)}
+        fields = {
+            "level": record.levelname.lower(),
+            "msg": record.getMessage(),
+            "logger": record.name,
+            **_fields(record),
+        }
         if record.exc_info:
             fields["err"] = self.formatException(record.exc_info)
         text = " ".join(f"{name}={json.dumps(str(value), ensure_ascii=True)}" for name, value in fields.items())
@@ -99,7 +104,12 @@ class _Logfmt(logging.Formatter):
 
 class _Json(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        line = {"ts": _time(record), "level": record.levelname.lower(), "msg": record.getMessage(), "logger": record.name}
+        line = {
+            "ts": _time(record),
+            "level": record.levelname.lower(),
+            "msg": record.getMessage(),
+            "logger": record.name,
+        }
         line |= {name: str(value) for name, value in _fields(record).items()}
         if record.exc_info:
             line["err"] = self.formatException(record.exc_info)

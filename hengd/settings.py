@@ -258,9 +258,7 @@ def _value(key: str, raw: Any, origin: str) -> Value:
     try:
         return Value(setting, setting.read(raw), origin)
     except HengeError as error:
-        raise Invalid(
-            "bad_setting", f"{origin}: {key}: {error.message}", cure=f"{key}: {setting.meaning}"
-        ) from None
+        raise Invalid("bad_setting", f"{origin}: {key}: {error.message}", cure=f"{key}: {setting.meaning}") from None
 
 
 def _file_entries(path: Path) -> list[tuple[str, Any]]:
@@ -269,7 +267,9 @@ def _file_entries(path: Path) -> list[tuple[str, Any]]:
             raise Invalid("bad_setting", f"{path} is larger than 1 MiB; that is not a configuration file")
         tree = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
-        raise Invalid("bad_setting", f"{path} cannot be read ({error})", cure="make one: hengd config default") from None
+        raise Invalid(
+            "bad_setting", f"{path} cannot be read ({error})", cure="make one: hengd config default"
+        ) from None
     except tomllib.TOMLDecodeError as error:
         raise Invalid("bad_setting", f"{path} is not TOML: {error}") from None
     entries: list[tuple[str, Any]] = []
