@@ -26,6 +26,12 @@ class _Queue(logging.handlers.QueueHandler):
 
     dropped = 0
 
+    def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
+        """Fix the message now, while its arguments are what they were; the traceback stays apart from it."""
+        record.message = record.msg = record.getMessage()
+        record.args = None
+        return record
+
     def enqueue(self, record: logging.LogRecord) -> None:
         try:
             self.queue.put_nowait(record)
