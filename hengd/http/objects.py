@@ -9,10 +9,10 @@ from aiohttp import web
 
 from hengd.events import EventLog
 from hengd.http.edge import Auth, Handler, Route, author_of
-from hengd.http.parse import Query, if_match, json_body, no_body
+from hengd.http.parse import Query, if_match, json_body, no_body, text_field
 from hengd.http.views import device_view, json_response, object_response, object_view, outcome_view
 from hengd.records import ObjectRecord
-from hengd.rules.configs import Configs, Request
+from hengd.rules.configs import MAX_MESSAGE_CHARS, Configs, Request
 from hengd.rules.devices import Devices
 from hengd.rules.fleet import objects_of, read_meta, required_object
 from hengd.rules.objects import parse_manifest
@@ -51,8 +51,10 @@ class ObjectRoutes:
             raise Invalid("bad_object", 'the body is {"objects": [...], "delete": [...], "message": ""}')
         unknown = set(body) - {"objects", "delete", "message"}
         if unknown:
-            raise Invalid("unknown_field", f"field {ascii(min(unknown))[:60]} is unknown; known: objects, delete, message")
-        message = wanted.message or str(body.get("message", ""))
+            raise Invalid(
+                "unknown_field", f"field {ascii(min(unknown))[:60]} is unknown; known: objects, delete, message"
+            )
+        message = wanted.message or text_field(body, "message", max_chars=MAX_MESSAGE_CHARS)
         request_ = Request(wanted.author, message, wanted.dry_run)
         outcome = await self._configs.apply(body.get("objects", []), _deletions(body.get("delete", [])), request_)
         return json_response(outcome_view(outcome), headers={"Henge-Revision": str(outcome.revision)})
@@ -63,9 +65,11 @@ class ObjectRoutes:
             selector = parse_selector(Query(request, "selector").text("selector"))
             with self._store.read() as tx:
                 meta = read_meta(tx)
-                records = [] if kind == "Device" else [
-                    record for record in objects_of(tx, kind) if selector.matches(record.labels)
-                ]
+                records = (
+                    []
+                    if kind == "Device"
+                    else [record for record in objects_of(tx, kind) if selector.matches(record.labels)]
+                )
             items: list[dict[str, Any]] = (
                 [device_view(view) for view in self._devices.views(selector)]
                 if kind == "Device"
@@ -140,9 +144,9 @@ def _deletions(value: object) -> list[tuple[str, str]]:
         raise Invalid("bad_object", 'delete is a list of {"kind", "name"}')
     found = []
     for entry in value:
-        if not isinstance(entry, dict) or entry.get("kind") not in PLURALS:
-            raise Invalid("unknown_kind", f"delete names kind, one of {', '.join(PLURALS)}, and name")
-        found.append((str(entry["kind"]), check_name(entry.get("name"))))
+        if not isinstance(entry, dict) or set(entry) != {"kind", "name"}:
+            raise Invalid("bad_object", 'delete is a list of {"kind", "name"}')
+        if str(entry["kind"]) not in PLURALS:
+            raise Invalid("unknown_kind", f"kind {ascii(entry['kind'])[:60]} is none of {', '.join(PLURALS)}")
+        found.append((str(entry["kind"]), check_name(entry["name"])))
     return found
-
-

@@ -2,32 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
 import msgspec
 
 from hengd.records import (
-    Desired, Meta, ObjectChange, ObjectRecord, RevisionRecord, number_key, object_key, pack,
+    Desired,
+    Meta,
+    ObjectChange,
+    ObjectRecord,
+    RevisionRecord,
+    number_key,
+    object_key,
+    pack,
 )  # fmt: skip
 from hengd.rules.certificates import forget_keys, revoke_all
 from hengd.rules.fleet import (
-    META_KEY, etag, find_desired, find_object, find_reported, missing, objects_of, read_meta, renderer, schema_entry,
+    META_KEY,
+    etag,
+    find_desired,
+    find_object,
+    find_reported,
+    missing,
+    objects_of,
+    read_meta,
+    renderer,
+    required_object,
 )  # fmt: skip
+from hengd.rules.layers import check_layers
 from hengd.rules.merge import merge
 from hengd.rules.notes import Committed, Cut
-from hengd.rules.objects import BUILT_IN_GROUP, Manifest, object_path, parse_manifest
-from hengd.rules.rendering import Document, Renderer
-from hengd.rules.schemas import SchemaCache, check_schema, schema_digest
+from hengd.rules.objects import BUILT_IN_GROUP, Manifest, manifest_of, object_path, parse_manifest
+from hengd.rules.refusals import Refusals
+from hengd.rules.rendering import Document
+from hengd.rules.schemas import SchemaCache, schema_digest
 from hengd.store import Transaction
-from henge_protocol.errors import Conflict, HengeError, Invalid, PreconditionRequired, Problem, Stale, TooLarge
+from henge_protocol.errors import Conflict, Invalid, PreconditionRequired, Problem, Stale
 from henge_protocol.model import check_name
 from henge_protocol.selector import parse_selector
 from henge_protocol.strictjson import canonical
-
-MAX_PROBLEMS: Final = 100
-"""Enough to see what is wrong; a change that breaks 5,000 devices is told by count."""
 
 SMALL_DOCUMENT_BYTES: Final = 2048
 """Below this no device is asked for a limit of its own: every board can hold it."""
@@ -147,6 +162,20 @@ class Change:
         self._after["Device", name] = None
         self._set(msgspec.structs.replace(found, name=to))
 
+    def restore(self, wanted: Mapping[tuple[str, str], ObjectRecord | None]) -> None:
+        """Make objects what they were; None = it was not there. A device renamed since gets its name back."""
+        records = [record for record in wanted.values() if record is not None]
+        kept = {record.id for record in records}
+        moved = [record for record in records if self._name_of(record) not in ("", record.name)]
+        for record in moved:
+            self._take_name_back(record, kept)
+        for record in records:
+            if record not in moved:
+                self.put(manifest_of(record))
+        for key, before in wanted.items():
+            if before is None and self.current(*key) is not None:
+                self.delete(*key)
+
     def finish(self) -> Outcome:
         """Check layers, render every affected device, store; raises with all problems, and then nothing is kept."""
         changes = [self._stamped(key) for key in self._after]
@@ -156,7 +185,7 @@ class Change:
             return Outcome(self.meta.revision, self.meta.epoch, False, done, ())
         revision = self.meta.revision + 1
         self._store(real)
-        self._check_layers(real)
+        check_layers(self.tx, self._schemas, real)
         moved, rung = self._render(real, revision)
         self._commit(real, revision, rung)
         return Outcome(revision, self.meta.epoch, False, done, tuple(moved))
@@ -191,6 +220,23 @@ class Change:
             digest=schema_digest(manifest.spec["schema"]).hex() if manifest.kind == "Schema" else "",
         )
 
+    def _name_of(self, record: ObjectRecord) -> str:
+        """Under which name a device lives in the store; empty if it is gone (or no device)."""
+        name = self.tx.get("ids", record.id.encode()) if record.id else None
+        return name.decode() if name else ""
+
+    def _take_name_back(self, record: ObjectRecord, kept: Container[str]) -> None:
+        """Move a living device to the name it had; whoever has that name now is forgotten unless it moves, too."""
+        name = self._name_of(record)
+        here, there = self.current("Device", name), self.current("Device", record.name)
+        if here is not None and here.id == record.id:
+            self._remember("Device", name)
+            self._after["Device", name] = None
+        if there is not None and there.id not in kept:
+            self._forget_device(there)
+        living = msgspec.structs.replace(required_object(self.tx, "Device", name), name=record.name)
+        self._set(self._record(manifest_of(record), living))
+
     def _set(self, record: ObjectRecord) -> None:
         self._remember(record.kind, record.name)
         self._after[record.kind, record.name] = record
@@ -224,100 +270,24 @@ class Change:
             if change.after.id:
                 self.tx.put("ids", change.after.id.encode(), change.name.encode())
 
-    # ---- layers --------------------------------------------------------------------------------------
-
-    def _check_layers(self, changes: Sequence[ObjectChange]) -> None:
-        checks = {"Schema": self._check_schema, "Group": self._check_group, "Device": self._check_device}
-        for change in changes:
-            if change.after is not None:
-                checks[change.kind](change.after)
-            elif change.kind == "Schema":
-                self._refuse_in_use(change.name)
-
-    def _check_schema(self, record: ObjectRecord) -> None:
-        path = object_path(record.kind, record.name)
-        try:
-            check_schema(record.spec["schema"])
-        except HengeError as error:
-            raise _inside(error, path, "/spec/schema") from None
-        entry = schema_entry(record, self._schemas)
-        for group in objects_of(self.tx, "Group"):
-            if group.spec["schema"] == record.name:
-                _refuse(entry.compiled.validate_layer(group.spec["values"]), group, record.name)
-
-    def _check_group(self, record: ObjectRecord) -> None:
-        bound = record.spec["schema"]
-        if bound:
-            entry = schema_entry(self._schema(bound, record), self._schemas)
-            _refuse(entry.compiled.validate_layer(record.spec["values"]), record, bound)
-            return
-        declared: set[str] = set()
-        for schema in objects_of(self.tx, "Schema"):
-            declared |= schema_entry(schema, self._schemas).compiled.top_level_fields
-        unknown = [field for field in record.spec["values"] if field not in declared]
-        if unknown:
-            path = object_path(record.kind, record.name)
-            raise Invalid(
-                "undeclared_field",
-                f"no schema declares {', '.join(map(ascii, unknown[:8]))}, which {path} sets",
-                cure="declare it in a schema first, or correct the name",
-                problems=[Problem(f"/spec/values/{field}", "no schema declares it", path) for field in unknown],
-            )
-
-    def _check_device(self, record: ObjectRecord) -> None:
-        name = record.spec["schema"]
-        if name:
-            entry = schema_entry(self._schema(name, record), self._schemas)
-            _refuse(entry.compiled.validate_layer(record.spec["values"]), record, name)
-        elif record.spec["values"]:
-            path = object_path(record.kind, record.name)
-            raise Invalid(
-                "no_such_schema",
-                f"{path} has values and no schema to check them",
-                cure="name its schema in spec.schema",
-                problems=[Problem("/spec/schema", "a schema is needed before values", path)],
-            )
-
-    def _schema(self, name: str, user: ObjectRecord) -> ObjectRecord:
-        found = find_object(self.tx, "Schema", name)
-        if found is None:
-            path = object_path(user.kind, user.name)
-            raise Invalid(
-                "no_such_schema",
-                f"{path} names schema {name}, which does not exist",
-                cure="see: hengectl get schemas",
-                problems=[Problem("/spec/schema", f"schema {name} does not exist", path)],
-            )
-        return found
-
-    def _refuse_in_use(self, schema: str) -> None:
-        users = [
-            object_path(record.kind, record.name)
-            for kind in ("Group", "Device")
-            for record in objects_of(self.tx, kind)
-            if record.spec["schema"] == schema
-        ]
-        if users:
-            shown = ", ".join(users[:8]) + (f" and {len(users) - 8} more" if len(users) > 8 else "")
-            raise Conflict("in_use", f"schema/{schema} is in use by {shown}", cure="move or delete these first")
-
     # ---- documents -----------------------------------------------------------------------------------
 
     def _render(self, changes: Sequence[ObjectChange], revision: int) -> tuple[list[Moved], dict[str, Desired | None]]:
         rendering = renderer(self.tx, self._schemas)
         moved: list[Moved] = []
         rung: dict[str, Desired | None] = {cut.subject: None for cut in self._cut}
-        refusals = _Refusals()
+        refusals = Refusals()
         for device in self._affected(changes):
-            document = rendering.render(device)
+            before = find_desired(self.tx, device.id)
+            document = self._measured(device, rendering.render(device), before)
             if document is not None and document.code:
                 refusals.add(device, document)
-            else:
-                before = find_desired(self.tx, device.id)
-                desired = self._desire(device, document, before, revision, refusals)
-                if _digest(desired) != _digest(before):
-                    moved.append(Moved(device.name, _digest(before), _digest(desired)))
-                    rung[device.id] = desired
+                continue
+            desired = self._desire(device, document, before, revision)
+            if desired != before:
+                rung[device.id] = desired
+            if _digest(desired) != _digest(before):
+                moved.append(Moved(device.name, _digest(before), _digest(desired)))
         refusals.finish()
         return moved, rung
 
@@ -345,37 +315,30 @@ class Change:
                 yield device
 
     def _desire(
-        self,
-        device: ObjectRecord,
-        document: Document | None,
-        before: Desired | None,
-        revision: int,
-        refusals: _Refusals,
+        self, device: ObjectRecord, document: Document | None, before: Desired | None, revision: int
     ) -> Desired | None:
         """Store what the device should run from now on, if that differs from ``before``; return what it is."""
         if document is None:
             self.tx.delete("desired", device.id.encode())
             return None
-        same = document.digest == _digest(before)
-        if before is not None and same and before.confirm_s == document.confirm_s:
-            return before
-        if len(document.data) > SMALL_DOCUMENT_BYTES and self._too_big(device, document, refusals):
-            return before
-        number = before.revision if before is not None and same else revision
+        number = before.revision if before is not None and before.digest == document.digest else revision
         desired = Desired(number, document.digest, len(document.data), document.confirm_s)
-        self.tx.put("desired", device.id.encode(), pack(desired))
-        if document.digest not in self._written:
+        if desired != before:
+            self.tx.put("desired", device.id.encode(), pack(desired))
+        if document.digest != _digest(before) and document.digest not in self._written:
             self._written.add(document.digest)
             self.tx.put("documents", bytes.fromhex(document.digest), document.data)
         return desired
 
-    def _too_big(self, device: ObjectRecord, document: Document, refusals: _Refusals) -> bool:
+    def _measured(self, device: ObjectRecord, document: Document | None, before: Desired | None) -> Document | None:
+        """The document, or why this very device cannot hold it."""
+        if document is None or len(document.data) <= SMALL_DOCUMENT_BYTES or document.digest == _digest(before):
+            return document
         limit = find_reported(self.tx, device.id).max_document
         if not limit or len(document.data) <= limit:
-            return False
+            return document
         text = f"the document has {len(document.data)} bytes, the device holds {limit}"
-        refusals.add(device, Document(b"", "", 0, (Problem("", text),), "document_too_large"))
-        return True
+        return Document(b"", "", 0, (Problem("", text),), "document_too_large")
 
     # ---- the revision --------------------------------------------------------------------------------
 
@@ -398,50 +361,13 @@ class Change:
         self.tx.note(Committed(revision, changed, deleted, rung))
 
 
-class _Refusals:
-    """Devices whose document cannot be rendered, told together."""
-
-    def __init__(self) -> None:
-        self._problems: list[Problem] = []
-        self._devices: list[str] = []
-        self._code = ""
-
-    def add(self, device: ObjectRecord, document: Document) -> None:
-        path = object_path("Device", device.name)
-        self._devices.append(device.name)
-        self._code = self._code or document.code
-        if len(self._problems) < MAX_PROBLEMS:
-            self._problems += [Problem(problem.pointer, problem.message, path) for problem in document.problems]
-
-    def finish(self) -> None:
-        if not self._devices:
-            return
-        kind: type[HengeError] = {"conflicting_groups": Conflict, "document_too_large": TooLarge}.get(self._code, Invalid)
-        first, shown = self._problems[0], ", ".join(self._devices[:8])
-        more = f" and {len(self._devices) - 8} more" if len(self._devices) > 8 else ""
-        raise kind(
-            self._code,
-            f"refused for {len(self._devices)} device(s) ({shown}{more}): {first.pointer or 'document'}: {first.message}",
-            cure=_CURES[self._code],
-            problems=self._problems[:MAX_PROBLEMS],
-            extra={"devices": self._devices[:MAX_PROBLEMS], "device_count": len(self._devices)},
-        )
-
-
-_CURES: Final = {
-    "does_not_fit": f"see what each layer says: hengectl why DEVICE; what is allowed: hengectl explain SCHEMA",
-    "conflicting_groups": "give one of the groups another priority, or set the field on the device",
-    "document_too_large": "shorten the values, or raise max_document of the schema if the devices can hold it",
-}
-
-
 def _digest(desired: Desired | None) -> str:
     return desired.digest if desired is not None else ""
 
 
 def _patched(found: ObjectRecord, patch: object) -> dict[str, Any]:
     if not isinstance(patch, dict):
-        raise Invalid("bad_object", "a merge patch is a JSON object such as {\"spec\": {\"values\": {\"color\": \"red\"}}}")
+        raise Invalid("bad_object", 'a merge patch is a JSON object such as {"spec": {"values": {"color": "red"}}}')
     whole = {
         "kind": found.kind,
         "metadata": {"name": found.name, "labels": found.labels, "annotations": found.annotations},
@@ -468,24 +394,3 @@ def _action(change: ObjectChange) -> str:
     if change.before is None:
         return "created"
     return "unchanged" if _same(change.before, change.after) else "configured"
-
-
-def _inside(error: HengeError, path: str, prefix: str) -> HengeError:
-    """The same refusal, told about the object that holds the part."""
-    problems = [Problem(prefix + problem.pointer, problem.message, path) for problem in error.problems]
-    return type(error)(
-        error.code, f"{path}: {error.message}", cure=error.cure, problems=problems, extra=error.extra
-    )
-
-
-def _refuse(problems: Sequence[Problem], record: ObjectRecord, schema: str) -> None:
-    if not problems:
-        return
-    path = object_path(record.kind, record.name)
-    first = problems[0]
-    raise Invalid(
-        "does_not_fit",
-        f"{path} does not fit schema {schema}: {first.pointer or 'values'}: {first.message}",
-        cure=f"see what is allowed: hengectl explain {schema}",
-        problems=[Problem(f"/spec/values{problem.pointer}", problem.message, path) for problem in problems[:MAX_PROBLEMS]],
-    )

@@ -5,16 +5,15 @@ Every way of writing is one ``Change`` in one transaction; a dry run is the same
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 
 from hengd.records import ObjectChange, ObjectRecord, RevisionRecord, number_key, unpack
 from hengd.rules.change import Author, Change, Outcome
 from hengd.rules.fleet import find_desired, find_document, find_object, renderer, required_object
-from hengd.rules.merge import leaves, parse_path
-from hengd.rules.merge import pointer as pointer_of
-from hengd.rules.objects import Manifest, manifest_of, parse_manifest
+from hengd.rules.merge import MISSING, Path, Values, get, leaves, overlay, parse_path, pointer, tokens
+from hengd.rules.objects import Manifest, object_path, parse_manifest
 from hengd.rules.rendering import Layer
 from hengd.rules.schemas import SchemaCache
 from hengd.store import Reader, Store, Transaction
@@ -78,11 +77,10 @@ class Configs:
         self._clock = clock
         self._new_id = new_id
 
-    async def apply(
-        self, objects: Sequence[object], delete: Sequence[tuple[str, str]], request: Request
-    ) -> Outcome:
+    async def apply(self, objects: Sequence[object], delete: Sequence[tuple[str, str]], request: Request) -> Outcome:
         """Many objects as one transaction and one revision; ``Invalid`` lists the faults of all of them."""
         manifests = _manifests(objects)
+        _refuse_both({(manifest.kind, manifest.name) for manifest in manifests}, delete)
 
         def act(change: Change) -> None:
             for manifest in manifests:
@@ -102,9 +100,7 @@ class Configs:
 
     async def delete(self, kind: str, name: str, if_match: str | None, request: Request) -> Outcome:
         """Delete one object."""
-        return await self._change(
-            lambda change: change.delete(kind, name, if_match=if_match), request, essential=True
-        )
+        return await self._change(lambda change: change.delete(kind, name, if_match=if_match), request, essential=True)
 
     async def rename(self, name: str, to: str, request: Request) -> Outcome:
         """Give a device another name."""
@@ -112,7 +108,7 @@ class Configs:
 
     async def rollback(self, to: int, target: tuple[str, str] | None, request: Request) -> Outcome:
         """A new revision in which ``target`` (or everything) is as it was after revision ``to``."""
-        return await self._change(lambda change: _roll_back(change, to, target), request)
+        return await self._change(lambda change: change.restore(_undo(change, to, target)), request)
 
     def document(self, name: str) -> Rendered:
         """The exact bytes a device gets; ``NotFound`` ``no_document`` if it has none."""
@@ -138,13 +134,13 @@ class Configs:
             for layer in layers:
                 if layer.kind == "group":
                     sources["group", layer.name] = find_object(tx, "Group", layer.name)
-        pointers = [pointer_of(parse_path(field))] if field else _all_pointers(layers)
-        explained = [_explain(pointer, layers, sources) for pointer in pointers]
+        document = overlay(layer.values for layer in layers)
+        paths = [parse_path(field)] if field else [tokens(pointer) for pointer, _ in leaves(document)]
+        explained = [_explain(path, document, layers, sources) for path in paths]
         if field and not explained[0].layers:
-            raise NotFound(
-                "bad_path", f"device/{name} has no field {field}", cure=f"see its fields: hengectl why {name}"
-            )
-        return [one for one in explained if field or one.present]
+            message = f"device/{name} has no field {ascii(field)[:80]}"
+            raise NotFound("bad_path", message, cure=f"see its fields: hengectl why {name}")
+        return explained
 
     def revisions(self, *, object_: tuple[str, str] | None, before: int | None, limit: int) -> list[RevisionRecord]:
         """The newest revisions first, all or those that touched one object."""
@@ -168,9 +164,7 @@ class Configs:
         horizon = self._clock() - keep_s
         return await self._store.write(lambda tx: _prune(tx, keep, horizon))
 
-    async def _change(
-        self, act: Callable[[Change], None], request: Request, *, essential: bool = False
-    ) -> Outcome:
+    async def _change(self, act: Callable[[Change], None], request: Request, *, essential: bool = False) -> Outcome:
         if len(request.message) > MAX_MESSAGE_CHARS:
             raise Invalid("bad_parameter", f"the message has {len(request.message)} characters, at most 1000 are kept")
         now = self._clock()
@@ -225,6 +219,12 @@ def _manifests(objects: Sequence[object]) -> list[Manifest]:
     return manifests
 
 
+def _refuse_both(written: Container[tuple[str, str]], deleted: Sequence[tuple[str, str]]) -> None:
+    for index, key in enumerate(deleted):
+        if key in written or key in deleted[:index]:
+            raise Invalid("bad_object", f"{object_path(*key)} is to be deleted and is named a second time")
+
+
 def _numbered(error: HengeError, index: int) -> HengeError:
     """A fault of an object that may have no usable name is placed by its number."""
     problems = error.problems or (Problem("", error.message),)
@@ -237,18 +237,11 @@ def _numbered(error: HengeError, index: int) -> HengeError:
 
 
 def find_revision(tx: Reader, number: int) -> RevisionRecord:
+    """One revision, or ``NotFound``."""
     payload = tx.get("revisions", number_key(number)) if 0 < number < 2**63 else None
     if payload is None:
         raise NotFound("no_such_revision", f"there is no revision {number}", cure="see: hengectl history")
     return unpack(RevisionRecord, payload)
-
-
-def _roll_back(change: Change, to: int, target: tuple[str, str] | None) -> None:
-    for key, before in _undo(change, to, target).items():
-        if before is not None:
-            change.put(manifest_of(before))
-        elif change.current(*key) is not None:
-            change.delete(*key)
 
 
 def _undo(change: Change, to: int, target: tuple[str, str] | None) -> dict[tuple[str, str], ObjectRecord | None]:
@@ -256,15 +249,21 @@ def _undo(change: Change, to: int, target: tuple[str, str] | None) -> dict[tuple
     if to < 0 or to > change.meta.revision:
         raise NotFound("no_such_revision", f"there is no revision {to}", cure="see: hengectl history")
     wanted: dict[tuple[str, str], ObjectRecord | None] = {}
+    found = change.current(*target) if target else None
+    device_id = found.id if found else ""
     for number in range(to + 1, change.meta.revision + 1):
-        record = find_revision(change.tx, number)
-        for touched in record.changes:
+        for touched in find_revision(change.tx, number).changes:
             key = (touched.kind, touched.name)
-            if target in (None, key) and key not in wanted:
+            if (target in (None, key) or _is_of(touched, device_id)) and key not in wanted:
                 wanted[key] = touched.before
     if target is not None and target not in wanted:
         change.required(*target)
     return wanted
+
+
+def _is_of(touched: ObjectChange, device_id: str) -> bool:
+    """Whether a change is of this device, whatever its name was then."""
+    return bool(device_id) and device_id in {side.id for side in (touched.before, touched.after) if side is not None}
 
 
 def _prune(tx: Transaction, keep: int, horizon: float) -> int:
@@ -294,22 +293,17 @@ def change_summary(changes: Sequence[ObjectChange]) -> list[dict[str, str]]:
 # ---- why ----------------------------------------------------------------------------------------------
 
 
-def _all_pointers(layers: Sequence[Layer]) -> list[str]:
-    return sorted({pointer for layer in layers for pointer, _ in leaves(layer.values)})
-
-
 def _explain(
-    pointer: str, layers: Sequence[Layer], sources: dict[tuple[str, str], ObjectRecord | None]
+    path: Path, document: Values, layers: Sequence[Layer], sources: dict[tuple[str, str], ObjectRecord | None]
 ) -> Explained:
     said: list[Said] = []
     for layer in reversed(layers):
-        speaks, value = _says(layer.values, pointer)
+        speaks, value = _says(layer.values, path)
         if speaks:
-            source = sources.get((layer.kind, layer.name))
-            said.append(_said(layer, value, source, wins=not said))
-    present = bool(said) and not said[0].removes
-    path = ".".join(token.replace("~1", "/").replace("~0", "~") for token in pointer.split("/")[1:])
-    return Explained(path, pointer, present, said[0].value if present else None, tuple(said))
+            said.append(_said(layer, value, sources.get((layer.kind, layer.name)), wins=not said))
+    value = get(document, path)
+    present = value is not MISSING
+    return Explained(".".join(path), pointer(path), present, value if present else None, tuple(said))
 
 
 def _said(layer: Layer, value: object, source: ObjectRecord | None, *, wins: bool) -> Said:
@@ -325,17 +319,15 @@ def _said(layer: Layer, value: object, source: ObjectRecord | None, *, wins: boo
     )
 
 
-def _says(values: dict[str, Any], pointer: str) -> tuple[bool, object]:
-    """Whether a layer speaks about ``pointer``, and what: an ancestor that is not an object speaks for all below it."""
-    here: Any = values
-    for token in pointer.split("/")[1:]:
-        if not isinstance(here, dict):
+def _says(values: object, path: Path) -> tuple[bool, object]:
+    """Whether a layer speaks about ``path``, and what: an ancestor that is not an object speaks for all below it."""
+    for key in path:
+        if not isinstance(values, dict):
             return True, None
-        key = token.replace("~1", "/").replace("~0", "~")
-        if key not in here:
+        if key not in values:
             return False, None
-        here = here[key]
-    return True, here
+        values = values[key]
+    return True, values
 
 
 def object_of(text: str) -> tuple[str, str]:
@@ -345,4 +337,3 @@ def object_of(text: str) -> tuple[str, str]:
     if not slash or kind not in known:
         raise Invalid("bad_parameter", f"object {ascii(text)[:80]} is not of the form device/lamp-1")
     return known[kind], name
-

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from hengd.records import ObjectRecord
+from hengd.rules.merge import pointer as pointer_of
 from henge_protocol.errors import HengeError, Invalid, Problem
 from henge_protocol.model import API_VERSION, MAX_DOCUMENT_BYTES, PLURALS, check_name, is_name
 from henge_protocol.selector import check_labels, parse_selector
@@ -58,8 +59,8 @@ def parse_manifest(value: object, *, kind: str = "", name: str = "") -> Manifest
     check = _Check(object_path(found_kind, found_name))
     check.known(value, ("apiVersion", "kind", "metadata", "spec", "status"), "")
     check.known(metadata, _METADATA, "/metadata")
-    labels = check.texts(metadata.get("labels") or {}, "/metadata/labels")
-    annotations = check.texts(metadata.get("annotations") or {}, "/metadata/annotations")
+    labels = check.texts(metadata.get("labels"), "/metadata/labels")
+    annotations = check.texts(metadata.get("annotations"), "/metadata/annotations")
     check.call("/metadata/labels", lambda: check_labels(labels))
     if sum(len(text) for pair in annotations.items() for text in pair) > MAX_ANNOTATION_BYTES:
         check.problem("/metadata/annotations", f"more than {MAX_ANNOTATION_BYTES} characters in all")
@@ -100,7 +101,8 @@ class _Check:
     def known(self, value: Mapping[str, Any], names: tuple[str, ...], pointer: str) -> None:
         for key in value:
             if key not in names:
-                self.problem(f"{pointer}/{key}", f"unknown field; known are {', '.join(names)}", "unknown_field")
+                message = f"unknown field; known are {', '.join(names)}"
+                self.problem(pointer + pointer_of((key,)), message, "unknown_field")
 
     def call(self, pointer: str, check: Callable[[], object]) -> None:
         try:
@@ -109,6 +111,8 @@ class _Check:
             self.problem(pointer, error.message)
 
     def texts(self, value: object, pointer: str) -> dict[str, str]:
+        if value is None:
+            return {}
         if isinstance(value, dict) and all(isinstance(text, str) for text in value.values()):
             return value
         self.problem(pointer, "an object of texts is expected (quote numbers and booleans)")
@@ -192,7 +196,9 @@ def _schema_spec(check: _Check, spec: dict[str, Any]) -> dict[str, Any]:
 
 def _group_spec(check: _Check, spec: dict[str, Any]) -> dict[str, Any]:
     check.known(spec, ("selector", "priority", "schema", "values"), "/spec")
-    selector = check.field(spec, "selector", "", lambda value: isinstance(value, str), "a label selector such as room=a")
+    selector = check.field(
+        spec, "selector", "", lambda value: isinstance(value, str), "a label selector such as room=a"
+    )
     check.call("/spec/selector", lambda: parse_selector(selector))
     priority = _is_number(0, MAX_PRIORITY)
     return {
@@ -217,10 +223,11 @@ _SPECS: Final = {"Schema": _schema_spec, "Group": _group_spec, "Device": _device
 def _check_built_in(manifest: Manifest) -> None:
     if manifest.kind != "Group" or manifest.name != BUILT_IN_GROUP:
         return
-    if manifest.spec["selector"] or manifest.spec["priority"] not in (0, DEFAULT_PRIORITY):
+    spec = manifest.spec
+    if spec["selector"] or spec["schema"] or spec["priority"] not in (0, DEFAULT_PRIORITY):
         raise Invalid(
             "read_only",
             "the group all selects every device at priority 0; only its values can be changed",
             cure="make a group of your own with a selector",
         )
-    manifest.spec["priority"] = 0
+    spec["priority"] = 0

@@ -12,7 +12,7 @@ from itertools import combinations, groupby
 from typing import Any
 
 from hengd.records import ObjectRecord
-from hengd.rules.merge import leaves, merge
+from hengd.rules.merge import leaves, overlay
 from hengd.rules.objects import object_path
 from hengd.rules.schemas import CompiledSchema
 from henge_protocol.errors import Problem
@@ -66,9 +66,7 @@ class Document:
 def group_entry(record: ObjectRecord) -> GroupEntry:
     """A group's record, ready to use; its spec was checked when it was written."""
     spec = record.spec
-    return GroupEntry(
-        record.name, parse_selector(spec["selector"]), spec["priority"], spec["schema"], spec["values"]
-    )
+    return GroupEntry(record.name, parse_selector(spec["selector"]), spec["priority"], spec["schema"], spec["values"])
 
 
 class Renderer:
@@ -106,9 +104,7 @@ class Renderer:
         groups = self._speaking.get(key)
         if groups is None:
             groups = self._speaking[key] = tuple(
-                group
-                for group in self._groups
-                if group.schema in ("", schema) and group.selector.matches(labels)
+                group for group in self._groups if group.schema in ("", schema) and group.selector.matches(labels)
             )
         return groups
 
@@ -117,9 +113,7 @@ def _document(schema: SchemaEntry, groups: tuple[GroupEntry, ...], values: dict[
     clash = _clash(schema, groups)
     if clash is not None:
         return Document(b"", "", schema.confirm_s, (clash,), "conflicting_groups")
-    merged: Any = {}
-    for layer in _layers(schema, groups, values, ""):
-        merged = merge(merged, layer.values)
+    merged = overlay(layer.values for layer in _layers(schema, groups, values, ""))
     problems = schema.compiled.validate(merged)
     if problems:
         return Document(b"", "", schema.confirm_s, tuple(problems), "does_not_fit")
@@ -133,10 +127,10 @@ def _document(schema: SchemaEntry, groups: tuple[GroupEntry, ...], values: dict[
 def _layers(
     schema: SchemaEntry, groups: tuple[GroupEntry, ...], values: dict[str, Any], device: str
 ) -> Iterator[Layer]:
-    yield Layer("schema", schema.name, schema.compiled.defaults)
-    for group in groups:
-        yield Layer("group", group.name, _spoken(group, schema), group.priority)
-    yield Layer("device", device, values)
+    said = [Layer("group", group.name, _spoken(group, schema), group.priority) for group in groups]
+    said.append(Layer("device", device, values))
+    yield Layer("schema", schema.name, schema.compiled.defaults_for(overlay(layer.values for layer in said)))
+    yield from said
 
 
 def _spoken(group: GroupEntry, schema: SchemaEntry) -> dict[str, Any]:

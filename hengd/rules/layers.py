@@ -1,0 +1,145 @@
+"""What one layer may say: checks of schemas, groups and devices as they are written, against all that is stored."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from hengd.records import ObjectChange, ObjectRecord
+from hengd.rules.fleet import find_object, objects_of, schema_entry
+from hengd.rules.merge import pointer
+from hengd.rules.objects import object_path
+from hengd.rules.refusals import MAX_PROBLEMS
+from hengd.rules.schemas import SchemaCache, check_schema
+from hengd.store import Reader
+from henge_protocol.errors import Conflict, HengeError, Invalid, Problem
+
+SHOWN: Final = 8
+"""Names that a sentence lists; the problems have them all."""
+
+
+def check_layers(tx: Reader, schemas: SchemaCache, changes: Sequence[ObjectChange]) -> None:
+    """Check every changed layer against the store as it is now with the changes in it; raises the first refusal.
+
+    A changed schema is also checked against the groups that speak its fields.
+    """
+    check = _LayerCheck(tx, schemas)
+    for change in changes:
+        if change.after is not None:
+            check.one(change.after)
+        elif change.kind == "Schema":
+            check.refuse_in_use(change.name)
+    if any(change.kind == "Schema" and change.before is not None for change in changes):
+        check.unbound_groups()
+
+
+class _LayerCheck:
+    """Checks within one transaction."""
+
+    def __init__(self, tx: Reader, schemas: SchemaCache) -> None:
+        self._tx = tx
+        self._schemas = schemas
+        self._fields: frozenset[str] | None = None
+
+    def one(self, record: ObjectRecord) -> None:
+        checks = {"Schema": self._schema, "Group": self._group, "Device": self._device}
+        checks[record.kind](record)
+
+    def unbound_groups(self) -> None:
+        for group in objects_of(self._tx, "Group"):
+            if not group.spec["schema"]:
+                self._group(group)
+
+    def refuse_in_use(self, schema: str) -> None:
+        users = [
+            object_path(record.kind, record.name)
+            for kind in ("Group", "Device")
+            for record in objects_of(self._tx, kind)
+            if record.spec["schema"] == schema
+        ]
+        if users:
+            more = f" and {len(users) - SHOWN} more" if len(users) > SHOWN else ""
+            shown = ", ".join(users[:SHOWN]) + more
+            raise Conflict("in_use", f"schema/{schema} is in use by {shown}", cure="move or delete these first")
+
+    def _schema(self, record: ObjectRecord) -> None:
+        try:
+            check_schema(record.spec["schema"])
+        except HengeError as error:
+            raise _inside(error, object_path(record.kind, record.name), "/spec/schema") from None
+        entry = schema_entry(record, self._schemas)
+        for group in objects_of(self._tx, "Group"):
+            if group.spec["schema"] == record.name:
+                _refuse(entry.compiled.validate_layer(group.spec["values"]), group, record.name)
+
+    def _group(self, record: ObjectRecord) -> None:
+        bound, values = record.spec["schema"], record.spec["values"]
+        if bound:
+            entry = schema_entry(self._named(bound, record), self._schemas)
+            _refuse(entry.compiled.validate_layer(values), record, bound)
+            return
+        unknown = [field for field in values if field not in self._declared()]
+        if unknown:
+            path = object_path(record.kind, record.name)
+            raise Invalid(
+                "undeclared_field",
+                f"no schema declares {', '.join(ascii(field)[:60] for field in unknown[:SHOWN])}, which {path} sets",
+                cure="declare it in a schema first, or correct the name",
+                problems=[
+                    Problem(pointer(("spec", "values", field)), "no schema declares it", path)
+                    for field in unknown[:MAX_PROBLEMS]
+                ],
+            )
+
+    def _device(self, record: ObjectRecord) -> None:
+        name = record.spec["schema"]
+        if name:
+            entry = schema_entry(self._named(name, record), self._schemas)
+            _refuse(entry.compiled.validate_layer(record.spec["values"]), record, name)
+        elif record.spec["values"]:
+            path = object_path(record.kind, record.name)
+            raise Invalid(
+                "no_such_schema",
+                f"{path} has values and no schema to check them",
+                cure="name its schema in spec.schema",
+                problems=[Problem("/spec/schema", "a schema is needed before values", path)],
+            )
+
+    def _named(self, name: str, user: ObjectRecord) -> ObjectRecord:
+        found = find_object(self._tx, "Schema", name)
+        if found is None:
+            path = object_path(user.kind, user.name)
+            raise Invalid(
+                "no_such_schema",
+                f"{path} names schema {name}, which does not exist",
+                cure="see: hengectl get schemas",
+                problems=[Problem("/spec/schema", f"schema {name} does not exist", path)],
+            )
+        return found
+
+    def _declared(self) -> frozenset[str]:
+        if self._fields is None:
+            entries = [schema_entry(schema, self._schemas) for schema in objects_of(self._tx, "Schema")]
+            self._fields = frozenset().union(*(entry.compiled.top_level_fields for entry in entries))
+        return self._fields
+
+
+def _inside(error: HengeError, path: str, prefix: str) -> HengeError:
+    """The same refusal, told about the object that holds the part."""
+    problems = [Problem(prefix + problem.pointer, problem.message, path) for problem in error.problems]
+    return type(error)(error.code, f"{path}: {error.message}", cure=error.cure, problems=problems, extra=error.extra)
+
+
+def _refuse(problems: Sequence[Problem], record: ObjectRecord, schema: str) -> None:
+    if not problems:
+        return
+    path = object_path(record.kind, record.name)
+    first = problems[0]
+    raise Invalid(
+        "does_not_fit",
+        f"{path} does not fit schema {schema}: {first.pointer or 'values'}: {first.message}",
+        cure=f"see what is allowed: hengectl explain {schema}",
+        problems=[
+            Problem(f"/spec/values{problem.pointer}", problem.message, path) for problem in problems[:MAX_PROBLEMS]
+        ],
+    )
