@@ -133,8 +133,6 @@ class TokenRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     labels: dict[str, str] = {}
     uses: int = 1
     used: int = 0
-    last_spki: str = ""
-    last_used: float = 0.0
 
 
 R = TypeVar("R", bound=msgspec.Struct)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 from aiohttp.typedefs import Middleware
 
 from hengd.http.dispatch import Peer, connection_of, keep_turns, refuse_odd_request
@@ -21,7 +21,14 @@ from hengd.http.problems import problem_response
 from hengd.rules.authority import NOBODY, Authority, Caller
 from hengd.rules.change import Author
 from henge_protocol.errors import (
-    Denied, HengeError, Internal, MethodNotAllowed, NotFound, Unauthenticated, Unavailable,
+    Denied,
+    HengeError,
+    Internal,
+    Malformed,
+    MethodNotAllowed,
+    NotFound,
+    Unauthenticated,
+    Unavailable,
 )  # fmt: skip
 
 log = logging.getLogger("hengd.http")
@@ -86,7 +93,7 @@ class Edge:
         app = web.Application(middlewares=[keep_turns, self.answer_errors, self.identify], client_max_size=2**21)
         for route in routes:
             self._auth[route.handler] = route.auth
-            app.router.add_route(route.method, route.path, route.handler)
+            app.router.add_route(route.method, route.path, route.handler, expect_handler=_continue)
         return app
 
     @property
@@ -101,7 +108,7 @@ class Edge:
             except HengeError as error:
                 response = problem_response(error, request_id)
             except web.HTTPException as error:
-                response = problem_response(_translated(error), request_id)
+                response = problem_response(_translated(error, request), request_id)
             except ConnectionError:
                 raise
             except Exception:  # task boundary: a bug of ours must not leak its details
@@ -129,6 +136,8 @@ class Edge:
             auth = self._auth_of(request)
             if connection.peer.listener not in _SERVED[auth]:
                 raise NotFound("not_implemented_here", f"{request.path[:80]} is not served on this listener")
+            if "Origin" in request.headers and auth is not Auth.HEALTH:
+                raise Denied("foreign_origin", "web pages may not call this listener; programs send no Origin")
             if self.stopping and auth is not Auth.HEALTH:
                 raise Unavailable("stopping", "the daemon is shutting down", extra={"retry_after_s": 5})
             request[PEER] = connection.peer
@@ -179,11 +188,23 @@ def author_of(request: web.Request) -> Author:
     return Author(request[CALLER].name, "socket" if peer.listener == ADMIN else f"tls {peer.address}")
 
 
-def _translated(error: web.HTTPException, request: web.Request | None = None) -> HengeError:
-    path = ascii(request.path)[:120] if request is not None else "this path"
+async def _continue(request: web.Request) -> web.Response | None:
+    """Ask for the body if the caller waits for that (RFC 9110 section 10.1.1); other expectations are refused."""
+    if request.headers["Expect"].lower() != "100-continue":
+        return problem_response(Malformed("bad_request", "Expect can only be 100-continue"), secrets.token_hex(8))
+    if request.version == HttpVersion11:
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0
+    return None
+
+
+def _translated(error: web.HTTPException, request: web.Request) -> HengeError:
+    path = ascii(request.path)[:120]
     if isinstance(error, web.HTTPMethodNotAllowed):
         allow = ", ".join(sorted(error.allowed_methods))
-        return MethodNotAllowed("method_not_allowed", f"{error.method} is not possible here, {allow} is", extra={"allow": allow})
+        return MethodNotAllowed(
+            "method_not_allowed", f"{error.method} is not possible here, {allow} is", extra={"allow": allow}
+        )
     if isinstance(error, web.HTTPNotFound):
         return NotFound("no_such_route", f"there is nothing at {path}", cure="see docs/http-api.md")
     return Internal("internal", f"unexpected answer {error.status}")

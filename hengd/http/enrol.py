@@ -66,12 +66,20 @@ class EnrolRoutes:
             hex_field(body, "commit", 32),
             text_field(body, "name", default=None),
             _plain(text_field(body, "client", max_chars=64)),
-            {_plain(key): _plain(value) if isinstance(value, str) else value for key, value in facts_field(body).items()},
+            {
+                _plain(key): _plain(value) if isinstance(value, str) else value
+                for key, value in facts_field(body).items()
+            },
             request[PEER].address,
         )
         expires_in_s = int(pending.expires - pending.asked)
         return json_response(
-            {"sid": pending.sid, "nonce": pending.nonce.hex(), "fleet": self._authority.fleet, "expires_in_s": expires_in_s},
+            {
+                "sid": pending.sid,
+                "nonce": pending.nonce.hex(),
+                "fleet": self._authority.fleet,
+                "expires_in_s": expires_in_s,
+            },
             status=201,
         )
 

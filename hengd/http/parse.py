@@ -50,7 +50,9 @@ async def body_bytes(request: web.Request, *, max_bytes: int = MAX_BODY_BYTES) -
     return bytes(read)
 
 
-async def json_object(request: web.Request, fields: Iterable[str], *, max_bytes: int = MAX_BODY_BYTES) -> dict[str, Any]:
+async def json_object(
+    request: web.Request, fields: Iterable[str], *, max_bytes: int = MAX_BODY_BYTES
+) -> dict[str, Any]:
     """The body as a JSON object that has no other fields than ``fields``."""
     value = await json_body(request, max_bytes=max_bytes)
     known = tuple(fields)

@@ -17,14 +17,19 @@ import msgspec
 
 from hengd.records import CertificateRecord, pack
 from hengd.rules.certificates import (
-    activate, add_certificate, drop_unused, find_certificate, identity_state, revoke_all,
+    activate,
+    add_certificate,
+    drop_unused,
+    find_certificate,
+    identity_state,
+    revoke_all,
 )  # fmt: skip
 from hengd.rules.fleet import META_KEY, device_by_id, read_meta, required_object
 from hengd.rules.notes import Cut
 from hengd.store import Reader, Store, Transaction
 from henge_protocol import pki
 from henge_protocol.csr import read_csr
-from henge_protocol.errors import Denied, Limited, NotFound, StorageFull, Unavailable
+from henge_protocol.errors import Conflict, Denied, Limited, NotFound, StorageFull, Unavailable
 
 DAY_S: Final = 86400.0
 DEVICE_LIFETIME_S: Final = 90 * DAY_S
@@ -72,6 +77,7 @@ class Authority:
         self._holders: dict[tuple[str, str], set[Callable[[], None]]] = {}
         self._renewals: dict[str, list[float]] = {}
         self.server_ca = server_ca
+        self._own_keys = {pki.spki_sha256(der).hex() for der in (server_ca, client_ca.certificate_der)}
         with store.read() as tx:
             self.fleet = read_meta(tx).fleet
         self.pin = pki.fingerprint(server_ca)
@@ -144,6 +150,8 @@ class Authority:
         not_after = float(pki.validity(der)[1])
         drop_unused(tx, role, subject)
         spki = pki.spki_sha256(der).hex()
+        if spki in self._own_keys:
+            raise Conflict("key_in_use", "the public key is an authority's", cure="make a new key and ask again")
         record = CertificateRecord(
             role=role, subject=subject, spki=spki, not_after=not_after, state="issued", via=via, by=by, at=now
         )
@@ -164,11 +172,8 @@ class Authority:
         Expired certificates may ask up to 180 days after their end; ``Denied`` later, ``Limited`` too often.
         """
         if caller.expired_s > EXPIRED_OK_S:
-            raise Denied(
-                "approval_required",
-                f"the certificate ended {int(caller.expired_s / DAY_S)} days ago, more than {int(EXPIRED_OK_S / DAY_S)}",
-                cure="join again with a new token",
-            )
+            ended = f"the certificate ended {int(caller.expired_s / DAY_S)} days ago, more than {int(EXPIRED_OK_S / DAY_S)}"
+            raise Denied("approval_required", ended, cure="join again with a new token")
         self._count_renewal(caller)
         spki_der = read_csr(csr).spki_der if csr is not None else pki.spki_der(shown_der)
 

@@ -11,6 +11,7 @@ import asyncio
 import hmac
 import logging
 import secrets
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -24,7 +25,14 @@ from hengd.rules.tokens import claim_device
 from hengd.store import Store, Transaction
 from henge_protocol.csr import Csr, read_csr
 from henge_protocol.errors import (
-    Conflict, Denied, Gone, HengeError, Invalid, Limited, Malformed, NotFound, Unavailable,
+    Conflict,
+    Denied,
+    Gone,
+    HengeError,
+    Invalid,
+    Limited,
+    Malformed,
+    NotFound,
 )  # fmt: skip
 from henge_protocol.joining import code, commitment, parse_code
 from henge_protocol.model import check_name
@@ -54,6 +62,8 @@ class JoinRequest:
     code: str = ""
     key: Csr | None = None
     identity: dict[str, Any] | None = None
+    taken: bool = False
+    """Its approval is on its way to the disk."""
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -81,6 +91,7 @@ class Joins:
         self._requests: dict[str, JoinRequest] = {}
         self._closes = 0.0
         self._wrong = 0
+        self._lapsed: deque[str] = deque(maxlen=max_pending)
 
     # ---- the window ----------------------------------------------------------------------------------
 
@@ -99,7 +110,7 @@ class Joins:
     def waiting(self) -> list[JoinRequest]:
         """Requests whose code can be typed now."""
         self._sweep()
-        return [request for request in self._requests.values() if request.code and request.identity is None]
+        return [one for one in self._requests.values() if one.code and not one.taken and one.identity is None]
 
     # ---- the device's side ---------------------------------------------------------------------------
 
@@ -115,8 +126,9 @@ class Joins:
         if len(commit) != 32:
             raise Malformed("join_mismatch", f"the commitment has {len(commit)} bytes, 32 are expected")
         check_name(name, "device name")
-        mine = sum(counted_as(request.address) == counted_as(address) for request in self._requests.values())
-        if len(self._requests) >= self._max_pending or mine >= MAX_PENDING_PER_ADDRESS:
+        pending = [request for request in self._requests.values() if request.identity is None]
+        mine = sum(counted_as(request.address) == counted_as(address) for request in pending)
+        if len(pending) >= self._max_pending or mine >= MAX_PENDING_PER_ADDRESS:
             raise Limited(
                 "enrolment_full", "too many join requests are waiting", extra={"retry_after_s": 60},
                 cure="approve or wait for the ones before",
@@ -171,19 +183,13 @@ class Joins:
 
     # ---- the operator's side -------------------------------------------------------------------------
 
-    async def approve(
-        self, typed: str, *, name: str, schema: str, labels: dict[str, str], by: Author
-    ) -> str:
+    async def approve(self, typed: str, *, name: str, schema: str, labels: dict[str, str], by: Author) -> str:
         """Step 6: somebody typed the code that a device shows; returns the device's name.
 
         Raises ``NotFound`` ``no_such_join`` for an unknown code; three of those close the window.
         """
-        self._sweep()
-        wanted = parse_code(typed)
-        request = next((one for one in self.waiting() if hmac.compare_digest(one.code, wanted)), None)
-        if request is None or request.key is None:
-            raise self._wrong_code()
-        key, name = request.key, check_name(name or request.name, "device name")
+        request, key = self._typed(parse_code(typed))
+        name = check_name(name or request.name, "device name")
         board = request.client.startswith("henge-micro")
 
         def operation(tx: Transaction) -> dict[str, Any]:
@@ -195,12 +201,24 @@ class Joins:
                 board=board,
             )  # fmt: skip
 
-        identity = await self._store.write(operation)
-        self._authority.restored("device", identity["device_id"])
-        request.identity = identity
+        request.taken = True
+        try:
+            request.identity = await self._store.write(operation)
+        finally:
+            request.taken = False
+        self._authority.restored("device", request.identity["device_id"])
         request.changed.set()
         self._events.add(self._clock(), "join.closed", "Join", request.name, outcome="approved", device=name)
         return name
+
+    def _typed(self, wanted: str) -> tuple[JoinRequest, Csr]:
+        """The request that a typed code belongs to; raises ``NotFound``, or ``Gone`` for one whose time is over."""
+        for request in self.waiting():
+            if request.key is not None and hmac.compare_digest(request.code, wanted):
+                return request, request.key
+        if wanted in self._lapsed:
+            raise Gone("join_expired", "the join request of this code has expired", cure="let the device ask again")
+        raise self._wrong_code()
 
     def _wrong_code(self) -> HengeError:
         self._wrong += 1
@@ -208,7 +226,7 @@ class Joins:
             self._closes = 0.0
             for request in list(self._requests.values()):
                 self._void(request)
-            return Unavailable(
+            return Denied(
                 "enrolment_closed",
                 f"{MAX_WRONG_CODES} wrong codes: the window is closed and all requests are void",
                 cure="look for a stranger on the network, then: hengectl join open",
@@ -248,4 +266,5 @@ class Joins:
         now = self._clock()
         for request in list(self._requests.values()):
             if request.expires <= now:
+                self._lapsed.append(request.code)
                 self._void(request)

@@ -12,8 +12,8 @@ import msgspec
 
 from hengd.records import TokenRecord, pack, unpack
 from hengd.rules.authority import Authority
+from hengd.rules.certificates import LIVE, certificates_of, identity_state
 from hengd.rules.change import Author, Change
-from hengd.rules.certificates import identity_state
 from hengd.rules.fleet import find_object
 from hengd.rules.limits import FailureLimit
 from hengd.rules.objects import Manifest, manifest_of
@@ -21,7 +21,11 @@ from hengd.rules.schemas import SchemaCache
 from hengd.store import Store, Transaction
 from henge_protocol.csr import Csr, read_csr
 from henge_protocol.errors import (
-    Conflict, Invalid, Malformed, NotFound, Unauthenticated,
+    Conflict,
+    Invalid,
+    Malformed,
+    NotFound,
+    Unauthenticated,
 )  # fmt: skip
 from henge_protocol.joining import JoinToken, format_token, new_token, secret_hash
 from henge_protocol.model import check_name
@@ -81,7 +85,8 @@ class Tokens:
 
         def operation(tx: Transaction) -> None:
             if not token_id or not tx.delete("tokens", token_id.encode()[:64]):
-                raise NotFound("token_invalid", f"there is no token {token_id[:16]}", cure="see: hengectl token list")
+                message = f"there is no token {ascii(token_id)[:40]}"
+                raise NotFound("token_invalid", message, cure="see: hengectl token list")
 
         await self._store.write(operation, essential=True)
 
@@ -90,7 +95,7 @@ class Tokens:
     ) -> dict[str, Any]:
         """Trade a join token for a device's identity; one transaction, nothing stored on refusal."""
         return await self._spend(
-            "join", token_id, secret, csr, address, lambda tx, token, key: self._enrol(tx, token, key, name, board)
+            "join", token_id, secret, csr, address, lambda tx, token, key: self._enrol(tx, token, key, name, board=board)
         )
 
     async def log_in(self, token_id: str, secret: str, csr: bytes, name: str, *, address: str) -> dict[str, Any]:
@@ -114,13 +119,12 @@ class Tokens:
         key = read_csr(csr)
 
         def operation(tx: Transaction) -> dict[str, Any]:
-            token = self._valid(tx, kind, token_id, secret, key, now)
+            token = self._known(tx, kind, token_id, secret)
+            repeated = _is_repeated(tx, token, key, now)
+            if not repeated:
+                _check_left(token, now)
             bought = buy(tx, token, key)
-            repeated = token.last_spki == key.spki_sha256.hex()
-            used = msgspec.structs.replace(
-                token, used=token.used + (not repeated), last_spki=key.spki_sha256.hex(), last_used=now
-            )
-            tx.put("tokens", token.id.encode(), pack(used))
+            tx.put("tokens", token.id.encode(), pack(msgspec.structs.replace(token, used=token.used + (not repeated))))
             return bought
 
         try:
@@ -132,39 +136,35 @@ class Tokens:
         self._authority.restored(role, bought.get("device_id") or bought["admin"])
         return bought
 
-    def _valid(self, tx: Transaction, kind: str, token_id: str, secret: str, key: Csr, now: float) -> TokenRecord:
-        invalid = Unauthenticated(
-            "token_invalid", "no such token, or its secret does not match", cure="hengectl token create"
-        )
+    def _known(self, tx: Transaction, kind: str, token_id: str, secret: str) -> TokenRecord:
         payload = tx.get("tokens", token_id.encode()[:64]) if token_id else None
         token = unpack(TokenRecord, payload) if payload else None
         wanted = token.secret_sha256 if token else "0" * 64
         if not hmac.compare_digest(_hash(secret), wanted) or token is None or token.kind != kind:
-            raise invalid
-        repeated = token.last_spki == key.spki_sha256.hex() and now - token.last_used <= RETRY_WINDOW_S
-        if now >= token.expires and not repeated:
-            raise Unauthenticated("token_expired", f"token {token.id} has expired", cure="hengectl token create")
-        if token.used >= token.uses and not repeated:
-            raise Conflict("token_used", f"token {token.id} has been used", cure="hengectl token create")
+            raise Unauthenticated(
+                "token_invalid", "no such token, or its secret does not match", cure="hengectl token create"
+            )
         return token
 
-    def _enrol(self, tx: Transaction, token: TokenRecord, key: Csr, name: str, board: bool) -> dict[str, Any]:
-        check_name(name, "device name")
-        if not fnmatchcase(name, token.pattern):
-            raise Invalid(
-                "token_name",
-                f"the token allows device names {token.pattern}, not {name}",
-                cure="choose such a name with --name, or make another token",
-            )
+    def _enrol(self, tx: Transaction, token: TokenRecord, key: Csr, name: str, *, board: bool) -> dict[str, Any]:
+        _check_pattern(token, check_name(name, "device name"))
         author = Author(f"token:{token.id}", "enrol")
         device_id = claim_device(
             tx, self._schemas, name, key, author, token.schema, token.labels, now=self._clock(), new_id=self._new_id
         )
         return self._authority.issue(
-            tx, role="device", subject=device_id, name=name, spki_der=key.spki_der, via="token", by=token.id, board=board
+            tx,
+            role="device",
+            subject=device_id,
+            name=name,
+            spki_der=key.spki_der,
+            via="token",
+            by=token.id,
+            board=board,
         )
 
     def _log_in(self, tx: Transaction, token: TokenRecord, key: Csr, name: str) -> dict[str, Any]:
+        _check_pattern(token, name)
         return self._authority.issue(
             tx, role="admin", subject=name, name=name, spki_der=key.spki_der, via="token", by=token.id, board=False
         )
@@ -175,8 +175,8 @@ class Tokens:
             raise Invalid("bad_parameter", f"ttl_s is {ascii(ttl_s)[:40]}, 1 to {MAX_TTL_S} seconds are allowed")
         if type(uses) is not int or not 1 <= uses <= MAX_USES:
             raise Invalid("bad_parameter", f"uses is {ascii(uses)[:40]}, 1 to {MAX_USES} are allowed")
-        pattern, labels, schema = wanted.get("name") or "*", wanted.get("labels") or {}, wanted.get("schema") or ""
-        if not isinstance(pattern, str) or len(pattern) > 63 or not set(pattern) <= _PATTERN_CHARS:
+        pattern, labels, schema = wanted.get("name", "*"), wanted.get("labels", {}), wanted.get("schema", "")
+        if not isinstance(pattern, str) or not 1 <= len(pattern) <= 63 or not set(pattern) <= _PATTERN_CHARS:
             raise Invalid("bad_parameter", f"name {ascii(pattern)[:80]} is not a pattern such as pico-* or lamp-1")
         if not isinstance(labels, dict) or not all(isinstance(text, str) for text in labels.values()):
             raise Invalid("bad_parameter", "labels is an object of texts")
@@ -190,7 +190,7 @@ class Tokens:
             created=now,
             by=by,
             pattern=pattern,
-            schema=check_name(schema, "schema") if schema else "",
+            schema=check_name(schema, "schema") if schema != "" else "",
             labels=labels,
             uses=uses,
         )
@@ -234,6 +234,32 @@ def claim_device(
     device_id = change.required("Device", name).id
     change.finish()
     return device_id
+
+
+def _is_repeated(tx: Transaction, token: TokenRecord, key: Csr, now: float) -> bool:
+    """Whether this key bought its identity with this token a moment ago, and that identity still stands."""
+    role, _, subject = (tx.get("spki", key.spki_sha256) or b"").decode().partition(":")
+    return any(
+        record.via == "token" and record.by == token.id and record.state in LIVE and now - record.at <= RETRY_WINDOW_S
+        for _, record in certificates_of(tx, role, subject)
+        if record.spki == key.spki_sha256.hex()
+    )
+
+
+def _check_left(token: TokenRecord, now: float) -> None:
+    if now >= token.expires:
+        raise Unauthenticated("token_expired", f"token {token.id} has expired", cure="hengectl token create")
+    if token.used >= token.uses:
+        raise Conflict("token_used", f"token {token.id} has been used", cure="hengectl token create")
+
+
+def _check_pattern(token: TokenRecord, name: str) -> None:
+    if not fnmatchcase(name, token.pattern):
+        raise Invalid(
+            "token_name",
+            f"the token allows the name {token.pattern}, not {name}",
+            cure="choose such a name with --name, or make another token",
+        )
 
 
 def _hash(secret: str) -> str:
