@@ -14,6 +14,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.bench import mosquitto
+from tests.bench.figures import FleetFigures, measure, percentile, show, show_fleet, show_ratios
+from tests.bench.process import Generator
 from tests.bench.service import Bench, running
 
 LAMP = {
@@ -27,11 +30,6 @@ LAMP = {
 }
 
 
-def percentile(values: list[float], share: float) -> float:
-    """The value below which ``share`` of ``values`` lie."""
-    return sorted(values)[min(len(values) - 1, int(len(values) * share))]
-
-
 def change_latency(changes: int) -> None:
     """PATCH on the socket -> the agent's file holds the value and its report is durable."""
     with running() as bench:
@@ -39,10 +37,11 @@ def change_latency(changes: int) -> None:
         folder = bench.folder / "agent"
         token = bench.call("POST", "/v1/tokens", {"name": "lamp-0"})["token"]
         programs, url = Path(sys.executable).parent, "https://{}:{}".format(*bench.address)
-        join = [str(programs / "henge-agent"), "join", url, "--token-file", "-", "--name", "lamp-0", "--state-dir", str(folder)]
+        program, state = str(programs / "henge-agent"), ["--state-dir", str(folder)]
+        join = [program, "join", url, "--token-file", "-", "--name", "lamp-0", *state]
         subprocess.run(join, input=token.encode(), check=True, capture_output=True)
         output = bench.folder / "lamp.json"
-        run = ["taskset", "-c", "1", str(programs / "henge-agent"), "run", "--state-dir", str(folder), "--output", f"{output}:json"]
+        run = ["taskset", "-c", "1", program, "run", *state, "--output", f"{output}:json"]
         agent = subprocess.Popen(run, stderr=subprocess.DEVNULL)
         try:
             wait_reported(bench, 0, lambda event: event["state"] == "applied")
@@ -52,7 +51,7 @@ def change_latency(changes: int) -> None:
             agent.wait()
     show("one change: PATCH -> file on the device and durable report", f"{changes} changes")
     for name, share in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99)):
-        show(f"  {name}", f"{percentile(times, share) * 1000:.1f} ms")
+        show(f"  {name}", f"{percentile(tuple(times), share) * 1000:.1f} ms")
 
 
 def one_change(bench: Bench, output: Path, number: int) -> float:
@@ -75,55 +74,39 @@ def wait_reported(bench: Bench, seq: int, wanted: Callable[[dict[str, str]], boo
         seq = answer["next"]
 
 
-def fleet(count: int, rounds: int) -> None:
+def fleet(count: int, *, rounds: int, idle_s: float) -> FleetFigures:
     """A whole fleet online over mTLS: memory per link, and CPU per device of one group change."""
     with running() as bench:
         names = [f"lamp-{number}" for number in range(count)]
         prepare(bench, names)
         work = bench.folder / "work.json"
-        host, port = bench.address
-        identities = bench.enrol(names)
-        trust = [pem_body(bench)]
-        work.write_text(json.dumps({"host": host, "port": port, "fleet": bench.fleet, "server_ca": trust, "identities": identities}))
-        command = ["taskset", "-c", "1", sys.executable, "-m", "tests.bench.load", str(work)]
-        load = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        try:
-            measure_fleet(bench, load, count, rounds)
-        finally:
-            load.kill()
-            load.wait()
+        work.write_text(json.dumps(fleet_work(bench, names)))
+
+        def change(number: int) -> None:
+            bench.call("PATCH", "/v1/groups/lamps", {"spec": {"values": {"brightness": number + 1000}}})
+
+        with Generator("tests.bench.load", work) as load:
+            return measure(bench, load, count, rounds=rounds, idle_s=idle_s, change=change)
 
 
-def measure_fleet(bench: Bench, load: subprocess.Popen[str], count: int, rounds: int) -> None:
-    """Drive the generator and print."""
-    assert load.stdin is not None and load.stdout is not None
-    expect(load, "ready")
-    cpu_s, memory = bench.cpu_s(), bench.resident_bytes()
-    tell(load)
-    connected_s = expect(load, "connected")
-    connect_cpu_s = bench.cpu_s() - cpu_s
-    per_link = (bench.resident_bytes() - memory) / count
-    idle_s = bench.cpu_s()
-    time.sleep(5)
-    idle_s = bench.cpu_s() - idle_s
-    walls, cpus = [], []
-    for number in range(rounds):
-        cpu_s = bench.cpu_s()
-        tell(load)
-        time.sleep(0.05)
-        started = time.perf_counter()
-        change = {"spec": {"values": {"brightness": number + 1000}}}
-        bench.call("PATCH", "/v1/groups/lamps", change)
-        expect(load, "round")
-        walls.append(time.perf_counter() - started)
-        cpus.append(bench.cpu_s() - cpu_s)
-    show(f"{count} devices over mTLS WebSockets", f"{rounds} group changes")
-    show("  connect all (handshake, hello, first document, report)", f"{connected_s:.1f} s")
-    show("  daemon CPU per connecting device", f"{connect_cpu_s / count * 1e6:.0f} us")
-    show("  memory per connected device", f"{per_link / 1024:.1f} KiB")
-    show("  daemon CPU while nothing happens", f"{idle_s / 5 * 100:.1f} % of one core")
-    show("  one change -> all reports durable, wall p50", f"{percentile(walls, 0.5):.2f} s")
-    show("  daemon CPU per device and change, p50 / best", f"{percentile(cpus, 0.5) / count * 1e6:.1f} / {min(cpus) / count * 1e6:.1f} us")
+def fleet_work(bench: Bench, names: list[str]) -> dict[str, object]:
+    """What the generator has to know; enrols the devices."""
+    host, port = bench.address
+    identities, authorities = bench.enrol(names), [pem_body(bench)]
+    return {"host": host, "port": port, "fleet": bench.fleet, "server_ca": authorities, "identities": identities}
+
+
+def compare_fleets(count: int, *, rounds: int, idle_s: float) -> None:
+    """henge, then its peer where that is installed, then the ratios."""
+    ours = fleet(count, rounds=rounds, idle_s=idle_s)
+    show_fleet("henge", ours)
+    broker = mosquitto.program()
+    if broker is None:
+        show("mosquitto: skipped, it is not installed", "apt-get install mosquitto")
+        return
+    peer = mosquitto.fleet(broker, count, rounds=rounds, idle_s=idle_s)
+    show_fleet(mosquitto.version(broker), peer)
+    show_ratios("mosquitto", ours, peer)
 
 
 def prepare(bench: Bench, names: list[str]) -> None:
@@ -142,27 +125,6 @@ def pem_body(bench: Bench) -> str:
     return "".join(line for line in text.splitlines() if not line.startswith("-"))
 
 
-def tell(load: subprocess.Popen[str]) -> None:
-    """Next step, generator."""
-    assert load.stdin is not None
-    load.stdin.write("\n")
-    load.stdin.flush()
-
-
-def expect(load: subprocess.Popen[str], word: str) -> float:
-    """The number that the generator says with ``word``."""
-    assert load.stdout is not None
-    said = load.stdout.readline().split()
-    if not said or said[0] != word:
-        raise RuntimeError(f"the generator said {said}, {word} was expected")
-    return float(said[1]) if len(said) > 1 else 0.0
-
-
-def show(what: str, figure: str) -> None:
-    """One line of the table."""
-    print(f"{what:64} {figure}", flush=True)
-
-
 PARTS = ("change", "fleet")
 
 
@@ -178,7 +140,7 @@ def main() -> None:
         change_latency(50 if chosen.quick else 200)
     if "fleet" in parts:
         for count in (1000,) if chosen.quick else (1000, 5000):
-            fleet(count, 3 if chosen.quick else 7)
+            compare_fleets(count, rounds=3 if chosen.quick else 7, idle_s=5 if chosen.quick else 30)
 
 
 if __name__ == "__main__":

@@ -55,7 +55,8 @@ def answering(tally: Tally, frames: dict[bytes, bytes]) -> Answer:
         report = frames.get(frame)
         if report is None:
             config = decode(frame)
-            assert isinstance(config, Config) and config.intact
+            assert isinstance(config, Config)
+            assert config.intact
             frames.clear()
             report = frames[bytes(frame)] = encode(Report(config.epoch, config.revision, config.digest))
         return report
@@ -107,4 +108,3 @@ def say(line: str) -> None:
 
 if __name__ == "__main__":
     uvloop.run(generate(json.loads(Path(sys.argv[1]).read_text())))
-

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import http.client
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -21,8 +20,8 @@ from henge_protocol import pki
 from henge_protocol.joining import parse_token
 from henge_protocol.tls import pinned_client_context
 from henge_protocol.trust import server_name
+from tests.bench.process import cpu_s, resident_bytes
 
-TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 MAX_REQUESTS_PER_CONNECTION = 900
 TOKEN_USES = 1000
 
@@ -75,18 +74,19 @@ class Bench:
         self._admin.close()
 
     def cpu_s(self) -> float:
-        """CPU seconds that the daemon has used, user and system, all threads."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
+        """CPU seconds that the daemon has used."""
+        return cpu_s(self.process.pid)
 
     def resident_bytes(self) -> int:
         """Memory that the daemon holds now."""
-        return int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        return resident_bytes(self.process.pid)
 
     @property
     def address(self) -> tuple[str, int]:
         """The device port."""
-        host, _, port = self.call("GET", "/v1/status")["listeners"]["devices"][0].removeprefix("https://").rpartition(":")
+        host, _, port = (
+            self.call("GET", "/v1/status")["listeners"]["devices"][0].removeprefix("https://").rpartition(":")
+        )
         return host, int(port)
 
     @property
