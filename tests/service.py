@@ -51,10 +51,11 @@ class Clock:
 
     def __init__(self) -> None:
         self._offset_s = 0.0
+        self._jumped_s = 0.0
 
     def wall(self) -> float:
         """Unix seconds."""
-        return time.time() + self._offset_s
+        return time.time() + self._offset_s + self._jumped_s
 
     def monotonic(self) -> float:
         """Monotonic seconds."""
@@ -63,6 +64,10 @@ class Clock:
     def advance(self, seconds: float) -> None:
         """Let time pass at once."""
         self._offset_s += seconds
+
+    def jump(self, seconds: float) -> None:
+        """Set the wall clock, as people and time servers do; links do not notice."""
+        self._jumped_s += seconds
 
 
 class Service:
@@ -258,7 +263,11 @@ def group(name: str, selector: str = "", priority: int = 100, bound: str = "", *
 
 def device(name: str, bound: str = "lamp", labels: dict[str, str] | None = None, **values: Any) -> dict[str, Any]:
     """A Device object."""
-    return {"kind": "Device", "metadata": {"name": name, "labels": labels or {}}, "spec": {"schema": bound, "values": values}}
+    return {
+        "kind": "Device",
+        "metadata": {"name": name, "labels": labels or {}},
+        "spec": {"schema": bound, "values": values},
+    }
 
 
 class ScriptedDevice:
@@ -288,7 +297,7 @@ class ScriptedDevice:
         async with asyncio.timeout(PATIENCE_S):
             frame = await self.socket.receive()
         if frame.type is not aiohttp.WSMsgType.TEXT:
-            self.close_code = self.socket.close_code
+            self.close_code = await self._code(frame)
             raise ConnectionError(f"link ended: {frame.type!r} {self.close_code}")
         step = self.session.receive(frame.data, now=0.0)
         assert step.event is not None, step
@@ -326,10 +335,17 @@ class ScriptedDevice:
     async def gone(self) -> int:
         """Wait until the daemon ends the link; the close code."""
         async with asyncio.timeout(PATIENCE_S):
-            while True:
+            while self.close_code is None:
                 frame = await self.socket.receive()
                 if frame.type in (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED, aiohttp.WSMsgType.ERROR):
-                    return self.socket.close_code or 0
+                    self.close_code = await self._code(frame)
+        return self.close_code
+
+    async def _code(self, frame: aiohttp.WSMessage) -> int:
+        """What the daemon said; aiohttp's own figure becomes 1006 when its answer finds the connection gone."""
+        said = int(frame.data) if frame.type is aiohttp.WSMsgType.CLOSE else self.socket.close_code or 1006
+        await self.socket.close()
+        return said
 
 
 @asynccontextmanager
@@ -346,7 +362,8 @@ async def raw_link(service: Service, identity: Identity) -> AsyncIterator[Script
     connector = aiohttp.TCPConnector(ssl=service.context(identity))
     async with aiohttp.ClientSession(connector=connector) as session:
         link = session.ws_connect(
-            f"{service.url}/v1/device/stream", server_hostname=service.server_name, compress=0, max_msg_size=2**21
+            f"{service.url}/v1/device/stream", server_hostname=service.server_name, compress=0, max_msg_size=2**21,
+            autoclose=False,
         )
         async with link as socket:
             yield ScriptedDevice(socket)

@@ -30,6 +30,7 @@ _PING, _PONG, _CLOSE = picows.WSMsgType.PING, picows.WSMsgType.PONG, picows.WSMs
 _READ_BUFFER_BYTES = 2048
 """At first; grows by itself.  Nearly every frame of a device fits."""
 _NO_HEADERS: CIMultiDict[str] = CIMultiDict()
+_FAULTS = frozenset({PROTOCOL_ERROR, UNSUPPORTED_DATA, INVALID_TEXT, POLICY_VIOLATION, TOO_BIG})
 _SENDABLE_CODES = frozenset({1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014})
 
 
@@ -48,6 +49,8 @@ class StreamLimits:
     """Further silence after which the peer is taken for dead."""
     stuck_s: float = 60.0
     """How long a peer may leave what was sent unread."""
+    close_reply_s: float = 2.0
+    """How long a peer may take to answer a close frame."""
 
 
 class StrictListener(picows.WSListener):
@@ -65,6 +68,7 @@ class StrictListener(picows.WSListener):
         self._transport: picows.WSTransport | None = None
         self._parts: list[bytes] | None = None
         self._is_closed = False
+        self._closed_at = 0.0
         self._stuck_since: float | None = None
         self._pinged_at = 0.0
         self.heard_at = clock()
@@ -89,12 +93,19 @@ class StrictListener(picows.WSListener):
             self._transport.send(_TEXT, message)
 
     def close(self, code: int = NORMAL, reason: str = "") -> None:
-        """Send a close frame and disconnect when it is out; nothing is received any more."""
+        """Send a close frame; nothing is received any more.
+
+        A peer that broke the rules is disconnected when the frame is out, any other when it has answered
+        (RFC 6455 section 7.1.1) or ``close_reply_s`` are over: one that finds the connection gone while
+        it answers takes that for the reason.
+        """
         if self._is_closed or self._transport is None:
             return
         self._is_closed = True
+        self._closed_at = self._clock()
         self._transport.send_close(code, reason)  # type: ignore[arg-type]  # any number will do
-        self._transport.disconnect()
+        if code in _FAULTS:
+            self._transport.disconnect()
 
     def abort(self) -> None:
         """Cut the link at once."""
@@ -110,6 +121,9 @@ class StrictListener(picows.WSListener):
     def beat(self, now: float) -> None:
         """Ping a silent peer; cut a dead or stuck one.  Called about once a second."""
         silent_s = now - self.heard_at
+        if self._is_closed and now - self._closed_at >= self._limits.close_reply_s:
+            self.abort()
+            return
         stuck_s = 0.0 if self._stuck_since is None else now - self._stuck_since
         if stuck_s >= self._limits.stuck_s or silent_s >= self._limits.ping_after_s + self._limits.reply_s:
             self.abort()
@@ -127,6 +141,8 @@ class StrictListener(picows.WSListener):
 
     def on_ws_frame(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
         if self._is_closed or transport.is_close_frame_sent:  # picows reads on for a while after a fault it found
+            if frame.msg_type is _CLOSE:
+                transport.disconnect()
             return
         now = self._clock()
         left = self._left + (now - self.heard_at) * self._rate
@@ -198,6 +214,8 @@ class StrictListener(picows.WSListener):
             self.close(code)
         else:
             self.close(PROTOCOL_ERROR, "such a close code may not be sent")
+        if self._transport is not None:
+            self._transport.disconnect()
 
 
 class StreamProtocol(WSProtocol):  # type: ignore[misc]

@@ -1,0 +1,612 @@
+"""A device's live link through the real daemon: hello, deliveries, reports, and every way in which it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import aiohttp
+import pytest
+
+from hengd import app
+from henge_protocol import pki
+from henge_protocol.wire import Bye, Config, Error, Hello, Receipt, Report, Welcome, encode
+from tests.service import (
+    Admin, Clock, Identity, ScriptedDevice, Service, connected, device, group, raw_link, schema,
+)  # fmt: skip
+
+DAY_S = 86400.0
+UNKNOWN = '{"type":"weather"}'
+
+
+@pytest.fixture
+async def lamp(daemon: Service, admin: Admin) -> Identity:
+    """lamp-1, known and joined."""
+    await admin.apply(schema(), device("lamp-1"))
+    return await daemon.join(admin, "lamp-1")
+
+
+def sweep(daemon: Service) -> None:
+    """Let the device port look at the clock now."""
+    for gate in daemon.app._gates:
+        if gate.name == "devices":
+            gate.sweep()
+
+
+async def next_is_error(link: ScriptedDevice) -> None:
+    """Prove that nothing else is on its way: a frame of unknown type is answered, and the answer comes first."""
+    await link.socket.send_str(UNKNOWN)
+    event = await link.event()
+    while isinstance(event, Receipt):
+        event = await link.event()
+    assert isinstance(event, Error), event
+    assert event.code == "unknown_type"
+
+
+async def reconnect_refused(daemon: Service, identity: Identity | None, **options: Any) -> tuple[int, dict[str, str]]:
+    """Status and headers with which an upgrade is refused."""
+    connector = aiohttp.TCPConnector(ssl=daemon.context(identity))
+    async with aiohttp.ClientSession(connector=connector) as session:
+        with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+            await session.ws_connect(
+                f"{daemon.url}/v1/device/stream", server_hostname=daemon.server_name, compress=0, **options
+            )
+    return refused.value.status, dict(refused.value.headers or {})
+
+
+# --- hello --------------------------------------------------------------------------------------------------
+
+
+async def test_a_hello_is_welcomed_with_name_epoch_time_and_limits(daemon: Service, lamp: Identity) -> None:
+    async with raw_link(daemon, lamp) as link:
+        welcome = await link.hello()
+
+    assert (welcome.protocol, welcome.name) == (1, "lamp-1")
+    assert welcome.epoch == daemon.app._deliveries.line.epoch
+    assert abs(welcome.time - time.time()) < 5
+    assert 0 < welcome.ping_s <= 30
+
+
+async def test_unknown_fields_of_a_hello_are_ignored(daemon: Service, lamp: Identity) -> None:
+    async with raw_link(daemon, lamp) as link:
+        link.session.sent(Hello(), now=0.0)
+        await link.socket.send_str('{"type":"hello","protocol":[1,9],"mood":"sunny","device":"lamp-2"}')
+        assert isinstance(await link.event(), Welcome)
+
+
+async def test_another_frame_before_hello_ends_the_link(daemon: Service, lamp: Identity) -> None:  # W41
+    async with raw_link(daemon, lamp) as link:
+        await link.socket.send_str(encode(Report(digest="0" * 64)).decode())
+        assert await link.gone() == 1008
+
+
+async def test_a_link_that_says_no_hello_is_closed_after_ten_seconds(  # W41
+    daemon: Service, lamp: Identity, clock: Clock
+) -> None:
+    async with raw_link(daemon, lamp) as link:
+        clock.advance(9)
+        sweep(daemon)
+        assert not link.socket.closed
+        clock.advance(1.5)
+        sweep(daemon)
+        assert await link.gone() == 4003
+
+
+@pytest.mark.parametrize("versions", [(2, 9), (7, 7)])
+async def test_versions_that_do_not_overlap_are_told_and_closed(  # W40
+    daemon: Service, lamp: Identity, versions: tuple[int, int]
+) -> None:
+    async with raw_link(daemon, lamp) as link:
+        await link.send(Hello(protocol=versions))
+        event = await link.event()
+        assert isinstance(event, Error)
+        assert event.code == "unsupported_protocol"
+        assert await link.gone() == 4002
+
+
+async def test_a_second_hello_is_a_fault_and_the_link_stays(daemon: Service, lamp: Identity) -> None:
+    async with connected(daemon, lamp) as link:
+        await link.config()
+        await link.socket.send_str(encode(Hello()).decode())
+        event = await link.event()
+        assert isinstance(event, Error)
+        assert event.code == "unexpected"
+        await next_is_error(link)
+
+
+# --- frames that cannot be used -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "frame",
+    ["", "no json", "[]", '"hello"', '{"type":7}', '{"no":"type"}', '{"type":"report"', '{"type":"report","state":"glad"}',
+     '{"type":"report","state":"applied","digest":"XY"}', '{"type":"report","type":"report"}',
+     '{"type":"report","revision":1e400}', '{"type":"report","revision":-1}', '{"type":"config"}', "[" * 5000],
+)  # fmt: skip
+async def test_a_useless_frame_is_told_once_and_the_third_ends_the_link(  # W28, W29
+    daemon: Service, lamp: Identity, frame: str
+) -> None:
+    async with connected(daemon, lamp) as link:
+        await link.config()
+        for _ in range(2):
+            await link.socket.send_str(frame)
+            event = await link.event()
+            assert isinstance(event, Error), event
+            assert event.code in ("bad_frame", "unknown_type", "unexpected")
+        await link.socket.send_str(frame)
+        assert await link.gone() == 1008
+
+
+async def test_faults_are_forgiven_after_a_minute(daemon: Service, lamp: Identity, clock: Clock) -> None:
+    async with connected(daemon, lamp) as link:
+        await link.config()
+        for _ in range(4):
+            await next_is_error(link)
+            clock.advance(35)
+
+
+async def test_an_unknown_type_is_told_and_the_link_goes_on(daemon: Service, admin: Admin, lamp: Identity) -> None:
+    async with connected(daemon, lamp) as link:
+        await link.apply_next()
+        await next_is_error(link)
+        await admin.set("lamp-1", color="blue")
+        assert (await link.apply_next())["color"] == "blue"
+
+
+async def test_too_many_frames_end_the_link(daemon: Service, lamp: Identity) -> None:  # W31
+    async with connected(daemon, lamp) as link:
+        report = encode(Report(daemon.app._deliveries.line.epoch, 1, "a" * 64, "applying")).decode()
+        for _ in range(90):
+            await link.socket.send_str(report)
+        assert await link.gone() == 1008
+
+
+# --- reports ------------------------------------------------------------------------------------------------
+
+
+async def test_a_report_about_a_revision_never_issued_changes_nothing(  # W30
+    daemon: Service, admin: Admin, lamp: Identity
+) -> None:
+    async with connected(daemon, lamp) as link:
+        config = await link.config()
+        await link.send(Report(config.epoch, config.revision + 1, config.digest, "drifted"))
+        receipt = await link.report(config)
+
+        assert (receipt.revision, receipt.state) == (config.revision, "applied")
+        assert {one.state for one in link.receipts} == {"applied"}
+    assert (await admin.until("lamp-1", config="in-sync"))["reported"]["revision"] == config.revision
+
+
+async def test_a_report_said_twice_is_received_twice_and_counts_once(
+    daemon: Service, admin: Admin, lamp: Identity
+) -> None:
+    async with connected(daemon, lamp) as link:
+        config = await link.config()
+        first = await link.report(config)
+        second = await link.report(config)
+        assert first == second
+        await next_is_error(link)
+    assert (await admin.until("lamp-1", config="in-sync"))["reported"]["digest"] == config.digest
+
+
+async def test_a_device_ahead_on_another_history_line_is_told_nothing(
+    daemon: Service, admin: Admin, lamp: Identity
+) -> None:
+    async with connected(daemon, lamp, epoch="restored", revision=900, digest="b" * 64, state="applied") as link:
+        await next_is_error(link)
+        await admin.until("lamp-1", config="ahead")
+        await admin.set("lamp-1", color="red")
+        await next_is_error(link)
+
+
+async def test_an_older_history_line_is_overruled(daemon: Service, lamp: Identity) -> None:
+    async with connected(daemon, lamp, epoch="restored", revision=0, digest="b" * 64, state="applied") as link:
+        assert await link.apply_next() == {"brightness": 80, "color": "green"}
+
+
+async def test_fields_that_the_device_refused_are_shown(daemon: Service, admin: Admin, lamp: Identity) -> None:
+    async with connected(daemon, lamp) as link:
+        config = await link.config()
+        from henge_protocol.wire import FieldError
+
+        await link.report(config, "rejected", reason="invalid", errors=(FieldError("/color", "no such lamp"),))
+    reported = (await admin.until("lamp-1", config="quarantined"))["reported"]
+    assert reported["reason"] == "invalid"
+    assert reported["errors"] == [{"pointer": "/color", "message": "no such lamp"}]
+
+
+# --- deliveries ---------------------------------------------------------------------------------------------
+
+
+async def test_one_delivery_is_in_flight_and_then_comes_the_newest(
+    daemon: Service, admin: Admin, lamp: Identity
+) -> None:
+    async with connected(daemon, lamp) as link:
+        first = await link.config()
+        await admin.set("lamp-1", color="red")
+        await admin.set("lamp-1", color="blue")
+        await next_is_error(link)
+        await link.report(first, "applying")
+        await next_is_error(link)
+        await link.report(first)
+        assert json.loads((await link.config()).document)["color"] == "blue"
+
+
+async def test_a_device_that_runs_the_newest_document_is_sent_nothing(daemon: Service, lamp: Identity) -> None:
+    async with connected(daemon, lamp) as link:
+        config = await link.config()
+        await link.report(config)
+    running = {"epoch": config.epoch, "revision": config.revision, "digest": config.digest, "state": "applied"}
+    async with connected(daemon, lamp, **running) as link:
+        await next_is_error(link)
+
+
+async def test_a_delivery_whose_end_is_overdue_no_longer_blocks_the_next(
+    daemon: Service, admin: Admin, lamp: Identity, clock: Clock
+) -> None:
+    async with connected(daemon, lamp) as link:
+        first = await link.config()
+        await admin.set("lamp-1", color="red")
+        for _ in range(first.confirm_s // 20 + 2):
+            clock.advance(20)
+            sweep(daemon)
+            await link.report(first, "applying")
+        assert json.loads((await link.config()).document)["color"] == "red"
+
+
+async def test_a_rejected_document_is_not_offered_again_until_it_changes(
+    daemon: Service, admin: Admin, lamp: Identity
+) -> None:
+    async with connected(daemon, lamp) as link:
+        config = await link.config()
+        await link.report(config, "rejected", reason="invalid")
+        await next_is_error(link)
+    async with connected(daemon, lamp) as link:
+        await next_is_error(link)
+        assert (await admin.until("lamp-1", config="quarantined"))["connection"] == "online"
+        await admin.set("lamp-1", color="red")
+        assert (await link.apply_next())["color"] == "red"
+
+
+async def test_a_rejected_document_is_offered_again_when_a_person_says_retry(
+    daemon: Service, admin: Admin, lamp: Identity
+) -> None:
+    async with connected(daemon, lamp) as link:
+        config = await link.config()
+        await link.report(config, "rolled-back", reason="health-failed")
+        await admin.until("lamp-1", config="quarantined")
+        await admin.ok("POST", "/v1/devices/lamp-1/retry")
+        assert (await link.config()).digest == config.digest
+
+
+async def test_a_passing_refusal_is_offered_again_after_a_while(
+    daemon: Service, admin: Admin, lamp: Identity, clock: Clock
+) -> None:
+    async with connected(daemon, lamp) as link:
+        config = await link.config()
+        await link.report(config, "rejected", reason="write-failed")
+        clock.advance(12)
+        sweep(daemon)
+        await next_is_error(link)
+        clock.advance(14)
+        sweep(daemon)
+        again = await link.config()
+        assert again.digest == config.digest
+        await link.report(again)
+    await admin.until("lamp-1", config="in-sync")
+
+
+async def test_a_passing_refusal_stays_passing_when_the_link_is_cut_in_the_second_attempt(
+    daemon: Service, admin: Admin, lamp: Identity, clock: Clock
+) -> None:
+    async with connected(daemon, lamp) as link:
+        config = await link.config()
+        await link.report(config, "rejected", reason="write-failed")
+        clock.advance(26)
+        sweep(daemon)
+        await link.report(await link.config(), "applying")
+    async with connected(daemon, lamp) as link:
+        assert (await link.config()).digest == config.digest
+
+
+async def test_a_device_that_runs_what_it_refused_before_is_in_sync(
+    daemon: Service, admin: Admin, lamp: Identity
+) -> None:
+    async with connected(daemon, lamp) as link:
+        config = await link.config()
+        await link.report(config, "rejected", reason="hook-failed")
+    running = {"epoch": config.epoch, "revision": config.revision, "digest": config.digest, "state": "applied"}
+    async with connected(daemon, lamp, **running):
+        await admin.until("lamp-1", config="in-sync")
+
+
+async def test_a_change_whose_bell_was_lost_arrives_with_the_next_look(
+    daemon: Service, admin: Admin, lamp: Identity, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with connected(daemon, lamp) as link:
+        await link.apply_next()
+        monkeypatch.setattr(daemon.app._hub, "ring", lambda device_ids: None)
+        await admin.set("lamp-1", color="red")
+        await next_is_error(link)
+        clock.advance(31)
+        sweep(daemon)
+        assert (await link.apply_next())["color"] == "red"
+
+
+async def test_a_device_gets_its_own_document_whatever_it_says_of_itself(daemon: Service, admin: Admin) -> None:
+    await admin.apply(
+        schema(), device("lamp-1", wifi={"ssid": "attic"}), device("lamp-2", wifi={"ssid": "cellar"})
+    )
+    lamp = await daemon.join(admin, "lamp-1")
+    other = await daemon.join(admin, "lamp-2")
+    async with connected(daemon, lamp, facts={"device": "lamp-2", "id": other.id, "name": "lamp-2"}) as link:
+        assert (await link.apply_next())["wifi"] == {"ssid": "attic"}
+        await admin.set("lamp-2", color="red")
+        await next_is_error(link)
+        assert all(b"cellar" not in config.document for config in link.documents)
+
+
+async def test_a_device_whose_document_is_damaged_is_closed_and_the_others_go_on(
+    daemon: Service, admin: Admin
+) -> None:
+    await admin.apply(schema(), device("lamp-1", brightness=1), device("lamp-2", brightness=2))
+    lamp, other = await daemon.join(admin, "lamp-1"), await daemon.join(admin, "lamp-2")
+    digest = (await admin.until("lamp-1", config="unknown"))["desired"]["digest"]
+    await daemon.app._store.write(lambda tx: tx.delete("documents", bytes.fromhex(digest)))
+
+    async with raw_link(daemon, lamp) as broken, connected(daemon, other) as link:
+        await broken.send(Hello())
+        assert await broken.gone() == 1011
+        assert (await link.apply_next())["brightness"] == 2
+        await admin.apply(group("bright", brightness=3))
+        sweep(daemon)
+
+
+# --- who may connect ----------------------------------------------------------------------------------------
+
+
+async def test_a_link_from_a_web_page_is_refused(daemon: Service, lamp: Identity) -> None:  # W06
+    status, _ = await reconnect_refused(daemon, lamp, origin="https://evil.example")
+    assert status == 403
+
+
+def _unlisted(daemon: Service, lamp: Identity) -> Identity:
+    """A certificate that our own client authority signed and that is not on the list (a stolen authority key)."""
+    key = pki.generate_key()
+    der = pki.issue_client(
+        daemon.app._folder.keys.client, pki.spki_der(lamp.certificate), fleet_id=daemon.app.authority.fleet,
+        role="device", subject=lamp.id, now=time.time(), lifetime_s=3600,
+    )  # fmt: skip
+    return Identity(lamp.name, lamp.id, der, lamp.key) if key else lamp
+
+
+async def test_a_certificate_that_is_not_on_the_list_is_refused_before_the_upgrade(
+    daemon: Service, lamp: Identity
+) -> None:
+    status, _ = await reconnect_refused(daemon, _unlisted(daemon, lamp))
+    assert status == 403
+
+
+async def test_without_certificate_there_is_no_link(daemon: Service, lamp: Identity) -> None:  # W07
+    status, _ = await reconnect_refused(daemon, None)
+    assert status == 401
+
+
+async def test_an_expired_certificate_is_refused_before_the_upgrade(
+    daemon: Service, lamp: Identity, clock: Clock
+) -> None:
+    clock.jump(91 * DAY_S)
+    status, _ = await reconnect_refused(daemon, lamp)
+    assert status == 401
+
+
+async def test_the_first_use_of_a_new_certificate_ends_the_one_before(daemon: Service, lamp: Identity) -> None:
+    async with connected(daemon, lamp):
+        pass
+    async with daemon.remote(lamp) as session:
+        import base64
+
+        answer = await session.ok("POST", "/v1/renew", {"client": "test/1"})
+        renewed = Identity(lamp.name, lamp.id, base64.b64decode(answer["certificate"]), lamp.key)
+    async with connected(daemon, renewed) as link:
+        await link.apply_next()
+    status, _ = await reconnect_refused(daemon, lamp)
+    assert status == 403
+
+
+@pytest.mark.parametrize("end", ["revoke", "delete"])
+async def test_an_identity_that_ended_is_refused_before_the_upgrade(
+    daemon: Service, admin: Admin, lamp: Identity, end: str
+) -> None:
+    await _end_identity(admin, end)
+    status, _ = await reconnect_refused(daemon, lamp)
+    assert status == 403
+
+
+# --- how a link ends ----------------------------------------------------------------------------------------
+
+
+async def test_a_newer_link_of_the_same_device_replaces_the_older(
+    daemon: Service, admin: Admin, lamp: Identity
+) -> None:
+    async with connected(daemon, lamp) as older, connected(daemon, lamp) as newer:
+        assert await older.gone() == 4001
+        assert (await newer.apply_next())["color"] == "green"
+        await admin.set("lamp-1", color="red")
+        assert (await newer.apply_next())["color"] == "red"
+        await admin.until("lamp-1", connection="online", config="in-sync")
+    await admin.until("lamp-1", connection="offline")
+
+
+async def test_a_certificate_that_expires_while_connected_is_served_for_a_day_more(
+    daemon: Service, lamp: Identity, clock: Clock
+) -> None:
+    async with connected(daemon, lamp) as link:
+        await link.apply_next()
+        clock.jump(90.5 * DAY_S)
+        sweep(daemon)
+        await next_is_error(link)
+        clock.jump(0.6 * DAY_S)
+        sweep(daemon)
+        assert await link.gone() == 4004
+
+
+async def test_a_silent_peer_is_dropped_within_45_seconds(daemon: Service, lamp: Identity, clock: Clock) -> None:
+    async with connected(daemon, lamp) as link:
+        await link.apply_next()
+        clock.advance(45)
+        sweep(daemon)
+        assert await link.gone() == 1006
+
+
+async def test_a_stop_says_goodbye_and_when_to_come_back(daemon: Service, lamp: Identity) -> None:  # W44
+    async with connected(daemon, lamp) as link:
+        await link.apply_next()
+        stopping = asyncio.create_task(daemon.stop())
+        event = await link.event()
+        assert isinstance(event, Bye)
+        assert event.reason == "stopping"
+        assert 1 <= event.retry_after_s <= 3
+        assert await link.gone() == 1001
+        await stopping
+    await daemon.start()
+
+
+async def test_a_stop_does_not_wait_for_links_that_never_said_hello(daemon: Service, lamp: Identity) -> None:
+    async with raw_link(daemon, lamp) as link:
+        began = time.monotonic()
+        _, code = await asyncio.gather(daemon.stop(), link.gone())
+        assert code == 1001
+        assert time.monotonic() - began < app.GRACE_S / 2
+    await daemon.start()
+
+
+async def test_a_stop_with_two_hundred_links_takes_well_under_ten_seconds(
+    daemon: Service, admin: Admin, lamp: Identity
+) -> None:
+    async with asyncio.TaskGroup() as tasks:
+        ready, leave = asyncio.Semaphore(0), asyncio.Event()
+        for _ in range(200):
+            tasks.create_task(_hold(daemon, lamp, ready, leave))
+        for _ in range(200):
+            await ready.acquire()
+        began = time.monotonic()
+        await daemon.stop()
+        took_s = time.monotonic() - began
+        leave.set()
+    print(f"stop with 200 links: {took_s:.2f} s")
+    assert took_s < app.GRACE_S / 2
+    await daemon.start()
+
+
+async def _hold(daemon: Service, identity: Identity, ready: asyncio.Semaphore, leave: asyncio.Event) -> None:
+    async with raw_link(daemon, identity) as link:
+        ready.release()
+        assert await link.gone() == 1001
+        await leave.wait()
+
+
+async def test_a_stop_cuts_a_peer_that_no_longer_reads(
+    daemon: Service, lamp: Identity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "GRACE_S", 0.3)
+    async with connected(daemon, lamp) as link:
+        await link.apply_next()
+        transport: Any = link.socket.get_extra_info("ssl_object") and link.socket._conn.transport  # type: ignore[union-attr]
+        transport.pause_reading()
+        began = time.monotonic()
+        await daemon.stop()
+        assert time.monotonic() - began < 3
+        transport.abort()
+    await daemon.start()
+
+
+# --- revocation ---------------------------------------------------------------------------------------------
+
+
+async def _end_identity(admin: Admin, end: str) -> None:
+    if end == "revoke":
+        await admin.ok("POST", "/v1/devices/lamp-1/revoke")
+    else:
+        await admin.ok("DELETE", "/v1/devices/lamp-1")
+
+
+@pytest.mark.parametrize("end", ["revoke", "delete"])
+async def test_revoking_a_device_ends_its_link_before_the_answer(  # S2, W42
+    daemon: Service, admin: Admin, lamp: Identity, end: str
+) -> None:
+    async with connected(daemon, lamp) as link:
+        await link.apply_next()
+        began = time.monotonic()
+        gone = asyncio.create_task(link.gone())
+        await _end_identity(admin, end)
+        answered = time.monotonic()
+        assert daemon.app.presence.find(lamp.id) is None
+        assert await gone in (1006, 4005)
+        print(f"{end}: link gone {1000 * (time.monotonic() - began):.1f} ms, answer {1000 * (answered - began):.1f} ms")
+
+
+async def test_no_document_reaches_a_device_once_its_revocation_was_asked_for(
+    daemon: Service, admin: Admin, lamp: Identity
+) -> None:
+    async with connected(daemon, lamp) as link, daemon.admin() as other:
+        await link.apply_next()
+        revoking = asyncio.create_task(admin.ok("POST", "/v1/devices/lamp-1/revoke"))
+        changes = [asyncio.create_task(other.set("lamp-1", brightness=number)) for number in range(20)]
+        await revoking
+        seen = await _drain(link)
+        after = [config for config in seen if config.revision > _revision_at(daemon, changes)]
+        await asyncio.gather(*changes)
+        assert not after
+        assert await _drain(link) == []
+
+
+def _revision_at(daemon: Service, changes: list[asyncio.Task[Any]]) -> int:
+    done = [task.result()["revision"] for task in changes if task.done()]
+    return max(done, default=daemon.app._deliveries.line.revision)
+
+
+async def _drain(link: ScriptedDevice) -> list[Config]:
+    seen: list[Config] = []
+    try:
+        while True:
+            event = await link.event()
+            if isinstance(event, Config):
+                seen.append(event)
+    except (ConnectionError, RuntimeError):
+        return seen
+
+
+async def test_a_revoked_device_stays_out_after_a_restart_and_may_join_anew(
+    daemon: Service, admin: Admin, lamp: Identity
+) -> None:
+    await admin.ok("POST", "/v1/devices/lamp-1/revoke")
+    await daemon.restart()
+    assert (await reconnect_refused(daemon, lamp))[0] == 403
+
+    async with daemon.admin() as again:
+        anew = await daemon.join(again, "lamp-1")
+    async with connected(daemon, anew) as link:
+        await link.apply_next()
+    assert (await reconnect_refused(daemon, lamp))[0] == 403
+
+
+async def test_reports_of_many_links_are_all_durable(daemon: Service, admin: Admin) -> None:
+    names = [f"lamp-{number}" for number in range(8)]
+    await admin.apply(schema(), *[device(name) for name in names])
+    identities = [await daemon.join(admin, name) for name in names]
+
+    async def serve(identity: Identity, take: Callable[[dict[str, Any]], bool]) -> None:
+        async with connected(daemon, identity) as link:
+            while not take(await link.apply_next()):
+                pass
+
+    served = [asyncio.create_task(serve(one, lambda values: values["brightness"] == 9)) for one in identities]
+    for number in range(10):
+        await admin.apply(group("all", brightness=number))
+    await asyncio.gather(*served)
+    for name in names:
+        await admin.until(name, config="in-sync")
