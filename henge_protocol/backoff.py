@@ -11,6 +11,8 @@ from typing import Final
 
 BASE_S: Final = 1.0
 CAP_S: Final = 60.0
+MAX_HINT_S: Final = 3600.0
+"""Nobody stays away for longer because a daemon said so: it may have been mistaken, or replaced."""
 BOOT_SPREAD_S: Final = 10.0
 """After a power cut a whole house boots at once; the first attempt is spread over this time."""
 
@@ -38,7 +40,7 @@ class Backoff:
 
     def hint(self, retry_after_s: float) -> None:
         """Honour the daemon's wish for the next delay, once."""
-        self._hint_s = max(0.0, min(retry_after_s, 3600.0))
+        self._hint_s = max(0.0, min(retry_after_s, MAX_HINT_S))
 
     def next_delay_s(self) -> float:
         """The delay before the next attempt; counts the attempt."""

@@ -5,6 +5,7 @@ Rules of this file:
    and a test compares ``docs/protocol.md`` with the table.
 2. The machine takes frames and times and returns what to do; it neither sends, sleeps nor asks the clock.
 3. A frame from the peer is never an exception: it becomes an event, an answer or a reason to close.
+   A useless one is answered with ``error`` where the table lets that go on, and ends the link everywhere else.
    Sending what the table does not allow is our own bug and raises ``LookupError``.
 4. One configuration is in flight at most. A session lives once; reconnecting makes a new one.
 """
@@ -24,8 +25,8 @@ REPORT_GRACE_S: Final = 30.0
 """Beyond ``confirm_s``: the time a device gets to say how a delivery ended."""
 FAULT_WINDOW_S: Final = 60.0
 MAX_FAULTS: Final = 3
-MAX_FAULT_CHARS: Final = 300
 """So many useless frames within the window end the link."""
+MAX_FAULT_CHARS: Final = 300
 
 CLOSE_POLICY: Final = 1008
 CLOSE_GOING_AWAY: Final = 1001
@@ -103,7 +104,7 @@ class Step(NamedTuple):
 class Session:
     """The state of one link. Feed it ``receive``, ``send`` and ``tick``; do what it returns."""
 
-    __slots__ = ("_deadline", "_decode", "_fault_start", "_faults", "_in_flight", "_table", "role", "state")
+    __slots__ = ("_deadline", "_decode", "_faults", "_in_flight", "_table", "role", "state")
 
     def __init__(self, role: Role, *, now: float, decode: Callable[[bytes | str], Message] = decode) -> None:
         self.role = role
@@ -112,8 +113,7 @@ class Session:
         self._table = TRANSITIONS[role]
         self._in_flight = ""
         self._deadline = now + HELLO_TIMEOUT_S
-        self._faults = 0
-        self._fault_start = now
+        self._faults: tuple[float, ...] = ()
 
     @property
     def in_flight(self) -> str:
@@ -133,7 +133,7 @@ class Session:
             return self._fault(error.code, error.message, now)
         following = self._table[self.state].get(f"recv {self._happening(message)}")
         if following is None:
-            return self._unexpected(message, now)
+            return self._fault("unexpected", f"{message.type} is not expected in state {self.state}", now)
         self._enter(following, message, now)
         return Step(message)
 
@@ -173,20 +173,11 @@ class Session:
             self._in_flight = ""
         self.state = state
 
-    def _unexpected(self, message: Message, now: float) -> Step:
-        if self.state == "closed":
-            return Step()
-        if self.state in ("expect-hello", "expect-welcome"):
-            self.state = "closed"
-            return Step(close=Close(CLOSE_POLICY, "unexpected"))
-        return self._fault("unexpected", f"{message.type} is not expected in state {self.state}", now)
-
     def _fault(self, code: str, message: str, now: float) -> Step:
-        if now - self._fault_start > FAULT_WINDOW_S:
-            self._faults, self._fault_start = 0, now
-        self._faults += 1
-        if self._faults >= MAX_FAULTS or self.state in ("expect-hello", "closed"):
+        if self.closed:
+            return Step()
+        self._faults = (*(time for time in self._faults if now - time <= FAULT_WINDOW_S), now)
+        if len(self._faults) >= MAX_FAULTS or self._table[self.state].get("send error") != self.state:
             self.state = "closed"
             return Step(close=Close(CLOSE_POLICY, code))
         return Step(reply=encode(Error(code, message[:MAX_FAULT_CHARS])))
-

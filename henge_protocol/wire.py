@@ -9,6 +9,7 @@ Unknown fields are ignored, so that either side may grow.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -28,13 +29,22 @@ MAX_DEVICE_FRAME_BYTES: Final = MAX_HEADER_BYTES
 """Device to daemon: only headers travel that way."""
 
 MAX_FACTS: Final = 32
+MAX_FACT_CHARS: Final = 128
 MAX_ERRORS: Final = 32
 MAX_TEXT_CHARS: Final = 300
+MAX_CONTACT_S: Final = 366 * 86400
+MAX_DAY_S: Final = 86400
+"""For ``confirm_s`` and ``retry_after_s``: a device that waits longer looks broken to its owner."""
+MAX_PING_S: Final = 3600
+MAX_SIZE_BYTES: Final = 2**31
+MAX_VERSION: Final = 999
 MAX_INTEGER: Final = 2**53 - 1
 
 _EPOCH = re.compile(r"[0-9a-z]{0,32}", re.ASCII)
 _CODE = re.compile(r"[a-z0-9_-]{0,48}", re.ASCII)
 _VISIBLE = re.compile(r"[\x20-\x7e]{0,64}", re.ASCII)
+_REPORTABLE: Final = REPORT_STATES - {"none"}
+"""Who runs nothing of ours says so in ``hello`` and has nothing to report about."""
 
 
 class WireError(Malformed):
@@ -246,10 +256,16 @@ def _number(header: Mapping[str, Any], name: str, default: int = 0, most: int = 
 
 
 def _digest(header: Mapping[str, Any]) -> str:
-    value = header.get("digest", "")
-    if value == "" or is_digest(value):
+    """Of a document, or empty for none."""
+    return "" if header.get("digest", "") == "" else _subject(header)
+
+
+def _subject(header: Mapping[str, Any]) -> str:
+    """The digest of the document that a frame is about."""
+    value = header.get("digest")
+    if is_digest(value):
         return str(value)
-    raise _bad("digest", "64 characters of lower-case hex, or nothing,", value)
+    raise _bad("digest", "64 characters of lower-case hex", value)
 
 
 def _one_of(header: Mapping[str, Any], name: str, allowed: frozenset[str], default: str) -> str:
@@ -262,7 +278,7 @@ def _one_of(header: Mapping[str, Any], name: str, allowed: frozenset[str], defau
 def _range(value: object) -> tuple[int, int]:
     if isinstance(value, list) and len(value) == 2:
         low, high = value
-        if type(low) is int and type(high) is int and 1 <= low <= high <= 999:
+        if type(low) is int and type(high) is int and 1 <= low <= high <= MAX_VERSION:
             return low, high
     raise _bad("protocol", "[lowest, highest] version", value)
 
@@ -271,11 +287,19 @@ def _facts(value: object) -> dict[str, str | int | float | bool]:
     if not isinstance(value, dict) or len(value) > MAX_FACTS:
         raise _bad("facts", f"an object of at most {MAX_FACTS} entries", value)
     for key, fact in value.items():
-        if not _VISIBLE.fullmatch(key) or not isinstance(fact, str | int | float | bool):
+        if not _VISIBLE.fullmatch(key) or not _is_fact(fact):
             raise _bad("facts", "plain keys with text, number or boolean values", {key: fact})
         if isinstance(fact, str):
-            _free_text(fact, "facts", 128)
+            _free_text(fact, "facts", MAX_FACT_CHARS)
     return value
+
+
+def _is_fact(value: object) -> bool:
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, int):
+        return -MAX_INTEGER <= value <= MAX_INTEGER
+    return isinstance(value, str)
 
 
 def _errors(value: object) -> tuple[FieldError, ...]:
@@ -300,31 +324,30 @@ def _hello(header: dict[str, Any]) -> Hello:
         _text(header, "boot", _VISIBLE, "at most 64 plain characters"),
         _text(header, "client", _VISIBLE, "at most 64 plain characters"),
         _facts(header.get("facts", {})),
-        _number(header, "next_contact_s", most=366 * 86400),
-        _number(header, "max_document", most=2**31),
+        _number(header, "next_contact_s", most=MAX_CONTACT_S),
+        _number(header, "max_document", most=MAX_SIZE_BYTES),
     )
 
 
 def _report(header: dict[str, Any]) -> Report:
-    errors = header.get("errors")
     return Report(
         _text(header, "epoch", _EPOCH, "an epoch"),
         _number(header, "revision"),
-        _digest(header),
-        _one_of(header, "state", REPORT_STATES, ""),
+        _subject(header),
+        _one_of(header, "state", _REPORTABLE, ""),
         _text(header, "reason", _CODE, "a reason code"),
-        _errors(errors) if errors else (),
+        _errors(header["errors"]) if "errors" in header else (),
     )
 
 
 def _welcome(header: dict[str, Any]) -> Welcome:
     return Welcome(
-        _number(header, "protocol", most=999),
+        _number(header, "protocol", most=MAX_VERSION),
         _text(header, "epoch", _EPOCH, "an epoch"),
         _text(header, "name", _VISIBLE, "a device name"),
         _number(header, "time"),
-        _number(header, "ping_s", 30, most=3600),
-        _number(header, "max_document", most=2**31),
+        _number(header, "ping_s", 30, most=MAX_PING_S),
+        _number(header, "max_document", most=MAX_SIZE_BYTES),
     )
 
 
@@ -335,8 +358,8 @@ def _config(header: dict[str, Any], line_feed: bytes, document: bytes) -> Config
     return Config(
         _text(header, "epoch", _EPOCH, "an epoch"),
         _number(header, "revision"),
-        _digest(header),
-        _number(header, "confirm_s", 120, most=86400),
+        _subject(header),
+        _number(header, "confirm_s", 120, most=MAX_DAY_S),
         _one_of(header, "intent", INTENTS, "apply"),
         document,
     )
@@ -351,7 +374,7 @@ def _error(header: dict[str, Any]) -> Error:
 
 
 def _bye(header: dict[str, Any]) -> Bye:
-    return Bye(_text(header, "reason", _CODE, "a reason code"), _number(header, "retry_after_s", most=86400))
+    return Bye(_text(header, "reason", _CODE, "a reason code"), _number(header, "retry_after_s", most=MAX_DAY_S))
 
 
 _READERS: Final[dict[str, Callable[[dict[str, Any]], Message]]] = {

@@ -12,6 +12,7 @@ from henge_agent.exchange import Exchange
 from henge_agent.link import Ended, Greeting, Link
 from henge_agent.settings import Address, Hooks
 from henge_agent.state import State
+from henge_protocol.model import digest_of
 from henge_protocol.tls import device_server_context
 from henge_protocol.wire import Config, Welcome, encode
 from tests.henge_protocol.authorities import FLEET, Fleet
@@ -80,7 +81,7 @@ async def test_binary_frames_end_the_link_with_1003(state: State, fleet: Fleet) 
 async def test_a_document_before_the_welcome_ends_the_link_and_is_not_applied(state: State, fleet: Fleet) -> None:
     async def hasty(socket: web.WebSocketResponse) -> None:
         await socket.receive()
-        await socket.send_str(encode(Config(document=b"{}")).decode())
+        await socket.send_str(encode(Config(digest=digest_of(b"{}"), document=b"{}")).decode())
         await socket.receive()
 
     ended = await life(state, fleet, hasty)
