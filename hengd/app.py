@@ -23,6 +23,7 @@ from hengd.http.admission import GateLimits
 from hengd.http.devices import DeviceRoutes
 from hengd.http.edge import ADMIN, DEVICES, LOCAL, Edge, Route
 from hengd.http.enrol import EnrolRoutes
+from hengd.http.framing import http_protocol
 from hengd.http.gate import Gate
 from hengd.http.history import HistoryRoutes
 from hengd.http.joining import JoiningRoutes
@@ -56,8 +57,6 @@ log = logging.getLogger("hengd")
 GRACE_S: Final = 5.0
 """What requests under way get at shutdown; systemd waits 90 s, Kubernetes 30 s."""
 UPKEEP_S: Final = 600.0
-KEEP_ALIVE_S: Final = 3600.0
-"""Longer than the gate's idle time, which decides."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,9 +172,7 @@ class App:
         self._links = Links(
             self.authority, deliveries, reports, self.presence, hub, self.events, clock=clock, monotonic=monotonic
         )
-        self._polls = PollRoutes(
-            self.authority, deliveries, reports, self.presence, hub, self.events, clock=clock
-        )
+        self._polls = PollRoutes(self.authority, deliveries, reports, self.presence, hub, self.events, clock=clock)
         self._hub, self._deliveries = hub, deliveries
         store.on_commit(self._committed)
         store.on_failure(lambda reason: None if self.failed.done() else self.failed.set_result(reason))
@@ -242,14 +239,7 @@ class App:
         self._opened.callback(sockets[ADMIN].close)
         self._opened.callback(self._environment.socket.unlink, missing_ok=True)
         app = self._edge.application(self._routes)
-        self._runner = web.AppRunner(
-            app,
-            handle_signals=False,
-            access_log=None,
-            logger=_quiet_log(),
-            keepalive_timeout=KEEP_ALIVE_S,
-            auto_decompress=False,
-        )
+        self._runner = web.AppRunner(app, handle_signals=False)
         await self._runner.setup()
         self._opened.push_async_callback(self._runner.cleanup)
         for name, sock in sockets.items():
@@ -276,7 +266,7 @@ class App:
             name=name,
             ssl=self._server_context() if name == DEVICES else None,
             limits=limits,
-            http_factory=lambda peer: server(),
+            http_factory=lambda peer: http_protocol(server),
             stream_factory=self._links.protocol if name == DEVICES else None,
             clock=self._environment.monotonic,
             log=logging.getLogger(f"hengd.gate.{name}"),
@@ -340,13 +330,6 @@ class App:
                 gate.ssl = self._server_context()
 
 
-def _quiet_log() -> logging.Logger:
-    """aiohttp tells every malformed request with a traceback; a stranger must not fill the journal."""
-    quiet = logging.getLogger("hengd.aiohttp")
-    quiet.setLevel(logging.CRITICAL)
-    return quiet
-
-
 def _usable(names: Sequence[str]) -> list[str]:
     return [name for name in dict.fromkeys(names) if name and "_" not in name]
 
@@ -357,4 +340,3 @@ def _bracketed(host: str) -> str:
 
 def _new_id() -> str:
     return pki.new_id(secrets.token_bytes(16))
-

@@ -130,6 +130,8 @@ class Edge:
         @web.middleware
         async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
             refuse_odd_request(request)
+            if "#" in request.raw_path:
+                raise Malformed("bad_request", "the target must be a path without a fragment")
             connection = connection_of(request)
             if connection is None:
                 raise ConnectionResetError("the connection is gone")

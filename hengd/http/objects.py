@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, Final
 
 from aiohttp import web
@@ -20,7 +21,10 @@ from hengd.store import Store
 from henge_protocol.errors import Invalid
 from henge_protocol.model import PLURALS, check_name
 from henge_protocol.selector import parse_selector
+from henge_protocol.strictjson import LIMITS
 
+APPLY_LIMITS: Final = replace(LIMITS, max_nodes=200_000)
+"""A whole fleet in one change: its size is limited by the body's bytes and the number of objects."""
 _WRITE_QUERY: Final = ("dry_run", "message")
 
 
@@ -46,7 +50,7 @@ class ObjectRoutes:
     async def apply(self, request: web.Request) -> web.Response:
         """Many objects, one transaction, one revision."""
         wanted = change_request(request)
-        body = await json_body(request)
+        body = await json_body(request, limits=APPLY_LIMITS)
         if not isinstance(body, dict) or not isinstance(body.get("objects", []), list):
             raise Invalid("bad_object", 'the body is {"objects": [...], "delete": [...], "message": ""}')
         unknown = set(body) - {"objects", "delete", "message"}

@@ -13,7 +13,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from henge_protocol.errors import Invalid, Malformed, Misdirected, TimedOut, TooLarge, UnsupportedMedia
-from henge_protocol.strictjson import parse
+from henge_protocol.strictjson import LIMITS, JsonLimits, parse
 
 MAX_BODY_BYTES: Final = 1024 * 1024
 BODY_TIMEOUT_S: Final = 30.0
@@ -26,9 +26,11 @@ _TRUE: Final = frozenset({"", "1", "true"})
 _FALSE: Final = frozenset({"0", "false"})
 
 
-async def json_body(request: web.Request, *, max_bytes: int = MAX_BODY_BYTES) -> object:
+async def json_body(
+    request: web.Request, *, max_bytes: int = MAX_BODY_BYTES, limits: JsonLimits = LIMITS
+) -> object:
     """The body as strict JSON."""
-    return parse(await body_bytes(request, max_bytes=max_bytes))
+    return parse(await body_bytes(request, max_bytes=max_bytes), limits=limits)
 
 
 async def body_bytes(request: web.Request, *, max_bytes: int = MAX_BODY_BYTES) -> bytes:
