@@ -26,9 +26,7 @@ _TRUE: Final = frozenset({"", "1", "true"})
 _FALSE: Final = frozenset({"0", "false"})
 
 
-async def json_body(
-    request: web.Request, *, max_bytes: int = MAX_BODY_BYTES, limits: JsonLimits = LIMITS
-) -> object:
+async def json_body(request: web.Request, *, max_bytes: int = MAX_BODY_BYTES, limits: JsonLimits = LIMITS) -> object:
     """The body as strict JSON."""
     return parse(await body_bytes(request, max_bytes=max_bytes), limits=limits)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -21,7 +22,9 @@ from henge_protocol.errors import HengeError
 
 NEARLY_FULL: Final = 0.9
 LOW_DISK_BYTES: Final = 64 * 1024 * 1024
-_LOCAL_HOSTS: Final = ("127.0.0.1", "localhost", "[::1]")
+_LOCAL_HOST: Final = re.compile(
+    r"(?:localhost|[0-9]{1,3}(?:\.[0-9]{1,3}){3}|\[[0-9a-f:.]{2,45}\])(?::[0-9]{1,5})?", re.ASCII | re.IGNORECASE
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +123,9 @@ class StatusRoutes:
         figures = self._store.figures()
         warnings = []
         if figures.free_disk_bytes < LOW_DISK_BYTES:
-            warnings.append(f"only {figures.free_disk_bytes // 1024} KiB are free on the disk of {self._daemon.data_dir}")
+            warnings.append(
+                f"only {figures.free_disk_bytes // 1024} KiB are free on the disk of {self._daemon.data_dir}"
+            )
         if figures.used_bytes > NEARLY_FULL * figures.map_bytes:
             warnings.append("the store's map is more than 90 % full")
         if figures.last_error:
@@ -140,5 +145,4 @@ class StatusRoutes:
 
 def _is_local_host(host: str) -> bool:
     """On the plain port the Host must be this machine's or an address: a web page's name is neither."""
-    bare = host.rsplit(":", 1)[0] if not host.endswith("]") else host
-    return bare in _LOCAL_HOSTS or bare.replace(".", "").isdigit() or bare.startswith("[")
+    return _LOCAL_HOST.fullmatch(host) is not None

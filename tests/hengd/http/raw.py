@@ -23,7 +23,9 @@ class RawAnswer:
         return json.loads(self.body)
 
 
-async def exchange(socket: Path | tuple[str, int], sent: bytes, *, count: int = 1, eof: bool = False) -> list[RawAnswer]:
+async def exchange(
+    socket: Path | tuple[str, int], sent: bytes, *, count: int = 1, eof: bool = False
+) -> list[RawAnswer]:
     """Send bytes and read ``count`` answers, fewer if the daemon ends the connection before."""
     opening = asyncio.open_unix_connection(socket) if isinstance(socket, Path) else asyncio.open_connection(*socket)
     reader, writer = await opening

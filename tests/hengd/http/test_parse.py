@@ -111,7 +111,7 @@ async def test_a_body_of_another_kind_is_refused_unread(standing: Standing, fiel
     assert (answer.status, answer.code) == (415, code)
 
 
-async def test_a_compressed_bomb_is_not_inflated_R43(standing: Standing) -> None:
+async def test_a_compressed_bomb_is_not_inflated_r43(standing: Standing) -> None:
     bomb = gzip.compress(b" " * 60_000_000, 1)
     answer = await standing.admin.refused("PUT", PATH, bomb, headers={"Content-Encoding": "gzip"})
 
@@ -177,7 +177,7 @@ async def test_badly_framed_requests_get_a_problem_document(
     assert answer.fields["content-type"] == "application/problem+json"
 
 
-async def test_a_body_in_60000_chunks_is_read_R12(standing: Standing) -> None:
+async def test_a_body_in_60000_chunks_is_read_r12(standing: Standing) -> None:
     chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in b'{"spec": {}}' + b" " * 60_000)
     sent = request("PUT", f"{PATH}?dry_run=1", b"", JSON, "Transfer-Encoding: chunked") + chunks + b"0\r\n\r\n"
     started = asyncio.get_running_loop().time()
@@ -187,14 +187,14 @@ async def test_a_body_in_60000_chunks_is_read_R12(standing: Standing) -> None:
     assert asyncio.get_running_loop().time() - started < 5
 
 
-async def test_trailers_are_ignored_R13(standing: Standing) -> None:
+async def test_trailers_are_ignored_r13(standing: Standing) -> None:
     sent = request("PUT", f"{PATH}?dry_run=1", b"", JSON, "Transfer-Encoding: chunked")
     answer = (await exchange(standing.service.socket, sent + b"2\r\n{}\r\n0\r\nHost: evil\r\n\r\n"))[0]
 
     assert answer.status == 200
 
 
-async def test_a_body_that_stops_arriving_is_given_up_R42(standing: Standing, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_body_that_stops_arriving_is_given_up_r42(standing: Standing, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parse, "BODY_TIMEOUT_S", 0.05)
     answers = await exchange(standing.service.socket, request("PUT", PATH, b'{"spec"', JSON, length=900))
 
@@ -203,20 +203,20 @@ async def test_a_body_that_stops_arriving_is_given_up_R42(standing: Standing, mo
     ]
 
 
-async def test_a_body_that_is_cut_leaves_nothing_R50(standing: Standing) -> None:
+async def test_a_body_that_is_cut_leaves_nothing_r50(standing: Standing) -> None:
     await exchange(standing.service.socket, request("PUT", PATH, b'{"spec"', JSON, length=900), eof=True)
 
     assert await standing.unmoved()
 
 
-async def test_whoever_asks_to_continue_is_told_to_R46(standing: Standing) -> None:
+async def test_whoever_asks_to_continue_is_told_to_r46(standing: Standing) -> None:
     sent = request("PUT", f"{PATH}?dry_run=1", b"{}", JSON, "Expect: 100-continue")
     answers = await exchange(standing.service.socket, sent)
 
     assert [answer.status for answer in answers] == [200]
 
 
-async def test_pipelined_requests_are_answered_in_order_R47(standing: Standing) -> None:
+async def test_pipelined_requests_are_answered_in_order_r47(standing: Standing) -> None:
     asked = [request("GET", f"/v1/revisions?limit={number}") for number in [1, 0] * 100]
     answers = await exchange(standing.service.socket, b"".join(asked[:199]), count=199)
 
@@ -299,5 +299,3 @@ async def test_an_apply_of_3000_devices_is_within_the_limits(standing: Standing)
 
     assert len(made["objects"]) == 3000
     assert await standing.unmoved()
-
-
