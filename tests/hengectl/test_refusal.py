@@ -23,7 +23,7 @@ EXIT_CODES = [
     (errors.Unreachable, "no_daemon", 7),
     (errors.Untrusted, "pin_mismatch", 7),
     (errors.Unavailable, "stopping", 7),
-    (errors.TimedOut, "wait_timeout", 8),
+    (errors.TimedOut, "request_timeout", 8),
     (errors.Limited, "rate_limited", 1),
     (errors.StorageFull, "storage_full", 1),
     (errors.Internal, "internal", 1),
