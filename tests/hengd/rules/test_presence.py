@@ -1,0 +1,43 @@
+"""Who is connected: counted per device, whatever comes and goes."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hengd.rules.presence import Presence
+
+
+def test_the_first_arrival_and_the_last_leaving_are_news() -> None:
+    presence = Presence()
+    assert presence.arrive("a", "10.0.0.1", now=1.0)
+    assert not presence.arrive("a", "10.0.0.2", now=2.0)
+    live = presence.find("a")
+    assert live is not None
+    assert (live.since, live.address, live.links) == (1.0, "10.0.0.2", 2)
+    assert not presence.leave("a")
+    assert presence.leave("a")
+    assert presence.find("a") is None
+
+
+def test_leaving_twice_is_no_news() -> None:
+    presence = Presence()
+    assert not presence.leave("never")
+    presence.arrive("a", "", now=1.0)
+    assert presence.leave("a")
+    assert not presence.leave("a")
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.booleans())))
+def test_a_device_is_live_while_more_arrived_than_left(steps: list[tuple[str, bool]]) -> None:
+    presence, counts = Presence(), dict.fromkeys("abc", 0)
+    for device, arrives in steps:
+        before = counts[device]
+        if arrives:
+            counts[device] += 1
+            assert presence.arrive(device, "", now=0.0) == (before == 0)
+        else:
+            counts[device] = max(0, before - 1)
+            assert presence.leave(device) == (before == 1)
+        assert (presence.find(device) is not None) == (counts[device] > 0)
+    assert len(presence) == sum(count > 0 for count in counts.values())

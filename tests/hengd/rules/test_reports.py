@@ -1,0 +1,147 @@
+"""Reports: durable before they are acknowledged, together, in order, and none lost to a neighbour or a full disk."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hengd.records import Reported
+from hengd.rules import reports as reports_module
+from hengd.rules.fleet import find_reported
+from hengd.rules.notes import DeviceReported
+from hengd.rules.reports import Reports
+from hengd.store import Store, Transaction
+from henge_protocol.errors import Internal, StorageFull
+
+
+class Disk:
+    """The real store, which can be told to be full."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.is_full = False
+        self.refused = 0
+
+    def submit(
+        self, operation: Callable[[Transaction], Any], done: Callable[[Any, BaseException | None], None]
+    ) -> None:
+        if self.is_full:
+            self.refused += 1
+            asyncio.get_running_loop().call_soon(done, None, StorageFull("storage_full", "the disk is full"))
+        else:
+            self.store.submit(operation, done)
+
+
+@pytest.fixture
+async def disk(tmp_path: Path) -> AsyncIterator[Disk]:
+    store = Store.open(tmp_path)
+    await store.write(lambda tx: [tx.put("ids", b"d%d" % number, b"lamp-%d" % number) for number in range(200)])
+    yield Disk(store)
+    await store.close()
+
+
+@pytest.fixture
+def reports(disk: Disk) -> Reports:
+    return Reports(disk)  # type: ignore[arg-type]
+
+
+def stored(disk: Disk, device: str) -> Reported:
+    with disk.store.read() as tx:
+        return find_reported(tx, device)
+
+
+def said(number: int) -> Reported:
+    return Reported(revision=number, state="applied")
+
+
+async def test_a_report_is_on_disk_when_it_is_acknowledged(disk: Disk, reports: Reports) -> None:
+    await reports.recorded("d1", said(7))
+    assert stored(disk, "d1").revision == 7
+
+
+async def test_many_reports_share_commits_and_all_are_acknowledged(disk: Disk, reports: Reports) -> None:
+    before, acknowledged = disk.store.figures().commits, []
+    done = asyncio.Event()
+
+    def heard(error: BaseException | None) -> None:
+        acknowledged.append(error)
+        if len(acknowledged) == 1000:
+            done.set()
+
+    for number in range(1000):
+        reports.record(f"d{number % 200}", said(number), announce=False, done=heard)
+    await asyncio.wait_for(done.wait(), 10)
+    assert set(acknowledged) == {None}
+    assert disk.store.figures().commits - before < 10
+    assert [stored(disk, f"d{number}").revision for number in (0, 199)] == [800, 999]
+
+
+async def test_only_announced_reports_are_told(disk: Disk, reports: Reports) -> None:
+    notes: list[object] = []
+    disk.store.on_commit(notes.extend)
+    reports.record("d1", said(1), announce=False)
+    await reports.recorded("d2", said(2))
+    assert notes == [DeviceReported("lamp-2", 2, "", "applied")]
+
+
+async def test_a_report_of_a_deleted_device_is_dropped_and_acknowledged(disk: Disk, reports: Reports) -> None:
+    await reports.recorded("gone", said(1))
+    assert stored(disk, "gone") == Reported()
+
+
+async def test_a_full_disk_keeps_the_newest_of_each_link_until_there_is_room(
+    disk: Disk, reports: Reports, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reports_module, "RETRY_S", 0.001)
+    disk.is_full = True
+    acknowledged: list[int] = []
+    everything = asyncio.Event()
+
+    def done(number: int) -> Callable[[BaseException | None], None]:
+        def heard(error: BaseException | None) -> None:
+            assert error is None
+            acknowledged.append(number)
+            if number == 49:
+                everything.set()
+
+        return heard
+
+    for number in range(50):
+        reports.record("d1", said(number), announce=True, done=done(number))
+    while disk.refused < 5:
+        await asyncio.sleep(0.001)
+    assert acknowledged == []
+    assert len(reports._waiting) <= 1
+    disk.is_full = False
+    await asyncio.wait_for(everything.wait(), 5)
+    assert acknowledged == [49]
+    assert stored(disk, "d1").revision == 49
+
+
+async def test_who_waits_for_the_answer_is_told_that_the_disk_is_full(disk: Disk, reports: Reports) -> None:
+    disk.is_full = True
+    with pytest.raises(StorageFull):
+        await asyncio.wait_for(reports.recorded("d1", said(1)), 5)
+
+
+async def test_one_damaged_record_fails_its_own_device_and_no_other(disk: Disk, reports: Reports) -> None:
+    with disk.store._env.begin(write=True) as txn:
+        txn.put(b"d1", b"\x01\x00damaged", db=disk.store._databases["ids"])
+    results = await asyncio.gather(
+        *(reports.recorded(f"d{number}", said(3)) for number in range(4)), return_exceptions=True
+    )
+    assert [type(result) for result in results] == [type(None), Internal, type(None), type(None)]
+    await reports.recorded("d2", said(4))
+    assert stored(disk, "d2").revision == 4
+
+
+async def test_reports_during_closing_are_refused_rather_than_left_hanging(tmp_path: Path) -> None:
+    store = Store.open(tmp_path)
+    reports = Reports(store)
+    await store.close()
+    with pytest.raises(Internal):
+        await asyncio.wait_for(reports.recorded("d1", said(1)), 5)
