@@ -21,7 +21,14 @@ from hengd.rules.states import after_hello, after_report, is_offered, is_offered
 from henge_protocol.errors import Invalid, Malformed
 from henge_protocol.model import is_digest
 from henge_protocol.wire import (
-    MAX_DEVICE_FRAME_BYTES, PROTOCOL_VERSION, Hello, Receipt, Report, Welcome, decode, encode,
+    MAX_DEVICE_FRAME_BYTES,
+    PROTOCOL_VERSION,
+    Hello,
+    Receipt,
+    Report,
+    Welcome,
+    decode,
+    encode,
 )  # fmt: skip
 
 FRAME_TYPE: Final = "application/vnd.henge.frame"
@@ -51,6 +58,8 @@ class PollRoutes:
         self._events = events
         self._clock = clock
         self._bells: set[asyncio.Event] = set()
+        self._present: dict[str, asyncio.TimerHandle] = {}
+        """Devices that count as online because they asked lately, by id."""
         self._stopping = False
 
     def table(self) -> Iterator[Route]:
@@ -69,12 +78,13 @@ class PollRoutes:
         no_body(request)
         query, caller = Query(request, "have", "wait"), request[CALLER]
         have, wait_s = _digest(query.text("have")), query.number("wait", 0, most=MAX_WAIT_S)
-        self._arrive(caller, request[PEER].address)
         if not query.has("have"):
             return _frame(self._welcome(caller))
+        self._arrive(caller, request[PEER].address)
         bell, waiting = asyncio.Event(), asyncio.current_task()
 
         def cut() -> None:
+            self._leave(caller)
             if request.transport is not None:
                 request.transport.abort()
             if waiting is not None:
@@ -151,12 +161,20 @@ class PollRoutes:
         )
 
     def _arrive(self, caller: Caller, address: str) -> None:
-        """Count the device as online until a while after the longest answer."""
-        asyncio.get_running_loop().call_later(MAX_WAIT_S + LINGER_S, self._leave, caller)
-        if self._presence.arrive(caller.subject, address, now=self._clock()):
+        """Count the device as online until a while after the longest answer, or until its identity ends."""
+        present = self._present.pop(caller.subject, None)
+        if present is not None:
+            present.cancel()
+        elif self._presence.arrive(caller.subject, address, now=self._clock()):
             self._events.add(self._clock(), "device.online", "Device", caller.name, address=address)
+        later = asyncio.get_running_loop().call_later(MAX_WAIT_S + LINGER_S, self._leave, caller)
+        self._present[caller.subject] = later
 
     def _leave(self, caller: Caller) -> None:
+        present = self._present.pop(caller.subject, None)
+        if present is None:
+            return
+        present.cancel()
         if self._presence.leave(caller.subject):
             self._events.add(self._clock(), "device.offline", "Device", caller.name)
 
