@@ -8,7 +8,7 @@ import json
 import ssl
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -186,7 +186,7 @@ class Answer:
     """An HTTP answer, read."""
 
     status: int
-    headers: dict[str, str]
+    headers: Mapping[str, str]
     body: bytes
 
     @property
@@ -216,7 +216,7 @@ class Admin:
             method, path, data=data, headers=headers, server_hostname=self._hostname, **options
         )
         async with request as response:
-            return Answer(response.status, dict(response.headers), await response.read())
+            return Answer(response.status, response.headers, await response.read())
 
     async def ok(self, method: str, path: str, body: Any = None, **options: Any) -> Any:
         """A request that must succeed; its JSON."""

@@ -1,0 +1,404 @@
+"""Schemas, groups and devices over HTTP: create, replace, patch, delete, list (R20 to R56, V30, V31, J38 to J43)."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from tests.hengd.http.conftest import Standing
+from tests.service import LAMP, Admin, Service, device, group, schema
+
+KINDS = [
+    pytest.param("schemas", schema("lamp"), {"max_document": 4096}, id="schema"),
+    pytest.param("groups", group("hall", "room=hall"), {"priority": 7}, id="group"),
+    pytest.param("devices", device("lamp-1", bound=""), {"values": {}}, id="device"),
+]
+
+
+async def revision(admin: Admin) -> int:
+    """The newest revision."""
+    return int((await admin.ok("GET", "/v1/status"))["revision"])
+
+
+def path_of(plural: str, wanted: dict[str, Any]) -> str:
+    """The path of an object."""
+    return f"/v1/{plural}/{wanted['metadata']['name']}"
+
+
+@pytest.mark.parametrize(("plural", "wanted", "change"), KINDS)
+async def test_an_object_lives_from_put_to_delete(
+    daemon: Service, admin: Admin, plural: str, wanted: dict[str, Any], change: dict[str, Any]
+) -> None:
+    path = path_of(plural, wanted)
+    made = await admin.call("PUT", path, wanted)
+    read = await admin.call("GET", path)
+    patched = await admin.call("PATCH", path, {"spec": change, "metadata": {"labels": {"a": "b"}}})
+    gone = await admin.call("DELETE", path)
+    missing = await admin.refused("GET", path)
+
+    assert (made.status, read.status, patched.status, gone.status) == (201, 200, 200, 200)
+    assert (made.headers["ETag"], made.headers["Henge-Revision"]) == (read.headers["ETag"], "1")
+    assert read.json == made.json
+    assert patched.json["metadata"]["labels"] == {"a": "b"}
+    assert patched.headers["ETag"] != made.headers["ETag"]
+    assert gone.json["metadata"] == patched.json["metadata"]
+    assert missing.status == 404
+    assert await revision(admin) == 3
+
+
+@pytest.mark.parametrize(("plural", "wanted", "change"), KINDS)
+async def test_what_is_read_can_be_put_back_and_changes_nothing_v30_r30_j38(
+    daemon: Service, admin: Admin, plural: str, wanted: dict[str, Any], change: dict[str, Any]
+) -> None:
+    path = path_of(plural, wanted)
+    made = await admin.call("PUT", path, wanted)
+    read = await admin.ok("GET", path)
+    again = await admin.call("PUT", path, read, headers={"If-Match": made.headers["ETag"]})
+    empty = await admin.call("PATCH", path, {})
+
+    assert (again.status, again.headers["ETag"]) == (200, made.headers["ETag"])
+    assert empty.headers["ETag"] == made.headers["ETag"]
+    assert await revision(admin) == 1
+
+
+@pytest.mark.parametrize(("plural", "wanted", "change"), KINDS)
+async def test_a_replacement_names_what_it_replaces_r48(
+    daemon: Service, admin: Admin, plural: str, wanted: dict[str, Any], change: dict[str, Any]
+) -> None:
+    path = path_of(plural, wanted)
+    tag = (await admin.call("PUT", path, wanted)).headers["ETag"]
+    changed = {**wanted, "spec": wanted["spec"] | change, "metadata": wanted["metadata"] | {"labels": {"a": "b"}}}
+    unnamed = await admin.refused("PUT", path, changed)
+    named = await admin.call("PUT", path, changed, headers={"If-Match": tag})
+    stale = await admin.refused("PUT", path, wanted, headers={"If-Match": tag})
+    star = await admin.call("PUT", path, wanted, headers={"If-Match": "*"})
+
+    assert (unnamed.status, unnamed.code, unnamed.headers["ETag"]) == (428, "if_match_required", tag)
+    assert named.status == 200
+    assert (stale.status, stale.code) == (412, "stale")
+    assert (stale.headers["ETag"], stale.json["etag"]) == (named.headers["ETag"], named.headers["ETag"])
+    assert star.status == 200
+
+
+@pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE"])
+async def test_a_version_of_another_epoch_is_stale_r48(daemon: Service, admin: Admin, method: str) -> None:
+    made = await admin.call("PUT", "/v1/devices/lamp-1", device("lamp-1", bound=""))
+    number = made.headers["ETag"].strip('"').partition(".")[2]
+    body = None if method == "DELETE" else device("lamp-1", bound="")
+    answer = await admin.refused(method, "/v1/devices/lamp-1", body, headers={"If-Match": f'"{"0" * 26}.{number}"'})
+
+    assert (answer.status, answer.code) == (412, "stale")
+
+
+async def test_a_version_of_an_object_that_is_not_there_is_stale(daemon: Service, admin: Admin) -> None:
+    answer = await admin.refused(
+        "PUT", "/v1/devices/lamp-1", device("lamp-1", bound=""), headers={"If-Match": f'"{"0" * 26}.1"'}
+    )
+
+    assert (answer.status, answer.code) == (412, "stale")
+
+
+@pytest.mark.parametrize(
+    "value", ["7", '""', '"x"', 'W/"a.1"', '"a.1", "b.2"', '"a.1\u0661"', '"a.' + "9" * 40 + '"', "**"]
+)
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_version_that_is_none_of_ours_is_refused_r48(standing: Standing, value: str) -> None:
+    answer = await standing.admin.refused(
+        "PATCH", "/v1/devices/lamp-1", {"spec": {"values": {"color": "red"}}}, headers={"If-Match": value}
+    )
+
+    assert (answer.status, answer.code) == (400, "bad_parameter")
+    assert await standing.unmoved()
+
+
+async def test_of_two_sets_on_one_version_one_is_stale_v31(daemon: Service, admin: Admin) -> None:
+    await admin.apply(schema(), device("lamp-1"))
+    tag = (await admin.call("GET", "/v1/devices/lamp-1")).headers["ETag"]
+    answers = await asyncio.gather(
+        *[
+            admin.call("PATCH", "/v1/devices/lamp-1", {"spec": {"values": {"color": color}}}, headers={"If-Match": tag})
+            for color in ("red", "blue")
+        ]
+    )
+
+    assert sorted(answer.status for answer in answers) == [200, 412]
+
+
+async def test_a_hundred_parallel_sets_are_all_in_the_history_r56(daemon: Service, admin: Admin) -> None:
+    await admin.apply(schema(), device("lamp-1"))
+    answers = await asyncio.gather(*[admin.set("lamp-1", brightness=number) for number in range(100)])
+    history = (await admin.ok("GET", "/v1/revisions?limit=1000"))["items"]
+
+    assert len(answers) == 100
+    assert [one["revision"] for one in history] == list(range(101, 0, -1))
+    last = (await admin.ok("GET", "/v1/devices/lamp-1"))["spec"]["values"]["brightness"]
+    newest = (await admin.ok("GET", "/v1/revisions/101"))["changes"][0]["after"]["spec"]["values"]["brightness"]
+    assert last == newest
+
+
+async def test_identical_parallel_writes_are_one_revision_r56(daemon: Service, admin: Admin) -> None:
+    await admin.apply(schema(), device("lamp-1"))
+    await asyncio.gather(*[admin.set("lamp-1", brightness=5) for _ in range(100)])
+
+    assert await revision(admin) == 2
+
+
+async def test_a_number_of_another_type_is_a_change_v06(daemon: Service, admin: Admin) -> None:
+    await admin.apply(schema("any", type="object", properties={"x": {}}), device("lamp-1", bound="any"))
+    digests = []
+    for value in (1, 1.0, True, -0.0, 0.0, 0, False, "1", 0.1 + 0.2, 5e-324, 1e308):
+        await admin.set("lamp-1", x=value)
+        document = await admin.call("GET", "/v1/devices/lamp-1/document")
+        assert repr(document.json["x"]) == repr(value)
+        digests.append(document.headers["ETag"])
+
+    assert len(set(digests)) == len(digests)
+    assert await revision(admin) == 1 + len(digests)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        pytest.param("PUT", "/v1/devices/lamp-2", device("lamp-2"), id="create"),
+        pytest.param("PATCH", "/v1/devices/lamp-1", {"spec": {"values": {"color": "red"}}}, id="patch"),
+        pytest.param("DELETE", "/v1/devices/lamp-1", None, id="delete"),
+        pytest.param("DELETE", "/v1/groups/kitchen", None, id="delete-group"),
+        pytest.param("POST", "/v1/apply", {"objects": [device("lamp-3"), schema("heater")]}, id="apply"),
+        pytest.param("POST", "/v1/apply", {"delete": [{"kind": "Device", "name": "lamp-1"}]}, id="apply-delete"),
+        pytest.param("POST", "/v1/rollback", {"to": 0}, id="rollback"),
+        pytest.param("POST", "/v1/devices/lamp-1/rename", {"to": "lamp-7"}, id="rename"),
+    ],
+)
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_dry_run_tells_what_would_be_and_leaves_nothing(
+    standing: Standing, method: str, path: str, body: Any
+) -> None:
+    before = [await standing.admin.ok("GET", f"/v1/{one}") for one in ("devices", "groups", "schemas", "revisions")]
+    seq = (await standing.admin.ok("GET", "/v1/events"))["next"]
+    outcome = await standing.admin.ok(method, f"{path}?dry_run=1", body)
+    after = [await standing.admin.ok("GET", f"/v1/{one}") for one in ("devices", "groups", "schemas", "revisions")]
+
+    assert outcome["dry_run"] is True
+    assert outcome["revision"] == standing.revision
+    assert outcome["objects"]
+    assert after == before
+    assert (await standing.admin.ok("GET", "/v1/events"))["next"] == seq
+
+
+async def test_a_dry_run_finds_the_same_faults(daemon: Service, admin: Admin) -> None:
+    await admin.apply(schema(), device("lamp-1"))
+    body = {"spec": {"values": {"color": "pink"}}}
+    dry = await admin.refused("PATCH", "/v1/devices/lamp-1?dry_run=1", body)
+    wet = await admin.refused("PATCH", "/v1/devices/lamp-1", body)
+
+    assert (dry.status, dry.json["errors"]) == (422, wet.json["errors"])
+
+
+async def test_an_apply_is_one_revision_whatever_it_holds(daemon: Service, admin: Admin) -> None:
+    made = await admin.apply(
+        device("lamp-1", labels={"room": "hall"}), group("hall", "room=hall", color="red"), schema()
+    )
+    again = await admin.apply(
+        device("lamp-1", labels={"room": "hall"}), group("hall", "room=hall", color="red"), schema()
+    )
+    swapped = await admin.ok(
+        "POST",
+        "/v1/apply",
+        {"objects": [device("lamp-2")], "delete": [{"kind": "Device", "name": "lamp-1"}], "message": "swap"},
+    )
+
+    assert (made["revision"], again["revision"], swapped["revision"]) == (1, 1, 2)
+    assert {one["action"] for one in again["objects"]} == {"unchanged"}
+    assert again["devices"] == []
+    assert {(one["name"], one["action"]) for one in swapped["objects"]} == {
+        ("lamp-2", "created"),
+        ("lamp-1", "deleted"),
+    }
+    assert (await admin.ok("GET", "/v1/revisions/2"))["message"] == "swap"
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        pytest.param({"objects": {}}, "bad_object", id="objects-no-list"),
+        pytest.param({"object": []}, "unknown_field", id="unknown-field"),
+        pytest.param({"objects": [7]}, "bad_object", id="object-number"),
+        pytest.param({"objects": [{"kind": "Secret"}]}, "unknown_kind", id="unknown-kind"),
+        pytest.param({"objects": [{"kind": ["Device"]}]}, "unknown_kind", id="kind-list"),
+        pytest.param({"objects": [{}]}, "unknown_kind", id="no-kind"),
+        pytest.param({"objects": [{"kind": "Device"}]}, "bad_name", id="no-name"),
+        pytest.param({"objects": [device("lamp-1"), device("lamp-1")]}, "bad_object", id="twice"),
+        pytest.param({"delete": {}}, "bad_object", id="delete-no-list"),
+        pytest.param({"delete": ["lamp-1"]}, "bad_object", id="delete-text"),
+        pytest.param({"delete": [{"kind": "Device"}]}, "bad_object", id="delete-no-name"),
+        pytest.param({"delete": [{"kind": [], "name": "lamp-1"}]}, "unknown_kind", id="delete-kind-list"),
+        pytest.param({"delete": [{"kind": {}, "name": "lamp-1"}]}, "unknown_kind", id="delete-kind-object"),
+        pytest.param({"delete": [{"kind": "Secret", "name": "lamp-1"}]}, "unknown_kind", id="delete-unknown-kind"),
+        pytest.param({"delete": [{"kind": "Device", "name": "Lamp"}]}, "bad_name", id="delete-bad-name"),
+        pytest.param({"delete": [{"kind": "Device", "name": "lamp-1", "x": 1}]}, "bad_object", id="delete-more"),
+        pytest.param({"delete": [{"kind": "Device", "name": "lamp-1"}] * 2}, "bad_object", id="delete-twice"),
+        pytest.param(
+            {"objects": [device("lamp-1")], "delete": [{"kind": "Device", "name": "lamp-1"}]}, "bad_object", id="both"
+        ),
+        pytest.param({"message": 7}, "bad_object", id="message-number"),
+        pytest.param({"objects": [{}] * 5001}, "too_complex", id="5001-objects"),
+    ],
+)
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_bad_apply_is_refused_whole(standing: Standing, body: Any, code: str) -> None:
+    answer = await standing.admin.refused("POST", "/v1/apply", body)
+
+    assert (answer.status, answer.code) == (422, code)
+    assert await standing.unmoved()
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_every_fault_of_every_object_is_told_at_once_r38(standing: Standing) -> None:
+    bad_group = {"kind": "Group", "metadata": {"name": "hall"}, "spec": {"priority": -1, "selector": "((", "prio/x": 1}}
+    bad_schema = {"kind": "Schema", "metadata": {"name": "heater", "uid": 1}, "spec": {"confirm_s": 0}}
+    answer = await standing.admin.refused("POST", "/v1/apply", {"objects": [bad_group, bad_schema, {"kind": "Lamp"}]})
+
+    assert {(one["object"], one["pointer"]) for one in answer.json["errors"]} == {
+        ("group/hall", "/spec/prio~1x"),
+        ("group/hall", "/spec/priority"),
+        ("group/hall", "/spec/selector"),
+        ("schema/heater", "/metadata/uid"),
+        ("schema/heater", "/spec/schema"),
+        ("schema/heater", "/spec/confirm_s"),
+        ("#3", "/kind"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("metadata", "fine"),
+    [
+        pytest.param({"labels": {f"k{n}": "v" for n in range(32)}}, True, id="32-labels"),
+        pytest.param({"labels": {f"k{n}": "v" for n in range(33)}}, False, id="33-labels"),
+        pytest.param({"labels": {"k" * 63: "v" * 63}}, True, id="63-characters"),
+        pytest.param({"labels": {"k" * 64: "v"}}, False, id="key-of-64"),
+        pytest.param({"labels": {"k": "v" * 64}}, False, id="value-of-64"),
+        pytest.param({"labels": {"room": ""}}, True, id="empty-value"),
+        pytest.param({"labels": {"": "a"}}, False, id="empty-key"),
+        pytest.param({"labels": {"a b": "c"}}, False, id="space"),
+        pytest.param({"labels": {"a": "\u00fc"}}, False, id="umlaut"),
+        pytest.param({"labels": {"a": "b\n"}}, False, id="line-end"),
+        pytest.param({"labels": None}, True, id="labels-null"),
+        pytest.param({"annotations": {"a": "x" * 4095}}, True, id="annotations-4096"),
+        pytest.param({"annotations": {"a": "x" * 4096}}, False, id="annotations-4097"),
+        pytest.param({"annotations": {"note": "<b>\u202e\x00</b>"}}, True, id="annotations-are-data"),
+    ],
+)
+@pytest.mark.asyncio(loop_scope="module")
+async def test_labels_and_annotations_have_limits(standing: Standing, metadata: dict[str, Any], fine: bool) -> None:
+    wanted = device("lamp-9", bound="")
+    wanted["metadata"] = {"name": "lamp-9", **metadata}
+    answer = await standing.admin.call("PUT", "/v1/devices/lamp-9?dry_run=1", wanted)
+
+    assert answer.status == (200 if fine else 422), answer.body
+
+
+@pytest.mark.parametrize(
+    ("selector", "found"),
+    [
+        ("", ["lamp-1", "lamp-2", "lamp-3"]),
+        ("room=hall", ["lamp-1", "lamp-2"]),
+        ("room!=hall", ["lamp-3"]),
+        ("room,!spare", ["lamp-1"]),
+        ("room in (hall,attic)", ["lamp-1", "lamp-2"]),
+        ("room notin (hall)", ["lamp-3"]),
+        ("nothing", []),
+    ],
+)
+async def test_a_list_is_filtered_by_labels(daemon: Service, admin: Admin, selector: str, found: list[str]) -> None:
+    await admin.apply(
+        device("lamp-1", bound="", labels={"room": "hall"}),
+        device("lamp-2", bound="", labels={"room": "hall", "spare": ""}),
+        device("lamp-3", bound=""),
+    )
+    answer = await admin.call("GET", "/v1/devices", params={"selector": selector})
+
+    assert [one["metadata"]["name"] for one in answer.json["items"]] == found
+    assert answer.json["kind"] == "DeviceList"
+    assert answer.json["metadata"]["revision"] == 1
+
+
+async def test_the_group_all_is_there_and_only_its_values_change(daemon: Service, admin: Admin) -> None:
+    await admin.apply(schema())
+    found = await admin.ok("GET", "/v1/groups/all")
+    await admin.ok("PATCH", "/v1/groups/all", {"spec": {"values": {"color": "red"}}})
+    for change in ({"priority": 5}, {"selector": "a=b"}, {"schema": "lamp"}):
+        answer = await admin.refused("PATCH", "/v1/groups/all", {"spec": change})
+        assert (answer.status, answer.code) == (422, "read_only")
+    deleted = await admin.refused("DELETE", "/v1/groups/all")
+
+    assert (found["spec"]["selector"], found["spec"]["priority"]) == ("", 0)
+    assert (deleted.status, deleted.code) == (409, "read_only")
+
+
+async def test_a_schema_in_use_stays_j40(daemon: Service, admin: Admin) -> None:
+    await admin.apply(schema(), device("lamp-1"), group("hall", bound="lamp"))
+    answer = await admin.refused("DELETE", "/v1/schemas/lamp")
+
+    assert (answer.status, answer.code) == (409, "in_use")
+    assert "device/lamp-1" in answer.json["detail"]
+    assert "group/hall" in answer.json["detail"]
+
+
+async def test_a_schema_that_no_longer_fits_is_refused_with_the_list_j39(daemon: Service, admin: Admin) -> None:
+    await admin.apply(schema(), *[device(f"lamp-{number}", color="red") for number in range(12)], device("lamp-ok"))
+    narrow = {**LAMP, "properties": {**LAMP["properties"], "color": {"type": "string", "enum": ["green"]}}}  # type: ignore[dict-item]
+    answer = await admin.refused("PATCH", "/v1/schemas/lamp", {"spec": {"schema": narrow}})
+
+    assert (answer.status, answer.code) == (422, "does_not_fit")
+    assert answer.json["device_count"] == 12
+    assert "lamp-ok" not in answer.json["devices"]
+    assert {one["pointer"] for one in answer.json["errors"]} == {"/color"}
+    assert await revision(admin) == 1
+
+
+async def test_a_device_may_not_write_objects_j43_r55(daemon: Service, admin: Admin) -> None:
+    identity = await daemon.join(admin, "lamp-1")
+    async with daemon.remote(identity) as lamp:
+        answer = await lamp.refused("PUT", "/v1/schemas/lamp", schema())
+
+    assert (answer.status, answer.code) == (403, "wrong_role")
+
+
+async def test_a_patch_removes_what_is_null_and_keeps_the_rest_v19(daemon: Service, admin: Admin) -> None:
+    await admin.apply(schema(), device("lamp-1", color="red", wifi={"ssid": "home", "channel": 3}))
+    patched = await admin.ok(
+        "PATCH", "/v1/devices/lamp-1", {"spec": {"values": {"color": None, "wifi": {"channel": None}}}}
+    )
+
+    assert patched["spec"]["values"] == {"wifi": {"ssid": "home"}}
+
+
+async def test_a_null_that_hides_is_put_and_survives_patches_v19(daemon: Service, admin: Admin) -> None:
+    await admin.apply(schema(), group("all", color="red", priority=0), device("lamp-1"))
+    hiding = device("lamp-1")
+    hiding["spec"]["values"] = {"color": None}
+    await admin.ok("PUT", "/v1/devices/lamp-1", hiding, headers={"If-Match": "*"})
+    patched = await admin.set("lamp-1", brightness=3)
+    document = await admin.ok("GET", "/v1/devices/lamp-1/document")
+
+    assert patched["spec"]["values"] == {"color": None, "brightness": 3}
+    assert document == {"brightness": 3}
+
+
+async def test_data_that_looks_like_code_is_data_v29_v08(daemon: Service, admin: Admin) -> None:
+    texts = [
+        "{{7*7}}",
+        "$(id)",
+        "`id`",
+        "%s",
+        "../../etc/passwd",
+        "<script>",
+        "\x00\x1b[2J\x7f",
+        "\u2028\u202e\ufeff\uffff",
+    ]
+    await admin.apply(schema("any", type="object", properties={"x": {"type": "string"}}), device("lamp-1", bound="any"))
+    for text in texts:
+        await admin.set("lamp-1", x=text)
+        assert (await admin.ok("GET", "/v1/devices/lamp-1/document"))["x"] == text
