@@ -1,0 +1,268 @@
+"""One device: its exact bytes, why they are so, revoke, rename, retry (S2, V16, V17, V35, V36)."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from henge_protocol.model import digest_of
+from tests.hengd.http.conftest import Standing
+from tests.service import Admin, Service, connected, device, group, schema
+
+
+async def test_the_document_is_the_bytes_the_device_gets(daemon: Service, admin: Admin) -> None:
+    await admin.apply(schema(), device("lamp-1", color="red", wifi={"ssid": "Käfer"}))
+    identity = await daemon.join(admin, "lamp-1")
+    answer = await admin.call("GET", "/v1/devices/lamp-1/document")
+    async with connected(daemon, identity) as lamp:
+        sent = await lamp.config()
+
+    assert answer.body == sent.document == '{"brightness":80,"color":"red","wifi":{"ssid":"Käfer"}}'.encode()
+    assert answer.headers["ETag"] == f'"{digest_of(answer.body)}"'
+    assert answer.headers["Henge-Revision"] == "1"
+
+
+async def test_the_documents_revision_is_that_of_its_last_change(daemon: Service, admin: Admin) -> None:
+    await admin.apply(schema(), device("lamp-1", color="red"))
+    await admin.apply(device("lamp-2"))
+    await admin.ok("PATCH", "/v1/devices/lamp-1", {"metadata": {"labels": {"room": "hall"}}})
+    answer = await admin.call("GET", "/v1/devices/lamp-1/document")
+
+    assert answer.headers["Henge-Revision"] == "1"
+
+
+async def test_a_new_time_to_confirm_reaches_devices_whose_document_is_the_same(daemon: Service, admin: Admin) -> None:
+    await admin.apply(schema(), device("lamp-1"))
+    identity = await daemon.join(admin, "lamp-1")
+    async with connected(daemon, identity) as lamp:
+        config = await lamp.config()
+        await lamp.report(config)
+        await admin.ok("PATCH", "/v1/schemas/lamp", {"spec": {"confirm_s": 7}})
+    async with connected(daemon, identity) as lamp:
+        again = await lamp.config()
+
+    assert (config.confirm_s, again.confirm_s, again.digest) == (120, 7, config.digest)
+
+
+async def test_a_device_without_schema_has_no_document(daemon: Service, admin: Admin) -> None:
+    await admin.apply(device("lamp-1", bound=""))
+    document = await admin.refused("GET", "/v1/devices/lamp-1/document")
+    why = await admin.ok("GET", "/v1/devices/lamp-1/why")
+
+    assert (document.status, document.code) == (404, "no_document")
+    assert why == {"device": "lamp-1", "fields": []}
+
+
+async def test_why_names_every_layer_and_who_wrote_it(daemon: Service, admin: Admin) -> None:
+    await admin.apply(schema(), device("lamp-1", labels={"room": "hall"}))
+    await admin.apply(group("hall", "room=hall", color="blue"))
+    await admin.set("lamp-1", color="red")
+    found = (await admin.ok("GET", "/v1/devices/lamp-1/why?field=color"))["fields"]
+
+    assert [one["field"] for one in found] == ["color"]
+    assert (found[0]["value"], found[0]["pointer"]) == ("red", "/color")
+    assert [(one["layer"], one["name"], one["value"], one["revision"], one["wins"]) for one in found[0]["layers"]] == [
+        ("device", "lamp-1", "red", 3, True),
+        ("group", "hall", "blue", 2, False),
+        ("schema", "lamp", "green", 1, False),
+    ]
+    assert all(one["author"] and one["time"] for one in found[0]["layers"])
+
+
+async def test_why_tells_what_a_layer_takes_away(daemon: Service, admin: Admin) -> None:
+    await admin.apply(schema(), device("lamp-1"))
+    hiding = {**device("lamp-1"), "spec": {"schema": "lamp", "values": {"color": None, "wifi": {}}}}
+    await admin.ok("PUT", "/v1/devices/lamp-1", hiding, headers={"If-Match": "*"})
+    every = (await admin.ok("GET", "/v1/devices/lamp-1/why"))["fields"]
+    color = (await admin.ok("GET", "/v1/devices/lamp-1/why?field=color"))["fields"][0]
+
+    assert {one["field"] for one in every} == {"brightness", "wifi"}
+    assert (color["present"], color["layers"][0]["removes"]) == (False, True)
+    assert "value" not in color
+
+
+async def test_why_of_an_object_shows_it_as_the_device_gets_it(daemon: Service, admin: Admin) -> None:
+    await admin.apply(schema(), group("all", priority=0, wifi={"ssid": "home"}), device("lamp-1", wifi={"channel": 3}))
+    found = (await admin.ok("GET", "/v1/devices/lamp-1/why?field=wifi"))["fields"][0]
+
+    assert found["value"] == {"channel": 3, "ssid": "home"}
+
+
+@pytest.mark.parametrize(
+    ("field", "status"),
+    [
+        pytest.param("a..b", 422, id="V16-empty-key"),
+        pytest.param("a[", 422, id="V16-bracket"),
+        pytest.param("a[-1]", 422, id="V16-index"),
+        pytest.param(" ", 422, id="V16-space"),
+        pytest.param("/a~2", 422, id="V17-escape"),
+        pytest.param("/", 422, id="V17-empty"),
+        pytest.param(".".join("a" * 40), 422, id="V12-deep"),
+        pytest.param("nothing", 404, id="no-such-field"),
+        pytest.param("color.deeper", 200, id="below-a-text"),
+    ],
+)
+@pytest.mark.asyncio(loop_scope="module")
+async def test_why_of_a_path_that_is_none(standing: Standing, field: str, status: int) -> None:
+    answer = await standing.admin.call("GET", "/v1/devices/lamp-1/why", params={"field": field})
+
+    assert answer.status == status, answer.body
+    assert status == 200 or answer.code == "bad_path"
+
+
+# ---- identity -----------------------------------------------------------------------------------------
+
+
+async def test_a_revoked_device_is_cut_off_before_the_answer_s2(daemon: Service, admin: Admin) -> None:
+    await admin.apply(schema(), device("lamp-1"))
+    identity = await daemon.join(admin, "lamp-1")
+    async with connected(daemon, identity) as lamp, daemon.remote(identity) as other:
+        await lamp.config()
+        answer = await admin.ok("POST", "/v1/devices/lamp-1/revoke")
+        await lamp.gone()
+        refused = await other.refused("GET", "/v1/device/config?have=")
+
+    assert answer["status"]["identity"] == "revoked"
+    assert (refused.status, refused.code) == (403, "certificate_revoked")
+    await daemon.restart()
+    async with daemon.remote(identity) as again:
+        assert (await again.refused("GET", "/v1/device/config")).code == "certificate_revoked"
+
+
+async def test_a_deleted_device_is_cut_off(daemon: Service, admin: Admin) -> None:
+    await admin.apply(schema(), device("lamp-1"))
+    identity = await daemon.join(admin, "lamp-1")
+    async with connected(daemon, identity) as lamp:
+        await lamp.config()
+        await admin.ok("DELETE", "/v1/devices/lamp-1")
+        await lamp.gone()
+    async with daemon.remote(identity) as again:
+        assert (await again.refused("GET", "/v1/device/config")).code == "certificate_revoked"
+
+
+async def test_a_device_deleted_and_made_again_is_another_one(daemon: Service, admin: Admin) -> None:
+    await admin.apply(schema(), device("lamp-1"))
+    old = await daemon.join(admin, "lamp-1")
+    async with connected(daemon, old) as lamp:
+        await lamp.apply_next()
+    before = await admin.ok("GET", "/v1/devices/lamp-1")
+    await admin.ok("DELETE", "/v1/devices/lamp-1")
+    await admin.apply(device("lamp-1", color="blue"))
+    after = await admin.ok("GET", "/v1/devices/lamp-1")
+    new = await daemon.join(admin, "lamp-1")
+
+    assert after["metadata"]["id"] != before["metadata"]["id"]
+    assert (after["status"]["identity"], after["status"]["connection"]) == ("none", "never-seen")
+    assert after["status"]["reported"] is None
+    async with connected(daemon, new) as lamp:
+        assert (await lamp.apply_next())["color"] == "blue"
+
+
+@pytest.mark.parametrize("action", ["revoke", "retry"])
+async def test_nothing_is_done_to_a_device_that_is_not_there_v35(daemon: Service, admin: Admin, action: str) -> None:
+    answer = await admin.refused("POST", f"/v1/devices/lamp-1/{action}")
+
+    assert (answer.status, answer.code) == (404, "no_such_device")
+
+
+async def test_a_device_that_never_joined_has_nothing_to_revoke(daemon: Service, admin: Admin) -> None:
+    await admin.apply(device("lamp-1", bound=""))
+    answer = await admin.refused("POST", "/v1/devices/lamp-1/revoke")
+
+    assert (answer.status, answer.code) == (404, "not_joined")
+
+
+async def test_a_renamed_device_stays_itself(daemon: Service, admin: Admin) -> None:
+    await admin.apply(schema(), device("lamp-1", color="red"))
+    identity = await daemon.join(admin, "lamp-1")
+    async with connected(daemon, identity) as lamp:
+        await lamp.apply_next()
+        renamed = await admin.ok("POST", "/v1/devices/lamp-1/rename?message=moved", {"to": "lamp-2"})
+        await admin.set("lamp-2", color="blue")
+        assert (await lamp.apply_next())["color"] == "blue"
+        await admin.until("lamp-2", config="in-sync", connection="online")
+    missing = await admin.refused("GET", "/v1/devices/lamp-1")
+
+    assert renamed["metadata"]["id"] == identity.id
+    assert missing.status == 404
+    history = await admin.ok("GET", "/v1/revisions?object=device/lamp-2")
+    assert [one["message"] for one in history["items"]] == ["", "moved"]
+    assert (await daemon.app.authority.used(daemon.app.authority.identify(identity.certificate))) is None
+
+
+@pytest.mark.parametrize(
+    ("to", "status", "code"),
+    [
+        pytest.param("lamp-2", 409, "name_taken", id="taken"),
+        pytest.param("Lamp", 422, "bad_name", id="bad-name"),
+        pytest.param("", 422, "bad_name", id="empty"),
+        pytest.param(7, 422, "bad_object", id="number"),
+        pytest.param(None, 422, "bad_object", id="null"),
+    ],
+)
+async def test_a_bad_new_name_is_refused(daemon: Service, admin: Admin, to: Any, status: int, code: str) -> None:
+    await admin.apply(device("lamp-1", bound=""), device("lamp-2", bound=""))
+    answer = await admin.refused("POST", "/v1/devices/lamp-1/rename", {"to": to})
+
+    assert (answer.status, answer.code) == (status, code)
+
+
+async def test_renaming_to_the_same_name_is_no_revision(daemon: Service, admin: Admin) -> None:
+    made = await admin.apply(device("lamp-1", bound=""))
+    await admin.ok("POST", "/v1/devices/lamp-1/rename", {"to": "lamp-1"})
+
+    assert (await admin.ok("GET", "/v1/status"))["revision"] == made["revision"]
+
+
+async def test_a_refused_document_is_offered_again_when_a_person_says_so(daemon: Service, admin: Admin) -> None:
+    await admin.apply(schema(), device("lamp-1"))
+    identity = await daemon.join(admin, "lamp-1")
+    async with connected(daemon, identity) as lamp:
+        config = await lamp.config()
+        await lamp.report(config, "rejected", reason="invalid")
+        await admin.until("lamp-1", config="quarantined")
+        await admin.ok("POST", "/v1/devices/lamp-1/retry")
+        again = await lamp.config()
+        await lamp.report(again)
+        await admin.until("lamp-1", config="in-sync")
+
+    assert again.digest == config.digest
+
+
+async def test_a_set_for_an_offline_device_is_kept_v36(daemon: Service, admin: Admin) -> None:
+    await admin.apply(schema(), device("lamp-1"))
+    identity = await daemon.join(admin, "lamp-1")
+    async with connected(daemon, identity) as lamp:
+        await lamp.apply_next()
+        await admin.until("lamp-1", config="in-sync")
+    await admin.set("lamp-1", color="red")
+
+    assert (await admin.ok("GET", "/v1/devices/lamp-1"))["status"]["config"] == "pending"
+
+
+async def test_a_device_sees_only_its_own_configuration_r26(daemon: Service, admin: Admin) -> None:
+    await admin.apply(schema(), device("lamp-1", color="red"), device("lamp-2", color="blue"))
+    one = await daemon.join(admin, "lamp-1")
+    async with daemon.remote(one) as lamp:
+        frame = await lamp.call("GET", "/v1/device/config?have=")
+        refused = await lamp.refused("GET", "/v1/devices/lamp-2/document")
+
+    assert json.loads(frame.body.partition(b"\n")[2])["color"] == "red"
+    assert (refused.status, refused.code) == (403, "wrong_role")
+
+
+async def test_a_device_says_how_much_it_can_hold_v15(daemon: Service, admin: Admin) -> None:
+    text = {"type": "object", "properties": {"x": {"type": "string"}}}
+    await admin.apply(schema("any", **text), device("lamp-1", bound="any"))
+    identity = await daemon.join(admin, "lamp-1")
+    async with connected(daemon, identity, max_document=4096) as lamp:
+        await lamp.apply_next()
+        await admin.until("lamp-1", config="in-sync")
+        fits = await admin.call("PATCH", "/v1/devices/lamp-1", {"spec": {"values": {"x": "y" * 4000}}})
+        refused = await admin.refused("PATCH", "/v1/devices/lamp-1", {"spec": {"values": {"x": "y" * 4100}}})
+
+    assert fits.status == 200
+    assert (refused.status, refused.code) == (413, "document_too_large")
+    assert refused.json["devices"] == ["lamp-1"]

@@ -1,0 +1,77 @@
+"""The daemon about itself: health, figures, warnings."""
+
+from __future__ import annotations
+
+import aiohttp
+import pytest
+
+from henge_protocol import pki
+from tests.service import Admin, Service, connected, device, group, schema
+
+
+async def test_the_status_counts_what_there_is(daemon: Service, admin: Admin) -> None:
+    await admin.apply(
+        schema(), group("hall", "room=hall"), device("lamp-1"), device("lamp-2"), device("bare", bound="")
+    )
+    identity = await daemon.join(admin, "lamp-1")
+    async with connected(daemon, identity) as lamp:
+        await lamp.apply_next()
+        await admin.until("lamp-1", config="in-sync")
+        status = await admin.ok("GET", "/v1/status")
+
+    assert (status["schemas"], status["groups"], status["devices"]["total"]) == (1, 2, 3)
+    assert status["devices"]["connection"] == {"online": 1, "never-seen": 2}
+    assert status["devices"]["config"] == {"in-sync": 1, "unknown": 2}
+    assert (status["revision"], status["fleet"]) == (1, daemon.app.authority.fleet)
+    assert status["listeners"]["devices"] == [daemon.url]
+    assert status["warnings"] == []
+    assert status["store"]["used_bytes"] > 0
+
+
+async def test_the_fingerprint_is_the_tokens_pin(daemon: Service, admin: Admin) -> None:
+    shown = (await admin.ok("GET", "/v1/status"))["ca_fingerprint"]
+
+    assert shown == pki.format_fingerprint(daemon.app.authority.pin)
+
+
+async def test_health_is_told_on_the_plain_port_and_nothing_else(daemon: Service) -> None:
+    async with aiohttp.ClientSession(daemon.local_url) as session:
+        plain = Admin(session)
+        alive, ready = await plain.call("GET", "/livez"), await plain.call("GET", "/readyz")
+        refused = await plain.refused("GET", "/v1/status")
+
+    assert (alive.status, alive.body) == (200, b"ok\n")
+    assert (ready.status, ready.json["ready"], all(ready.json["checks"].values())) == (200, True, True)
+    assert (refused.status, refused.code) == (404, "not_implemented_here")
+
+
+async def test_a_store_that_failed_makes_the_daemon_unready_but_alive(daemon: Service, admin: Admin) -> None:
+    daemon.app.failed.set_result("EIO")
+    ready, alive = await admin.call("GET", "/readyz"), await admin.call("GET", "/livez")
+
+    assert (ready.status, ready.json["checks"]["store"], alive.status) == (503, False, 200)
+
+
+async def test_health_takes_no_body(daemon: Service) -> None:
+    async with aiohttp.ClientSession(daemon.local_url) as session:
+        answer = await Admin(session).refused("GET", "/livez", {})
+
+    assert (answer.status, answer.code) == (400, "body_refused")
+
+
+async def test_a_clock_far_behind_is_a_warning(daemon: Service, admin: Admin) -> None:
+    await daemon.app.authority.note_time()
+    daemon.clock.advance(-1000)
+    warnings = (await admin.ok("GET", "/v1/status"))["warnings"]
+
+    assert len(warnings) == 1
+    assert "clock" in warnings[0]
+
+
+@pytest.mark.parametrize("path", ["/v1/status", "/v1/whoami", "/v1/trust", "/livez"])
+async def test_answers_are_not_kept_by_caches(daemon: Service, admin: Admin, path: str) -> None:
+    answer = await admin.call("GET", path)
+
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert len(answer.headers["Henge-Request-Id"]) == 16
