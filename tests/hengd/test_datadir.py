@@ -1,0 +1,254 @@
+"""The data folder: founded whole or not at all, one daemon on it, on a disk that keeps its promises, private."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hengd import datadir
+from hengd.datadir import NETWORK_FILE_SYSTEMS, DataDir, file_system_of, open_data_dir, server_identity
+from henge_protocol import keyfiles, pki
+from henge_protocol.errors import Conflict, Denied, HengeError, Internal, Invalid, NotFound
+
+NOW = 1_900_000_000.0
+MIB = 1024 * 1024
+
+
+def opened(path: Path) -> DataDir:
+    return open_data_dir(path, allow_network_fs=False, now=NOW, map_bytes=64 * MIB)
+
+
+def test_the_first_start_founds_and_the_second_finds(tmp_path: Path) -> None:
+    first = opened(tmp_path / "state")
+    pin = pki.fingerprint(first.keys.server.certificate_der)
+    first.close()
+    second = opened(tmp_path / "state")
+    assert (first.founded, second.founded) == (True, False)
+    assert pki.fingerprint(second.keys.server.certificate_der) == pin
+    second.close()
+
+
+def test_nobody_else_can_read_what_is_made(tmp_path: Path) -> None:  # S12, F16
+    before = os.umask(0)
+    try:
+        opened(tmp_path / "state").close()
+    finally:
+        os.umask(before)
+    for path in [tmp_path / "state", *(tmp_path / "state").rglob("*")]:
+        mode = stat.S_IMODE(path.stat().st_mode)
+        if path.is_dir():
+            assert mode == 0o700, path
+        elif path.suffix == ".crt":
+            assert mode == 0o644, path
+        elif path.name != "ballast":
+            assert mode == 0o600, (path, oct(mode))
+
+
+class Cut(BaseException):
+    """The power went away."""
+
+
+CUT_POINTS = (
+    "os.mkdir", "os.open", "os.write", "os.fsync", "os.replace", "os.rename", "os.fchmod", "datadir._make_keys",
+    "datadir._make_store", "datadir.sync_folder", "datadir.open_environment",
+)  # fmt: skip
+
+
+def test_a_first_start_that_is_cut_at_any_operation_starts_the_next_time(  # D9, F20
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every call that touches the disk is cut once, before and after it is done."""
+    ended = 0
+    for nth in range(500):
+        folder = tmp_path / f"state-{nth}"
+        with monkeypatch.context() as patch:
+            calls = _counting(patch, cut_at=nth)
+            try:
+                opened(folder).close()
+            except Cut:
+                ended = nth
+            if calls[0] <= nth:
+                break
+        opened(folder).close()
+        assert not (folder / "data.new").exists()
+        last = opened(folder)
+        assert not last.founded
+        last.close()
+        shutil.rmtree(folder)
+    assert ended > 100
+
+
+def _counting(patch: pytest.MonkeyPatch, *, cut_at: int) -> list[int]:
+    calls = [0]
+
+    def cutting(real: Any) -> Any:
+        def call(*arguments: Any, **named: Any) -> Any:
+            number, calls[0] = calls[0], calls[0] + 2
+            if number == cut_at:
+                raise Cut
+            answer = real(*arguments, **named)
+            if number + 1 == cut_at:
+                raise Cut
+            return answer
+
+        return call
+
+    for name in CUT_POINTS:
+        module, _, attribute = name.partition(".")
+        owner: Any = os if module == "os" else datadir
+        patch.setattr(owner, attribute, cutting(getattr(owner, attribute)))
+    return calls
+
+
+def test_a_second_daemon_is_refused_and_told_who_is_there(tmp_path: Path) -> None:  # D12
+    first = opened(tmp_path / "state")
+    with pytest.raises(Conflict) as refused:
+        opened(tmp_path / "state")
+    assert refused.value.code == "already_running"
+    assert f"pid {os.getpid()}" in refused.value.message
+    first.close()
+    opened(tmp_path / "state").close()
+
+
+def mountinfo(tmp_path: Path, kind: str, point: str) -> Path:
+    file = tmp_path / "mountinfo"
+    file.write_text(
+        "22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw\n"
+        f"40 22 0:44 / {point} rw,relatime - {kind} server:/export rw\n"
+        "41 22 0:45 / /elsewhere rw - tmpfs tmpfs rw\n"
+        "a line of another form\n"
+    )
+    return file
+
+
+@pytest.mark.parametrize("kind", [*sorted(NETWORK_FILE_SYSTEMS), "fuse.sshfs", "fuse", "fuseblk"])
+def test_a_disk_that_breaks_promises_is_refused_unless_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:  # D12
+    mounts = mountinfo(tmp_path, kind, str(tmp_path))
+    monkeypatch.setattr(datadir, "file_system_of", lambda path: file_system_of(path, mounts))
+    with pytest.raises(Invalid) as refused:
+        opened(tmp_path / "state")
+    assert refused.value.code == "storage_unsuitable"
+    assert kind in refused.value.message
+    assert not list((tmp_path / "state").iterdir())
+    open_data_dir(tmp_path / "state", allow_network_fs=True, now=NOW, map_bytes=64 * MIB).close()
+
+
+def test_the_file_system_is_that_of_the_nearest_mount_point(tmp_path: Path) -> None:
+    mounts = mountinfo(tmp_path, "nfs4", "/srv/my\\040data")
+    for path, kind in (("/srv/my data/henge", "nfs4"), ("/srv/my data", "nfs4"), ("/srv/my datax", "ext4"),
+                       ("/elsewhere/x", "tmpfs"), ("/", "ext4")):  # fmt: skip
+        assert file_system_of(Path(path), mounts) == kind
+    assert file_system_of(Path("/"), tmp_path / "none") == ""
+
+
+def test_a_folder_that_others_can_enter_is_refused_with_the_cure(tmp_path: Path) -> None:  # F15
+    (tmp_path / "state").mkdir(mode=0o755)
+    (tmp_path / "state").chmod(0o755)
+    with pytest.raises(Denied) as refused:
+        opened(tmp_path / "state")
+    assert (refused.value.code, refused.value.cure.startswith("chmod 700")) == ("not_private", True)
+
+
+def test_a_data_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "state").write_text("")
+    with pytest.raises(HengeError) as refused:
+        opened(tmp_path / "state")
+    assert refused.value.code == "bad_file"
+
+
+def test_a_lock_file_that_is_a_link_or_a_folder_is_refused(tmp_path: Path) -> None:
+    for make in (lambda path: path.symlink_to("/etc/hostname"), lambda path: path.mkdir()):
+        folder = tmp_path / "state"
+        folder.mkdir(mode=0o700)
+        make(folder / "hengd.lock")
+        with pytest.raises(Invalid) as refused:
+            opened(folder)
+        assert refused.value.code == "bad_file"
+        shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("damage", ["missing", "empty", "folder"])
+def test_a_store_that_is_gone_is_never_made_anew(tmp_path: Path, damage: str) -> None:  # F17
+    opened(tmp_path / "state").close()
+    file = tmp_path / "state" / "data" / "db" / "data.mdb"
+    file.unlink()
+    if damage == "empty":
+        file.write_bytes(b"")
+    elif damage == "folder":
+        file.mkdir()
+    with pytest.raises(Internal) as refused:
+        opened(tmp_path / "state")
+    assert refused.value.code == "storage_foreign"
+    assert not file.exists() or not file.is_file() or file.stat().st_size == 0
+    again = tmp_path / "state"
+    with pytest.raises(Internal):
+        opened(again)
+
+
+@pytest.mark.parametrize("which", ["server", "client"])
+def test_a_key_that_does_not_belong_to_its_certificate_is_refused(tmp_path: Path, which: str) -> None:  # F12
+    opened(tmp_path / "state").close()
+    folder = tmp_path / "state" / "data" / "ca"
+    keyfiles.write_private(folder / f"{which}-ca.key", pki.generate_key())
+    with pytest.raises(Internal) as refused:
+        opened(tmp_path / "state")
+    assert f"{which}-ca.key" in refused.value.message
+
+
+def test_a_missing_or_readable_authority_is_refused(tmp_path: Path) -> None:  # F03
+    opened(tmp_path / "state").close()
+    key = tmp_path / "state" / "data" / "ca" / "client-ca.key"
+    key.chmod(0o644)
+    with pytest.raises(Denied):
+        opened(tmp_path / "state")
+    key.unlink()
+    with pytest.raises(NotFound):
+        opened(tmp_path / "state")
+
+
+def test_after_a_refusal_the_folder_is_free_for_another_attempt(tmp_path: Path) -> None:
+    opened(tmp_path / "state").close()
+    key = tmp_path / "state" / "data" / "ca" / "client-ca.key"
+    key.chmod(0o644)
+    with pytest.raises(Denied):
+        opened(tmp_path / "state")
+    key.chmod(0o600)
+    opened(tmp_path / "state").close()
+
+
+# --- the server's own certificate ---------------------------------------------------------------------------
+
+
+def test_the_server_certificate_is_kept_while_it_serves_and_renewed_in_time(tmp_path: Path) -> None:
+    folder = opened(tmp_path / "state")
+    fleet = pki.new_id(bytes(16))
+
+    def identity(now: float, *names: str) -> bytes:
+        return server_identity(folder.authorities, folder.keys.server, fleet=fleet, names=["localhost", *names], now=now)
+
+    now = NOW
+    made = identity(now)
+    assert identity(now + 60) == made
+    assert identity(now, "kallisto.home", "192.168.1.5") != made
+    named = identity(now, "kallisto.home", "192.168.1.5")
+    assert identity(now, "192.168.1.5", "kallisto.home") == named
+    assert identity(now + pki.SERVER_LIFETIME_S * 0.6, "192.168.1.5", "kallisto.home") == named
+    assert identity(now + pki.SERVER_LIFETIME_S * 0.7, "192.168.1.5", "kallisto.home") != named
+    folder.close()
+
+
+@pytest.mark.parametrize("damage", ["server.crt", "server.key", "server.names"])
+def test_a_damaged_server_certificate_is_made_again(tmp_path: Path, damage: str) -> None:
+    folder, now = opened(tmp_path / "state"), NOW
+    server_identity(folder.authorities, folder.keys.server, fleet=pki.new_id(bytes(16)), names=["localhost"], now=now)
+    (folder.authorities / damage).write_bytes(b"garbage")
+    pem = server_identity(folder.authorities, folder.keys.server, fleet=pki.new_id(bytes(16)), names=["localhost"], now=now)
+    assert pem.count(b"BEGIN") == 2
+    folder.close()
