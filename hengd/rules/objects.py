@@ -76,12 +76,6 @@ def manifest_of(record: ObjectRecord) -> Manifest:
     return Manifest(record.kind, record.name, record.spec, record.labels, record.annotations)
 
 
-def built_in_group() -> Manifest:
-    """The group that selects every device and that everybody outranks."""
-    spec = {"selector": "", "priority": 0, "schema": "", "values": {}}
-    return Manifest("Group", BUILT_IN_GROUP, spec, {}, {})
-
-
 _METADATA: Final = ("name", "labels", "annotations", "id", "revision", "created", "changed", "author")
 
 

@@ -1,0 +1,88 @@
+"""The rules on a real store, without HTTP: what a change does, told in the words of objects and documents."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hengd.datadir import open_data_dir
+from hengd.rules.change import Author, Outcome
+from hengd.rules.configs import Configs, Request
+from hengd.rules.notes import Committed
+from hengd.rules.schemas import SchemaCache
+from hengd.store import Store
+from henge_protocol.errors import HengeError
+
+NOW = 1_800_000_000.0
+ADA = Author("ada", "test")
+
+
+@dataclass(slots=True)
+class Desk:
+    """An operator's desk: changes in, documents out."""
+
+    store: Store
+    configs: Configs
+    notes: list[object]
+    now: float = NOW
+
+    async def apply(
+        self, *objects: dict[str, Any], delete: tuple[tuple[str, str], ...] = (), dry: bool = False
+    ) -> Outcome:
+        """One change."""
+        return await self.configs.apply(objects, delete, Request(ADA, dry_run=dry))
+
+    async def patch(self, path: str, patch: dict[str, Any]) -> Outcome:
+        """One merge patch of ``Kind/name``."""
+        kind, _, name = path.partition("/")
+        return await self.configs.patch(kind, name, patch, None, Request(ADA))
+
+    async def refused(self, *objects: dict[str, Any], **more: Any) -> HengeError:
+        """A change that must be refused, and leaves nothing."""
+        before = self.everything()
+        with pytest.raises(HengeError) as refusal:
+            await self.apply(*objects, **more)
+        assert self.everything() == before
+        return refusal.value
+
+    def document(self, name: str) -> Any:
+        """What a device gets."""
+        return json.loads(self.configs.document(name).data)
+
+    def everything(self) -> list[tuple[str, bytes, bytes]]:
+        """Every record of the store."""
+        databases = ("meta", "objects", "ids", "revisions", "documents", "desired")
+        with self.store.read() as tx:
+            return [(database, *entry) for database in databases for entry in tx.scan(database)]
+
+    @property
+    def revisions(self) -> int:
+        """How many revisions there are."""
+        return len(self.configs.revisions(object_=None, before=None, limit=1000))
+
+    @property
+    def committed(self) -> list[Committed]:
+        """What the after-commit hook heard."""
+        return [note for note in self.notes if isinstance(note, Committed)]
+
+
+@pytest.fixture
+async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
+    """A new store with nothing but the group all."""
+    folder = open_data_dir(tmp_path / "state", allow_network_fs=True, now=NOW, map_bytes=64 * 1024 * 1024)
+    store = Store.open(folder.database, map_bytes=64 * 1024 * 1024)
+    numbers = iter(range(10_000))
+    notes: list[object] = []
+    store.on_commit(notes.extend)
+    made = Desk(store, None, notes)  # type: ignore[arg-type]
+    made.configs = Configs(store, SchemaCache(), clock=lambda: made.now, new_id=lambda: f"{next(numbers):026}")
+    try:
+        yield made
+    finally:
+        await store.close()
+        folder.close()

@@ -1,0 +1,69 @@
+"""Guessing is slow: failures are counted by address, IPv6 by network."""
+
+from __future__ import annotations
+
+import pytest
+
+from hengd.rules.limits import MAX_ADDRESSES, FailureLimit, counted_as
+from henge_protocol.errors import Limited
+
+
+@pytest.mark.parametrize(
+    ("address", "counted"),
+    [
+        ("192.168.1.7", "192.168.1.7"),
+        ("::ffff:192.168.1.7", "192.168.1.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("", ""),
+        ("somewhere", "somewhere"),
+    ],
+)
+def test_an_address_is_counted_as_its_network_e30(address: str, counted: str) -> None:
+    assert counted_as(address) == counted
+
+
+def failing(limit: FailureLimit, address: str, times: int, now: float) -> None:
+    """Fail, as often as that."""
+    for _ in range(times):
+        limit.failed(address, now=now)
+
+
+def test_five_failures_a_minute_are_allowed() -> None:
+    limit = FailureLimit()
+    failing(limit, "10.0.0.1", 4, 100.0)
+    limit.check("10.0.0.1", now=100.0)
+    failing(limit, "10.0.0.1", 1, 110.0)
+    with pytest.raises(Limited) as refusal:
+        limit.check("10.0.0.1", now=110.0)
+
+    assert refusal.value.extra["retry_after_s"] == 51
+    limit.check("10.0.0.2", now=110.0)
+    limit.check("10.0.0.1", now=160.1)
+
+
+def test_addresses_of_one_ipv6_network_are_one() -> None:
+    limit = FailureLimit()
+    for number in range(5):
+        limit.failed(f"2001:db8::{number}", now=0.0)
+    with pytest.raises(Limited):
+        limit.check("2001:db8::ffff", now=0.0)
+
+
+def test_thirty_failures_of_everybody_stop_everybody() -> None:
+    limit = FailureLimit()
+    for number in range(30):
+        limit.failed(f"10.0.0.{number}", now=0.0)
+    with pytest.raises(Limited):
+        limit.check("10.9.9.9", now=0.0)
+    limit.check("10.9.9.9", now=60.1)
+
+
+def test_memory_does_not_grow_with_addresses() -> None:
+    limit = FailureLimit()
+    for number in range(3 * MAX_ADDRESSES):
+        limit.failed(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}", now=float(number * 100))
+        limit.check("192.168.1.1", now=float(number * 100))
+
+    assert len(limit._failures) <= MAX_ADDRESSES
+    assert len(limit._all) <= 2
