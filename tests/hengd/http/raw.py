@@ -35,7 +35,7 @@ async def exchange(
             writer.write_eof()
         answers: list[RawAnswer] = []
         async with asyncio.timeout(10):
-            while len(answers) < count and (answer := await _answer(reader)) is not None:
+            while len(answers) < count and (answer := await read_answer(reader)) is not None:
                 if answer.status != 100:
                     answers.append(answer)
         return answers
@@ -43,7 +43,8 @@ async def exchange(
         writer.close()
 
 
-async def _answer(reader: asyncio.StreamReader) -> RawAnswer | None:
+async def read_answer(reader: asyncio.StreamReader) -> RawAnswer | None:
+    """The next answer, None if the daemon ended the connection."""
     try:
         head = await reader.readuntil(b"\r\n\r\n")
     except (asyncio.IncompleteReadError, ConnectionError):
