@@ -231,7 +231,9 @@ def test_the_server_certificate_is_kept_while_it_serves_and_renewed_in_time(tmp_
     fleet = pki.new_id(bytes(16))
 
     def identity(now: float, *names: str) -> bytes:
-        return server_identity(folder.authorities, folder.keys.server, fleet=fleet, names=["localhost", *names], now=now)
+        return server_identity(
+            folder.authorities, folder.keys.server, fleet=fleet, names=["localhost", *names], now=now
+        )
 
     now = NOW
     made = identity(now)
@@ -249,6 +251,8 @@ def test_a_damaged_server_certificate_is_made_again(tmp_path: Path, damage: str)
     folder, now = opened(tmp_path / "state"), NOW
     server_identity(folder.authorities, folder.keys.server, fleet=pki.new_id(bytes(16)), names=["localhost"], now=now)
     (folder.authorities / damage).write_bytes(b"garbage")
-    pem = server_identity(folder.authorities, folder.keys.server, fleet=pki.new_id(bytes(16)), names=["localhost"], now=now)
+    pem = server_identity(
+        folder.authorities, folder.keys.server, fleet=pki.new_id(bytes(16)), names=["localhost"], now=now
+    )
     assert pem.count(b"BEGIN") == 2
     folder.close()

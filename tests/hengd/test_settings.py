@@ -45,7 +45,9 @@ def test_without_any_source_everything_is_built_in() -> None:
 
 
 def test_the_stronger_source_wins_and_is_named(tmp_path: Path) -> None:
-    weak = written(tmp_path / "conf.d" / "10-a.toml", '[daemon]\nname = "a"\n[limits]\nhandshakes = 1\nper_address = 1\n')
+    weak = written(
+        tmp_path / "conf.d" / "10-a.toml", '[daemon]\nname = "a"\n[limits]\nhandshakes = 1\nper_address = 1\n'
+    )
     mid = written(tmp_path / "conf.d" / "20-b.toml", '[daemon]\nname = "b"\n[limits]\nhandshakes = 2\n')
     main = written(tmp_path / "hengd.toml", '[daemon]\nname = "c"\n')
     settings = load_settings(
@@ -73,7 +75,15 @@ def test_a_file_named_by_the_user_replaces_the_default_file_and_must_exist(tmp_p
 
 
 def test_variables_of_the_client_are_no_settings() -> None:
-    load_settings(environ={"HENGE_SOCKET": "/x", "HENGE_SERVER": "y", "HENGE_CONFIG": "z", "HENGE_DATA_DIR": "w", "HENGE_CYCLES": "3"})
+    load_settings(
+        environ={
+            "HENGE_SOCKET": "/x",
+            "HENGE_SERVER": "y",
+            "HENGE_CONFIG": "z",
+            "HENGE_DATA_DIR": "w",
+            "HENGE_CYCLES": "3",
+        }
+    )
 
 
 def test_every_key_can_be_set_by_its_variable_and_its_file(tmp_path: Path) -> None:
@@ -147,7 +157,10 @@ def test_files_that_cannot_be_are_refused(tmp_path: Path) -> None:  # F01, F04, 
 def test_the_default_file_is_toml_with_every_key_at_its_default(tmp_path: Path) -> None:
     text = default_file()
     assert load_settings(files=[written(tmp_path / "as-it-is.toml", text)]).values() == load_settings().values()
-    lines = [line.removeprefix("# ") if " = " in line and "#" in line[:1] and _is_entry(line) else line for line in text.splitlines()]
+    lines = [
+        line.removeprefix("# ") if " = " in line and "#" in line[:1] and _is_entry(line) else line
+        for line in text.splitlines()
+    ]
     tree = tomllib.loads("\n".join(lines))
     found = {f"{table}.{name}": value for table, entries in tree.items() for name, value in entries.items()}
     assert found.keys() == BY_KEY.keys()

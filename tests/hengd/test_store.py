@@ -159,9 +159,7 @@ async def test_notes_of_refused_operations_are_never_heard(store: Store) -> None
         tx.note("refused")
         raise NotFound("no_such_object", "not there")
 
-    await asyncio.gather(
-        store.write(lambda tx: tx.note("kept")), store.write(refused), return_exceptions=True
-    )
+    await asyncio.gather(store.write(lambda tx: tx.note("kept")), store.write(refused), return_exceptions=True)
     assert heard == ["kept"]
 
 
@@ -296,9 +294,7 @@ async def test_a_map_at_its_last_size_refuses_and_goes_on(tmp_path: Path, monkey
     await store.close()
 
 
-async def test_a_growth_that_the_writer_gave_up_never_happens(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_growth_that_the_writer_gave_up_never_happens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The loop is blocked while the map is full: it must not resize the map later, under the writer's feet."""
     monkeypatch.setattr(store_module, "GROW_WAIT_S", 0.02)
     store = Store.open(tmp_path, map_bytes=MIB)

@@ -155,9 +155,7 @@ class DaemonSide:
                 self.reported = taken
                 self._retry_at = self.world.now + RETRY_S if taken.transient else 0.0
                 event = step.event
-                self.world.later(
-                    self.world.random.uniform(0.0, 0.5), lambda: self._acknowledge(wire, session, event)
-                )
+                self.world.later(self.world.random.uniform(0.0, 0.5), lambda: self._acknowledge(wire, session, event))
         self.look()
 
     def _acknowledge(self, wire: Wire, session: Session, report: Report) -> None:

@@ -21,7 +21,9 @@ steps = st.one_of(
 )
 
 
-def played(seed: int, loss: float, program: list[tuple[str, object, object]], bad: bytes | None) -> tuple[DaemonSide, DeviceSide]:
+def played(
+    seed: int, loss: float, program: list[tuple[str, object, object]], bad: bytes | None
+) -> tuple[DaemonSide, DeviceSide]:
     """Play a program of happenings, then let it be quiet on a good link."""
     world = World(seed)
     daemon, present_loss = DaemonSide(world), [loss]

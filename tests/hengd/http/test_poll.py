@@ -151,9 +151,7 @@ async def test_a_device_that_sleeps_is_asleep_and_then_offline(
     await admin.until("lamp-1", connection="offline")
 
 
-async def test_a_rejected_document_is_held_back_until_it_changes(
-    daemon: Service, admin: Admin, lamp: Identity
-) -> None:
+async def test_a_rejected_document_is_held_back_until_it_changes(daemon: Service, admin: Admin, lamp: Identity) -> None:
     async with polling(daemon, lamp) as device_:
         config = await device_.fetch()
         assert config is not None
@@ -220,7 +218,9 @@ async def test_a_report_that_is_too_large_is_refused(daemon: Service, lamp: Iden
     assert answer.status == 413
 
 
-@pytest.mark.parametrize("query", ["have=XY", "have=&wait=56", "have=&wait=-1", "have=&wait=1.5", "have=&x=1", "have=&have="])
+@pytest.mark.parametrize(
+    "query", ["have=XY", "have=&wait=56", "have=&wait=-1", "have=&wait=1.5", "have=&x=1", "have=&have="]
+)
 async def test_a_wrong_query_is_refused(daemon: Service, lamp: Identity, query: str) -> None:
     async with polling(daemon, lamp) as device_:
         answer = await device_.refused("GET", f"{PATH}?{query}")
@@ -282,9 +282,7 @@ async def test_revoking_a_device_cuts_its_waiting_poll(  # S2
         assert (await device_.refused("GET", f"{PATH}?have=")).status == 403
 
 
-async def test_a_revoked_device_gets_no_document_after_a_restart(
-    daemon: Service, admin: Admin, lamp: Identity
-) -> None:
+async def test_a_revoked_device_gets_no_document_after_a_restart(daemon: Service, admin: Admin, lamp: Identity) -> None:
     await admin.ok("POST", "/v1/devices/lamp-1/revoke")
     await daemon.restart()
     async with polling(daemon, lamp) as device_:

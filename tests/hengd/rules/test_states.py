@@ -8,8 +8,17 @@ from hypothesis import strategies as st
 
 from hengd.records import Desired, Reported
 from hengd.rules.states import (
-    SLEEP_GRACE, TRANSIENT_REASONS, TRANSIENT_RETRY_S, Line, after_hello, after_report, configuration_of,
-    connection_of, is_offered, is_offered_again, retry_in_s,
+    SLEEP_GRACE,
+    TRANSIENT_REASONS,
+    TRANSIENT_RETRY_S,
+    Line,
+    after_hello,
+    after_report,
+    configuration_of,
+    connection_of,
+    is_offered,
+    is_offered_again,
+    retry_in_s,
 )  # fmt: skip
 from henge_protocol.wire import FieldError, Hello, Report
 
@@ -126,7 +135,9 @@ _hellos = st.builds(
 
 
 @given(st.lists(_reports | _hellos, max_size=12))
-def test_whatever_a_device_says_it_is_offered_exactly_what_it_neither_runs_nor_refused(said: list[Report | Hello]) -> None:
+def test_whatever_a_device_says_it_is_offered_exactly_what_it_neither_runs_nor_refused(
+    said: list[Report | Hello],
+) -> None:
     record = Reported()
     for message in said:
         if isinstance(message, Hello):
