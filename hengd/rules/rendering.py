@@ -158,12 +158,15 @@ def _differing(one: dict[str, Any], other: dict[str, Any]) -> str | None:
     """The first pointer where two layers of equal rank disagree, or where one sets inside what the other sets."""
     if not one or not other:
         return None
-    theirs = dict(leaves(other))
     for pointer, value in leaves(one):
-        for path, said in theirs.items():
-            same = path == pointer
-            inside = path.startswith(pointer + "/") or pointer.startswith(path + "/")
-            if (same and not _equal(said, value)) or (inside and value != {} and said != {}):
+        for path, said in leaves(other):
+            if path == pointer:
+                differ = not _equal(said, value)
+            elif path.startswith(pointer + "/"):
+                differ = value != {}  # an empty object leaves room for what the other sets inside of it
+            else:
+                differ = pointer.startswith(path + "/") and said != {}
+            if differ:
                 return pointer
     return None
 

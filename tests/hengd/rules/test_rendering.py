@@ -129,6 +129,7 @@ def test_a_device_whose_schema_is_gone_has_no_document() -> None:
         pytest.param({"a": None}, {"a": None}, "", id="both-null"),
         pytest.param({"a": {}}, {"a": {"x": 1}}, "", id="empty-and-inside"),
         pytest.param({"a": {}}, {"a": 5}, "/a", id="empty-and-value"),
+        pytest.param({"a": None}, {"a": {"x": {}}}, "/a", id="null-and-empty-inside"),
         pytest.param({"a": [1]}, {"a": [1, 2]}, "/a", id="lists"),
         pytest.param({}, {"a": 1}, "", id="nothing"),
     ],
