@@ -100,18 +100,45 @@ def test_every_key_can_be_set_by_its_variable_and_its_file(tmp_path: Path) -> No
 
 
 WRONG: list[tuple[str, Any]] = [
-    ("daemon.name", "Two Words"), ("daemon.name", 7), ("daemon.log_level", "loud"), ("daemon.log_format", "xml"),
-    ("listen.devices", ""), ("listen.devices", "4364"), ("listen.devices", "0.0.0.0:65536"), ("listen.devices", "::1:4364"),
-    ("listen.devices", "host:port"), ("listen.devices", "a b:1"), ("listen.devices", "user@host:1"),
-    ("listen.devices", "[::1]"), ("listen.devices", 4364), ("listen.local", "x"), ("listen.socket", 5), ("tls.names", 5),
-    ("tls.names", ["a", 5]), ("store.map_size", "big"), ("store.map_size", 5), ("store.map_size", "-1GiB"),
-    ("store.allow_network_fs", "yes"), ("store.allow_network_fs", 1), ("store.keep_revisions", 9),
-    ("store.keep_revisions", 1.5), ("store.keep_revisions", True), ("store.keep_revisions", "1e3"),
-    ("store.keep_for", "soon"), ("store.keep_for", "-5s"), ("join.window_after_init", 60), ("join.max_pending", 0),
-    ("join.max_pending", 33), ("join.mdns", "on"), ("limits.max_connections", 15), ("limits.max_connections", 65537),
-    ("limits.per_address", 0), ("limits.handshakes", 4097), ("limits.handshakes_per_address", "many"),
+    ("daemon.name", "Two Words"),
+    ("daemon.name", 7),
+    ("daemon.log_level", "loud"),
+    ("daemon.log_format", "xml"),
+    ("listen.devices", ""),
+    ("listen.devices", "4364"),
+    ("listen.devices", "0.0.0.0:65536"),
+    ("listen.devices", "::1:4364"),
+    ("listen.devices", "host:port"),
+    ("listen.devices", "a b:1"),
+    ("listen.devices", "user@host:1"),
+    ("listen.devices", "[::1]"),
+    ("listen.devices", 4364),
+    ("listen.local", "x"),
+    ("listen.socket", 5),
+    ("tls.names", 5),
+    ("tls.names", ["a", 5]),
+    ("store.map_size", "big"),
+    ("store.map_size", 5),
+    ("store.map_size", "-1GiB"),
+    ("store.allow_network_fs", "yes"),
+    ("store.allow_network_fs", 1),
+    ("store.keep_revisions", 9),
+    ("store.keep_revisions", 1.5),
+    ("store.keep_revisions", True),
+    ("store.keep_revisions", "1e3"),
+    ("store.keep_for", "soon"),
+    ("store.keep_for", "-5s"),
+    ("join.window_after_init", 60),
+    ("join.max_pending", 0),
+    ("join.max_pending", 33),
+    ("join.mdns", "on"),
+    ("limits.max_connections", 15),
+    ("limits.max_connections", 65537),
+    ("limits.per_address", 0),
+    ("limits.handshakes", 4097),
+    ("limits.handshakes_per_address", "many"),
     ("limits.retry_after", "2 weeks ago"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("key", "value"), WRONG)
@@ -134,9 +161,17 @@ def test_an_unknown_key_is_told_with_a_guess(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["[daemon\n", "name = 1\n", "[daemon]\nname = 'a'\nname = 'b'\n", "[a]\n[a]\n", "x = 99999999999999999999999\n",
-             "[daemon.log]\nlevel = 'info'\n", "[limits]\nhandshakes = 2020-01-01\n"]
-)  # fmt: skip
+    "text",
+    [
+        "[daemon\n",
+        "name = 1\n",
+        "[daemon]\nname = 'a'\nname = 'b'\n",
+        "[a]\n[a]\n",
+        "x = 99999999999999999999999\n",
+        "[daemon.log]\nlevel = 'info'\n",
+        "[limits]\nhandshakes = 2020-01-01\n",
+    ],
+)
 def test_what_is_not_our_toml_is_refused(tmp_path: Path, text: str) -> None:  # F08
     file = written(tmp_path / "hengd.toml", text)
     assert str(file) in refusal(files=[file]).message

@@ -10,6 +10,7 @@ import heapq
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from hengd.records import Desired, Reported
 from hengd.rules.states import Line, after_hello, after_report, configuration_of, is_offered, is_offered_again
@@ -188,8 +189,7 @@ class DeviceSide:
         """Open a new link and say hello."""
         self.wire = wire = Wire(self.world, self.loss())
         session = self._session = Session("device", now=self.world.now)
-        ours: Callable[[str, bytes], None] = lambda what, frame: self._hear(wire, session, what, frame)
-        wire.ends = [self.daemon.accept(wire), ours]
+        wire.ends = [self.daemon.accept(wire), partial(self._hear, wire, session)]
         running = self.running
         hello = Hello() if running is None else Hello(
             epoch=running.epoch, revision=running.revision, digest=running.digest, state="applied"

@@ -176,8 +176,8 @@ class Daemon:
         token = self.admin.call("POST", "/v1/tokens", {"name": name})["token"]
         state = self.folder / name
         done = subprocess.run(
-            [str(PROGRAMS / "henge-agent"), "join", f"https://127.0.0.1:{self.port}", "--token-file", "-", "--name", name,
-             "--state-dir", str(state)],
+            [str(PROGRAMS / "henge-agent"), "join", f"https://127.0.0.1:{self.port}", "--token-file", "-",
+             "--name", name, "--state-dir", str(state)],
             input=token, capture_output=True, text=True, check=False, timeout=PATIENCE_S,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr

@@ -132,10 +132,23 @@ async def test_a_second_hello_is_a_fault_and_the_link_stays(daemon: Service, lam
 
 @pytest.mark.parametrize(
     "frame",
-    ["", "no json", "[]", '"hello"', '{"type":7}', '{"no":"type"}', '{"type":"report"', '{"type":"report","state":"glad"}',
-     '{"type":"report","state":"applied","digest":"XY"}', '{"type":"report","type":"report"}',
-     '{"type":"report","revision":1e400}', '{"type":"report","revision":-1}', '{"type":"config"}', "[" * 5000],
-)  # fmt: skip
+    [
+        "",
+        "no json",
+        "[]",
+        '"hello"',
+        '{"type":7}',
+        '{"no":"type"}',
+        '{"type":"report"',
+        '{"type":"report","state":"glad"}',
+        '{"type":"report","state":"applied","digest":"XY"}',
+        '{"type":"report","type":"report"}',
+        '{"type":"report","revision":1e400}',
+        '{"type":"report","revision":-1}',
+        '{"type":"config"}',
+        "[" * 5000,
+    ],
+)
 async def test_a_useless_frame_is_told_once_and_the_third_ends_the_link(  # W28, W29
     daemon: Service, lamp: Identity, frame: str
 ) -> None:
