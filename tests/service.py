@@ -362,7 +362,10 @@ async def raw_link(service: Service, identity: Identity) -> AsyncIterator[Script
     connector = aiohttp.TCPConnector(ssl=service.context(identity))
     async with aiohttp.ClientSession(connector=connector) as session:
         link = session.ws_connect(
-            f"{service.url}/v1/device/stream", server_hostname=service.server_name, compress=0, max_msg_size=2**21,
+            f"{service.url}/v1/device/stream",
+            server_hostname=service.server_name,
+            compress=0,
+            max_msg_size=2**21,
             autoclose=False,
         )
         async with link as socket:
