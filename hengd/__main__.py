@@ -1,5 +1,7 @@
 """``python -m hengd``."""
 
+from __future__ import annotations
+
 from hengd.cli import main
 
 main()

@@ -315,8 +315,8 @@ class App:
             try:
                 make_ballast(self._folder.database)
                 await self.authority.note_time()
-                while await self.configs.prune(keep, keep_s):
-                    await asyncio.sleep(0)
+                while await self.configs.prune(keep, keep_s) or await self.configs.sweep():
+                    pass
                 self._renew_server_certificate()
             except StorageFull as error:
                 log.warning("upkeep waits: %s", error, extra={"event": "upkeep_waits"})

@@ -25,7 +25,17 @@ from henge_protocol.backoff import delay_s
 from henge_protocol.errors import HengeError, Internal
 from henge_protocol.session import CLOSE_PROTOCOL, CLOSE_RENEW, CLOSE_REPLACED, CLOSE_REVOKED, Session
 from henge_protocol.wire import (
-    MAX_DEVICE_FRAME_BYTES, Bye, Error, Hello, Message, Receipt, Report, Welcome, choose_version, decode, encode,
+    MAX_DEVICE_FRAME_BYTES,
+    Bye,
+    Error,
+    Hello,
+    Message,
+    Receipt,
+    Report,
+    Welcome,
+    choose_version,
+    decode,
+    encode,
 )  # fmt: skip
 
 log = logging.getLogger("hengd.link")
@@ -196,7 +206,7 @@ class DeviceLink(StrictListener):
         try:
             self._look()
         except Internal as error:
-            log.exception("cannot deliver: %s", error, extra=self._fields("delivery_failed"))
+            log.exception("cannot deliver", extra=self._fields("delivery_failed"))
             self.close(INTERNAL_ERROR, error.code)
 
     def _look(self) -> None:
@@ -297,5 +307,3 @@ class DeviceLink(StrictListener):
 
     def _fields(self, event: str) -> dict[str, str]:
         return {"event": event, "device": self._caller.name, "remote": self._address}
-
-

@@ -172,7 +172,9 @@ class Authority:
         Expired certificates may ask up to 180 days after their end; ``Denied`` later, ``Limited`` too often.
         """
         if caller.expired_s > EXPIRED_OK_S:
-            ended = f"the certificate ended {int(caller.expired_s / DAY_S)} days ago, more than {int(EXPIRED_OK_S / DAY_S)}"
+            ended = (
+                f"the certificate ended {int(caller.expired_s / DAY_S)} days ago, more than {int(EXPIRED_OK_S / DAY_S)}"
+            )
             raise Denied("approval_required", ended, cure="join again with a new token")
         self._count_renewal(caller)
         spki_der = read_csr(csr).spki_der if csr is not None else pki.spki_der(shown_der)

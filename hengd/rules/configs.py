@@ -9,7 +9,7 @@ from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from hengd.records import ObjectChange, ObjectRecord, RevisionRecord, number_key, unpack
+from hengd.records import Desired, ObjectChange, ObjectRecord, RevisionRecord, number_key, unpack
 from hengd.rules.change import Author, Change, Outcome
 from hengd.rules.fleet import find_desired, find_document, find_object, renderer, required_object
 from hengd.rules.merge import MISSING, Path, Values, get, leaves, overlay, parse_path, pointer, tokens
@@ -20,6 +20,8 @@ from hengd.store import Reader, Store, Transaction
 from henge_protocol.errors import HengeError, Invalid, NotFound, Problem
 
 MAX_OBJECTS: Final = 5000
+PRUNED_AT_ONCE: Final = 500
+"""Records that one transaction of upkeep drops, so that it never holds up a change for long."""
 MAX_MESSAGE_CHARS: Final = 1000
 
 
@@ -160,9 +162,13 @@ class Configs:
             return find_revision(tx, number)
 
     async def prune(self, keep: int, keep_s: float) -> int:
-        """Drop revisions beyond the newest ``keep`` that are also older than ``keep_s``; how many went."""
+        """Drop some revisions beyond the newest ``keep`` that are older than ``keep_s`` too; how many, 0 = no more."""
         horizon = self._clock() - keep_s
         return await self._store.write(lambda tx: _prune(tx, keep, horizon))
+
+    async def sweep(self) -> int:
+        """Drop some documents that no device should run any more; how many went, 0 = no more."""
+        return await self._store.write(_sweep_documents)
 
     async def _change(self, act: Callable[[Change], None], request: Request, *, essential: bool = False) -> Outcome:
         if len(request.message) > MAX_MESSAGE_CHARS:
@@ -270,11 +276,19 @@ def _prune(tx: Transaction, keep: int, horizon: float) -> int:
     doomed: list[bytes] = []
     surplus = tx.count("revisions") - keep
     for key, payload in tx.scan("revisions"):
-        if len(doomed) >= min(surplus, 500) or unpack(RevisionRecord, payload).time >= horizon:
+        if len(doomed) >= min(surplus, PRUNED_AT_ONCE) or unpack(RevisionRecord, payload).time >= horizon:
             break
         doomed.append(key)
     for key in doomed:
         tx.delete("revisions", key)
+    return len(doomed)
+
+
+def _sweep_documents(tx: Transaction) -> int:
+    wanted = {bytes.fromhex(unpack(Desired, payload).digest) for _, payload in tx.scan("desired")}
+    doomed = [key for key, _ in tx.scan("documents") if key not in wanted][:PRUNED_AT_ONCE]
+    for key in doomed:
+        tx.delete("documents", key)
     return len(doomed)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import msgspec
+
 from hengd.records import Desired, ObjectRecord, Reported, pack
 from hengd.rules.certificates import identity_state
 from hengd.rules.fleet import find_desired, find_reported, objects_of, read_meta, required_object
@@ -14,8 +16,6 @@ from hengd.rules.states import Line, configuration_of, connection_of
 from hengd.store import Reader, Store, Transaction
 from henge_protocol.model import Configuration, Connection
 from henge_protocol.selector import Selector
-
-import msgspec
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +50,7 @@ class Devices:
         with self._store.read() as tx:
             line = _line(tx)
             return [
-                self._view(tx, record, line)
-                for record in objects_of(tx, "Device")
-                if selector.matches(record.labels)
+                self._view(tx, record, line) for record in objects_of(tx, "Device") if selector.matches(record.labels)
             ]
 
     async def retry(self, name: str) -> None:

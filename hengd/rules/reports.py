@@ -19,8 +19,8 @@ from henge_protocol.errors import Internal, StorageFull
 log = logging.getLogger("hengd.reports")
 
 RETRY_S: Final = 2.0
-BUSY_BATCH: Final = 64
-GATHER_S: Final = 0.025
+BUSY_BATCH: Final = 16
+GATHER_S: Final = 0.1
 """While many devices report, reports of so long share a commit: fewer pages are written, nobody alone waits."""
 CHUNK: Final = 128
 """Receipts sent per turn of the event loop."""
@@ -126,6 +126,4 @@ def _write(tx: Transaction, batch: list[_Entry]) -> None:
             continue
         tx.put("reported", key, pack(reported))
         if announce:
-            tx.note(
-                DeviceReported(name.decode(), reported.revision, reported.digest, reported.state, reported.reason)
-            )
+            tx.note(DeviceReported(name.decode(), reported.revision, reported.digest, reported.state, reported.reason))

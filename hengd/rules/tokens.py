@@ -95,7 +95,12 @@ class Tokens:
     ) -> dict[str, Any]:
         """Trade a join token for a device's identity; one transaction, nothing stored on refusal."""
         return await self._spend(
-            "join", token_id, secret, csr, address, lambda tx, token, key: self._enrol(tx, token, key, name, board=board)
+            "join",
+            token_id,
+            secret,
+            csr,
+            address,
+            lambda tx, token, key: self._enrol(tx, token, key, name, board=board),
         )
 
     async def log_in(self, token_id: str, secret: str, csr: bytes, name: str, *, address: str) -> dict[str, Any]:

@@ -62,7 +62,9 @@ async def test_a_burst_of_fifty_changes_arrives_as_few_frames_the_last_the_newes
 
 async def test_one_change_of_a_group_reaches_all_its_devices_as_one_revision(daemon: Service, admin: Admin) -> None:
     names = [f"lamp-{number}" for number in range(5)]
-    await admin.apply(schema(), group("kitchen", "room=kitchen"), *[device(name, labels={"room": "kitchen"}) for name in names])
+    await admin.apply(
+        schema(), group("kitchen", "room=kitchen"), *[device(name, labels={"room": "kitchen"}) for name in names]
+    )
     changed = await admin.apply(group("kitchen", "room=kitchen", brightness=5))
 
     assert [moved["name"] for moved in changed["devices"]] == names

@@ -280,3 +280,14 @@ async def test_joins_links_and_reports_are_events(daemon: Service, admin: Admin)
     types = [one["type"] for one in (await admin.ok("GET", "/v1/events?since=0"))["events"]]
 
     assert {"device.online", "device.reported"} <= set(types)
+
+
+async def test_documents_that_no_device_should_run_are_swept_and_the_others_stay(daemon: Service, admin: Admin) -> None:
+    await admin.apply(schema(), device("lamp-1"), device("lamp-2"))
+    for number in range(5):
+        await admin.set("lamp-1", brightness=number)
+
+    assert await daemon.app.configs.sweep() == 4
+    assert await daemon.app.configs.sweep() == 0
+    assert await admin.ok("GET", "/v1/devices/lamp-1/document") == {"brightness": 4, "color": "green"}
+    assert await admin.ok("GET", "/v1/devices/lamp-2/document") == {"brightness": 80, "color": "green"}
