@@ -199,17 +199,23 @@ class App:
         """The after-commit hook: facts that are on disk now; rings bells, closes links, tells listeners."""
         now = self._environment.clock()
         for note in notes:
-            if isinstance(note, DeviceReported):
-                self._tell_report(note, now)
-            elif isinstance(note, Committed):
-                self._deliveries.advance(note.revision, note.rung)
-                self._tell_commit(note, now)
-                self._hub.ring(note.rung)
-            elif isinstance(note, Cut):
-                self.authority.close_links(note.role, note.subject)
-            elif isinstance(note, Rung):
-                self._links.forgive(note.device_id)
-                self._hub.ring((note.device_id,))
+            try:
+                self._heed(note, now)
+            except Exception:  # task boundary: one note's trouble must not silence those after it
+                log.exception("a commit was not told on", extra={"event": "note_failed"})
+
+    def _heed(self, note: object, now: float) -> None:
+        if isinstance(note, DeviceReported):
+            self._tell_report(note, now)
+        elif isinstance(note, Committed):
+            self._deliveries.advance(note.revision, note.rung)
+            self._tell_commit(note, now)
+            self._hub.ring(note.rung)
+        elif isinstance(note, Cut):
+            self.authority.close_links(note.role, note.subject)
+        elif isinstance(note, Rung):
+            self._links.forgive(note.device_id)
+            self._hub.ring((note.device_id,))
 
     def _tell_commit(self, note: Committed, now: float) -> None:
         for kind, name in note.changed:

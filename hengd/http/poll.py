@@ -99,7 +99,7 @@ class PollRoutes:
             self._bells.discard(bell)
             self._hub.forget(caller.subject, bell.set)
             self._authority.release("device", caller.subject, cut)
-        return self._document(desired)
+        return self._document(caller, desired)
 
     async def report(self, request: web.Request) -> web.Response:
         """Take a hello or report; the receipt means that it is on disk."""
@@ -118,16 +118,16 @@ class PollRoutes:
         await self._reports.recorded(caller.subject, new)
         answer = encode(Receipt(message.revision, message.digest, message.state))
         if query.has("have"):
-            desired, due_in_s = self._offered(caller, _digest(query.text("have")))
+            desired, due_in_s = self._offered(caller, _digest(query.text("have")), fresh=True)
             if desired is not None and due_in_s <= 0:
-                answer += b"\n" + self._deliveries.delivery(desired).frame
+                answer += b"\n" + self._deliveries.delivery(caller.subject, desired).frame
         return _frame(answer)
 
     async def _newer(self, caller: Caller, have: str, wait_s: int, bell: asyncio.Event) -> Desired | None:
         """Listen first, look second, sleep third: the other order loses a change in between."""
-        deadline = asyncio.get_running_loop().time() + wait_s
+        deadline, rung = asyncio.get_running_loop().time() + wait_s, False
         while True:
-            desired, due_in_s = self._offered(caller, have)
+            desired, due_in_s = self._offered(caller, have, fresh=not rung)
             left_s = deadline - asyncio.get_running_loop().time()
             if desired is not None and due_in_s <= 0:
                 return desired
@@ -135,13 +135,13 @@ class PollRoutes:
                 return None
             bell.clear()
             try:
-                await asyncio.wait_for(bell.wait(), min(left_s, due_in_s) if desired else left_s)
+                rung = await asyncio.wait_for(bell.wait(), min(left_s, due_in_s) if desired else left_s)
             except TimeoutError:
-                pass  # a last look
+                rung = False  # a last look
 
-    def _offered(self, caller: Caller, have: str) -> tuple[Desired | None, float]:
+    def _offered(self, caller: Caller, have: str, *, fresh: bool) -> tuple[Desired | None, float]:
         """What the device should be sent, and in how many seconds: later only what it refused for a passing reason."""
-        desired = self._deliveries.newest(caller.subject)
+        desired = self._deliveries.newest(caller.subject, fresh=fresh)
         if desired is None or desired.digest == have or self._authority.is_cut("device", caller.subject):
             return None, 0.0
         reported, line = self._deliveries.reported(caller.subject), self._deliveries.line
@@ -150,10 +150,11 @@ class PollRoutes:
         again = is_offered_again(desired, reported, line)
         return (desired, retry_in_s(reported, now=self._clock())) if again else (None, 0.0)
 
-    def _document(self, desired: Desired | None) -> web.Response:
+    def _document(self, caller: Caller, desired: Desired | None) -> web.Response:
         if desired is None:
             return web.Response(status=304)
-        return _frame(self._deliveries.delivery(desired).frame, etag=f'"{desired.digest}"')
+        delivery = self._deliveries.delivery(caller.subject, desired)
+        return _frame(delivery.frame, etag=f'"{delivery.config.digest}"')
 
     def _welcome(self, caller: Caller) -> bytes:
         return encode(

@@ -186,7 +186,7 @@ class DeviceLink(StrictListener):
         elif self._links.clock() >= self._renew_by:
             self.close(CLOSE_RENEW, "renew")
         elif now >= self._look_at:
-            self.look()
+            self.look(fresh=True)
 
     def lost(self) -> None:
         links = self._links
@@ -198,26 +198,27 @@ class DeviceLink(StrictListener):
 
     # ---- what the daemon says ------------------------------------------------------------------------
 
-    def look(self) -> None:
+    def look(self, *, fresh: bool = False) -> None:
         """Compare the newest document with what the device runs, and send it if it should.
 
+        A ring may be answered from memory; a ``fresh`` look asks the store and needs no bell to be right.
         A damaged record ends this link and no other.
         """
         try:
-            self._look()
+            self._look(fresh=fresh)
         except Internal as error:
             log.exception("cannot deliver", extra=self._fields("delivery_failed"))
             self.close(INTERNAL_ERROR, error.code)
 
-    def _look(self) -> None:
+    def _look(self, *, fresh: bool) -> None:
         now = self._links.monotonic()
         self._look_at = now + LOOK_EVERY_S
         self._missed = self._session.state != "idle" or not self.is_writable
         if self._missed:
             return
-        desired = self._links.deliveries.newest(self.device_id)
+        desired = self._links.deliveries.newest(self.device_id, fresh=fresh)
         if desired is not None and self._is_due(desired, now):
-            delivery = self._links.deliveries.delivery(desired)
+            delivery = self._links.deliveries.delivery(self.device_id, desired)
             self._session.sent(delivery.config, now=now)
             self.send(delivery.frame)
 
@@ -269,7 +270,7 @@ class DeviceLink(StrictListener):
         links.enter(self)
         self._welcome(version)
         links.hub.listen(self.device_id, self.look)
-        self.look()
+        self.look(fresh=True)
 
     def _welcome(self, version: int) -> None:
         line = self._links.deliveries.line
@@ -289,7 +290,7 @@ class DeviceLink(StrictListener):
         receipt = Receipt(report.revision, report.digest, report.state)
         links.reports.record(self.device_id, reported, announce=True, done=partial(self._acknowledge, receipt))
         if self._missed:
-            self.look()
+            self.look(fresh=True)
 
     def _acknowledge(self, receipt: Receipt, error: BaseException | None) -> None:
         if error is None and not self._session.closed:

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 from hengd.records import Desired, Reported
 from hengd.rules.fleet import find_desired, find_document, find_reported, read_meta
 from hengd.rules.states import Line
-from hengd.store import Store
+from hengd.store import Reader, Store
 from henge_protocol.errors import Internal
 from henge_protocol.wire import Config, Receipt, encode
 
@@ -25,7 +25,10 @@ class Delivery(NamedTuple):
 
 
 class Deliveries:
-    """Reads what devices should run. ``line`` is kept current by the after-commit hook."""
+    """Reads what devices should run.
+
+    Memory is kept current by the after-commit hook and by every fresh look, so that a lost hook costs time only.
+    """
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -33,19 +36,22 @@ class Deliveries:
         self._desired: dict[str, Desired | None] = {}
         self._receipt: tuple[Receipt, bytes] = (Receipt(), b"")
         with store.read() as tx:
-            meta = read_meta(tx)
-        self.line = Line(meta.epoch, meta.revision)
+            self.line = _line(tx)
 
     def advance(self, revision: int, desired: Mapping[str, Desired | None]) -> None:
         """A revision was committed; ``desired`` is what devices whose document differs should run now."""
-        self.line = Line(self.line.epoch, revision)
-        self._desired.update(desired)
+        if revision > self.line.revision:
+            self.line = Line(self.line.epoch, revision)
+            self._desired.update(desired)
+        else:  # a fresh look was faster than this news and may have seen something newer
+            for device_id in desired:
+                self._desired.pop(device_id, None)
 
-    def newest(self, device_id: str) -> Desired | None:
-        """What the device should run now; from memory once it was read, kept current by ``advance``."""
-        if device_id not in self._desired:
+    def newest(self, device_id: str, *, fresh: bool = False) -> Desired | None:
+        """What the device should run now: from memory if ``advance`` rang, ``fresh`` from the store with ``line``."""
+        if fresh or device_id not in self._desired:
             with self._store.read() as tx:
-                self._desired[device_id] = find_desired(tx, device_id)
+                self.line, self._desired[device_id] = _line(tx), find_desired(tx, device_id)
         return self._desired[device_id]
 
     def reported(self, device_id: str) -> Reported:
@@ -53,8 +59,26 @@ class Deliveries:
         with self._store.read() as tx:
             return find_reported(tx, device_id)
 
-    def delivery(self, desired: Desired) -> Delivery:
-        """The frame that carries a document."""
+    def delivery(self, device_id: str, desired: Desired) -> Delivery:
+        """The frame that carries a document; if that was swept meanwhile, the frame of the newest one.
+
+        ``Internal`` ``storage_corrupt`` if the newest one is missing.
+        """
+        try:
+            return self._frame(desired)
+        except Internal:
+            newest = self.newest(device_id, fresh=True)
+            if newest is None or newest.digest == desired.digest:
+                raise
+            return self._frame(newest)
+
+    def receipt(self, receipt: Receipt) -> bytes:
+        """The frame of a receipt; the same as the last one for a fleet that applies one document."""
+        if self._receipt[0] != receipt:
+            self._receipt = (receipt, encode(receipt))
+        return self._receipt[1]
+
+    def _frame(self, desired: Desired) -> Delivery:
         key = (desired.digest, desired.revision, desired.confirm_s)
         found = self._frames.get(key)
         if found is None:
@@ -63,12 +87,6 @@ class Deliveries:
                 self._frames.popitem(last=False)
         return found
 
-    def receipt(self, receipt: Receipt) -> bytes:
-        """The frame of a receipt; the same as the last one for a fleet that applies one document."""
-        if self._receipt[0] != receipt:
-            self._receipt = (receipt, encode(receipt))
-        return self._receipt[1]
-
     def _make(self, desired: Desired) -> Delivery:
         with self._store.read() as tx:
             document = find_document(tx, desired.digest)
@@ -76,3 +94,8 @@ class Deliveries:
             raise Internal("storage_corrupt", f"document {desired.digest} is not in the store")
         config = Config(self.line.epoch, desired.revision, desired.digest, desired.confirm_s, "apply", document)
         return Delivery(config, encode(config))
+
+
+def _line(tx: Reader) -> Line:
+    meta = read_meta(tx)
+    return Line(meta.epoch, meta.revision)

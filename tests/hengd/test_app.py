@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from hengd.rules.notes import Committed
 from tests.service import Admin, Service, connected, device, group, schema
 
 
@@ -70,3 +73,13 @@ async def test_one_change_of_a_group_reaches_all_its_devices_as_one_revision(dae
     assert [moved["name"] for moved in changed["devices"]] == names
     assert changed["revision"] == 2
     assert len({moved["after"] for moved in changed["devices"]}) == 1
+
+
+async def test_one_note_that_cannot_be_told_silences_no_other(
+    daemon: Service, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    rung: list[object] = []
+    monkeypatch.setattr(daemon.app._hub, "ring", rung.append)
+    daemon.app._committed([Committed(2, (("Device",),), (), {}), Committed(3, (), (), {"d1": None})])  # type: ignore[arg-type]
+    assert rung == [{"d1": None}]
+    assert "a commit was not told on" in caplog.text

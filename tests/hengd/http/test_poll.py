@@ -118,6 +118,21 @@ async def test_a_change_wakes_a_waiting_poll(daemon: Service, admin: Admin, lamp
         assert json.loads(newer.document)["color"] == "red"
 
 
+async def test_a_change_of_which_nothing_was_told_is_in_the_last_look(
+    daemon: Service, admin: Admin, lamp: Identity
+) -> None:
+    async with polling(daemon, lamp) as device_:
+        config = await device_.fetch()
+        assert config is not None
+        poll = asyncio.create_task(device_.fetch(config.digest, wait=1))
+        await waiting(daemon)
+        daemon.app._store.on_commit(lambda notes: None)
+        await admin.set("lamp-1", color="red")
+        newer = await asyncio.wait_for(poll, 5)
+        assert newer is not None
+        assert json.loads(newer.document)["color"] == "red"
+
+
 async def test_a_change_of_another_device_wakes_nobody(daemon: Service, admin: Admin, lamp: Identity) -> None:
     await admin.apply(device("lamp-2"))
     async with polling(daemon, lamp) as device_:

@@ -360,6 +360,32 @@ async def test_a_change_whose_bell_was_lost_arrives_with_the_next_look(
         assert (await link.apply_next())["color"] == "red"
 
 
+async def test_a_change_of_which_nothing_was_told_arrives_with_the_next_look(
+    daemon: Service, admin: Admin, lamp: Identity, clock: Clock
+) -> None:
+    async with connected(daemon, lamp) as link:
+        await link.apply_next()
+        daemon.app._store.on_commit(lambda notes: None)
+        await admin.set("lamp-1", color="red")
+        daemon.app._store.on_commit(daemon.app._committed)
+        await next_is_error(link)
+        clock.advance(31)
+        sweep(daemon)
+        assert (await link.apply_next())["color"] == "red"
+    await admin.until("lamp-1", config="in-sync")
+
+
+async def test_a_change_of_which_nothing_was_told_arrives_with_the_next_connection(
+    daemon: Service, admin: Admin, lamp: Identity
+) -> None:
+    async with connected(daemon, lamp) as link:
+        await link.apply_next()
+    daemon.app._store.on_commit(lambda notes: None)
+    await admin.set("lamp-1", color="red")
+    async with connected(daemon, lamp) as link:
+        assert (await link.apply_next())["color"] == "red"
+
+
 async def test_a_device_gets_its_own_document_whatever_it_says_of_itself(daemon: Service, admin: Admin) -> None:
     await admin.apply(schema(), device("lamp-1", wifi={"ssid": "attic"}), device("lamp-2", wifi={"ssid": "cellar"}))
     lamp = await daemon.join(admin, "lamp-1")
