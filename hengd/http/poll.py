@@ -105,7 +105,7 @@ class PollRoutes:
         """Take a hello or report; the receipt means that it is on disk."""
         query, caller = Query(request, "have"), request[CALLER]
         message = decode(await body_bytes(request, max_bytes=MAX_DEVICE_FRAME_BYTES))
-        old, now = self._deliveries.reported(caller.subject), self._clock()
+        old, now = self._reports.latest(caller.subject), self._clock()
         if isinstance(message, Hello):
             new = after_hello(old, message, now=now, address=request[PEER].address)
         elif isinstance(message, Report):
@@ -144,7 +144,7 @@ class PollRoutes:
         desired = self._deliveries.newest(caller.subject, fresh=fresh)
         if desired is None or desired.digest == have or self._authority.is_cut("device", caller.subject):
             return None, 0.0
-        reported, line = self._deliveries.reported(caller.subject), self._deliveries.line
+        reported, line = self._reports.latest(caller.subject), self._deliveries.line
         if is_offered(desired, reported, line) or desired.digest == reported.running:
             return desired, 0.0
         again = is_offered_again(desired, reported, line)

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
+import msgspec
+
 from hengd.events import EventLog
 from hengd.http.dispatch import Peer
 from hengd.http.edge import Auth, check_caller
@@ -235,7 +237,7 @@ class DeviceLink(StrictListener):
 
     def forgive(self) -> None:
         """Offer again what was refused."""
-        self._reported = self._links.deliveries.reported(self.device_id)
+        self._reported = msgspec.structs.replace(self._reported, refused="", transient=False)
         self.look()
 
     def _is_due(self, desired: Desired, now: float) -> bool:
@@ -263,7 +265,7 @@ class DeviceLink(StrictListener):
             self._say(Error("unsupported_protocol", f"this daemon speaks protocol 1, not {list(hello.protocol)}"))
             self.close(CLOSE_PROTOCOL, "unsupported_protocol")
             return
-        old = links.deliveries.reported(self.device_id)
+        old = links.reports.latest(self.device_id)
         self._reported = after_hello(old, hello, now=links.clock(), address=self._address)
         changed = (old.running, old.state) != (self._reported.running, self._reported.state)
         links.reports.record(self.device_id, self._reported, announce=changed)

@@ -6,8 +6,8 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-from hengd.records import Desired, Reported
-from hengd.rules.fleet import find_desired, find_document, find_reported, read_meta
+from hengd.records import Desired
+from hengd.rules.fleet import find_desired, find_document, read_meta
 from hengd.rules.states import Line
 from hengd.store import Reader, Store
 from henge_protocol.errors import Internal
@@ -53,11 +53,6 @@ class Deliveries:
             with self._store.read() as tx:
                 self.line, self._desired[device_id] = _line(tx), find_desired(tx, device_id)
         return self._desired[device_id]
-
-    def reported(self, device_id: str) -> Reported:
-        """What the device last said."""
-        with self._store.read() as tx:
-            return find_reported(tx, device_id)
 
     def delivery(self, device_id: str, desired: Desired) -> Delivery:
         """The frame that carries a document; if that was swept meanwhile, the frame of the newest one.

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from hengd.records import Reported, pack
+from hengd.rules.fleet import find_reported
 from hengd.rules.notes import DeviceReported
 from hengd.store import Store, Transaction
 from henge_protocol.errors import Internal, StorageFull
@@ -42,7 +43,17 @@ class Reports:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._waiting: list[_Entry] = []
+        self._unwritten: dict[str, Reported] = {}
+        """The newest of each device that is not on disk yet."""
         self._busy = False
+
+    def latest(self, device_id: str) -> Reported:
+        """What the device last said, whether it is on disk yet or not."""
+        queued = self._unwritten.get(device_id)
+        if queued is not None:
+            return queued
+        with self._store.read() as tx:
+            return find_reported(tx, device_id)
 
     def record(self, device_id: str, reported: Reported, *, announce: bool, done: Done | None = None) -> None:
         """Make ``reported`` durable; ``done(None)`` is called on the loop once it is, ``done(error)`` if it cannot be.
@@ -68,6 +79,7 @@ class Reports:
 
     def _take(self, entry: _Entry) -> None:
         self._waiting.append(entry)
+        self._unwritten[entry.device_id] = entry.reported
         if not self._busy:
             self._busy = True
             asyncio.get_running_loop().call_soon(self._flush)
@@ -83,14 +95,14 @@ class Reports:
         try:
             self._store.submit(lambda tx: _write(tx, batch), lambda _, error: self._written(batch, error))
         except Internal as closing:
-            self._answer(batch, 0, closing)
+            self._end(batch, closing)
 
     def _written(self, batch: list[_Entry], error: BaseException | None) -> None:
         loop = asyncio.get_running_loop()
         if isinstance(error, StorageFull):
-            self._answer([entry for entry in batch if not entry.patient], 0, error)
-            self._waiting = _newest([entry for entry in batch if entry.patient]) + self._waiting
             loop.call_later(RETRY_S, self._flush)
+            self._waiting = _newest([entry for entry in batch if entry.patient]) + self._waiting
+            self._end([entry for entry in batch if not entry.patient], error)
             return
         if error is not None and len(batch) > 1:  # one of them meets a damaged record: it alone shall fail
             for entry in batch:
@@ -99,18 +111,34 @@ class Reports:
         if error is not None:
             fields = {"event": "report_failed", "device": batch[0].device_id}
             log.error("a report was not stored: %s", error, extra=fields)
-        self._answer(batch, 0, error)
         if len(batch) < BUSY_BATCH:
             self._flush()
         else:
             loop.call_later(GATHER_S, self._flush)
+        self._end(batch, error)
+
+    def _end(self, batch: list[_Entry], error: BaseException | None) -> None:
+        """Nothing more is tried for ``batch``; the next flush is under way already, whatever who waits does."""
+        for entry in batch:
+            if self._unwritten.get(entry.device_id) is entry.reported:
+                del self._unwritten[entry.device_id]
+        if error is not None:  # what was refused may have stood before something that is still tried
+            self._unwritten.update({entry.device_id: entry.reported for entry in self._waiting})
+        self._answer(batch, 0, error)
 
     def _answer(self, batch: list[_Entry], start: int, error: BaseException | None) -> None:
-        for entry in batch[start : start + CHUNK]:
-            if entry.done is not None:
-                entry.done(error)
         if start + CHUNK < len(batch):
             asyncio.get_running_loop().call_soon(self._answer, batch, start + CHUNK, error)
+        for entry in batch[start : start + CHUNK]:
+            if entry.done is not None:
+                _tell(entry.done, error)
+
+
+def _tell(done: Done, error: BaseException | None) -> None:
+    try:
+        done(error)
+    except Exception:  # task boundary: who waits for one report must not keep the others from their answers
+        log.exception("who waited for a report failed", extra={"event": "report_listener_failed"})
 
 
 def _newest(entries: list[_Entry]) -> list[_Entry]:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from hengd.records import Reported
+from hengd.records import Reported, pack
 from hengd.rules import reports as reports_module
 from hengd.rules.fleet import find_reported
 from hengd.rules.notes import DeviceReported
 from hengd.rules.reports import Reports
-from hengd.store import Store, Transaction
+from hengd.store import Reader, Store, Transaction
 from henge_protocol.errors import Internal, StorageFull
 
 
@@ -25,6 +26,9 @@ class Disk:
         self.store = store
         self.is_full = False
         self.refused = 0
+
+    def read(self) -> AbstractContextManager[Reader]:
+        return self.store.read()
 
     def submit(
         self, operation: Callable[[Transaction], Any], done: Callable[[Any, BaseException | None], None]
@@ -145,3 +149,33 @@ async def test_reports_during_closing_are_refused_rather_than_left_hanging(tmp_p
     await store.close()
     with pytest.raises(Internal):
         await asyncio.wait_for(reports.recorded("d1", said(1)), 5)
+
+
+async def test_one_that_waits_and_fails_stops_no_other(
+    disk: Disk, reports: Reports, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(error: BaseException | None) -> None:
+        raise RuntimeError("a fault of ours")
+
+    reports.record("d1", said(1), announce=False, done=fail)
+    await asyncio.wait_for(reports.recorded("d2", said(2)), 5)
+    await asyncio.wait_for(reports.recorded("d1", said(3)), 5)
+    assert stored(disk, "d1").revision == 3
+    assert "who waited for a report failed" in caplog.text
+
+
+async def test_the_latest_is_what_was_said_last_although_it_is_not_on_disk(disk: Disk, reports: Reports) -> None:
+    await reports.recorded("d1", said(1))
+    disk.is_full = True
+    reports.record("d1", said(2), announce=False)
+    assert (reports.latest("d1").revision, stored(disk, "d1").revision) == (2, 1)
+    with pytest.raises(StorageFull):
+        await asyncio.wait_for(reports.recorded("d1", said(3)), 5)
+    assert reports.latest("d1").revision == 2
+    assert reports.latest("d2") == Reported()
+
+
+async def test_the_latest_is_read_from_the_store_once_it_is_there(disk: Disk, reports: Reports) -> None:
+    await reports.recorded("d1", said(1))
+    await disk.store.write(lambda tx: tx.put("reported", b"d1", pack(said(2))))
+    assert reports.latest("d1").revision == 2
