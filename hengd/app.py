@@ -28,6 +28,7 @@ from hengd.http.gate import Gate
 from hengd.http.history import HistoryRoutes
 from hengd.http.joining import JoiningRoutes
 from hengd.http.objects import ObjectRoutes
+from hengd.http.operators import OperatorRoutes
 from hengd.http.poll import PollRoutes
 from hengd.http.status import Daemon, StatusRoutes
 from hengd.http.stream import Links
@@ -191,6 +192,7 @@ class App:
             HistoryRoutes(self.configs, self.events),
             EnrolRoutes(self.authority, self.tokens, self.joins),
             JoiningRoutes(self.tokens, self.joins, self.devices),
+            OperatorRoutes(self.authority),
             self._polls,
         )
         return [route for resource in resources for route in resource.table()]
@@ -299,7 +301,7 @@ class App:
 
     def _checks(self) -> dict[str, bool]:
         return {
-            "store": not self.failed.done(),
+            "store": self._store.is_writing and not self.failed.done(),
             "listeners": bool(self._gates),
             "serving": not self._edge.stopping,
         }

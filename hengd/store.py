@@ -137,7 +137,6 @@ class Store:
         self._databases = databases
         self._folder = folder
         self._loop = loop
-        self._loop_thread = threading.get_ident()
         self._jobs: deque[_Job] = deque()
         self._wake = threading.Condition()
         self._stopping = False
@@ -217,6 +216,11 @@ class Store:
             self._jobs.append(_Job(operation, done, essential))
             self._wake.notify()
 
+    @property
+    def is_writing(self) -> bool:
+        """Whether the writer lives; if not, every write would wait for ever."""
+        return self._thread.is_alive()
+
     def figures(self) -> Figures:
         """Fill and health of the store."""
         info, page = self._env.info(), self._env.stat()["psize"]
@@ -237,7 +241,7 @@ class Store:
 
     def _write_loop(self) -> None:
         while batch := self._next_batch():
-            answers, notes = self._commit_batch(batch)
+            answers, notes = self._commit_or_refuse(batch)
             self._loop.call_soon_threadsafe(self._deliver, batch, answers, notes)
         self._loop.call_soon_threadsafe(self._written.set)
 
@@ -253,6 +257,16 @@ class Store:
         for job, answer in zip(batch, answers, strict=True):
             failed = isinstance(answer, BaseException)
             _run_apart(partial(job.done, None if failed else answer, answer if failed else None))
+
+    def _commit_or_refuse(self, batch: list[_Job]) -> tuple[list[Any], list[object]]:
+        try:
+            return self._commit_batch(batch)
+        except Exception as error:  # task boundary: without the writer every later write would wait for ever
+            log.exception("the writer failed", extra={"event": "store_failed"})
+            self._last_error = repr(error)
+            self._loop.call_soon_threadsafe(self._failed, repr(error))
+            refusal = Internal("storage_failed", f"the store failed ({error!r}); the change may not have been kept")
+            return [refusal] * len(batch), []
 
     def _commit_batch(self, batch: list[_Job]) -> tuple[list[Any], list[object]]:
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hengd.rules.notes import Committed
+from hengd.store import Store
 from tests.service import Admin, Service, connected, device, group, schema
 
 
@@ -83,3 +84,9 @@ async def test_one_note_that_cannot_be_told_silences_no_other(
     daemon.app._committed([Committed(2, (("Device",),), (), {}), Committed(3, (), (), {"d1": None})])  # type: ignore[arg-type]
     assert rung == [{"d1": None}]
     assert "a commit was not told on" in caplog.text
+
+
+async def test_a_daemon_whose_writer_has_ended_is_not_ready(daemon: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert daemon.app.beat()
+    monkeypatch.setattr(Store, "is_writing", False)
+    assert not daemon.app.beat()

@@ -482,3 +482,30 @@ async def test_a_store_beyond_use_says_so(store: Store, monkeypatch: pytest.Monk
         assert failures == expected
     monkeypatch.undo()
     await store.write(lambda tx: None)
+
+
+async def test_a_fault_of_the_writer_is_answered_and_told_and_the_writer_lives(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures: list[str] = []
+    store.on_failure(failures.append)
+
+    def fail() -> None:
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr(store, "_grow_if_needed", fail)
+    with pytest.raises(Internal) as refused:
+        await asyncio.wait_for(store.write(putting(b"a", b"1")), 5)
+    assert refused.value.code == "storage_failed"
+    assert failures == ["RuntimeError('a fault of ours')"]
+    monkeypatch.undo()
+    await asyncio.wait_for(store.write(putting(b"a", b"2")), 5)
+    assert value_of(store, b"a") == b"2"
+    assert store.is_writing
+
+
+async def test_a_writer_that_has_ended_is_noticed(tmp_path: Path) -> None:
+    store = Store.open(tmp_path)
+    assert store.is_writing
+    await store.close()
+    assert not store.is_writing
