@@ -11,6 +11,7 @@ the budget of ``schema_budget`` and the linear-time patterns bound what a docume
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -161,21 +162,30 @@ class CompiledSchema:
 
 
 class SchemaCache:
-    """Compiled schemas by name and digest, so that each version is compiled once; the least used go first."""
+    """Compiled schemas by name and digest, so that each version is compiled once; the least used go first.
+
+    May be asked from several threads: changes ask on the store's writer thread, explanations on the loop's.
+    """
 
     def __init__(self, *, max_entries: int = 256) -> None:
         self._max_entries = max_entries
         self._compiled: OrderedDict[tuple[str, bytes], CompiledSchema] = OrderedDict()
+        self._lock = threading.Lock()
 
     def get(self, name: str, schema: Mapping[str, Any], *, digest: bytes | None = None) -> CompiledSchema:
         """Return the schema compiled; whoever knows its ``schema_digest`` saves computing it."""
         key = (name, digest or schema_digest(schema))
-        compiled = self._compiled.get(key)
-        if compiled is None:
-            compiled = self._compiled[key] = compile_schema(name, schema)
+        with self._lock:
+            compiled = self._compiled.get(key)
+            if compiled is not None:
+                self._compiled.move_to_end(key)
+                return compiled
+        compiled = compile_schema(name, schema)  # outside: the event loop must not wait for the writer's schema
+        with self._lock:
+            self._compiled[key] = compiled
+            self._compiled.move_to_end(key)
             if len(self._compiled) > self._max_entries:
                 self._compiled.popitem(last=False)
-        self._compiled.move_to_end(key)
         return compiled
 
     def __len__(self) -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import socket
+import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -796,6 +798,31 @@ def test_cache_compiles_each_version_once_and_forgets_the_least_used() -> None:
     assert cache.get("lamp", one) is first
     assert len(cache) == 2
     assert first.digest == schema_digest(one)
+
+
+def test_the_cache_may_be_asked_from_several_threads() -> None:
+    cache, faults = SchemaCache(max_entries=1), []
+    digests = [bytes([number]) for number in range(8)]
+
+    def ask(shift: int) -> None:
+        try:
+            for number in range(400):
+                cache.get("lamp", {"type": "object"}, digest=digests[(number + shift) % 8])
+        except KeyError as fault:
+            faults.append(fault)
+
+    interval_s = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=ask, args=(shift,)) for shift in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval_s)
+    assert not faults
+    assert len(cache) == 1
 
 
 def test_budget_is_what_the_documentation_says() -> None:
