@@ -176,7 +176,7 @@ class PollRoutes:
         if present is None:
             return
         present.cancel()
-        if self._presence.leave(caller.subject):
+        if self._presence.leave(caller.subject, now=self._clock()):
             self._events.add(self._clock(), "device.offline", "Device", caller.name)
 
 

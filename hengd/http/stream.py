@@ -195,7 +195,7 @@ class DeviceLink(StrictListener):
         links.hub.forget(self.device_id, self.look)
         links.authority.release("device", self.device_id, self.revoked)
         links.leave(self)
-        if links.presence.leave(self.device_id):
+        if links.presence.leave(self.device_id, now=links.clock()):
             self._tell("device.offline")
 
     # ---- what the daemon says ------------------------------------------------------------------------

@@ -82,7 +82,7 @@ class Devices:
             record,
             identity_state(tx, "device", record.id),
             connection_of(online=live is not None, reported=reported, now=self._clock()),
-            live.since if live else reported.seen,
+            live.since if live else self._presence.left(record.id) or reported.seen,
             configuration_of(desired, reported, line),
             desired,
             reported,

@@ -19,6 +19,8 @@ class Presence:
 
     def __init__(self) -> None:
         self._live: dict[str, Live] = {}
+        self._left: dict[str, float] = {}
+        """When the last link of those who are away ended."""
 
     def __len__(self) -> int:
         return len(self._live)
@@ -28,12 +30,13 @@ class Presence:
         live = self._live.get(device_id)
         if live is None:
             self._live[device_id] = Live(now, address)
+            self._left.pop(device_id, None)
             return True
         live.links += 1
         live.address = address
         return False
 
-    def leave(self, device_id: str) -> bool:
+    def leave(self, device_id: str, *, now: float) -> bool:
         """A link ended; whether it was the last one."""
         live = self._live.get(device_id)
         if live is None:
@@ -42,8 +45,13 @@ class Presence:
         if live.links > 0:
             return False
         del self._live[device_id]
+        self._left[device_id] = now
         return True
 
     def find(self, device_id: str) -> Live | None:
         """The live connection of a device, or None."""
         return self._live.get(device_id)
+
+    def left(self, device_id: str) -> float:
+        """When a device that is away was connected last; 0 if it was not since the daemon started."""
+        return self._left.get(device_id, 0.0)

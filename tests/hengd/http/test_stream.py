@@ -8,6 +8,7 @@ import json
 import logging
 import time
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 import aiohttp
@@ -240,6 +241,19 @@ async def test_fields_that_the_device_refused_are_shown(daemon: Service, admin: 
     reported = (await admin.until("lamp-1", config="quarantined"))["reported"]
     assert reported["reason"] == "invalid"
     assert reported["errors"] == [{"pointer": "/color", "message": "no such lamp"}]
+
+
+async def test_who_is_offline_is_so_since_the_connection_ended(
+    daemon: Service, admin: Admin, lamp: Identity, clock: Clock
+) -> None:
+    async with connected(daemon, lamp) as link:
+        await link.apply_next()
+        clock.advance(100)
+        sweep(daemon)
+        left = clock.wall()
+    status = await admin.until("lamp-1", connection="offline")
+    assert abs(datetime.fromisoformat(status["since"]).timestamp() - left) < 5
+    assert left - datetime.fromisoformat(status["seen"]).timestamp() > 90
 
 
 # --- deliveries ---------------------------------------------------------------------------------------------
