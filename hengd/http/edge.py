@@ -6,9 +6,11 @@ declared authentication cannot exist: ``Route`` has no default for it, and the a
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
@@ -143,10 +145,32 @@ class Edge:
             if self.stopping and auth is not Auth.HEALTH:
                 raise Unavailable("stopping", "the daemon is shutting down", extra={"retry_after_s": 5})
             request[PEER] = connection.peer
-            request[CALLER] = await self._caller(connection.peer, auth)
-            return await handler(request)
+            caller = request[CALLER] = await self._caller(connection.peer, auth)
+            with self._held(request, caller):
+                return await handler(request)
 
         return middleware
+
+    @contextmanager
+    def _held(self, request: web.Request, caller: Caller) -> Iterator[None]:
+        """Cut a reading request when its operator's identity ends, so that none waits on. What writes runs to its
+        end: cut off, nobody would know what it did, and an operator who revokes himself hears that it is done."""
+        if caller.role != "admin" or not caller.certificate or request.method != "GET":
+            yield
+            return
+        waiting = asyncio.current_task()
+
+        def cut() -> None:
+            if request.transport is not None:
+                request.transport.abort()
+            if waiting is not None:
+                waiting.cancel()
+
+        self._authority.hold("admin", caller.subject, cut)
+        try:
+            yield
+        finally:
+            self._authority.release("admin", caller.subject, cut)
 
     def _auth_of(self, request: web.Request) -> Auth:
         refusal = request.match_info.http_exception

@@ -17,12 +17,14 @@ import msgspec
 
 from hengd.records import CertificateRecord, pack
 from hengd.rules.certificates import (
+    Operator,
     activate,
     add_certificate,
-    drop_unused,
     find_certificate,
     identity_state,
+    live_operators,
     revoke_all,
+    supersede_unused,
 )  # fmt: skip
 from hengd.rules.fleet import META_KEY, device_by_id, read_meta, required_object
 from hengd.rules.notes import Cut
@@ -148,13 +150,13 @@ class Authority:
             lifetime_s=lifetime_s,
         )
         not_after = float(pki.validity(der)[1])
-        drop_unused(tx, role, subject)
         spki = pki.spki_sha256(der).hex()
         if spki in self._own_keys:
             raise Conflict("key_in_use", "the public key is an authority's", cure="make a new key and ask again")
         record = CertificateRecord(
             role=role, subject=subject, spki=spki, not_after=not_after, state="issued", via=via, by=by, at=now
         )
+        supersede_unused(tx, record)
         add_certificate(tx, pki.fingerprint(der), record)
         return {
             "fleet": self.fleet,
@@ -167,7 +169,7 @@ class Authority:
         }
 
     async def renew(self, caller: Caller, shown_der: bytes, csr: bytes | None, *, board: bool) -> dict[str, Any]:
-        """A new certificate for the same identity, with the key shown or the one in ``csr``.
+        """A new certificate for the same identity, with the key shown or the one in ``csr``; ``by`` the one shown.
 
         Expired certificates may ask up to 180 days after their end; ``Denied`` later, ``Limited`` too often.
         """
@@ -181,13 +183,14 @@ class Authority:
 
         def operation(tx: Transaction) -> dict[str, Any]:
             record = find_certificate(tx, caller.certificate)
-            if record is None or record.state not in ("issued", "active"):
-                raise Denied("certificate_superseded", "a newer certificate of this identity is in use")
+            if record is None:
+                raise Denied("unknown_certificate", "this certificate is not on the daemon's list", cure="join again")
+            self._refuse_state(record)
             if record.state == "issued":
                 activate(tx, caller.certificate)
             return self.issue(
                 tx, role=caller.role, subject=caller.subject, name=caller.name, spki_der=spki_der, via="renew",
-                by=caller.name, board=board,
+                by=caller.certificate.hex(), board=board,
             )  # fmt: skip
 
         return await self._store.write(operation)
@@ -213,6 +216,15 @@ class Authority:
 
         await self._store.write(operation)
 
+    def operators(self) -> list[Operator]:
+        """Operators who can still use or renew a certificate, by name."""
+        with self._store.read() as tx:
+            return self.operators_in(tx)
+
+    def operators_in(self, tx: Reader) -> list[Operator]:
+        """``operators`` as a transaction sees them."""
+        return live_operators(tx, ended_before=self._clock() - EXPIRED_OK_S)
+
     # ---- ending --------------------------------------------------------------------------------------
 
     async def revoke_device(self, name: str) -> None:
@@ -222,6 +234,14 @@ class Authority:
             if identity_state(tx, "device", device.id) == "none":
                 raise NotFound("not_joined", f"device/{name} has no identity to revoke", cure="it never joined")
         await self.revoke("device", device.id)
+
+    async def revoke_operator(self, name: str) -> None:
+        """End an operator's identity at once, with all its certificates."""
+        if all(operator.name != name for operator in self.operators()):
+            raise NotFound(
+                "no_such_object", f"operator/{name} does not exist or was revoked", cure="hengectl get operators"
+            )
+        await self.revoke("admin", name)
 
     async def revoke(self, role: str, subject: str) -> None:
         """Flag, commit with the journal, close. If the commit fails the identity stays cut until a restart."""

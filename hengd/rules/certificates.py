@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -12,6 +13,23 @@ from hengd.store import Reader, Transaction
 from henge_protocol.errors import Conflict
 
 LIVE: Final = frozenset({"issued", "active"})
+USED: Final = frozenset({"active"})
+SHA256_BYTES: Final = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """A person with certificates that still open something, one chain of renewals for each login."""
+
+    name: str
+    certificates: int
+    """How many are live: about as many as there are machines the person logged in on."""
+    since: float
+    """When the oldest of them was issued."""
+    expires: float
+    """When the last of them ends."""
+    via: str
+    """How the newest came to be: token or renew."""
 
 
 def add_certificate(tx: Transaction, sha256: bytes, record: CertificateRecord) -> None:
@@ -42,20 +60,20 @@ def certificates_of(tx: Reader, role: str, subject: str) -> Iterator[tuple[bytes
 
 
 def activate(tx: Transaction, sha256: bytes) -> None:
-    """First use of a certificate: it becomes active, the ones before it are superseded."""
+    """First use of a certificate: it becomes active, the ones it replaces are superseded."""
     record = find_certificate(tx, sha256)
     if record is None or record.state != "issued":
         return
     for other, theirs in list(certificates_of(tx, record.role, record.subject)):
-        if other != sha256 and theirs.state == "active":
+        if other != sha256 and theirs.state == "active" and _replaces(record, other, theirs):
             _set_state(tx, other, theirs, "superseded")
     _set_state(tx, sha256, record, "active")
 
 
-def drop_unused(tx: Transaction, role: str, subject: str) -> None:
-    """Forget issued certificates that were never used: their answer was lost and a new one is on its way."""
-    for sha256, record in list(certificates_of(tx, role, subject)):
-        if record.state == "issued":
+def supersede_unused(tx: Transaction, coming: CertificateRecord) -> None:
+    """Supersede what ``coming`` replaces and was never used: that answer was lost, and a new one is on its way."""
+    for sha256, record in list(certificates_of(tx, coming.role, coming.subject)):
+        if record.state == "issued" and _replaces(coming, sha256, record):
             _set_state(tx, sha256, record, "superseded")
 
 
@@ -74,12 +92,45 @@ def forget_keys(tx: Transaction, role: str, subject: str) -> None:
         tx.delete("spki", bytes.fromhex(record.spki))
 
 
+def has_certificate(tx: Reader, role: str, subject: str, states: Collection[str]) -> bool:
+    """Whether an identity has a certificate in one of these states."""
+    return any(record.state in states for _, record in certificates_of(tx, role, subject))
+
+
+def live_operators(tx: Reader, *, ended_before: float) -> list[Operator]:
+    """Operators by name, with their live certificates that ended at or after a time (or have not ended)."""
+    found = (_operator(tx, name, ended_before) for name in _operator_names(tx))
+    return [operator for operator in found if operator is not None]
+
+
 def identity_state(tx: Reader, role: str, subject: str) -> str:
     """``none``, ``active`` or ``revoked``, as people are told."""
     states = {record.state for _, record in certificates_of(tx, role, subject)}
     if states & LIVE:
         return "active"
     return "revoked" if "revoked" in states else "none"
+
+
+def _operator_names(tx: Reader) -> list[str]:
+    prefix, digest = len(b"admin:"), SHA256_BYTES + len(b"/")
+    return list(dict.fromkeys(key[prefix:-digest].decode() for key, _ in tx.scan("certs_of", b"admin:")))
+
+
+def _operator(tx: Reader, name: str, ended_before: float) -> Operator | None:
+    records = [record for _, record in certificates_of(tx, "admin", name)]
+    live = [record for record in records if record.state in LIVE and record.not_after >= ended_before]
+    if not live:
+        return None
+    newest = max(live, key=lambda record: record.at)
+    since, expires = min(record.at for record in live), max(record.not_after for record in live)
+    return Operator(name, len(live), since, expires, newest.via)
+
+
+def _replaces(coming: CertificateRecord, sha256: bytes, other: CertificateRecord) -> bool:
+    """A device has one certificate; an operator one for each login, renewed (``by`` the one before) or asked again."""
+    if coming.role == "device" or sha256.hex() == coming.by:
+        return True
+    return other.by == coming.by and (coming.via == "renew" or other.spki == coming.spki)
 
 
 def _set_state(tx: Transaction, sha256: bytes, record: CertificateRecord, state: str) -> None:

@@ -170,9 +170,21 @@ class Tokens:
 
     def _log_in(self, tx: Transaction, token: TokenRecord, key: Csr, name: str) -> dict[str, Any]:
         _check_pattern(token, name)
+        self._check_operator(tx, token, key, name)
         return self._authority.issue(
             tx, role="admin", subject=name, name=name, spki_der=key.spki_der, via="token", by=token.id, board=False
         )
+
+    def _check_operator(self, tx: Transaction, token: TokenRecord, key: Csr, name: str) -> None:
+        """A name in use is for those who have its key already, or a token made for this very name."""
+        ours = tx.get("spki", key.spki_sha256) == f"admin:{name}".encode()
+        taken = any(operator.name == name for operator in self._authority.operators_in(tx))
+        if taken and not ours and token.pattern != name:
+            raise Conflict(
+                "name_taken",
+                f"the operator {name} is logged in elsewhere, and the token is not bound to that name",
+                cure=f"choose another name with --name; if it is you: hengectl token create --admin --name {name}",
+            )
 
     def _record(self, token: JoinToken, wanted: dict[str, Any], by: str) -> TokenRecord:
         ttl_s, uses = wanted.get("ttl_s", 3600), wanted.get("uses", 1)

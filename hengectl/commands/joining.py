@@ -27,7 +27,7 @@ def token_command() -> None:
 
 @token_command.command("create", cls=Command, writes=True, short_help="Make a token; it is shown this once.")
 @click.option(
-    "--name", "pattern", type=Pattern(), default="*", help="Only for a device of this name; lamp-* allows many."
+    "--name", "pattern", type=Pattern(), default="*", help="Only for a device or person so named; lamp-* allows many."
 )
 @click.option("--schema", type=Name(SCHEMA), default=None, help="Devices that join with it get this schema.")
 @labels_option
@@ -47,11 +47,11 @@ def token_create(
     admin: bool,
 ) -> None:
     """Make a token. It is shown this once; whoever has it can use it until its time is over."""
-    if admin and (schema or labels or pattern != "*"):
-        raise Invalid("bad_usage", "--name, --schema and -l are about devices, --admin is about a person")
-    body: dict[str, Any] = {"kind": "admin" if admin else "join", "ttl_s": ttl_s, "uses": uses}
+    if admin and (schema or labels):
+        raise Invalid("bad_usage", "--schema and -l are about devices, --admin is about a person")
+    body: dict[str, Any] = {"kind": "admin" if admin else "join", "name": pattern, "ttl_s": ttl_s, "uses": uses}
     if not admin:
-        body |= {"name": pattern, "labels": labels} | ({"schema": schema} if schema else {})
+        body |= {"labels": labels} | ({"schema": schema} if schema else {})
     made = invocation.client.post("/v1/tokens", body).json()
     invocation.paper.say(str(made["token"]))
     if not quiet:
@@ -156,11 +156,11 @@ def _tell_next_step(invocation: Invocation, made: Mapping[str, Any], *, ttl_s: i
     urls = [str(url) for url in listeners.get("devices", [])] or ["https://HOST:4364"]
     times = "once" if uses == 1 else f"{uses} times"
     invocation.note(f"It can be used {times}, within {format_duration(ttl_s)}; it is not shown again. Next:")
-    if made.get("kind") == "admin":
-        invocation.note(f"  hengectl login {safe(urls[0])}            there; paste the token when asked")
-        return
     name = str(made.get("name", ""))
     named = "" if "*" in name or "?" in name else f" --name {safe(name)}"
+    if made.get("kind") == "admin":
+        invocation.note(f"  hengectl login {safe(urls[0])}{named}            there; paste the token when asked")
+        return
     invocation.note(
         f"  henge-agent join {safe(urls[0])}{named} --token-file -      on the device; paste the token, then Ctrl-D"
     )

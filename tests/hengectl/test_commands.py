@@ -372,6 +372,19 @@ async def test_an_operator_works_from_another_machine(face: Face, daemon: Servic
     assert (await face.run("get", "devices", "--server", daemon.url)).code == 4
 
 
+async def test_a_token_may_be_bound_to_a_persons_name(person: Face, daemon: Service) -> None:
+    told = await person.run("token", "create", "--admin", "--name", "ada")
+    assert f"hengectl login {daemon.url} --name ada " in told.err
+
+    other = await person.run("login", daemon.url, "--token-file", "-", "--name", "bob", stdin=told.out)
+    assert other.code == 6
+    assert "as ada." in await person.ok("login", daemon.url, "--token-file", "-", "--name", "ada", stdin=told.out)
+    stranger = (await person.ok("token", "create", "--admin", "-q")).strip()
+    taken = await person.run("login", daemon.url, "--token-file", "-", "--name", "ada", stdin=stranger)
+    assert taken.code == 5
+    assert "hengectl token create --admin --name ada" in taken.err
+
+
 async def test_a_certificate_is_renewed_in_passing(face: Face, daemon: Service, admin: Admin) -> None:
     token = (await admin.ok("POST", "/v1/tokens", {"kind": "admin"}))["token"]
     await face.ok("login", daemon.url, "--token-file", "-", "--context", "casa", stdin=token)
