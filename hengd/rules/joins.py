@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from hengd.events import EventLog
 from hengd.rules.authority import Authority
+from hengd.rules.certificates import USED
 from hengd.rules.change import Author
 from hengd.rules.limits import counted_as
 from hengd.rules.schemas import SchemaCache
@@ -186,7 +187,9 @@ class Joins:
     async def approve(self, typed: str, *, name: str, schema: str, labels: dict[str, str], by: Author) -> str:
         """Step 6: somebody typed the code that a device shows; returns the device's name.
 
-        Raises ``NotFound`` ``no_such_join`` for an unknown code; three of those close the window.
+        A device of that name that never used its certificate gives way: a person says which one is meant.
+        Raises ``NotFound`` ``no_such_join`` for an unknown code; three of those close the window. ``Conflict``
+        ``join_rejected`` when the device said no meanwhile.
         """
         request, key = self._typed(parse_code(typed))
         name = check_name(name or request.name, "device name")
@@ -194,7 +197,7 @@ class Joins:
 
         def operation(tx: Transaction) -> dict[str, Any]:
             device_id = claim_device(
-                tx, self._schemas, name, key, by, schema, labels, now=self._clock(), new_id=self._new_id
+                tx, self._schemas, name, key, by, schema, labels, now=self._clock(), new_id=self._new_id, taken=USED
             )
             return self._authority.issue(
                 tx, role="device", subject=device_id, name=name, spki_der=key.spki_der, via="approved", by=by.name,
@@ -206,7 +209,11 @@ class Joins:
             request.identity = await self._store.write(operation)
         finally:
             request.taken = False
-        self._authority.restored("device", request.identity["device_id"])
+        device_id = request.identity["device_id"]
+        self._authority.restored("device", device_id)
+        if request.sid not in self._requests:
+            await self._authority.revoke("device", device_id)
+            raise Conflict("join_rejected", "the request was rejected or ended meanwhile; what it got is revoked")
         request.changed.set()
         self._events.add(self._clock(), "join.closed", "Join", request.name, outcome="approved", device=name)
         return name
@@ -224,11 +231,11 @@ class Joins:
         self._wrong += 1
         if self._wrong >= MAX_WRONG_CODES:
             self._closes = 0.0
-            for request in list(self._requests.values()):
+            for request in [one for one in self._requests.values() if one.identity is None]:
                 self._void(request)
             return Denied(
                 "enrolment_closed",
-                f"{MAX_WRONG_CODES} wrong codes: the window is closed and all requests are void",
+                f"{MAX_WRONG_CODES} wrong codes: the window is closed and all requests that wait are void",
                 cure="look for a stranger on the network, then: hengectl join open",
             )
         return NotFound(
@@ -243,7 +250,7 @@ class Joins:
         request = self._requests.get(sid)
         if request is None:
             raise NotFound("no_such_join", "there is no such join request; it ended or never was", cure="begin again")
-        if request.expires <= self._clock():
+        if request.expires <= self._clock() and not request.taken:
             self._void(request)
             raise Gone("join_expired", "the join request's time is over", cure="begin again")
         return request
@@ -258,13 +265,15 @@ class Joins:
         return True
 
     def _void(self, request: JoinRequest) -> None:
+        """Forget a request; unless it was approved, which was told then, tell that it came to nothing."""
         if self._requests.pop(request.sid, None) is not None:
             request.changed.set()
-            self._events.add(self._clock(), "join.closed", "Join", request.name, outcome="void")
+            if request.identity is None:
+                self._events.add(self._clock(), "join.closed", "Join", request.name, outcome="void")
 
     def _sweep(self) -> None:
         now = self._clock()
         for request in list(self._requests.values()):
-            if request.expires <= now:
+            if request.expires <= now and not request.taken:
                 self._lapsed.append(request.code)
                 self._void(request)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from fnmatch import fnmatchcase
 from typing import Any, Final
 
@@ -12,7 +12,7 @@ import msgspec
 
 from hengd.records import TokenRecord, pack, unpack
 from hengd.rules.authority import Authority
-from hengd.rules.certificates import LIVE, certificates_of, identity_state
+from hengd.rules.certificates import LIVE, certificates_of, has_certificate
 from hengd.rules.change import Author, Change
 from hengd.rules.fleet import find_object
 from hengd.rules.limits import FailureLimit
@@ -232,13 +232,17 @@ def claim_device(
     *,
     now: float,
     new_id: Callable[[], str],
+    taken: Collection[str] = LIVE,
 ) -> str:
-    """The id of device ``name``: made if it does not exist, claimed if nobody has it, ``Conflict`` otherwise."""
+    """The id of device ``name``: made if it does not exist, claimed if nobody has it, ``Conflict`` otherwise.
+
+    Somebody has it who holds a certificate in one of the states ``taken``.
+    """
     found = find_object(tx, "Device", name)
     if found is not None:
         owner = tx.get("spki", key.spki_sha256)
         ours = owner == f"device:{found.id}".encode()
-        if identity_state(tx, "device", found.id) == "active" and not ours:
+        if has_certificate(tx, "device", found.id, taken) and not ours:
             raise Conflict(
                 "name_taken",
                 f"the name {name} belongs to another device",

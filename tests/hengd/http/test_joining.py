@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from hengd.rules import joins
+from hengd.rules.change import Author
 from henge_protocol import pki
-from henge_protocol.errors import Limited
+from henge_protocol.errors import Conflict, Limited
 from henge_protocol.joining import format_code, parse_token
 from tests.hengd.http.conftest import Standing
 from tests.hengd.http.joinkit import ask, begin, csr_of, identity_in, token_of
@@ -85,7 +86,8 @@ async def test_a_device_from_files_is_claimed_with_its_schema_labels_and_values(
 
 
 async def test_a_name_in_use_is_refused_and_the_request_waits_on_e27(daemon: Service, admin: Admin) -> None:
-    await daemon.join(admin, "lamp-1")
+    async with connected(daemon, await daemon.join(admin, "lamp-1")):
+        pass
     await open_window(admin)
     async with daemon.remote(verified=False) as stranger:
         joiner = await ask(daemon, stranger, "lamp-1")
@@ -220,6 +222,70 @@ async def test_a_device_that_says_no_voids_its_request_e38(daemon: Service, admi
         event for event in (await admin.ok("GET", "/v1/events?since=0"))["events"] if event["type"] == "join.closed"
     ]
     assert [event["outcome"] for event in closed] == ["void"]
+
+
+async def outcomes(admin: Admin) -> list[str]:
+    """How join requests ended, by the events."""
+    told = (await admin.ok("GET", "/v1/events?since=0"))["events"]
+    return [event["outcome"] for event in told if event["type"] == "join.closed"]
+
+
+async def test_an_approved_request_is_told_once(daemon: Service, admin: Admin, clock: Clock) -> None:
+    await open_window(admin)
+    async with daemon.remote(verified=False) as stranger:
+        joiner = await ask(daemon, stranger, "lamp-1")
+        await admin.ok("POST", APPROVE.format(joiner.code))
+        clock.advance(601)
+        await admin.ok("GET", "/v1/joins")
+
+    assert await outcomes(admin) == ["approved"]
+
+
+async def test_wrong_codes_void_what_waits_and_leave_what_is_approved(daemon: Service, admin: Admin) -> None:
+    await open_window(admin)
+    async with daemon.remote(verified=False) as stranger:
+        approved, waiting = await ask(daemon, stranger, "lamp-1"), await ask(daemon, stranger, "lamp-2")
+        await admin.ok("POST", APPROVE.format(approved.code))
+        wrong = next(code for code in ("00000000", "00000001") if code != waiting.code)
+        for _ in range(3):
+            await admin.refused("POST", APPROVE.format(wrong))
+
+        assert await state_of(stranger, approved.sid) == "approved"
+        assert await state_of(stranger, waiting.sid) == "no_such_join"
+    assert await outcomes(admin) == ["approved", "void"]
+
+
+async def test_a_no_while_the_approval_is_being_written_revokes_what_was_given(daemon: Service, admin: Admin) -> None:
+    await open_window(admin)
+    async with daemon.remote(verified=False) as stranger:
+        joiner = await ask(daemon, stranger, "lamp-1")
+        approval = asyncio.create_task(
+            daemon.app.joins.approve(joiner.code, name="", schema="", labels={}, by=Author("ada", "socket"))
+        )
+        await asyncio.sleep(0)  # its write is queued, its answer comes by this loop
+        await daemon.app.joins.reject(joiner.sid)
+        with pytest.raises(Conflict) as refusal:
+            await approval
+
+        assert await state_of(stranger, joiner.sid) == "no_such_join"
+    assert refusal.value.code == "join_rejected"
+    assert (await admin.ok("GET", "/v1/devices/lamp-1"))["status"]["identity"] == "revoked"
+    assert await outcomes(admin) == ["void"]
+
+
+async def test_an_approval_takes_a_name_whose_certificate_was_never_used(daemon: Service, admin: Admin) -> None:
+    lost = await daemon.join(admin, "lamp-1")
+    await open_window(admin)
+    async with daemon.remote(verified=False) as stranger:
+        joiner = await ask(daemon, stranger, "lamp-1")
+        await admin.ok("POST", APPROVE.format(joiner.code))
+        found = identity_in(await stranger.ok("GET", f"/v1/enrol/{joiner.sid}"), joiner.key)
+
+    assert found.id == lost.id
+    async with daemon.remote(lost) as late:
+        assert (await late.refused("GET", "/v1/device/config")).code == "certificate_superseded"
+    async with connected(daemon, found):
+        pass
 
 
 @pytest.mark.parametrize(
