@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import secrets
 import socket
 import ssl
@@ -62,12 +63,13 @@ UPKEEP_S: Final = 600.0
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """What is particular to a process: where things lie, what time it is."""
+    """What is particular to a process: where things lie, what time it is, what chance says (0 to 1)."""
 
     data_dir: Path
     socket: Path
     clock: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
+    chance: Callable[[], float] = random.random
 
 
 class App:
@@ -155,7 +157,8 @@ class App:
             refuse_other_format(read_meta(tx), self._folder.database)
 
     def _assemble(self, folder: DataDir) -> None:
-        clock, monotonic = self._environment.clock, self._environment.monotonic
+        environment = self._environment
+        clock, monotonic = environment.clock, environment.monotonic
         store, schemas, hub = self._store, SchemaCache(), Hub()
         self.events = EventLog()
         self.presence = Presence()
@@ -171,8 +174,9 @@ class App:
         )  # fmt: skip
         deliveries, reports = Deliveries(store), Reports(store)
         self._links = Links(
-            self.authority, deliveries, reports, self.presence, hub, self.events, clock=clock, monotonic=monotonic
-        )
+            self.authority, deliveries, reports, self.presence, hub, self.events,
+            clock=clock, monotonic=monotonic, chance=environment.chance,
+        )  # fmt: skip
         self._polls = PollRoutes(self.authority, deliveries, reports, self.presence, hub, self.events, clock=clock)
         self._hub, self._deliveries = hub, deliveries
         store.on_commit(self._committed)

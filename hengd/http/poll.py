@@ -157,9 +157,9 @@ class PollRoutes:
         return _frame(delivery.frame, etag=f'"{delivery.config.digest}"')
 
     def _welcome(self, caller: Caller) -> bytes:
-        return encode(
-            Welcome(PROTOCOL_VERSION, self._deliveries.line.epoch, caller.name, int(self._clock()), MAX_WAIT_S, 0)
-        )
+        epoch, time = self._deliveries.line.epoch, int(self._clock())
+        limit = self._deliveries.max_document(caller.subject)
+        return encode(Welcome(PROTOCOL_VERSION, epoch, caller.name, time, MAX_WAIT_S, limit))
 
     def _arrive(self, caller: Caller, address: str) -> None:
         """Count the device as online until a while after the longest answer, or until its identity ends."""

@@ -22,7 +22,7 @@ from hengd.rules.authority import Authority, Caller
 from hengd.rules.deliveries import Deliveries
 from hengd.rules.presence import Presence
 from hengd.rules.reports import Reports
-from hengd.rules.states import after_hello, after_report, is_offered, is_offered_again
+from hengd.rules.states import FAILED, after_hello, after_report, is_offered, is_offered_again
 from henge_protocol.backoff import delay_s
 from henge_protocol.errors import HengeError, Internal
 from henge_protocol.session import CLOSE_PROTOCOL, CLOSE_RENEW, CLOSE_REPLACED, CLOSE_REVOKED, Session
@@ -48,7 +48,8 @@ INTERNAL_ERROR: Final = 1011
 LOOK_EVERY_S: Final = 30.0
 """A look at the newest document without a ring: a lost bell costs this much time and no more."""
 RETRY_BASE_S: Final = 15.0
-RETRY_CAP_ATTEMPT: Final = 6
+RETRY_SPREAD: Final = 10
+"""A passing refusal is offered again after ``RETRY_BASE_S`` and so many times a backoff's delay: at most 10 minutes."""
 REPORTS_REMEMBERED: Final = 32
 EXPIRY_GRACE_S: Final = 24 * 3600.0
 """A device that is connected when its certificate ends gets this long to renew."""
@@ -68,6 +69,7 @@ class Links:
         *,
         clock: Callable[[], float],
         monotonic: Callable[[], float],
+        chance: Callable[[], float],
     ) -> None:
         self.authority = authority
         self.deliveries = deliveries
@@ -77,6 +79,7 @@ class Links:
         self.events = events
         self.clock = clock
         self.monotonic = monotonic
+        self.chance = chance
         self.stopping = False
         self._open_links: set[DeviceLink] = set()
         self._live: dict[str, DeviceLink] = {}
@@ -153,9 +156,10 @@ class DeviceLink(StrictListener):
         self._reported = Reported()
         self._look_at = 0.0
         self._missed = False
-        """A look was asked for while a delivery was in flight."""
+        """A look was asked for while a delivery was in flight or the device did not read."""
         self._retry_at = 0.0
-        self._attempt = 0
+        self._failures = 0
+        """Passing refusals in a row."""
         self._renew_by = links.clock() + caller.left_s + EXPIRY_GRACE_S
 
     # ---- what the transport says ---------------------------------------------------------------------
@@ -190,6 +194,11 @@ class DeviceLink(StrictListener):
         elif now >= self._look_at:
             self.look(fresh=True)
 
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._missed:
+            self.look(fresh=True)
+
     def lost(self) -> None:
         links = self._links
         links.hub.forget(self.device_id, self.look)
@@ -215,6 +224,8 @@ class DeviceLink(StrictListener):
     def _look(self, *, fresh: bool) -> None:
         now = self._links.monotonic()
         self._look_at = now + LOOK_EVERY_S
+        if now < self._retry_at:
+            self._look_at = min(self._look_at, self._retry_at)
         self._missed = self._session.state != "idle" or not self.is_writable
         if self._missed:
             return
@@ -276,9 +287,9 @@ class DeviceLink(StrictListener):
 
     def _welcome(self, version: int) -> None:
         line = self._links.deliveries.line
-        self._say(
-            Welcome(version, line.epoch, self._caller.name, int(self._links.clock()), int(LIMITS.ping_after_s), 0)
-        )
+        time, ping_s = int(self._links.clock()), int(LIMITS.ping_after_s)
+        limit = self._links.deliveries.max_document(self.device_id)
+        self._say(Welcome(version, line.epoch, self._caller.name, time, ping_s, limit))
 
     def _take_report(self, report: Report) -> None:
         links = self._links
@@ -287,7 +298,9 @@ class DeviceLink(StrictListener):
             log.warning("report of a revision never issued", extra=self._fields("report_ignored"))
             return
         self._reported = reported
-        if reported.transient:
+        if report.state == "applied":
+            self._failures = 0
+        elif report.state in FAILED and reported.transient:
             self._wait_before_retry()
         receipt = Receipt(report.revision, report.digest, report.state)
         links.reports.record(self.device_id, reported, announce=True, done=partial(self._acknowledge, receipt))
@@ -300,8 +313,8 @@ class DeviceLink(StrictListener):
             self.send(self._links.deliveries.receipt(receipt))
 
     def _wait_before_retry(self) -> None:
-        attempt = self._attempt = min(self._attempt + 1, RETRY_CAP_ATTEMPT)
-        wait_s = RETRY_BASE_S + delay_s(attempt, 0.5) * 10
+        self._failures += 1
+        wait_s = RETRY_BASE_S + RETRY_SPREAD * delay_s(self._failures, self._links.chance())
         self._retry_at = self._links.monotonic() + wait_s
         self._look_at = min(self._look_at, self._retry_at)
 

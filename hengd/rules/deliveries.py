@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from hengd.records import Desired
-from hengd.rules.fleet import find_desired, find_document, read_meta
+from hengd.rules.fleet import device_by_id, find_desired, find_document, find_object, read_meta
 from hengd.rules.states import Line
 from hengd.store import Reader, Store
 from henge_protocol.errors import Internal
+from henge_protocol.model import MAX_DOCUMENT_BYTES
 from henge_protocol.wire import Config, Receipt, encode
 
 CACHED_FRAMES: Final = 256
@@ -53,6 +54,14 @@ class Deliveries:
             with self._store.read() as tx:
                 self.line, self._desired[device_id] = _line(tx), find_desired(tx, device_id)
         return self._desired[device_id]
+
+    def max_document(self, device_id: str) -> int:
+        """Bytes of the largest document that the device is sent: what its schema says, or the default."""
+        with self._store.read() as tx:
+            device = device_by_id(tx, device_id)
+            name = device.spec["schema"] if device is not None else ""
+            schema = find_object(tx, "Schema", name) if name else None
+        return int(schema.spec["max_document"]) if schema is not None else MAX_DOCUMENT_BYTES
 
     def delivery(self, device_id: str, desired: Desired) -> Delivery:
         """The frame that carries a document; if that was swept meanwhile, the frame of the newest one.

@@ -14,6 +14,9 @@ from henge_protocol.wire import Hello, Report
 TRANSIENT_REASONS: Final = frozenset({"write-failed", "hook-timeout", "server-unreachable"})
 """Refusals that may go away by themselves: the document is offered again with backoff."""
 
+FAILED: Final = frozenset({"rejected", "rolled-back"})
+"""States with which a device says that it does not run a document."""
+
 _AT_WORK: Final[dict[str, Configuration]] = {
     "rejected": "rejected",
     "rolled-back": "rolled-back",
@@ -62,7 +65,7 @@ def after_report(old: Reported, report: Report, line: Line, *, now: float) -> Re
     """What is known after a report; None for a revision that this daemon never issued."""
     if report.epoch == line.epoch and report.revision > line.revision:
         return None
-    failed = report.state in ("rejected", "rolled-back")
+    failed = report.state in FAILED
     return msgspec.structs.replace(
         old,
         epoch=report.epoch,

@@ -16,6 +16,7 @@ import pytest
 
 from hengd import app
 from henge_protocol import pki
+from henge_protocol.model import MAX_DOCUMENT_BYTES
 from henge_protocol.wire import Bye, Config, Error, FieldError, Hello, Receipt, Report, Welcome, encode
 from tests.service import (
     Admin,
@@ -82,6 +83,13 @@ async def test_a_hello_is_welcomed_with_name_epoch_time_and_limits(daemon: Servi
     assert welcome.epoch == daemon.app._deliveries.line.epoch
     assert abs(welcome.time - time.time()) < 5
     assert 0 < welcome.ping_s <= 30
+    assert welcome.max_document == MAX_DOCUMENT_BYTES
+
+
+async def test_a_welcome_tells_the_limit_of_the_devices_schema(daemon: Service, admin: Admin, lamp: Identity) -> None:
+    await admin.ok("PATCH", "/v1/schemas/lamp", {"spec": {"max_document": 4096}})
+    async with raw_link(daemon, lamp) as link:
+        assert (await link.hello()).max_document == 4096
 
 
 async def test_unknown_fields_of_a_hello_are_ignored(daemon: Service, lamp: Identity) -> None:
@@ -329,7 +337,7 @@ async def test_a_passing_refusal_is_offered_again_after_a_while(
         clock.advance(12)
         sweep(daemon)
         await next_is_error(link)
-        clock.advance(14)
+        clock.advance(24)
         sweep(daemon)
         again = await link.config()
         assert again.digest == config.digest
@@ -343,11 +351,48 @@ async def test_a_passing_refusal_stays_passing_when_the_link_is_cut_in_the_secon
     async with connected(daemon, lamp) as link:
         config = await link.config()
         await link.report(config, "rejected", reason="write-failed")
-        clock.advance(26)
+        clock.advance(36)
         sweep(daemon)
         await link.report(await link.config(), "applying")
     async with connected(daemon, lamp) as link:
         assert (await link.config()).digest == config.digest
+
+
+async def test_passing_refusals_wait_longer_each_time_and_work_under_way_does_not_count(
+    daemon: Service, admin: Admin, lamp: Identity, clock: Clock
+) -> None:
+    daemon.app._links.chance = lambda: 0.5
+    async with connected(daemon, lamp) as link:
+        config = await link.config()
+        for wait_s in (25, 35, 55):  # 15 s and 10 times half of 2, 4, 8 s
+            await link.report(config, "rejected", reason="write-failed")
+            for passed_s in (10, wait_s - 22, 10):
+                clock.advance(passed_s)
+                sweep(daemon)
+                await link.report(config, "applying")
+            await next_is_error(link)
+            clock.advance(3)
+            sweep(daemon)
+            config = await link.config()
+        await link.report(config)
+        await admin.set("lamp-1", color="red")
+        await link.report(await link.config(), "rejected", reason="write-failed")
+        clock.advance(26)
+        sweep(daemon)
+        await link.apply_next()
+
+
+async def test_a_change_during_which_the_device_did_not_read_is_sent_when_it_does(
+    daemon: Service, admin: Admin, lamp: Identity
+) -> None:
+    async with connected(daemon, lamp) as link:
+        await link.apply_next()
+        (server,) = daemon.app._links._open_links
+        server.pause_writing()
+        await admin.set("lamp-1", color="red")
+        await next_is_error(link)
+        server.resume_writing()
+        assert (await link.apply_next())["color"] == "red"
 
 
 async def test_a_device_that_runs_what_it_refused_before_is_in_sync(
