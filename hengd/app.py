@@ -208,7 +208,7 @@ class App:
             try:
                 self._heed(note, now)
             except Exception:  # task boundary: one note's trouble must not silence those after it
-                log.exception("a commit was not told on", extra={"event": "note_failed"})
+                log.exception("a commit was not told on", extra={"event": "commit_listener_failed"})
 
     def _heed(self, note: object, now: float) -> None:
         if isinstance(note, DeviceReported):

@@ -138,7 +138,7 @@ def _tell(done: Done, error: BaseException | None) -> None:
     try:
         done(error)
     except Exception:  # task boundary: who waits for one report must not keep the others from their answers
-        log.exception("who waited for a report failed", extra={"event": "report_listener_failed"})
+        log.exception("who waited for a report failed", extra={"event": "commit_listener_failed"})
 
 
 def _newest(entries: list[_Entry]) -> list[_Entry]:
