@@ -20,6 +20,7 @@ import hashlib
 import json
 import logging
 import os
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -111,6 +112,7 @@ class State:
         """
         self.folder = folder
         self._files = files
+        self._membership_turn = threading.RLock()
         make_private_dir(folder, files=files)
         self._lock_fd = _locked(folder)
         try:
@@ -157,8 +159,21 @@ class State:
         """Make ``membership`` count, durably."""
         fields = asdict(membership)
         fields["server_ca_ders"] = [base64.b64encode(der).decode() for der in membership.server_ca_ders]
-        self._write_json("membership.json", fields)
-        self.membership = membership
+        with self._membership_turn:
+            self._write_json("membership.json", fields)
+            self.membership = membership
+
+    def update_membership(self, change: Callable[[Membership], Membership]) -> None:
+        """Make what ``change`` makes of the membership count, durably; threads that change it take turns.
+
+        Raises ``StorageFull storage_full`` or ``Invalid bad_file``; then the membership is as it was.
+        """
+        with self._membership_turn:
+            if self.membership is None:
+                raise LookupError("there is no membership to change before joining")
+            changed = change(self.membership)
+            if changed != self.membership:
+                self.keep_membership(changed)
 
     def joining_key(self, purpose: str) -> bytes | None:
         """The key of an unfinished join for the same purpose (a token's id), if there is one."""
@@ -197,7 +212,10 @@ class State:
             write_private(self.document_file(digest), document, files=self._files)
 
     def keep_progress(self, progress: Progress) -> None:
-        """Make ``progress`` count, durably, then forget documents that it names no more."""
+        """Make ``progress`` count, durably, then forget documents that it names no more.
+
+        Raises ``StorageFull storage_full`` or ``Invalid bad_file``; then the progress is as it was.
+        """
         fields: dict[str, Any] = {
             name: asdict(version) if (version := getattr(progress, name)) else None
             for name in ("current", "previous", "staged")
@@ -206,7 +224,7 @@ class State:
         self._write_json("progress.json", fields)
         gone, self.progress = self.progress.digests - progress.digests, progress
         for digest in gone:
-            remove_file(self.document_file(digest), files=self._files)
+            self._forget(self.document_file(digest))
 
     def keep_original(self, path: Path, content: bytes | None) -> None:
         """Remember what stood at an output's place (None: nothing) before the agent first wrote there."""
@@ -256,10 +274,17 @@ class State:
         """Remove what a cut left: temporary files, and documents that nothing names."""
         for folder in (self.folder, self._documents, self._originals):
             for left in folder.glob(".*.new"):
-                remove_file(left, files=self._files)
+                self._forget(left)
         for path in self._documents.iterdir():
             if is_digest(path.name) and path.name not in self.progress.digests:
-                remove_file(path, files=self._files)
+                self._forget(path)
+
+    def _forget(self, path: Path) -> None:
+        """Remove what nothing names; what cannot be removed now is left to the sweep at the next start."""
+        try:
+            remove_file(path, files=self._files)
+        except HengeError as error:
+            log.warning("a file of no more use stays: %s", error)
 
 
 def set_aside(folder: Path) -> None:

@@ -29,15 +29,28 @@ class CuttingFiles:
         return operation
 
 
-class FullDisk:
-    """Files on a disk that takes no more bytes while ``full``."""
-
-    def __init__(self) -> None:
-        self.full = True
+class Unremovable:
+    """Files on a disk that lets no file go."""
 
     def __getattr__(self, name: str) -> Any:
         def operation(*arguments: Any) -> Any:
-            if self.full and name == "write":
+            if name == "unlink":
+                raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+            return getattr(os, name)(*arguments)
+
+        return operation
+
+
+class FullDisk:
+    """Files on a disk that takes no more bytes while ``full``; or no file whose name contains ``only``."""
+
+    def __init__(self, *, only: str = "") -> None:
+        self.full = True
+        self._only = only
+
+    def __getattr__(self, name: str) -> Any:
+        def operation(*arguments: Any) -> Any:
+            if self.full and (name == "open" and self._only in arguments[0] if self._only else name == "write"):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             return getattr(os, name)(*arguments)
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from henge_agent.state import Membership, Progress, State, Version, is_running, 
 from henge_protocol.errors import Conflict, Denied, HengeError, Invalid, StorageFull
 from henge_protocol.model import digest_of
 from henge_protocol.wire import FieldError, Report
-from tests.henge_agent.cutting import Cut, CuttingFiles, FullDisk
+from tests.henge_agent.cutting import Cut, CuttingFiles, FullDisk, Unremovable
 from tests.henge_protocol.authorities import DEVICE, FLEET
 
 OLD, NEW = b'{"color":"red"}', b'{"color":"blue"}'
@@ -182,6 +183,43 @@ def test_originals_remember_a_file_and_its_absence(state: State, tmp_path: Path)
     assert (state.original(tmp_path / "there"), state.original(tmp_path / "absent")) == (b"mine", None)
     assert state.knows_original(tmp_path / "absent")
     assert not state.knows_original(tmp_path / "never")
+
+
+def test_a_document_that_cannot_be_removed_disturbs_nothing_and_goes_at_the_next_start(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with closing(State(tmp_path / "state")) as state:
+        for document in (OLD, NEW):
+            state.keep_document(document)
+        state.keep_progress(Progress(version(OLD)))
+        state._files = Unremovable()
+        state.keep_progress(Progress(version(NEW)))
+        assert state.progress == Progress(version(NEW))
+        assert state.document_file(digest_of(OLD)).exists()
+    with closing(State(tmp_path / "state", files=Unremovable())) as state:
+        assert state.progress == Progress(version(NEW))
+
+    with closing(State(tmp_path / "state")) as state:
+        assert os.listdir(state.folder / "documents") == [digest_of(NEW)]
+    assert "stays" in caplog.text
+
+
+def test_changes_of_the_membership_from_many_threads_lose_nothing(joined: State) -> None:
+    def count(was: Membership) -> Membership:
+        return replace(was, renew_at=was.renew_at + 1)
+
+    before = joined.membership
+    with ThreadPoolExecutor(8) as threads:
+        for done in [threads.submit(joined.update_membership, count) for _ in range(40)]:
+            done.result()
+
+    assert before is not None
+    assert joined.membership == read_membership(joined.folder) == replace(before, renew_at=before.renew_at + 40)
+
+
+def test_nothing_is_changed_before_joining(state: State) -> None:
+    with pytest.raises(LookupError):
+        state.update_membership(lambda was: was)
 
 
 def test_a_full_disk_keeps_what_was(tmp_path: Path) -> None:
