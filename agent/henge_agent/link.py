@@ -6,7 +6,9 @@ It feeds frames to the session and does what the session says; it owns nothing t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -27,6 +29,8 @@ from henge_protocol.session import (
 from henge_protocol.wire import Bye, Config, Error, Hello, Message, Receipt, Welcome
 
 CLOSE_UNSUPPORTED: Final = 1003
+LAST_WORDS_S: Final = 1.0
+"""How long to read what came before a connection broke."""
 
 _MEANINGS: Final = {
     CLOSE_PROTOCOL: "unsupported_protocol",
@@ -35,6 +39,8 @@ _MEANINGS: Final = {
     CLOSE_REPLACED: "replaced",
     CLOSE_REVOKED: "revoked",
 }
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +86,7 @@ class Link:
         greeting: Greeting,
         *,
         clock: Callable[[], float],
-        on_welcome: Callable[[Welcome], None],
+        on_welcome: Callable[[Welcome], Awaitable[None]],
     ) -> None:
         self._socket = socket
         self._applier = applier
@@ -90,6 +96,7 @@ class Link:
         self._session = Session("device", now=clock())
         self._welcome: Welcome | None = None
         self._ended: Ended | None = None
+        self._close_code = 0
 
     async def run(self) -> Ended:
         """Say hello, then receive and report until the link ends; cancelling closes it politely."""
@@ -97,11 +104,12 @@ class Link:
             await self._send(hello(self._applier, self._greeting))
             if await self._greeted():
                 await self._serve()
-        except (ConnectionError, aiohttp.ClientError):
-            pass  # the peer is gone; reading would have found out next
+        except (ConnectionError, aiohttp.ClientError) as error:
+            log.info("the connection broke: %s", str(error) or type(error).__name__)
+            await self._hear_out()
         finally:
             await self._socket.close()
-        return self._ended or self._ended_by(self._socket.close_code)
+        return self._ended or Ended(_MEANINGS.get(self._close_code, "closed"), self._welcome)
 
     async def _greeted(self) -> bool:
         """Read until the welcome has come; a daemon that says nothing is none."""
@@ -116,15 +124,26 @@ class Link:
         return True
 
     async def _serve(self) -> None:
-        reporting = asyncio.create_task(self._report())
+        """Read and report; when either ends, so does the link, and what ended it is raised."""
+        tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._report())]
         try:
-            while await self._receive():
-                pass
+            ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            reporting.cancel()
-            await asyncio.wait([reporting])
-        if not reporting.cancelled():
-            reporting.result()
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+        for task in ended:
+            task.result()
+
+    async def _read(self) -> None:
+        while await self._receive():
+            pass
+
+    async def _hear_out(self) -> None:
+        """Who hangs up has often said why, and what it said is still there to be read."""
+        with suppress(ConnectionError, aiohttp.ClientError, TimeoutError):
+            async with asyncio.timeout(LAST_WORDS_S):
+                await self._read()
 
     async def _receive(self) -> bool:
         """Take one frame; False when the link is over."""
@@ -132,6 +151,8 @@ class Link:
         if frame.type is aiohttp.WSMsgType.BINARY:
             await self._close(Close(CLOSE_UNSUPPORTED, "bad_frame"))
             return False
+        if frame.type is aiohttp.WSMsgType.CLOSE:
+            self._close_code = frame.data  # the socket's own close_code says 1006 when our answer did not get through
         if frame.type is not aiohttp.WSMsgType.TEXT:
             return False
         step = self._session.receive(frame.data, now=self._clock())
@@ -152,21 +173,19 @@ class Link:
             await self._applier.receipted(event)
         elif isinstance(event, Welcome):
             self._welcome = event
-            self._on_welcome(event)
+            await self._on_welcome(event)
         elif isinstance(event, Bye):
             self._ended = Ended(event.reason or "closed", self._welcome, float(event.retry_after_s) or None)
         elif isinstance(event, Error) and self._session.closed:
             self._ended = Ended(event.code or "closed", self._welcome)
 
     async def _report(self) -> None:
-        """Say every report that the daemon has not confirmed, once on this link."""
+        """Say every report that the daemon has not confirmed, once on this link; ends only by raising."""
         said, seen = None, -1
         while True:
             seen = await self._applier.news(seen)
             report = self._applier.report
-            if self._session.closed:
-                return
-            if report is not None and report != said:
+            if report is not None and report != said and not self._session.closed:
                 said = report
                 await self._send(report)
 
@@ -177,6 +196,3 @@ class Link:
     async def _close(self, close: Close) -> None:
         self._ended = Ended(close.reason, self._welcome)
         await self._socket.close(code=close.code, message=close.reason.encode())
-
-    def _ended_by(self, code: int | None) -> Ended:
-        return Ended(_MEANINGS.get(code or 0, "closed"), self._welcome)

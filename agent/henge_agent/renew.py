@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 from henge_agent.exchange import Exchange, encode_body, refusal, whoami
@@ -55,13 +56,13 @@ async def renew(state: State, address: Address, *, now: Callable[[], float], ran
     issued = read_issued(answer, key_pem, membership.fleet_id)
     slot = state.free_slot()
     await asyncio.to_thread(state.write_identity, slot, issued.pem(key_pem))
-    on_trial = replace(
-        _membership(state),
+    on_trial = partial(
+        replace,
         trial=slot,
         renew_at=issued.renew_at(now(), random),
         server_ca_ders=issued.trust.server_ca_ders,
     )
-    await asyncio.to_thread(state.keep_membership, on_trial)
+    await asyncio.to_thread(state.update_membership, on_trial)
     if not await settle_trial(state, address):
         raise Untrusted("bad_certificate", "the daemon refuses the identity that it has just issued")
 
@@ -81,10 +82,9 @@ async def settle_trial(state: State, address: Address) -> bool:
         if error.code not in USELESS_CODES:
             raise
         log.warning("the renewed identity is refused, the old one stays: %s", error)
-        await asyncio.to_thread(state.keep_membership, replace(membership, trial=None, renew_at=0))
+        await asyncio.to_thread(state.update_membership, partial(replace, trial=None, renew_at=0))
         return False
-    settled = replace(_membership(state), slot=membership.trial, trial=None)
-    await asyncio.to_thread(state.keep_membership, settled)
+    await asyncio.to_thread(state.update_membership, partial(replace, slot=membership.trial, trial=None))
     log.info("the identity was renewed")
     return True
 

@@ -88,6 +88,7 @@ class Runner:
         self._last_trouble = ""
         self._life: asyncio.Task[Ended] | None = None
         self._renewing = asyncio.Lock()
+        self._address_not_kept = ""
 
     async def run(self) -> None:
         """Put the outputs in order, then apply, stay connected and renew until cancelled."""
@@ -148,7 +149,9 @@ class Runner:
             return Ended(reason, retry_after_s=retry_after_s(error))
 
     async def _connected(self, address: Address) -> Ended:
-        await settle_trial(self._state, address)
+        if self._membership.trial is not None:
+            async with self._renewing:  # a renewal under way writes to the slot on trial
+                await settle_trial(self._state, address)
         async with exchange_as(self._state, self._membership, address) as exchange:
             if self._around.clock() < self._websocket_from:
                 return await self._polling(exchange)
@@ -168,18 +171,28 @@ class Runner:
 
     async def _polling(self, exchange: Exchange) -> Ended:
         welcome = read_welcome(await whoami(exchange))
-        self._welcomed(exchange.address, welcome)
+        await self._welcomed(exchange.address, welcome)
         poll = Poll(exchange, self._applier, self._greeting, clock=self._around.clock, until=self._websocket_from)
         return await poll.run(welcome)
 
-    def _welcomed(self, address: Address, welcome: Welcome) -> None:
+    async def _welcomed(self, address: Address, welcome: Welcome) -> None:
         name = welcome.name or self._membership.name
         self._backoff.reset()
         self._last_trouble = ""
         log.info("connected to %s as %s", address, name)
         self._around.tell(f"connected to {address} as {name}")
-        if self._membership.last_address != str(address):
-            self._state.keep_membership(replace(self._membership, last_address=str(address)))
+        await self._keep_address(str(address))
+
+    async def _keep_address(self, address: str) -> None:
+        """Remember where the daemon answered; a disk that takes nothing costs a search after the next start."""
+        if self._membership.last_address == address:
+            return
+        try:
+            await asyncio.to_thread(self._state.update_membership, lambda was: replace(was, last_address=address))
+        except HengeError as error:
+            level = logging.DEBUG if self._address_not_kept == address else logging.WARNING
+            self._address_not_kept = address
+            log.log(level, "the daemon's address %s is not kept: %s", address, error)
 
     async def _pause_s(self, ended: Ended) -> float:
         """How long to stay away after a life that ended so."""
@@ -224,12 +237,16 @@ class Runner:
     async def _renewed(self) -> str:
         """Renew at the address that worked last; empty when it succeeded, else the code of why not.
 
-        On success the link comes back at once, under the new identity.
+        On success the link comes back at once, under the new identity. Who had to wait for another renewal to
+        succeed has what it wanted.
         """
         known = self._known()
         if not known:
             return "no_daemon"
+        before = self._membership
         async with self._renewing:
+            if (self._membership.slot, self._membership.renew_at) != (before.slot, before.renew_at):
+                return ""
             try:
                 await renew(self._state, known[-1], now=self._around.now, random=self._around.random)
             except HengeError as error:

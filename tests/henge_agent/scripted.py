@@ -43,6 +43,8 @@ class Scripted:
     frames: list[Message] = field(default_factory=list)
     enrolments: list[dict[str, Any]] = field(default_factory=list)
     connections: int = 0
+    renewals: int = 0
+    """Identities issued to devices that renewed."""
     polls: int = 0
     certificates: list[bytes] = field(default_factory=list)
     """Certificates that used a device's route, in order of their first use."""
@@ -195,6 +197,7 @@ class Scripted:
         if self.refuse and self.refuse[1] != "certificate_expired":
             return problem(*self.refuse)
         self.refuse = None
+        self.renewals += 1
         return web.json_response(self.issue(base64.b64decode(body["csr"]), "lamp-1"))
 
     async def _stream(self, request: web.Request) -> web.StreamResponse:

@@ -13,6 +13,7 @@ from henge_agent.link import Ended, Greeting, Link
 from henge_agent.settings import Address, Hooks
 from henge_agent.state import State
 from henge_protocol.model import digest_of
+from henge_protocol.session import CLOSE_REVOKED
 from henge_protocol.tls import device_server_context
 from henge_protocol.wire import Config, Welcome, encode
 from tests.henge_protocol.authorities import FLEET, Fleet
@@ -44,11 +45,17 @@ async def playing(fleet: Fleet, script: Script) -> AsyncIterator[Exchange]:
         await runner.cleanup()
 
 
-async def life(state: State, fleet: Fleet, script: Script, *, heartbeat_s: float = 30) -> Ended:
-    applier = Applier(state, (), Hooks(), environ={})
+async def unnoticed(welcome: Welcome) -> None:
+    """Nobody has to be told."""
+
+
+async def life(
+    state: State, fleet: Fleet, script: Script, *, heartbeat_s: float = 30, applier: Applier | None = None
+) -> Ended:
+    applier = applier or Applier(state, (), Hooks(), environ={})
     async with playing(fleet, script) as exchange, asyncio.timeout(20):
         socket = await exchange.websocket("/v1/device/stream", heartbeat_s=heartbeat_s)
-        link = Link(socket, applier, Greeting("", {}), clock=time.monotonic, on_welcome=lambda welcome: None)
+        link = Link(socket, applier, Greeting("", {}), clock=time.monotonic, on_welcome=unnoticed)
         return await link.run()
 
 
@@ -104,3 +111,33 @@ async def test_garbage_is_answered_three_times_at_most(state: State, fleet: Flee
     assert (await life(state, fleet, garbage)).reason == "bad_frame"
     assert len(answers) == 2
     assert all('"code":"bad_frame"' in answer for answer in answers)
+
+
+async def test_a_close_code_is_heard_although_the_answer_to_it_cannot_be_sent(state: State, fleet: Fleet) -> None:
+    async def gone_at_once(socket: web.WebSocketResponse) -> None:
+        await socket.receive()
+        await socket.send_str(encode(Welcome()).decode())
+        assert socket._writer is not None
+        await socket._writer.close(CLOSE_REVOKED, b"revoked")
+        assert socket._req is not None
+        assert socket._req.transport is not None
+        socket._req.transport.close()
+
+    assert (await life(state, fleet, gone_at_once)).reason == "revoked"
+
+
+async def test_a_report_that_cannot_be_made_ends_the_link(state: State, fleet: Fleet) -> None:
+    """The daemon stays silent and answers pings for ever; the link must not outlive its reporting."""
+
+    class Speechless(Applier):
+        async def news(self, seen: int) -> int:
+            raise ConnectionResetError("cut")
+
+    async def silent(socket: web.WebSocketResponse) -> None:
+        await socket.receive()
+        await socket.send_str(encode(Welcome()).decode())
+        await socket.receive()
+
+    ended = await life(state, fleet, silent, applier=Speechless(state, (), Hooks(), environ={}))
+
+    assert (ended.reason, ended.welcome) == ("closed", Welcome())

@@ -19,12 +19,13 @@ from henge_agent.settings import Address, Hooks, Output
 from henge_agent.state import State
 from henge_protocol.model import digest_of
 from henge_protocol.wire import Bye, Error, Hello, Message, Report
+from tests.henge_agent.cutting import FullDisk
 from tests.henge_agent.scripted import EPOCH, Scripted, serving
 from tests.henge_protocol.authorities import Fleet
 
 _RENEWAL_SLEEPS_S = (3600.0, 1.5 * 86400)
 """Between looks at whether the identity is due, and after a failed renewal (by a chance of 0.5)."""
-RED, BLUE = b'{"color":"red"}', b'{"color":"blue"}'
+RED, BLUE, GREEN = b'{"color":"red"}', b'{"color":"blue"}', b'{"color":"green"}'
 
 
 @dataclass
@@ -206,7 +207,8 @@ async def test_known_addresses_come_first_then_hints_and_the_good_one_is_remembe
 ) -> None:
     world.hints = [Address("127.0.0.1", 9), scripted.address]
     async with agent(at(joined, Address("127.0.0.1", 10)), path, world):
-        await scripted.seen(lambda: scripted.hellos)
+        await scripted.want(RED)
+        await scripted.reported("applied")
 
     assert joined.membership is not None
     assert world.looked_for == [joined.membership.fleet_id]
@@ -355,6 +357,40 @@ async def test_an_expired_identity_is_renewed_at_once(
     assert joined.membership is not None
     assert joined.membership.slot == "b"
     assert world.pauses == [0.0]
+
+
+async def test_who_waited_for_another_renewal_does_not_ask_again(
+    joined: State, scripted: Scripted, path: Path, world: World
+) -> None:
+    runner = Runner(
+        at(joined, scripted.address),
+        Applier(joined, (), Hooks(), environ={}),
+        Greeting("boot-1", {}),
+        world.surroundings(),
+    )
+
+    assert await asyncio.gather(runner._renewed(), runner._renewed()) == ["", ""]
+
+    assert scripted.renewals == 1
+
+
+async def test_an_address_that_cannot_be_kept_is_told_once_and_ends_no_link(
+    joined: State, scripted: Scripted, path: Path, world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    disk = at(joined, scripted.address)._files
+    joined._files = FullDisk(only="membership.json")
+    async with agent(joined, path, world):
+        for document in (RED, BLUE, GREEN):
+            await scripted.want(document)
+            await scripted.reported("applied", digest_of(document))
+            if document == BLUE:
+                joined._files = disk
+            for socket in list(scripted.sockets):
+                await socket.close(code=1001)
+
+    assert caplog.text.count("is not kept") == 1
+    assert joined.membership is not None
+    assert joined.membership.last_address == str(scripted.address)
 
 
 async def test_a_failed_renewal_is_tried_again_much_later(
