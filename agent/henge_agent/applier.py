@@ -1,8 +1,9 @@
 """Making a document the one that runs, step by step, and saying how it went.
 
-The steps stand in ``Applier._apply``: check -> render -> stage -> write -> on-change -> health -> settle. Up to
-"stage" a refusal changes nothing (``rejected``); from "write" on a failure puts the last good document back
-(``rolled-back``). What is said is durable before it is said and is repeated until its receipt comes.
+The steps stand in ``Applier._apply``: check -> render -> stage -> write -> on-change -> health -> settle. Until the
+first output is changed a refusal is ``rejected``; from then on a failure puts the last good document back into all
+outputs (``rolled-back``) and runs the on-change command for it. What is said is durable before it is said and is
+repeated until its receipt comes.
 
 One document is applied at a time; of those that arrive meanwhile only the newest is kept. Links come and go
 without disturbing an application: they offer documents, read ``report`` and are told by ``news`` when to look.
@@ -208,14 +209,15 @@ class Applier:
             async with self._writing:
                 await self._keep(replace(self._state.progress, staged=candidate.version))
         except HengeError as error:
-            raise Setback("rejected", "write-failed", FieldError("", error.message[:MAX_TEXT_CHARS])) from None
+            raise _unwritten("rejected", error) from None
 
     def _write(self, candidate: _Candidate) -> None:
-        try:
-            for wanted in candidate.wanted:
-                put(wanted, files=self._files)
-        except HengeError as error:
-            raise Setback("rejected", "write-failed", FieldError("", error.message[:MAX_TEXT_CHARS])) from None
+        changed = False
+        for wanted in candidate.wanted:
+            try:
+                changed |= put(wanted, files=self._files)
+            except HengeError as error:
+                raise _unwritten("rolled-back" if changed else "rejected", error) from None
 
     async def _prove(self, candidate: _Candidate) -> None:
         """Run the commands of the person who knows what the document is for."""
@@ -239,10 +241,10 @@ class Applier:
             try:
                 await self._keep(settled)
             except HengeError as error:
-                raise Setback("rolled-back", "write-failed", FieldError("", error.message[:MAX_TEXT_CHARS])) from None
+                raise _unwritten("rolled-back", error) from None
 
     async def _undo(self, setback: Setback) -> None:
-        """Back to the last good document; the commands are told if they had run."""
+        """Back to the last good document; the on-change command is told if outputs had changed."""
         try:
             await asyncio.to_thread(self._restore)
         except HengeError as error:
@@ -261,7 +263,10 @@ class Applier:
                 self._state.keep_original(output.path, content_of(output.path))
 
     def _restore(self) -> None:
-        """Make the outputs what the last good document asks for, or what stood there before the first one."""
+        """Make the outputs what the last good document asks for, or what stood there before the first one.
+
+        One that cannot be written does not keep the others from it; the first trouble is raised at the end.
+        """
         current = self._state.progress.current
         document = self._state.document(current.digest) if current else None
         if document is not None:
@@ -270,9 +275,15 @@ class Applier:
             wanted = tuple(Written(output.path, self._state.original(output.path)) for output in self._outputs)
         else:
             wanted = ()
+        troubles = []
         for each in wanted:
-            if put(each, files=self._files):
-                log.info("wrote %s again from the last good document", each.path)
+            try:
+                if put(each, files=self._files):
+                    log.info("wrote %s again from the last good document", each.path)
+            except HengeError as error:
+                troubles.append(error)
+        if troubles:
+            raise troubles[0]
 
     async def _run_hook(self, command: str, version: Version, *, returning: bool) -> Outcome | None:
         """Run a command about ``version``; ``returning`` when the last good document comes back."""
@@ -352,6 +363,10 @@ def _in_place(candidate: _Candidate) -> bool:
 
 def _report(version: Version, state: str, reason: str = "", errors: tuple[FieldError, ...] = ()) -> Report:
     return Report(version.epoch, version.revision, version.digest, state, reason, errors)
+
+
+def _unwritten(state: str, error: HengeError) -> Setback:
+    return Setback(state, "write-failed", FieldError("", error.message[:MAX_TEXT_CHARS]))
 
 
 def _failed(outcome: Outcome, reason: str, timeout_s: float) -> Setback:

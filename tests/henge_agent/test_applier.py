@@ -109,19 +109,37 @@ async def test_a_value_that_an_output_cannot_hold_is_rejected_with_its_pointer(s
     assert not (tmp_path / "a.json").exists()
 
 
-async def test_an_output_that_cannot_be_written_leaves_all_as_they_were(state: State, tmp_path: Path) -> None:
-    first, second = tmp_path / "a.json", tmp_path / "b.json"
-    outputs = (Output(first, "json"), Output(second, "json"))
-    async with running(Applier(state, outputs, Hooks(), environ=ENVIRON)) as applier:
+@pytest.mark.parametrize(
+    ("broken", "verdict_is", "ran"),
+    [("a.json", "rejected", "red\n"), ("b.json", "rolled-back", "red\nred\n"), ("c.json", "rolled-back", "red\nred\n")],
+)
+async def test_an_output_that_cannot_be_written_leaves_all_as_they_were(
+    state: State, tmp_path: Path, broken: str, verdict_is: str, ran: str
+) -> None:
+    outputs = tuple(Output(tmp_path / name, "json") for name in ("a.json", "b.json", "c.json"))
+    hooks = Hooks(f"grep -q red $HENGE_DOCUMENT && echo red >> {tmp_path}/ran")
+    async with running(Applier(state, outputs, hooks, environ=ENVIRON)) as applier:
         await verdict(applier, config(RED))
-        second.unlink()
-        second.mkdir()
+        (tmp_path / broken).unlink()
+        (tmp_path / broken).mkdir()
         report = await verdict(applier, config(BLUE, 2))
 
-    assert (report.state, report.reason) == ("rejected", "write-failed")
-    assert "b.json" in report.errors[0].message
-    assert first.read_bytes() == RED
+    assert (report.state, report.reason) == (verdict_is, "write-failed")
+    assert broken in report.errors[0].message
+    assert [output.path.read_bytes() for output in outputs if output.path.name != broken] == [RED, RED]
+    assert (tmp_path / "ran").read_text() == ran
     assert applier.running.digest == digest_of(RED)
+
+
+async def test_an_output_that_cannot_be_put_back_does_not_keep_the_others_from_it(state: State, tmp_path: Path) -> None:
+    first, second = tmp_path / "a.json", tmp_path / "b.json"
+    outputs = (Output(first, "json"), Output(second, "json"))
+    spoil = f"grep -q red $HENGE_DOCUMENT || {{ rm {first}; mkdir {first}; exit 1; }}"
+    async with running(Applier(state, outputs, Hooks(spoil), environ=ENVIRON)) as applier:
+        await verdict(applier, config(RED))
+        report = await verdict(applier, config(BLUE, 2))
+
+    assert (report.state, second.read_bytes()) == ("rolled-back", RED)
 
 
 async def test_a_full_disk_is_reported_and_the_old_file_stays(tmp_path: Path, path: Path) -> None:
