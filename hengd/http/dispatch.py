@@ -292,7 +292,9 @@ async def keep_turns(
         response = await handler(request)
     finally:
         connection.request_finished()
-    if connection.is_spent and not response.prepared:
+    if connection.is_spent and response.prepared:  # it is written already and could not say so
+        connection.retire()
+    elif connection.is_spent:
         response.force_close()
     return response
 

@@ -118,9 +118,7 @@ class Edge:
                 problem = Internal("internal", f"the daemon failed; its log has the details under {request_id}")
                 response = problem_response(problem, request_id)
             if not response.prepared:
-                response.headers["Henge-Request-Id"] = request_id
-                response.headers["Cache-Control"] = "no-store"
-                response.headers["X-Content-Type-Options"] = "nosniff"
+                stamp(response, request_id)
             return response
 
         return middleware
@@ -188,6 +186,13 @@ class Edge:
         check_caller(caller, auth)
         await self._authority.used(caller)
         return caller
+
+
+def stamp(response: web.StreamResponse, request_id: str) -> None:
+    """Set the headers that every answer has."""
+    response.headers["Henge-Request-Id"] = request_id
+    response.headers["Cache-Control"] = "no-store"
+    response.headers["X-Content-Type-Options"] = "nosniff"
 
 
 def check_caller(caller: Caller, auth: Auth) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from aiohttp import web
 
 from hengd.events import EventLog
-from hengd.http.edge import CALLER, PEER, Auth, Route
+from hengd.http.edge import CALLER, PEER, REQUEST_ID, Auth, Route, stamp
 from hengd.http.parse import MAX_WAIT_S, Query, body_bytes, no_body
 from hengd.hub import Hub
 from hengd.records import Desired
@@ -81,25 +82,9 @@ class PollRoutes:
         if not query.has("have"):
             return _frame(self._welcome(caller))
         self._arrive(caller, request[PEER].address)
-        bell, waiting = asyncio.Event(), asyncio.current_task()
-
-        def cut() -> None:
-            self._leave(caller)
-            if request.transport is not None:
-                request.transport.abort()
-            if waiting is not None:
-                waiting.cancel()
-
-        self._authority.hold("device", caller.subject, cut)
-        self._hub.listen(caller.subject, bell.set)
-        self._bells.add(bell)
-        try:
-            desired = await self._newer(caller, have, wait_s, bell)
-        finally:
-            self._bells.discard(bell)
-            self._hub.forget(caller.subject, bell.set)
-            self._authority.release("device", caller.subject, cut)
-        return self._document(caller, desired)
+        with self._held(request, caller):
+            desired = await self._newer(caller, have, wait_s)
+            return await _written(request, self._document(caller, desired))
 
     async def report(self, request: web.Request) -> web.Response:
         """Take a hello or report; the receipt means that it is on disk."""
@@ -117,13 +102,43 @@ class PollRoutes:
             raise Malformed("unexpected", f"a {message.type} frame is not a report")
         await self._reports.recorded(caller.subject, new)
         answer = encode(Receipt(message.revision, message.digest, message.state))
-        if query.has("have"):
+        if not query.has("have"):
+            return _frame(answer)
+        with self._held(request, caller):
             desired, due_in_s = self._offered(caller, _digest(query.text("have")), fresh=True)
             if desired is not None and due_in_s <= 0:
                 answer += b"\n" + self._deliveries.delivery(caller.subject, desired).frame
-        return _frame(answer)
+            return await _written(request, _frame(answer))
 
-    async def _newer(self, caller: Caller, have: str, wait_s: int, bell: asyncio.Event) -> Desired | None:
+    @contextmanager
+    def _held(self, request: web.Request, caller: Caller) -> Iterator[None]:
+        """Cut the request when the device's identity ends: no document leaves for it from then on."""
+        waiting = asyncio.current_task()
+
+        def cut() -> None:
+            self._leave(caller)
+            if request.transport is not None:
+                request.transport.abort()
+            if waiting is not None:
+                waiting.cancel()
+
+        self._authority.hold("device", caller.subject, cut)
+        try:
+            yield
+        finally:
+            self._authority.release("device", caller.subject, cut)
+
+    async def _newer(self, caller: Caller, have: str, wait_s: int) -> Desired | None:
+        bell = asyncio.Event()
+        self._hub.listen(caller.subject, bell.set)
+        self._bells.add(bell)
+        try:
+            return await self._rung(caller, have, wait_s, bell)
+        finally:
+            self._bells.discard(bell)
+            self._hub.forget(caller.subject, bell.set)
+
+    async def _rung(self, caller: Caller, have: str, wait_s: int, bell: asyncio.Event) -> Desired | None:
         """Listen first, look second, sleep third: the other order loses a change in between."""
         deadline, rung = asyncio.get_running_loop().time() + wait_s, False
         while True:
@@ -178,6 +193,14 @@ class PollRoutes:
         present.cancel()
         if self._presence.leave(caller.subject, now=self._clock()):
             self._events.add(self._clock(), "device.offline", "Device", caller.name)
+
+
+async def _written(request: web.Request, response: web.Response) -> web.Response:
+    """``response``, already on its way."""
+    stamp(response, request[REQUEST_ID])
+    await response.prepare(request)
+    await response.write_eof()
+    return response
 
 
 def _digest(text: str) -> str:

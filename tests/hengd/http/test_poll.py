@@ -11,6 +11,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
 
 from hengd import app
 from henge_protocol.wire import Config, Hello, Receipt, Report, Welcome, decode, encode
@@ -295,6 +296,33 @@ async def test_revoking_a_device_cuts_its_waiting_poll(  # S2
         assert isinstance(ended.value, aiohttp.ClientError) or "status=403" in str(ended.value)  # it asked again
         assert not daemon.app._polls._bells
         assert (await device_.refused("GET", f"{PATH}?have=")).status == 403
+
+
+@pytest.mark.parametrize("path", [f"{PATH}?have=", "/v1/device/report?have="])
+async def test_revoking_a_device_cuts_the_answer_that_is_being_written(
+    daemon: Service, admin: Admin, lamp: Identity, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    writing, go_on = asyncio.Event(), asyncio.Event()
+    prepare = web.Response.prepare
+
+    async def slowly(response: web.Response, request: web.Request) -> Any:
+        if request.path == path.partition("?")[0] and response.status == 200:
+            writing.set()
+            await go_on.wait()
+        return await prepare(response, request)
+
+    monkeypatch.setattr(web.Response, "prepare", slowly)
+    async with polling(daemon, lamp) as device_:
+        asked = ("GET", path, None) if path.startswith(PATH) else ("POST", path, encode(Hello()))
+        answer = asyncio.create_task(device_.client.call(*asked))
+        await asyncio.wait_for(writing.wait(), 5)
+        await admin.ok("POST", "/v1/devices/lamp-1/revoke")
+        go_on.set()
+        try:
+            assert (await asyncio.wait_for(answer, 5)).status == 403  # it asked again
+        except aiohttp.ClientError:
+            pass
+    assert not daemon.app.authority._holders
 
 
 async def test_a_revoked_device_gets_no_document_after_a_restart(daemon: Service, admin: Admin, lamp: Identity) -> None:
