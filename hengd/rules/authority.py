@@ -1,13 +1,15 @@
 """Who may speak: our two certificate authorities, the allow-list, live identities and their end.
 
 A certificate is a key to look up, never a grant: one that chains to our client authority and is not on the
-list is refused. Revoking flags the identity in memory first, commits second, closes live links third.
+list is refused. Revoking flags the identity in memory, closes its links, commits together with a line of the journal,
+and closes what was opened meanwhile; the flag keeps configuration from whatever is in between.
 """
 
 from __future__ import annotations
 
 import base64
-import os
+import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +17,18 @@ from typing import Any, Final
 
 import msgspec
 
+from hengd.journal import append_end, read_ends
 from hengd.records import CertificateRecord, pack
 from hengd.rules.certificates import (
     Operator,
     activate,
     add_certificate,
+    certificates_of,
+    drop_spent,
     find_certificate,
     identity_state,
+    is_ended,
+    last_issued,
     live_operators,
     revoke_all,
     supersede_unused,
@@ -32,6 +39,8 @@ from hengd.store import Reader, Store, Transaction
 from henge_protocol import pki
 from henge_protocol.csr import read_csr
 from henge_protocol.errors import Conflict, Denied, Limited, NotFound, StorageFull, Unavailable
+
+log = logging.getLogger("hengd.authority")
 
 DAY_S: Final = 86400.0
 DEVICE_LIFETIME_S: Final = 90 * DAY_S
@@ -66,7 +75,7 @@ NOBODY: Final = Caller("nobody")
 
 
 class Authority:
-    """The two authorities' keys and the rules of identity."""
+    """The two authorities' keys and the rules of identity; what the journal says is in force from the beginning."""
 
     def __init__(
         self, store: Store, server_ca: bytes, client_ca: pki.Authority, journal: Path, *, clock: Callable[[], float]
@@ -74,6 +83,8 @@ class Authority:
         self._store = store
         self._client_ca = client_ca
         self._journal = journal
+        self._ends = read_ends(journal)
+        """When identities were revoked last: the certificates that they had until then are worthless."""
         self._clock = clock
         self._cut: set[tuple[str, str]] = set()
         self._holders: dict[tuple[str, str], set[Callable[[], None]]] = {}
@@ -83,6 +94,7 @@ class Authority:
         with store.read() as tx:
             self.fleet = read_meta(tx).fleet
         self.pin = pki.fingerprint(server_ca)
+        self._apply_journal()
 
     # ---- who is it -----------------------------------------------------------------------------------
 
@@ -154,8 +166,10 @@ class Authority:
         if spki in self._own_keys:
             raise Conflict("key_in_use", "the public key is an authority's", cure="make a new key and ask again")
         record = CertificateRecord(
-            role=role, subject=subject, spki=spki, not_after=not_after, state="issued", via=via, by=by, at=now
-        )
+            role=role, subject=subject, spki=spki, not_after=not_after, state="issued", via=via, by=by,
+            at=max(now, math.nextafter(self._ended(role, subject), math.inf)),
+        )  # fmt: skip
+        drop_spent(tx, role, subject, now=now)
         supersede_unused(tx, record)
         add_certificate(tx, pki.fingerprint(der), record)
         return {
@@ -244,37 +258,72 @@ class Authority:
         await self.revoke("admin", name)
 
     async def revoke(self, role: str, subject: str) -> None:
-        """Flag, commit with the journal, close. If the commit fails the identity stays cut until a restart."""
+        """Flag, close, commit with the journal; the commit's note closes again what was opened meanwhile.
+
+        If the commit fails the identity stays cut in this process, and ends at the next start if the journal has it.
+        """
         self._cut.add((role, subject))
         self.close_links(role, subject)
         now = self._clock()
 
         def operation(tx: Transaction) -> None:
+            ended = max(now, last_issued(tx, role, subject))
             revoke_all(tx, role, subject)
             tx.note(Cut(role, subject))
-            self._append_journal(f"{now:.0f} {role} {subject}\n")
+            append_end(self._journal, ended, role, subject, durable=True)
+            self._ends[role, subject] = ended
 
         await self._store.write(operation, essential=True)
 
     def close_links(self, role: str, subject: str) -> None:
-        """Close every live link of an identity."""
+        """Close every live link of an identity that ends; one that was not revoked before was deleted."""
+        if not self.is_cut(role, subject):
+            self._note_deleted(role, subject)
         for close in list(self._holders.get((role, subject), ())):
-            close()
+            try:
+                close()
+            except Exception:  # task boundary: one link's fault must keep neither the others open nor the end from disk
+                log.exception("closing a link failed", extra={"event": "link_close_failed"})
 
     def restored(self, role: str, subject: str) -> None:
         """A new certificate was given to an identity that had been cut."""
         self._cut.discard((role, subject))
 
-    def _append_journal(self, line: str) -> None:
-        descriptor = os.open(self._journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    def _note_deleted(self, role: str, subject: str) -> None:
+        """Cut what a change deleted. The store has the deletion already; the journal is for older copies of it."""
+        self._cut.add((role, subject))
+        with self._store.read() as tx:
+            ended = self._ends[role, subject] = max(self._clock(), last_issued(tx, role, subject))
         try:
-            os.write(descriptor, line.encode())
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+            append_end(self._journal, ended, role, subject, durable=False)
+        except OSError as error:
+            log.warning("the journal of revocations lacks a line: %s", error, extra={"event": "journal_failed"})
+
+    def _apply_journal(self) -> None:
+        """Revoke what the journal says and the store does not know, being a copy from before."""
+        with self._store.read() as tx:
+            forgotten = [
+                (role, subject, ended)
+                for (role, subject), ended in self._ends.items()
+                if any(is_ended(record, ended) for _, record in certificates_of(tx, role, subject))
+            ]
+        if not forgotten:
+            return
+
+        def operation(tx: Transaction) -> None:
+            for role, subject, ended in forgotten:
+                revoke_all(tx, role, subject, until=ended)
+
+        message = "%d identities are revoked by the journal; the store did not know"
+        log.warning(message, len(forgotten), extra={"event": "journal_applied"})
+        self._store.submit(operation, lambda _, error: None, essential=True)
+
+    def _ended(self, role: str, subject: str) -> float:
+        return self._ends.get((role, subject), -math.inf)
 
     def _refuse_state(self, record: CertificateRecord) -> None:
-        if record.state == "revoked" or self.is_cut(record.role, record.subject):
+        ended = self._ended(record.role, record.subject)
+        if record.state == "revoked" or is_ended(record, ended) or self.is_cut(record.role, record.subject):
             raise Denied("certificate_revoked", "this identity was revoked", cure="join again with a new token")
         if record.state == "superseded":
             raise Denied("certificate_superseded", "a newer certificate of this identity is in use")

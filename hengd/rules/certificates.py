@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -77,13 +78,35 @@ def supersede_unused(tx: Transaction, coming: CertificateRecord) -> None:
             _set_state(tx, sha256, record, "superseded")
 
 
-def revoke_all(tx: Transaction, role: str, subject: str) -> int:
-    """Revoke every certificate of an identity; how many were live."""
+def drop_spent(tx: Transaction, role: str, subject: str, *, now: float) -> None:
+    """Forget superseded certificates that have expired, and keys that no certificate is left for."""
+    kept = [record.spki for _, record in certificates_of(tx, role, subject) if not _is_spent(record, now)]
+    for sha256, record in list(certificates_of(tx, role, subject)):
+        if _is_spent(record, now):
+            tx.delete("certs", sha256)
+            tx.delete("certs_of", _principal(role, subject) + b"/" + sha256)
+            if record.spki not in kept:
+                tx.delete("spki", bytes.fromhex(record.spki))
+
+
+def last_issued(tx: Reader, role: str, subject: str) -> float:
+    """When the newest certificate of an identity was issued, 0 if there is none."""
+    return max((record.at for _, record in certificates_of(tx, role, subject)), default=0.0)
+
+
+def revoke_all(tx: Transaction, role: str, subject: str, *, until: float = math.inf) -> int:
+    """Revoke every certificate of an identity that was issued until then; how many were live."""
     revoked = 0
     for sha256, record in list(certificates_of(tx, role, subject)):
-        revoked += record.state in LIVE
-        _set_state(tx, sha256, record, "revoked")
+        if record.at <= until:
+            revoked += record.state in LIVE
+            _set_state(tx, sha256, record, "revoked")
     return revoked
+
+
+def is_ended(record: CertificateRecord, ended: float) -> bool:
+    """Whether an end of its identity concerns this certificate, and it is still live."""
+    return record.state in LIVE and record.at <= ended
 
 
 def forget_keys(tx: Transaction, role: str, subject: str) -> None:
@@ -124,6 +147,10 @@ def _operator(tx: Reader, name: str, ended_before: float) -> Operator | None:
     newest = max(live, key=lambda record: record.at)
     since, expires = min(record.at for record in live), max(record.not_after for record in live)
     return Operator(name, len(live), since, expires, newest.via)
+
+
+def _is_spent(record: CertificateRecord, now: float) -> bool:
+    return record.state == "superseded" and record.not_after < now
 
 
 def _replaces(coming: CertificateRecord, sha256: bytes, other: CertificateRecord) -> bool:

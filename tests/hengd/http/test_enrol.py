@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from hengd.journal import read_ends
 from hengd.rules.authority import DAY_S, DEVICE_LIFETIME_S
 from henge_protocol import pki
 from henge_protocol.joining import parse_token
@@ -255,6 +256,20 @@ async def test_a_deleted_device_is_another_one_when_it_joins_again(daemon: Servi
 
     assert answer.status == 201
     assert answer.json["device_id"] != identity.id
+
+
+async def test_who_is_deleted_or_revoked_stands_in_the_journal_and_a_dry_run_writes_nothing(
+    daemon: Service, admin: Admin
+) -> None:
+    revoked, deleted = await daemon.join(admin, "lamp-1"), await daemon.join(admin, "lamp-2")
+    await admin.ok("DELETE", "/v1/devices/lamp-2?dry_run=1")
+    journal = daemon.data_dir / "data" / "revocations"
+    before = read_ends(journal)
+    await admin.ok("POST", "/v1/devices/lamp-1/revoke")
+    await admin.ok("DELETE", "/v1/devices/lamp-2")
+
+    assert before == {}
+    assert set(read_ends(journal)) == {("device", revoked.id), ("device", deleted.id)}
 
 
 async def test_a_name_in_use_is_not_given_away_e27(daemon: Service, admin: Admin) -> None:
