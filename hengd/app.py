@@ -47,6 +47,7 @@ from hengd.rules.notes import Committed, Cut, DeviceReported, Rung
 from hengd.rules.presence import Presence
 from hengd.rules.reports import Reports
 from hengd.rules.schemas import SchemaCache
+from hengd.rules.sweep import Sweep
 from hengd.rules.tokens import Tokens
 from hengd.settings import Settings
 from hengd.store import Store
@@ -166,6 +167,7 @@ class App:
             store, folder.keys.server.certificate_der, folder.keys.client, folder.journal, clock=clock
         )
         self.configs = Configs(store, schemas, clock=clock, new_id=_new_id)
+        self._sweep = Sweep(store)
         self.devices = Devices(store, self.presence, clock=clock)
         self.tokens = Tokens(store, self.authority, schemas, clock=clock, new_id=_new_id)
         self.joins = Joins(
@@ -327,7 +329,9 @@ class App:
             try:
                 make_ballast(self._folder.database)
                 await self.authority.note_time()
-                while await self.configs.prune(keep, keep_s) or await self.configs.sweep():
+                while await self.configs.prune(keep, keep_s):
+                    pass
+                while await self._sweep.step():
                     pass
                 self._renew_server_certificate()
             except StorageFull as error:

@@ -23,6 +23,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -85,6 +86,14 @@ class Reader:
                 return
             for key, value in cursor.iterprev():
                 yield key, _unseal(database, key, value)
+
+    def keys_after(self, database: str, key: bytes, *, most: int) -> list[bytes]:
+        """The next keys after ``key`` (``b""``: the first), at most so many."""
+        with self._txn.cursor(db=self._databases[database]) as cursor:
+            if not (cursor.set_range(key) if key else cursor.first()):
+                return []
+            keys = islice(cursor.iternext(keys=True, values=False), most + 1)
+            return [found for found in keys if found != key][:most]
 
     def count(self, database: str) -> int:
         """How many records a database holds."""

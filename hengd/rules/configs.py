@@ -9,7 +9,7 @@ from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from hengd.records import Desired, ObjectChange, ObjectRecord, RevisionRecord, number_key, unpack
+from hengd.records import ObjectChange, ObjectRecord, RevisionRecord, number_key, unpack
 from hengd.rules.change import Author, Change, Outcome
 from hengd.rules.fleet import find_desired, find_document, find_object, renderer, required_object
 from hengd.rules.merge import MISSING, Path, Values, get, leaves, overlay, parse_path, pointer, tokens
@@ -101,8 +101,10 @@ class Configs:
         return await self._change(lambda change: change.patch(kind, name, patch, if_match=if_match), request)
 
     async def delete(self, kind: str, name: str, if_match: str | None, request: Request) -> Outcome:
-        """Delete one object."""
-        return await self._change(lambda change: change.delete(kind, name, if_match=if_match), request, essential=True)
+        """Delete one object. Deleting a device revokes it, which must be possible on a full disk, too."""
+        return await self._change(
+            lambda change: change.delete(kind, name, if_match=if_match), request, essential=kind == "Device"
+        )
 
     async def rename(self, name: str, to: str, request: Request) -> Outcome:
         """Give a device another name."""
@@ -165,10 +167,6 @@ class Configs:
         """Drop some revisions beyond the newest ``keep`` that are older than ``keep_s`` too; how many, 0 = no more."""
         horizon = self._clock() - keep_s
         return await self._store.write(lambda tx: _prune(tx, keep, horizon))
-
-    async def sweep(self) -> int:
-        """Drop some documents that no device should run any more; how many went, 0 = no more."""
-        return await self._store.write(_sweep_documents)
 
     async def _change(self, act: Callable[[Change], None], request: Request, *, essential: bool = False) -> Outcome:
         if len(request.message) > MAX_MESSAGE_CHARS:
@@ -281,14 +279,6 @@ def _prune(tx: Transaction, keep: int, horizon: float) -> int:
         doomed.append(key)
     for key in doomed:
         tx.delete("revisions", key)
-    return len(doomed)
-
-
-def _sweep_documents(tx: Transaction) -> int:
-    wanted = {bytes.fromhex(unpack(Desired, payload).digest) for _, payload in tx.scan("desired")}
-    doomed = [key for key, _ in tx.scan("documents") if key not in wanted][:PRUNED_AT_ONCE]
-    for key in doomed:
-        tx.delete("documents", key)
     return len(doomed)
 
 
