@@ -48,7 +48,7 @@ class EnrolRoutes:
     async def enrol(self, request: web.Request) -> web.Response:
         """A token for an identity."""
         body = await _body(request, "token_id", "secret", "csr", "name", "facts", "client")
-        facts_field(body)
+        facts = facts_field(body)
         identity = await self._tokens.enrol(
             text_field(body, "token_id", default=None),
             text_field(body, "secret", default=None),
@@ -56,6 +56,7 @@ class EnrolRoutes:
             text_field(body, "name", default=None),
             address=request[PEER].address,
             board=text_field(body, "client").startswith(BOARD_CLIENT),
+            wish=facts.get("schema"),
         )
         return json_response(identity, status=201)
 

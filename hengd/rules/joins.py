@@ -22,7 +22,7 @@ from hengd.rules.certificates import USED
 from hengd.rules.change import Author
 from hengd.rules.limits import counted_as
 from hengd.rules.schemas import SchemaCache
-from hengd.rules.tokens import claim_device
+from hengd.rules.tokens import claim_device, known_schema
 from hengd.store import Store, Transaction
 from henge_protocol.csr import Csr, read_csr
 from henge_protocol.errors import (
@@ -197,8 +197,9 @@ class Joins:
 
         def operation(tx: Transaction) -> dict[str, Any]:
             device_id = claim_device(
-                tx, self._schemas, name, key, by, schema, labels, now=self._clock(), new_id=self._new_id, taken=USED
-            )
+                tx, self._schemas, name, key, by, schema or known_schema(tx, request.facts.get("schema")), labels,
+                now=self._clock(), new_id=self._new_id, taken=USED,
+            )  # fmt: skip
             return self._authority.issue(
                 tx, role="device", subject=device_id, name=name, spki_der=key.spki_der, via="approved", by=by.name,
                 board=board,

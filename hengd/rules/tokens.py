@@ -28,7 +28,7 @@ from henge_protocol.errors import (
     Unauthenticated,
 )  # fmt: skip
 from henge_protocol.joining import JoinToken, format_token, new_token, secret_hash
-from henge_protocol.model import check_name
+from henge_protocol.model import check_name, is_name
 from henge_protocol.selector import check_labels
 
 MAX_TTL_S: Final = 30 * 86400
@@ -91,16 +91,19 @@ class Tokens:
         await self._store.write(operation, essential=True)
 
     async def enrol(
-        self, token_id: str, secret: str, csr: bytes, name: str, *, address: str, board: bool
+        self, token_id: str, secret: str, csr: bytes, name: str, *, address: str, board: bool, wish: object = None
     ) -> dict[str, Any]:
-        """Trade a join token for a device's identity; one transaction, nothing stored on refusal."""
+        """Trade a join token for a device's identity; one transaction, nothing stored on refusal.
+
+        ``wish`` is the schema that the device asks for, used if neither the token nor the object says one.
+        """
         return await self._spend(
             "join",
             token_id,
             secret,
             csr,
             address,
-            lambda tx, token, key: self._enrol(tx, token, key, name, board=board),
+            lambda tx, token, key: self._enrol(tx, token, key, name, wish, board=board),
         )
 
     async def log_in(self, token_id: str, secret: str, csr: bytes, name: str, *, address: str) -> dict[str, Any]:
@@ -151,11 +154,13 @@ class Tokens:
             )
         return token
 
-    def _enrol(self, tx: Transaction, token: TokenRecord, key: Csr, name: str, *, board: bool) -> dict[str, Any]:
+    def _enrol(
+        self, tx: Transaction, token: TokenRecord, key: Csr, name: str, wish: object, *, board: bool
+    ) -> dict[str, Any]:
         _check_pattern(token, check_name(name, "device name"))
-        author = Author(f"token:{token.id}", "enrol")
+        author, schema = Author(f"token:{token.id}", "enrol"), token.schema or known_schema(tx, wish)
         device_id = claim_device(
-            tx, self._schemas, name, key, author, token.schema, token.labels, now=self._clock(), new_id=self._new_id
+            tx, self._schemas, name, key, author, schema, token.labels, now=self._clock(), new_id=self._new_id
         )
         return self._authority.issue(
             tx,
@@ -219,6 +224,11 @@ class Tokens:
                 tx.delete("tokens", key)
         if tx.count("tokens") >= MAX_TOKENS:
             raise Conflict("too_complex", f"{MAX_TOKENS} tokens are waiting to be used", cure="revoke some of them")
+
+
+def known_schema(tx: Transaction, wish: object) -> str:
+    """The schema that a device asks for, or nothing if there is none of that name: a wish is never refused."""
+    return wish if isinstance(wish, str) and is_name(wish) and find_object(tx, "Schema", wish) is not None else ""
 
 
 def claim_device(

@@ -151,6 +151,37 @@ async def test_a_device_that_joins_gets_the_tokens_schema_and_labels(daemon: Ser
         assert await lamp.apply_next() == {"brightness": 80, "color": "green"}
 
 
+@pytest.mark.parametrize(
+    ("wish", "token", "given"),
+    [
+        pytest.param("lamp", "", "lamp", id="wished"),
+        pytest.param("lamp", "heater", "heater", id="the-token-says"),
+        pytest.param("toaster", "", None, id="unknown"),
+        pytest.param("No Name", "", None, id="no-name"),
+        pytest.param(7, "", None, id="no-text"),
+    ],
+)
+async def test_a_device_may_wish_for_a_schema(
+    daemon: Service, admin: Admin, wish: object, token: str, given: str | None
+) -> None:
+    await admin.apply(schema(), schema("heater", type="object"))
+    made = await token_of(admin, **({"schema": token} if token else {}))
+    async with daemon.remote() as stranger:
+        await stranger.ok("POST", "/v1/enrol", {**enrolment(made, KEY, "lamp-1"), "facts": {"schema": wish}})
+    found = await admin.ok("GET", "/v1/devices/lamp-1")
+
+    assert found["spec"].get("schema") == given
+
+
+async def test_a_wish_changes_nothing_about_a_device_known_from_files(daemon: Service, admin: Admin) -> None:
+    await admin.apply(schema(), schema("heater", type="object"), device("lamp-1"))
+    made = await token_of(admin)
+    async with daemon.remote() as stranger:
+        await stranger.ok("POST", "/v1/enrol", {**enrolment(made, KEY, "lamp-1"), "facts": {"schema": "heater"}})
+
+    assert (await admin.ok("GET", "/v1/devices/lamp-1"))["spec"]["schema"] == "lamp"
+
+
 async def test_a_device_known_from_files_keeps_what_the_files_say(daemon: Service, admin: Admin) -> None:
     await admin.apply(schema(), schema("heater", type="object"), device("lamp-1", labels={"room": "hall"}, color="red"))
     before = await admin.ok("GET", "/v1/devices/lamp-1")

@@ -224,6 +224,19 @@ async def test_a_device_that_says_no_voids_its_request_e38(daemon: Service, admi
     assert [event["outcome"] for event in closed] == ["void"]
 
 
+@pytest.mark.parametrize(("said", "given"), [("", "lamp"), ("heater", "heater")])
+async def test_a_device_may_wish_for_a_schema_and_the_operator_decides(
+    daemon: Service, admin: Admin, said: str, given: str
+) -> None:
+    await admin.apply(schema(), schema("heater", type="object"))
+    await open_window(admin)
+    async with daemon.remote(verified=False) as stranger:
+        joiner = await ask(daemon, stranger, "lamp-1", facts={"schema": "lamp"})
+        found = await admin.ok("POST", APPROVE.format(joiner.code), {"schema": said} if said else {})
+
+    assert found["spec"]["schema"] == given
+
+
 async def outcomes(admin: Admin) -> list[str]:
     """How join requests ended, by the events."""
     told = (await admin.ok("GET", "/v1/events?since=0"))["events"]
