@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import ipaddress
 import re
-import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from henge_protocol.errors import HengeError, Invalid, Malformed, TooLarge
 from henge_protocol.joining import is_id
+from henge_protocol.peertext import clean_text
 
 SERVICE_TYPE = "_henge._tcp.local."
 BEACON_VERSION = "1"
@@ -102,7 +102,7 @@ def sighting(
     kept = usable_addresses(addresses, allow_loopback=allow_loopback)
     if not kept:
         raise Invalid("bad_beacon", "the announcement has no address on a home network")
-    name = clean_text(instance.removesuffix(f".{SERVICE_TYPE}"))
+    name = clean_text(instance.removesuffix(f".{SERVICE_TYPE}"), MAX_PEER_TEXT_CHARACTERS)
     return Sighting(name, kept, port, hint.fleet, hint.fp_hint, hint.unix_s)
 
 
@@ -137,22 +137,6 @@ def merge(known: Iterable[Sighting], new: Sighting) -> tuple[Sighting, ...]:
         else:
             others.append(old)
     return (*others, new)[-MAX_CANDIDATES:]
-
-
-def clean_text(text: str, limit: int = MAX_PEER_TEXT_CHARACTERS) -> str:
-    """Return what a peer said, safe to print: NFC, one line, at most ``limit`` characters.
-
-    Control, format (also bidirectional) and unassigned characters and lone surrogates are dropped, other
-    white space becomes a space.
-    """
-    shown = []
-    for character in unicodedata.normalize("NFC", text[: 8 * limit]):
-        category = unicodedata.category(character)
-        if category.startswith("Z"):
-            shown.append(" ")
-        elif not category.startswith("C"):
-            shown.append(character)
-    return "".join(shown)[:limit].strip()
 
 
 def _entries(data: bytes) -> dict[str, str]:

@@ -20,6 +20,7 @@ from urllib.parse import quote, urlencode
 
 from henge_protocol import __version__, errors
 from henge_protocol.errors import CODES, HengeError, Malformed, Problem
+from henge_protocol.problems import refusal_by_status
 from hengectl.kinds import Kind, Object, Ref
 
 if TYPE_CHECKING:
@@ -29,28 +30,6 @@ CONNECT_TIMEOUT_S: Final = 5.0
 ANSWER_TIMEOUT_S: Final = 30.0
 MAX_ANSWER_BYTES: Final = 256 * 1024 * 1024
 """A guard against a peer that never stops; ten thousand devices take 20 MB."""
-
-_CLASSES: Final[Mapping[int, tuple[type[HengeError], str]]] = {
-    400: (errors.Malformed, "bad_request"),
-    401: (errors.Unauthenticated, "certificate_required"),
-    403: (errors.Denied, "wrong_role"),
-    404: (errors.NotFound, "no_such_object"),
-    405: (errors.MethodNotAllowed, "method_not_allowed"),
-    408: (errors.TimedOut, "request_timeout"),
-    409: (errors.Conflict, "in_use"),
-    410: (errors.Gone, "join_expired"),
-    412: (errors.Stale, "stale"),
-    413: (errors.TooLarge, "too_large"),
-    415: (errors.UnsupportedMedia, "unsupported_media"),
-    421: (errors.Misdirected, "wrong_host"),
-    422: (errors.Invalid, "bad_object"),
-    426: (errors.UpgradeRequired, "upgrade_required"),
-    428: (errors.PreconditionRequired, "if_match_required"),
-    429: (errors.Limited, "rate_limited"),
-    503: (errors.Unavailable, "stopping"),
-    507: (errors.StorageFull, "storage_full"),
-}
-"""What a status means, and the code to file it under when the daemon's own is newer than this program."""
 
 
 Outcome = Literal["nothing", "unknown", "changed"]
@@ -258,7 +237,7 @@ class TlsConnection(http.client.HTTPConnection):
 def refusal(status: int, headers: Mapping[str, str], body: bytes) -> HengeError:
     """The error that a refusing answer stands for; text that is not a problem document is kept short."""
     problem = _problem(body)
-    kind, generic = _CLASSES.get(status, (errors.Internal, "internal"))
+    kind, generic = refusal_by_status(status)
     code = str(problem.get("code", ""))
     told = str(problem.get("detail") or problem.get("title") or f"the daemon answered {status}")
     extra: dict[str, object] = {"status": status, "code": code}

@@ -15,13 +15,14 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from henge_agent.exchange import USER_AGENT, Answer, Exchange, clean, encode_body, refusal, whoami
+from henge_agent.exchange import USER_AGENT, Answer, Exchange, encode_body, refusal, whoami
 from henge_agent.identity import Issued, read_issued
 from henge_agent.settings import Address
 from henge_agent.state import Membership, State
 from henge_protocol import joining, pki
 from henge_protocol.errors import Gone, HengeError, Malformed, Unreachable, Untrusted
 from henge_protocol.joining import JoinToken
+from henge_protocol.peertext import clean_text
 from henge_protocol.trust import MAX_TRUST_BYTES, TRUST_PATH, Trust, check_trust_answer
 
 POLL_WAIT_S: Final = 25
@@ -177,7 +178,9 @@ def _begun(fields: Mapping[str, Any], trust: Trust) -> tuple[str, bytes]:
     if not isinstance(sid, str) or not sid.isascii() or not sid.isalnum() or len(sid) > 64:
         raise Malformed("join_mismatch", "the daemon's answer has no request id")
     if fields.get("fleet") != trust.fleet_id:
-        raise Malformed("join_mismatch", f"the daemon names fleet {clean(fields.get('fleet'), 40)}, not its own")
+        raise Malformed(
+            "join_mismatch", f"the daemon names fleet {clean_text(str(fields.get('fleet')), 40)}, not its own"
+        )
     try:
         return sid, bytes.fromhex(str(nonce))
     except ValueError:

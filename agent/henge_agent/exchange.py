@@ -20,20 +20,9 @@ import aiohttp
 
 from henge_agent.settings import Address
 from henge_protocol import __version__
-from henge_protocol.errors import (
-    CODES,
-    Conflict,
-    Denied,
-    HengeError,
-    Internal,
-    Invalid,
-    Limited,
-    Malformed,
-    Unauthenticated,
-    Unavailable,
-    Unreachable,
-    Untrusted,
-)
+from henge_protocol.errors import CODES, HengeError, Malformed, Unreachable, Untrusted
+from henge_protocol.peertext import clean_text
+from henge_protocol.problems import refusal_by_status
 from henge_protocol.tls import pinned_client_context, unverified_context
 from henge_protocol.trust import server_name
 from henge_protocol.wire import MAX_FRAME_BYTES
@@ -43,17 +32,8 @@ ANSWER_TIMEOUT_S: Final = 20.0
 HEARTBEAT_S: Final = 30.0
 """aiohttp gives a pong half of that time, so a dead peer is noticed within 45 s."""
 MAX_ANSWER_BYTES: Final = 64 * 1024
+MAX_SAID_CHARS: Final = 300
 USER_AGENT: Final = f"henge-agent/{__version__}"
-
-_KINDS: Final[dict[int, type[HengeError]]] = {
-    400: Malformed,
-    401: Unauthenticated,
-    403: Denied,
-    409: Conflict,
-    422: Invalid,
-    429: Limited,
-    503: Unavailable,
-}
 
 log = logging.getLogger(__name__)
 
@@ -211,12 +191,12 @@ class Exchange:
             reason = getattr(error.certificate_error, "verify_message", "") or str(error.certificate_error)
             return Untrusted(
                 "pin_mismatch",
-                f"{self.address} is not the daemon of this fleet: {clean(reason)}",
+                f"{self.address} is not the daemon of this fleet: {said_by_peer(reason)}",
                 cure="check the address; if it is right, somebody may be in between, or the daemon was set up anew",
             )
         if isinstance(error, aiohttp.ClientSSLError | ssl.SSLError):
             return Unreachable("unreachable", f"{self.address} does not speak TLS as a henge daemon does")
-        said = clean(str(error)) or ("no answer in time" if isinstance(error, TimeoutError) else type(error).__name__)
+        said = said_by_peer(error) or ("no answer in time" if isinstance(error, TimeoutError) else type(error).__name__)
         return Unreachable(
             "unreachable", f"no daemon answers at {self.address}: {said}", cure="check that hengd runs and the address"
         )
@@ -229,12 +209,12 @@ def refusal(answer: Answer) -> HengeError:
     except Malformed:
         fields = {}
     code = fields.get("code")
-    kind = _KINDS.get(answer.status, Internal)
-    said = clean(fields.get("detail") or fields.get("title") or "")
+    kind, _ = refusal_by_status(answer.status)  # its substitute code would decide here how long to stay away
+    said = said_by_peer(fields.get("detail") or fields.get("title") or "")
     if not isinstance(code, str) or code not in CODES:
         return kind("internal", f"the daemon answered with status {answer.status} {said}".rstrip())
     extra = {"retry_after_s": answer.retry_after_s} if answer.retry_after_s is not None else {}
-    return kind(code, said or CODES[code], cure=clean(fields.get("cure") or ""), extra=extra)
+    return kind(code, said or CODES[code], cure=said_by_peer(fields.get("cure") or ""), extra=extra)
 
 
 def retry_after_s(error: HengeError) -> float | None:
@@ -251,9 +231,9 @@ async def whoami(exchange: Exchange) -> Answer:
     return answer
 
 
-def clean(text: object, max_chars: int = 300) -> str:
-    """What a peer said, fit for a log or a terminal: one line, nothing that moves a cursor, cut."""
-    return " ".join("".join(char if char.isprintable() else " " for char in str(text)[:4096]).split())[:max_chars]
+def said_by_peer(text: object) -> str:
+    """What a peer said, fit for a log or a terminal, and cut."""
+    return clean_text(str(text), MAX_SAID_CHARS)
 
 
 def encode_body(fields: Mapping[str, object]) -> bytes:
