@@ -161,7 +161,7 @@ class App:
         environment = self._environment
         clock, monotonic = environment.clock, environment.monotonic
         store, schemas, hub = self._store, SchemaCache(), Hub()
-        self.events = EventLog()
+        self.events = EventLog(start=int(clock() * 1000))
         self.presence = Presence()
         self.authority = Authority(
             store, folder.keys.server.certificate_der, folder.keys.client, folder.journal, clock=clock
@@ -230,6 +230,10 @@ class App:
             self.events.add(now, "object.changed", kind, name, revision=note.revision)
         for kind, name in note.deleted:
             self.events.add(now, "object.deleted", kind, name, revision=note.revision)
+        told = {name for kind, name in note.changed if kind == "Device"}
+        for name in self._deliveries.names(note.rung):
+            if name not in told:
+                self.events.add(now, "device.changed", "Device", name, revision=note.revision)
 
     def _tell_report(self, note: DeviceReported, now: float) -> None:
         self.events.add(

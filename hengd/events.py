@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 KEPT: Final = 4096
 
 TYPES: Final = (
-    "object.changed", "object.deleted", "device.online", "device.offline", "device.reported",
+    "object.changed", "object.deleted", "device.changed", "device.online", "device.offline", "device.reported",
     "join.requested", "join.closed",
 )  # fmt: skip
 
@@ -31,14 +31,15 @@ class Event(NamedTuple):
 class EventLog:
     """The last events, and a way to sleep until the next."""
 
-    def __init__(self) -> None:
+    def __init__(self, start: int = 0) -> None:
+        """Number from ``start`` on; one that only grows from life to life lets nobody mistake a number of another."""
         self._events: deque[Event] = deque(maxlen=KEPT)
-        self._seq = 0
+        self._seq = start
         self._waiters: set[asyncio.Future[None]] = set()
 
     @property
     def seq(self) -> int:
-        """Number of the newest event; 0 before the first."""
+        """Number of the newest event; ``start`` before the first."""
         return self._seq
 
     def add(self, time: float, type_: str, kind: str, name: str, **detail: Any) -> None:

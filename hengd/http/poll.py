@@ -182,7 +182,7 @@ class PollRoutes:
         if present is not None:
             present.cancel()
         elif self._presence.arrive(caller.subject, address, now=self._clock()):
-            self._events.add(self._clock(), "device.online", "Device", caller.name, address=address)
+            self._tell("device.online", caller, address=address)
         later = asyncio.get_running_loop().call_later(MAX_WAIT_S + LINGER_S, self._leave, caller)
         self._present[caller.subject] = later
 
@@ -192,7 +192,11 @@ class PollRoutes:
             return
         present.cancel()
         if self._presence.leave(caller.subject, now=self._clock()):
-            self._events.add(self._clock(), "device.offline", "Device", caller.name)
+            self._tell("device.offline", caller)
+
+    def _tell(self, type_: str, caller: Caller, **detail: str) -> None:
+        for name in self._deliveries.names([caller.subject]):
+            self._events.add(self._clock(), type_, "Device", name, **detail)
 
 
 async def _written(request: web.Request, response: web.Response) -> web.Response:

@@ -319,7 +319,8 @@ class DeviceLink(StrictListener):
         self._look_at = min(self._look_at, self._retry_at)
 
     def _tell(self, type_: str) -> None:
-        self._links.events.add(self._links.clock(), type_, "Device", self._caller.name, address=self._address)
+        for name in self._links.deliveries.names([self.device_id]):
+            self._links.events.add(self._links.clock(), type_, "Device", name, address=self._address)
 
     def _fields(self, event: str) -> dict[str, str]:
         return {"event": event, "device": self._caller.name, "remote": self._address}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
 from hengd.records import Desired
@@ -54,6 +54,12 @@ class Deliveries:
             with self._store.read() as tx:
                 self.line, self._desired[device_id] = _line(tx), find_desired(tx, device_id)
         return self._desired[device_id]
+
+    def names(self, device_ids: Iterable[str]) -> list[str]:
+        """The present names of these devices, without those that were deleted."""
+        with self._store.read() as tx:
+            names = [tx.get("ids", device_id.encode()) for device_id in device_ids]
+        return [name.decode() for name in names if name is not None]
 
     def max_document(self, device_id: str) -> int:
         """Bytes of the largest document that the device is sent: what its schema says, or the default."""

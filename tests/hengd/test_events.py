@@ -22,6 +22,14 @@ def test_events_are_numbered_from_one_and_read_after_a_number() -> None:
     assert log.since(3) == ([], False)
 
 
+def test_a_log_that_starts_later_takes_an_older_number_for_a_gap() -> None:
+    log = EventLog(start=5000)
+    assert log.seq == 5000
+    told(log, 1)
+    assert log.since(5000)[1] is False
+    assert log.since(4999)[1] is True
+
+
 def test_who_missed_some_is_told_of_the_gap() -> None:
     log = EventLog()
     told(log, KEPT + 10)

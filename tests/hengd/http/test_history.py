@@ -236,7 +236,8 @@ async def test_events_tell_what_happened_in_order(daemon: Service, admin: Admin)
 
 
 async def test_a_wait_ends_with_the_next_event(daemon: Service, admin: Admin) -> None:
-    waiting = asyncio.create_task(admin.ok("GET", "/v1/events?since=0&wait=30"))
+    seq = daemon.app.events.seq
+    waiting = asyncio.create_task(admin.ok("GET", f"/v1/events?since={seq}&wait=30"))
     await admin.ok("GET", "/v1/events")
     await admin.apply(device("lamp-1", bound=""))
     told = await waiting
@@ -245,7 +246,8 @@ async def test_a_wait_ends_with_the_next_event(daemon: Service, admin: Admin) ->
 
 
 async def test_a_wait_ends_when_the_daemon_stops(daemon: Service, admin: Admin) -> None:
-    waiting = asyncio.create_task(admin.call("GET", "/v1/events?since=0&wait=55"))
+    seq = daemon.app.events.seq
+    waiting = asyncio.create_task(admin.call("GET", f"/v1/events?since={seq}&wait=55"))
     await admin.ok("GET", "/v1/events")
     async with asyncio.timeout(4):
         await daemon.restart()
@@ -264,11 +266,12 @@ async def test_a_number_of_the_future_is_a_gap_r60(standing: Standing) -> None:
 
 
 async def test_a_listener_that_slept_too_long_sees_the_gap(daemon: Service, admin: Admin) -> None:
+    start = daemon.app.events.seq
     for number in range(4200):
         daemon.app.events.add(0.0, "object.changed", "Device", f"lamp-{number}")
-    told = await admin.ok("GET", "/v1/events?since=1")
+    told = await admin.ok("GET", f"/v1/events?since={start + 1}")
 
-    assert (told["gap"], told["next"], len(told["events"])) == (True, 4200, 4096)
+    assert (told["gap"], told["next"], len(told["events"])) == (True, start + 4200, 4096)
 
 
 async def test_joins_links_and_reports_are_events(daemon: Service, admin: Admin) -> None:
@@ -304,3 +307,30 @@ async def test_documents_that_no_device_should_run_are_swept_and_the_others_stay
     assert before - documents(daemon) == 4
     assert await admin.ok("GET", "/v1/devices/lamp-1/document") == {"brightness": 4, "color": "green"}
     assert await admin.ok("GET", "/v1/devices/lamp-2/document") == {"brightness": 80, "color": "green"}
+
+
+async def test_a_number_of_the_daemons_life_before_is_a_gap(daemon: Service, admin: Admin) -> None:
+    await admin.apply(schema(), device("lamp-1"))
+    seq = (await admin.ok("GET", "/v1/events"))["next"]
+    await daemon.restart()
+    async with daemon.admin() as again:
+        await again.apply(device("lamp-2"))
+        assert (await again.ok("GET", f"/v1/events?since={seq}"))["gap"]
+
+
+async def test_a_change_of_a_group_is_an_event_of_its_devices_under_their_present_names(
+    daemon: Service, admin: Admin
+) -> None:
+    await admin.apply(schema(), device("lamp-1"))
+    identity = await daemon.join(admin, "lamp-1")
+    async with connected(daemon, identity) as lamp:
+        await lamp.apply_next()
+        await admin.ok("POST", "/v1/devices/lamp-1/rename", {"to": "desk"})
+        start = daemon.app.events.seq
+        await admin.apply(group("bright", brightness=3))
+    await admin.until("desk", connection="offline")
+    told = (await admin.ok("GET", f"/v1/events?since={start}"))["events"]
+
+    assert [(one["type"], one["name"]) for one in told if one["kind"] == "Device"] == [
+        ("device.changed", "desk"), ("device.offline", "desk"),
+    ]  # fmt: skip
