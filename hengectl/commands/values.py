@@ -129,17 +129,19 @@ def _tell(invocation: Invocation, target: Ref, before: Reply, after: Reply, *, w
         invocation.paper.say(f"{target} configured (r{after.revision})")
     if not wait:
         return refusal.OK
-    return delivery.await_delivery(invocation, _touched(invocation, target, after), timeout_s)
-
-
-def _touched(invocation: Invocation, target: Ref, after: Reply) -> list[str]:
-    """The devices that this change concerns: the one named, or those whose document is as new as the change."""
     if target.kind == DEVICE:
-        return [target.name]
+        return delivery.await_delivery(invocation, [target.name], timeout_s)
+    touched = _touched(invocation, after) if after.etag != before.etag else []
+    return delivery.await_delivery(invocation, touched, timeout_s)
+
+
+def _touched(invocation: Invocation, group: Reply) -> list[str]:
+    """The devices of a group whose document this change, or one after it, has made."""
+    selector = str(group.json().get("spec", {}).get("selector", ""))
     return [
         name_of(device)
-        for device in invocation.client.items(DEVICE)
-        if (device.get("status", {}).get("desired") or {}).get("revision", 0) >= max(after.revision, 1)
+        for device in invocation.client.items(DEVICE, selector)
+        if (device.get("status", {}).get("desired") or {}).get("revision", 0) >= group.revision
     ]
 
 

@@ -132,6 +132,19 @@ async def test_a_device_that_refuses_ends_the_wait(person: Face, daemon: Service
     assert "lamp-2 in-sync" in both.out
 
 
+async def test_a_group_waits_for_those_of_its_devices_that_the_change_concerns(
+    person: Face, daemon: Service, admin: Admin
+) -> None:
+    async with connected(daemon, await daemon.join(admin, "lamp-2")):
+        await admin.set("lamp-2", brightness=2)  # newer than the group, and never reported
+        same = await person.run("set", "group/kitchen", "color=blue", "--wait", "--timeout", "5s")
+        async with obedient(daemon, await daemon.join(admin, "lamp-1")):
+            changed = await person.run("set", "group/kitchen", "brightness=3", "--wait", "--timeout", "5s")
+
+    assert (same.code, same.out) == (0, "group/kitchen unchanged\n")
+    assert (changed.code, changed.out.splitlines()[1:]) == (0, ["lamp-1 in-sync"])
+
+
 async def test_a_device_that_is_silent_is_waited_for_no_longer_than_told(
     person: Face, daemon: Service, admin: Admin
 ) -> None:
