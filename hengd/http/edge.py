@@ -40,9 +40,6 @@ ADMIN: Final = "admin"
 LOCAL: Final = "local"
 """Names of the listeners: TLS port, unix socket, plain local port."""
 
-GRACE_S: Final = 24 * 3600.0
-"""How long an expired certificate is served on a link that was opened while it was valid."""
-
 
 class Auth(Enum):
     """Who may call a route."""

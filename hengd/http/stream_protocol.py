@@ -23,7 +23,7 @@ from picows.picows import WSProtocol  # type: ignore[attr-defined]  # left out o
 from hengd.http.head import Refusal
 
 NORMAL, GOING_AWAY, PROTOCOL_ERROR, UNSUPPORTED_DATA = 1000, 1001, 1002, 1003
-ABNORMAL, INVALID_TEXT, POLICY_VIOLATION, TOO_BIG, TRY_AGAIN_LATER = 1006, 1007, 1008, 1009, 1013
+ABNORMAL, INVALID_TEXT, POLICY_VIOLATION, TOO_BIG = 1006, 1007, 1008, 1009
 
 _TEXT, _BINARY, _CONTINUATION = picows.WSMsgType.TEXT, picows.WSMsgType.BINARY, picows.WSMsgType.CONTINUATION
 _PING, _PONG, _CLOSE = picows.WSMsgType.PING, picows.WSMsgType.PONG, picows.WSMsgType.CLOSE

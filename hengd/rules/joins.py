@@ -43,7 +43,6 @@ log = logging.getLogger("hengd.joins")
 REQUEST_LIFETIME_S: Final = 600.0
 MAX_PENDING_PER_ADDRESS: Final = 3
 MAX_WRONG_CODES: Final = 3
-FIRST_WINDOW_S: Final = 3600.0
 MAX_WINDOW_S: Final = 86400
 
 
