@@ -16,7 +16,7 @@ from typing import Final
 from henge_agent.exchange import Exchange, encode_body, refusal, whoami
 from henge_agent.settings import Address
 from henge_agent.state import Membership, Slot, State
-from henge_protocol.errors import HengeError, Unavailable, Untrusted
+from henge_protocol.errors import HengeError, Untrusted
 
 RENEW_PATH: Final = "/v1/renew"
 USELESS_CODES: Final = frozenset(
@@ -36,7 +36,8 @@ def exchange_as(state: State, membership: Membership, address: Address, slot: Sl
 async def renew(state: State, address: Address, *, now: Callable[[], float], random: Callable[[], float]) -> None:
     """Get a new identity and make it count.
 
-    Raises the daemon's refusal, ``Unavailable approval_required`` or ``Unreachable``; the old identity stays.
+    Raises the daemon's refusal (``Denied approval_required``: expired too long ago, only joining again helps) or
+    ``Unreachable``; the old identity stays.
     """
     from henge_agent.identity import read_issued  # cryptography: a fifth of the agent's memory, needed once in months
     from henge_protocol import pki
@@ -45,12 +46,6 @@ async def renew(state: State, address: Address, *, now: Callable[[], float], ran
     key_pem = await asyncio.to_thread(pki.generate_key)
     async with exchange_as(state, membership, address) as exchange:
         answer = await exchange.post(RENEW_PATH, encode_body({"csr": pki.make_csr(key_pem, membership.name)}))
-    if answer.status == 202:
-        raise Unavailable(
-            "approval_required",
-            "the identity expired so long ago that an operator has to approve its renewal",
-            cure=f"hengectl get joins, then approve {membership.name}",
-        )
     if answer.status != 200:
         raise refusal(answer)
     issued = read_issued(answer, key_pem, membership.fleet_id)

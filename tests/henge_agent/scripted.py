@@ -37,6 +37,7 @@ class Scripted:
     receipts: bool = True
     refuse: tuple[int, str] | None = None
     """Status and code with which every request of a device is refused."""
+    refuse_renewal: tuple[int, str] | None = None
     lose_enrolments: int = 0
     """So many identities are issued, and the answers lost."""
     lifetime_s: float = 90 * pki.DAY_S
@@ -194,6 +195,8 @@ class Scripted:
 
     async def _renew(self, request: web.Request) -> web.Response:
         body = await request.json()
+        if self.refuse_renewal:
+            return problem(*self.refuse_renewal, cure="join again with a token")
         if self.refuse and self.refuse[1] != "certificate_expired":
             return problem(*self.refuse)
         self.refuse = None
@@ -292,8 +295,9 @@ class Scripted:
         return problem(*self.refuse) if self.refuse else None
 
 
-def problem(status: int, code: str) -> web.Response:
+def problem(status: int, code: str, cure: str = "") -> web.Response:
     body = {"type": "about:blank", "title": code, "status": status, "detail": f"because of {code}", "code": code}
+    body |= {"cure": cure} if cure else {}
     return web.Response(status=status, body=json.dumps(body).encode(), content_type="application/problem+json")
 
 

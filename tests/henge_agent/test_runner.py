@@ -393,6 +393,17 @@ async def test_an_address_that_cannot_be_kept_is_told_once_and_ends_no_link(
     assert joined.membership.last_address == str(scripted.address)
 
 
+async def test_an_identity_that_expired_too_long_ago_asks_hourly_and_says_to_join_again(
+    joined: State, scripted: Scripted, path: Path, world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.held, world.chance = True, 0.0
+    scripted.refuse, scripted.refuse_renewal = (401, "certificate_expired"), (403, "approval_required")
+    async with agent(at(joined, scripted.address), path, world):
+        assert await world.asleep() == [2880.0]
+
+    assert "not renewed: because of approval_required (join again with a token)" in caplog.text
+
+
 async def test_a_failed_renewal_is_tried_again_much_later(
     joined: State, scripted: Scripted, path: Path, world: World
 ) -> None:
