@@ -115,18 +115,30 @@ def exit_code(error: HengeError) -> int:
     return _EXIT_CODES.get(error.code, 1)
 
 
+class OnceCommand(click.Command):
+    """A command that refuses an option given twice: one of the two would be ignored in silence."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        _, _, order = self.make_parser(ctx).parse_args(list(args))
+        once = [one for one in order if isinstance(one, click.Option) and not one.multiple and not one.is_flag]
+        for option in once:
+            if once.count(option) > 1:
+                raise click.BadOptionUsage(option.opts[-1], f"{option.opts[-1]} is given twice.", ctx)
+        return super().parse_args(ctx, args)
+
+
 @click.group(no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="henge-agent", message="%(prog)s %(version)s")
 def cli() -> None:
     """Receives this device's configuration from hengd, applies it, and says so."""
 
 
-@cli.command()
+@cli.command(cls=OnceCommand)
 @click.argument("url", required=False)
 @click.option("--token-file", metavar="FILE|-", envvar="HENGE_TOKEN_FILE", help="Read the join token from here.")
 @click.option("--token", metavar="TOKEN", help="The join token itself; others can see it in the process list.")
 @click.option("--name", metavar="NAME", help="What the device is to be called; default: the host's name.")
-@click.option("--schema", metavar="NAME", help="The type of device, as a suggestion to whoever approves.")
+@click.option("--schema", metavar="NAME", help="The schema wished for; the token or whoever approves may name another.")
 @state_dir_option
 @click.option("--yes", is_flag=True, help="Do not ask whether the codes are the same.")
 @click.option("--accept-first", is_flag=True, help="Without a terminal: trust the first daemon that approves.")
@@ -154,7 +166,7 @@ def join(url: str | None, token_file: str | None, token: str | None, **options: 
     _tell_joined(joined, folder)
 
 
-@cli.command()
+@cli.command(cls=OnceCommand)
 @state_dir_option
 @click.option(
     "--output",
@@ -184,7 +196,7 @@ def run(
     asyncio.run(serve(folder, wanted, hooks, os.environ))
 
 
-@cli.command()
+@cli.command(cls=OnceCommand)
 @state_dir_option
 def status(state_dir: str | None) -> None:
     """Say who this device is and what it runs; asks nobody."""

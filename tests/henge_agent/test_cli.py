@@ -85,6 +85,15 @@ def test_wrong_usage_exits_2_and_says_why(
     assert "Traceback" not in err
 
 
+@pytest.mark.parametrize(
+    "line", ["join --name a --name b", "run --on-change x --on-change=y", "status --state-dir /a --state-dir /b"]
+)
+def test_an_option_given_twice_exits_2(capsys: pytest.CaptureFixture[str], line: str) -> None:
+    _, err = run(capsys, *line.split(), code=2)
+
+    assert "is given twice" in err
+
+
 def test_a_device_that_has_not_joined_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     for command in ("run", "status"):
         _, err = run(capsys, command, code=78)
