@@ -1,12 +1,14 @@
 """Waiting until devices are as they should be: told by the daemon's events, never by asking in a loop.
 
 The number of the newest event is read together with the devices, so nothing that happens in between is missed.
+After that only the devices that events name are read again, unless events were lost.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -15,6 +17,8 @@ from hengectl.client import Client
 from hengectl.kinds import DEVICE, Object, Ref, name_of
 
 LONGEST_POLL_S: Final = 50
+READ_ONE_BY_ONE: Final = 50
+"""Up to so many devices are read each by itself at the start; for more the daemon's whole list is asked for."""
 REFUSED: Final = frozenset({"rejected", "rolled-back", "quarantined"})
 
 Verdict = Literal["reached", "refused", "away", "open"]
@@ -73,44 +77,46 @@ def wait_for(
 ) -> Waited:
     """Wait until no device is ``open`` any more, at most ``timeout_s``; ``told`` hears each verdict once."""
     deadline = clock() + timeout_s
-    heard: dict[str, Verdict] = {}
+    devices, seq = _look(client, names)
+    fresh: Collection[str] = names
+    verdicts: dict[str, Verdict] = {}
     while True:
-        devices, seq = _look(client, names)
-        verdicts = {name: judge(devices.get(name)) for name in names}
-        for name, verdict in verdicts.items():
-            if told is not None and verdict != "open" and heard.get(name) != verdict:
+        for name in fresh:
+            verdict = judge(devices.get(name))
+            if told is not None and verdict != "open" and verdicts.get(name) != verdict:
                 told(name, verdict, devices.get(name))
-        heard = verdicts
-        left = deadline - clock()
-        if "open" not in verdicts.values() or left <= 0:
+            verdicts[name] = verdict
+        left_s = deadline - clock()
+        if "open" not in verdicts.values() or left_s <= 0:
             return Waited(verdicts, devices)
-        _sleep(client, seq, names, left, deadline, clock)
+        events = client.events(seq, wait_s=max(1, min(LONGEST_POLL_S, round(left_s))))
+        if events.get("gap"):
+            devices, seq, fresh = *_look(client, names), names
+        else:
+            seq, fresh = int(events["next"]), _named(events["events"], names)
+            devices = {name: devices[name] for name in devices if name not in fresh} | _read(client, fresh)
+
+
+def _named(events: Iterable[Mapping[str, Any]], names: Collection[str]) -> Collection[str]:
+    """Those of ``names`` that the events are about, of whatever type they are."""
+    return {str(event.get("name")) for event in events}.intersection(names)
 
 
 def _look(client: Client, names: Collection[str]) -> tuple[dict[str, Object], int]:
     """The devices as they are now, and the number of the newest event before that."""
-    if len(names) == 1:
+    if len(names) <= READ_ONE_BY_ONE:
         seq = int(client.events()["next"])
-        return _one(client, next(iter(names))), seq
+        return _read(client, names), seq
     listing = client.listing(DEVICE)
     wanted = set(names)
     found = {name_of(device): device for device in listing["items"] if name_of(device) in wanted}
     return found, int(listing["metadata"]["event_seq"])
 
 
-def _one(client: Client, name: str) -> dict[str, Object]:
-    try:
-        return {name: client.read(Ref(DEVICE, name))}
-    except NotFound:
-        return {}
-
-
-def _sleep(
-    client: Client, seq: int, names: Collection[str], left_s: float, deadline: float, clock: Callable[[], float]
-) -> None:
-    """Until something happened to one of the devices, or events were lost, or the time is over."""
-    while left_s > 0:
-        events: dict[str, Any] = client.events(seq, wait_s=max(1, min(LONGEST_POLL_S, round(left_s))))
-        if events.get("gap") or any(event.get("name") in names for event in events["events"]):
-            return
-        seq, left_s = int(events["next"]), deadline - clock()
+def _read(client: Client, names: Collection[str]) -> dict[str, Object]:
+    """Those of the devices that exist."""
+    found = {}
+    for name in names:
+        with suppress(NotFound):
+            found[name] = client.read(Ref(DEVICE, name))
+    return found
