@@ -37,6 +37,7 @@ COMMANDS: Final = {
     "token": "joining",
     "join": "joining",
     "approve": "joining",
+    "operator": "joining",
     "device": "devices",
     "retry": "devices",
     "login": "contexts",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from henge_protocol.model import short_digest
-from hengectl.kinds import DEVICE, GROUP, JOIN, REVISION, SCHEMA, TOKEN, Kind, Object
+from hengectl.kinds import DEVICE, GROUP, JOIN, OPERATOR, REVISION, SCHEMA, TOKEN, Kind, Object
 from hengectl.refusal import field_of
 from hengectl.render import Style, Table, age, labels_text, left, safe, unix_s
 
@@ -237,6 +237,13 @@ COLUMNS: Final[Mapping[Kind, Sequence[Column]]] = {
         Column("USED", _uses),
         Column("LEFT", _left("expires")),
         Column("BY", _get("by"), wide=True),
+    ),
+    OPERATOR: (
+        Column("NAME", _get("name")),
+        Column("CERTIFICATES", _get("certificates")),
+        Column("SINCE", _age("since")),
+        Column("LEFT", _left("expires")),
+        Column("VIA", _get("via"), wide=True),
     ),
     REVISION: (
         Column("REVISION", _get("revision")),

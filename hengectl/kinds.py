@@ -28,9 +28,10 @@ GROUP: Final = Kind("group", "groups", "Group")
 DEVICE: Final = Kind("device", "devices", "Device")
 JOIN: Final = Kind("join", "joins", "Join", applied=False)
 TOKEN: Final = Kind("token", "tokens", "Token", applied=False)
+OPERATOR: Final = Kind("operator", "operators", "Operator", applied=False)
 REVISION: Final = Kind("revision", "revisions", "Revision", applied=False)
 
-KINDS: Final = (SCHEMA, GROUP, DEVICE, JOIN, TOKEN, REVISION)
+KINDS: Final = (SCHEMA, GROUP, DEVICE, JOIN, TOKEN, OPERATOR, REVISION)
 OBJECT_KINDS: Final = (SCHEMA, GROUP, DEVICE)
 
 

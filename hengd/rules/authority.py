@@ -252,7 +252,9 @@ class Authority:
     async def revoke_operator(self, name: str) -> None:
         """End an operator's identity at once, with all its certificates."""
         if all(operator.name != name for operator in self.operators()):
-            raise NotFound("no_such_object", f"operator/{name} does not exist or was revoked", cure="GET /v1/operators")
+            raise NotFound(
+                "no_such_object", f"operator/{name} does not exist or was revoked", cure="see: hengectl get operators"
+            )
         await self.revoke("admin", name)
 
     async def revoke(self, role: str, subject: str) -> None:

@@ -63,7 +63,9 @@ class WhatType(click.ParamType[str]):
         return kinds_and_names(ctx, ctx.params.get("what") or (), incomplete)
 
 
-@click.command("get", cls=Command, short_help="List things: devices, groups, schemas, joins, tokens, revisions.")
+@click.command(
+    "get", cls=Command, short_help="List things: devices, groups, schemas, joins, tokens, operators, revisions."
+)
 @click.argument("what", metavar="KIND [NAME]... | KIND/NAME...", nargs=-1, required=True, type=WhatType())
 @output_option("json", "yaml", "wide", "name")
 @selector_option
@@ -175,7 +177,8 @@ def _show(invocation: Invocation, found: Sequence[tuple[Kind, list[Object]]], sh
 
 
 def _ref(kind: Kind, item: Object) -> str:
-    return f"{kind.singular}/{safe(name_of(item) or str(item.get('id') or item.get('revision') or ''))}"
+    given = next((item[key] for key in ("id", "revision", "name") if item.get(key)), "")
+    return f"{kind.singular}/{safe(name_of(item) or str(given))}"
 
 
 def _table(invocation: Invocation, kind: Kind, items: list[Object], shape: Shape) -> None:

@@ -88,6 +88,25 @@ def token_revoke(invocation: Invocation, token_id: str) -> None:
     invocation.paper.say(f"token/{word} revoked")
 
 
+@click.group("operator", cls=Group, short_help="People who administer from other machines.")
+def operator_command() -> None:
+    """People who administer from other machines; see who with 'hengectl get operators'."""
+
+
+@operator_command.command("revoke", cls=Command, writes=True, short_help="Let a person in no more.")
+@click.argument("operator", metavar="NAME", type=Name())
+@yes_option
+@with_invocation
+def operator_revoke(invocation: Invocation, operator: str, yes: bool) -> None:
+    """Make all certificates of an operator worthless, on every machine; also your own."""
+    who = invocation.client.get("/v1/whoami").json()
+    own = who.get("name") == operator and who.get("via") == "devices"
+    question = "That is you: this machine is logged out as well. " if own else ""
+    invocation.confirm(f"{question}Revoke operator {operator} on all machines?", yes=yes)
+    invocation.client.delete(f"/v1/operators/{operator}")
+    invocation.paper.say(f"operator/{operator} revoked")
+
+
 @click.group("join", cls=Group, short_help="Whether devices may ask to join.")
 def join_command() -> None:
     """The time in which devices without a token may ask to join."""

@@ -398,6 +398,18 @@ async def test_a_token_may_be_bound_to_a_persons_name(person: Face, daemon: Serv
     assert "hengectl token create --admin --name ada" in taken.err
 
 
+async def test_operators_are_listed_and_revoked_after_a_yes(person: Face, daemon: Service) -> None:
+    token = await person.ok("token", "create", "--admin", "-q")
+    assert "There are no operators." in (await person.run("get", "operators")).err
+    await person.ok("login", daemon.url, "--token-file", "-", "--name", "ada", stdin=token)
+
+    assert lines(await person.ok("get", "operators"))[1][:2] == ["ada", "1"]
+    assert await person.ok("get", "operators", "-o", "name") == "operator/ada\n"
+    assert (await person.run("operator", "revoke", "ada")).code == 2
+    assert await person.ok("operator", "revoke", "ada", "--yes") == "operator/ada revoked\n"
+    assert (await person.run("whoami", "--server", daemon.url)).code == 4
+
+
 async def test_a_certificate_is_renewed_in_passing(face: Face, daemon: Service, admin: Admin) -> None:
     token = (await admin.ok("POST", "/v1/tokens", {"kind": "admin"}))["token"]
     await face.ok("login", daemon.url, "--token-file", "-", "--context", "casa", stdin=token)
