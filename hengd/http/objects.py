@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+import json
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 from aiohttp import web
@@ -12,19 +15,21 @@ from hengd.events import EventLog
 from hengd.http.edge import Auth, Handler, Route, author_of
 from hengd.http.parse import Query, if_match, json_body, no_body, text_field
 from hengd.http.views import device_view, json_response, object_response, object_view, outcome_view
-from hengd.records import ObjectRecord
+from hengd.records import ObjectRecord, object_key
 from hengd.rules.configs import MAX_MESSAGE_CHARS, Configs, Request
 from hengd.rules.devices import Devices
-from hengd.rules.fleet import objects_of, read_meta, required_object
+from hengd.rules.fleet import find_object, read_meta, required_object
 from hengd.rules.objects import parse_manifest
 from hengd.store import Store
-from henge_protocol.errors import Invalid
+from henge_protocol.errors import Invalid, NotFound
 from henge_protocol.model import PLURALS, check_name
-from henge_protocol.selector import parse_selector
+from henge_protocol.selector import Selector, parse_selector
 from henge_protocol.strictjson import LIMITS
 
 APPLY_LIMITS: Final = replace(LIMITS, max_nodes=200_000)
 """A whole fleet in one change: its size is limited by the body's bytes and the number of objects."""
+PIECE: Final = 100
+"""Objects read and rendered before everybody else has a turn."""
 _WRITE_QUERY: Final = ("dry_run", "message")
 
 
@@ -67,20 +72,12 @@ class ObjectRoutes:
         async def handler(request: web.Request) -> web.Response:
             no_body(request)
             selector = parse_selector(Query(request, "selector").text("selector"))
+            prefix = object_key(kind, "")
             with self._store.read() as tx:
                 meta = read_meta(tx)
-                records = (
-                    []
-                    if kind == "Device"
-                    else [record for record in objects_of(tx, kind) if selector.matches(record.labels)]
-                )
-            items: list[dict[str, Any]] = (
-                [device_view(view) for view in self._devices.views(selector)]
-                if kind == "Device"
-                else [object_view(record) for record in records]
-            )
+                names = [key.removeprefix(prefix).decode() for key, _ in tx.scan("objects", prefix)]
             metadata = {"epoch": meta.epoch, "revision": meta.revision, "event_seq": self._events.seq}
-            return json_response({"kind": f"{kind}List", "metadata": metadata, "items": items})
+            return await list_response(f"{kind}List", metadata, names, partial(self._selected, kind, selector))
 
         return handler
 
@@ -125,18 +122,52 @@ class ObjectRoutes:
 
         return handler
 
+    def _selected(self, kind: str, selector: Selector, name: str) -> dict[str, Any] | None:
+        with self._store.read() as tx:
+            record = find_object(tx, kind, name)
+        if record is None or not selector.matches(record.labels):
+            return None
+        try:
+            return self._view(record)
+        except NotFound:  # deleted by the writer's thread just now
+            return None
+
+    def _view(self, record: ObjectRecord) -> dict[str, Any]:
+        return device_view(self._devices.view(record.name)) if record.kind == "Device" else object_view(record)
+
     def _answer(self, kind: str, name: str, *, status: int = 200) -> web.Response:
         with self._store.read() as tx:
             epoch = read_meta(tx).epoch
             record: ObjectRecord = required_object(tx, kind, name)
-        view = device_view(self._devices.view(name)) if kind == "Device" else object_view(record)
-        return object_response(record, epoch, view=view, status=status)
+        return object_response(record, epoch, view=self._view(record), status=status)
+
+
+async def list_response(
+    kind: str, metadata: dict[str, Any], names: Sequence[str], view: Callable[[str], dict[str, Any] | None]
+) -> web.Response:
+    """Many things as one object, made in pieces: a large fleet's list keeps no device waiting.
+
+    What ``view`` gives as None (not selected, or deleted meanwhile) is left out.
+    """
+    pieces = []
+    for start in range(0, len(names), PIECE):
+        views = [seen for seen in map(view, names[start : start + PIECE]) if seen is not None]
+        if views:
+            pieces.append(_json(views)[1:-1])
+        await asyncio.sleep(0)
+    opened = _json({"kind": kind, "metadata": metadata})[:-1]
+    body = b"".join([opened, b',"items":[', b",".join(pieces), b"]}"])
+    return web.Response(body=body, content_type="application/json")
 
 
 def change_request(request: web.Request, *more: str) -> Request:
     """Who wants a change, why, and whether only to see it, from the query of a writing request."""
     query = Query(request, *_WRITE_QUERY, *more)
     return Request(author_of(request), query.text("message"), query.flag("dry_run"))
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def _name(request: web.Request) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
 
+from hengd.http.objects import PIECE, list_response
 from tests.hengd.http.conftest import Standing
 from tests.service import LAMP, Admin, Service, device, group, schema
 
@@ -25,6 +27,35 @@ async def revision(admin: Admin) -> int:
 def path_of(plural: str, wanted: dict[str, Any]) -> str:
     """The path of an object."""
     return f"/v1/{plural}/{wanted['metadata']['name']}"
+
+
+async def test_a_long_list_leaves_others_their_turn() -> None:
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    running = asyncio.create_task(other())
+    answer = await list_response("GroupList", {"revision": 1}, ["x"] * (3 * PIECE), lambda _: {"turn": turns})
+    running.cancel()
+
+    assert isinstance(answer.body, bytes)
+    listed = json.loads(answer.body)
+    assert (listed["kind"], listed["metadata"], len(listed["items"])) == ("GroupList", {"revision": 1}, 3 * PIECE)
+    assert [item["turn"] for item in listed["items"][::PIECE]] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("many", [0, 1, PIECE, PIECE + 1, 3 * PIECE])
+@pytest.mark.parametrize("left_out", [set(), {"ü-0"}, {f"ü-{n}" for n in range(PIECE)}], ids=["none", "one", "piece"])
+async def test_a_list_of_any_length_is_json(many: int, left_out: set[str]) -> None:
+    names = [f"ü-{n}" for n in range(many)]
+    answer = await list_response("GroupList", {}, names, lambda name: None if name in left_out else {"name": name})
+
+    assert isinstance(answer.body, bytes)
+    assert json.loads(answer.body)["items"] == [{"name": name} for name in names if name not in left_out]
 
 
 @pytest.mark.parametrize(("plural", "wanted", "change"), KINDS)
