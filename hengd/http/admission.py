@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections import Counter
 from dataclasses import dataclass
 
@@ -95,21 +94,6 @@ class LogBudget:
             return False
         self._until[kind, origin] = now + self._period_s
         return True
-
-
-def origin_of(address: str) -> str:
-    """The key under which connections of ``address`` are counted.
-
-    IPv4 as it is, also when it comes mapped into IPv6; IPv6 by its /64, without zone; empty for a unix socket.
-    """
-    if not address:
-        return ""
-    parsed = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(parsed, ipaddress.IPv4Address):
-        return str(parsed)
-    if parsed.ipv4_mapped is not None:
-        return str(parsed.ipv4_mapped)
-    return str(ipaddress.ip_network((parsed, 64), strict=False))
 
 
 def _drop(counts: Counter[str], origin: str) -> None:

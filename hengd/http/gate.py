@@ -16,9 +16,10 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from hengd.http.admission import Admission, GateLimits, LogBudget, origin_of
+from hengd.http.admission import Admission, GateLimits, LogBudget
 from hengd.http.dispatch import Connection, HttpFactory, Peer, Phase, StreamFactory
 from hengd.http.transport import accepted, prepare
+from hengd.rules.limits import counted_as
 
 BACKLOG = 4096
 """Connections the kernel may hold for us; it cuts this to net.core.somaxconn."""
@@ -184,7 +185,7 @@ class Gate:
             self._log.error("%s: cannot accept (%s); resting %g s", self.name, error.strerror, STARVED_PAUSE_S)
 
     def _admit(self, sock: socket.socket, peer: Peer) -> None:
-        origin = origin_of(peer.address)
+        origin = counted_as(peer.address)
         reason = self._admission.refuse(origin, handshake=self.ssl is not None)
         if reason:
             sock.close()

@@ -2,34 +2,10 @@
 
 from __future__ import annotations
 
-import ipaddress
-
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hengd.http.admission import Admission, GateLimits, LogBudget, origin_of
-
-
-@pytest.mark.parametrize(
-    ("address", "origin"),
-    [
-        ("", ""),
-        ("192.168.1.7", "192.168.1.7"),
-        ("::ffff:192.168.1.7", "192.168.1.7"),
-        ("fe80::1%eth0", "fe80::/64"),
-        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
-        ("2001:db8:1:2::9", "2001:db8:1:2::/64"),
-        ("::1", "::/64"),
-    ],
-)
-def test_addresses_of_one_origin_share_a_key(address: str, origin: str) -> None:
-    assert origin_of(address) == origin
-
-
-@given(st.ip_addresses())
-def test_every_address_has_an_origin(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> None:
-    assert origin_of(str(address))
+from hengd.http.admission import Admission, GateLimits, LogBudget
 
 
 @given(st.lists(st.tuples(st.booleans(), st.sampled_from(["a", "b", ""])), max_size=60))
