@@ -63,12 +63,6 @@ def txt_entries(*, fleet_id: str, server_ca_fingerprint: bytes, unix_s: float | 
     return entries if unix_s is None else entries | {"t": str(int(unix_s))}
 
 
-def encode_txt(entries: dict[str, str]) -> bytes:
-    """Return TXT record data: each entry as ``key=value`` after its length in one byte (RFC 6763 section 6)."""
-    strings = [f"{key}={value}".encode() for key, value in entries.items()]
-    return b"".join(len(string).to_bytes(1, "big") + string for string in strings)
-
-
 def parse_txt(data: bytes) -> Hint:
     """Read TXT record data; unknown keys are ignored, of a key given twice the first counts (RFC 6763 6.4).
 

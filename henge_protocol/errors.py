@@ -9,7 +9,7 @@ Codes and their meaning stand in ``CODES``; ``docs/errors.md`` lists the same ta
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,15 +173,6 @@ class Internal(HengeError):
     """Raised when henge itself is at fault; the daemon's log has the details."""
 
     kind = "internal"
-
-
-@dataclass(frozen=True, slots=True)
-class WireFault:
-    """An error frame's content: what a peer is told when its frame cannot be used."""
-
-    code: str
-    message: str
-    pointers: tuple[str, ...] = field(default=())
 
 
 CODES: dict[str, str] = {

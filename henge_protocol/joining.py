@@ -145,17 +145,6 @@ def encode_base32(data: bytes) -> str:
     return "".join(_ALPHABET[number >> shift & 31] for shift in range(letters * 5 - 5, -5, -5))
 
 
-def decode_base32(text: str, size: int) -> bytes:
-    """Return the ``size`` bytes that ``encode_base32`` wrote; forgives case and o, i, l.
-
-    Raises ``Malformed bad_encoding`` on another length, a foreign letter or padding bits that are not zero.
-    """
-    try:
-        return _decode(text, size, "base32 text")
-    except Malformed as error:
-        raise Malformed("bad_encoding", error.message) from None
-
-
 def _decode(text: str, size: int, what: str) -> bytes:
     letters = -(-size * 8 // 5)
     if not text.isascii() or len(text) != letters:

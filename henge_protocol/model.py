@@ -16,9 +16,6 @@ MAX_NAME_CHARS: Final = 63
 MAX_DOCUMENT_BYTES: Final = 16 * 1024
 """Largest document by default; a Pico W can apply it from a 96 KB heap."""
 
-EMPTY_DIGEST: Final = ""
-"""The digest of a device that runs no document."""
-
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
 _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
@@ -30,12 +27,10 @@ Configuration = Literal[
     "in-sync", "pending", "applying", "rejected", "rolled-back", "quarantined", "drifted", "ahead", "unknown"
 ]
 
-ReportState = Literal["none", "applying", "applied", "rejected", "rolled-back", "drifted"]
 REPORT_STATES: Final = frozenset({"none", "applying", "applied", "rejected", "rolled-back", "drifted"})
 FINAL_STATES: Final = frozenset({"applied", "rejected", "rolled-back"})
 """A delivery is over when the device says one of these about its digest."""
 
-Intent = Literal["apply", "check"]
 INTENTS: Final = frozenset({"apply", "check"})
 
 

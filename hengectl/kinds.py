@@ -80,11 +80,6 @@ def parse_ref(text: str, *, of: tuple[Kind, ...] = OBJECT_KINDS) -> Ref:
     return Ref(kind, check_name(name, f"{kind.singular} name"))
 
 
-def ref_of(object_: Object) -> str:
-    """``device/lamp-1`` for an object that the daemon gave."""
-    return f"{str(object_.get('kind', 'object')).lower()}/{name_of(object_)}"
-
-
 def name_of(object_: Object) -> str:
     """The object's name, empty if it has none."""
     return str(object_.get("metadata", {}).get("name", ""))

@@ -106,38 +106,6 @@ def get(values: object, path: Sequence[str], default: object = MISSING) -> objec
     return values
 
 
-def set_in(values: Mapping[str, object], path: Sequence[str], value: object) -> Values:
-    """Return ``values`` with ``value`` at ``path``, making the objects on the way.
-
-    Raises ``Invalid`` ``bad_path`` where something that is not an object stands in the way.
-    """
-    key, *rest = path
-    if not rest:
-        return {**values, key: value}
-    inner = values.get(key, {})
-    if not isinstance(inner, dict):
-        taken = "null" if inner is None else f"a {_kind(inner)}"
-        raise Invalid(
-            "bad_path",
-            f"cannot set {'.'.join(path)}: {key} holds {taken}, an object was expected",
-            cure=f"unset {key} first",
-        )
-    return {**values, key: set_in(inner, rest, value)}
-
-
-def unset_in(values: Mapping[str, object], path: Sequence[str]) -> Values:
-    """Return ``values`` without the field at ``path`` and without objects that this left empty."""
-    key, *rest = path
-    inner = values.get(key)
-    if get(values, path) is MISSING:
-        return dict(values)
-    if rest and isinstance(inner, dict):
-        smaller = unset_in(inner, rest)
-        if smaller:
-            return {**values, key: smaller}
-    return {other: value for other, value in values.items() if other != key}
-
-
 def diff(before: object, after: object) -> list[Change]:
     """Return the fields that differ, in order of pointers; numbers of another type (``1``, ``1.0``) differ."""
     return [Change(pointer(path), old, new) for path, old, new in _differences((), before, after)]
@@ -199,8 +167,3 @@ def _bad_path(text: str, why: str) -> Invalid:
         f"{shown} is not the path of a field: {why}",
         cure="write keys with dots between them, as in wifi.ssid, or a JSON pointer, as in /wifi/ssid",
     )
-
-
-def _kind(value: object) -> str:
-    names = {bool: "boolean", int: "number", float: "number", str: "text", list: "list"}
-    return names.get(type(value), "value")

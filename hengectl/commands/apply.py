@@ -26,7 +26,6 @@ UNCHANGED_SHOWN: Final = 5
     required=True,
     help="YAML or JSON; may be repeated.",
 )
-@click.option("-R", "--recursive", is_flag=True, hidden=True, help="Folders are always read with all below them.")
 @dry_run_option
 @wait_options(60)
 @message_option
@@ -35,7 +34,6 @@ UNCHANGED_SHOWN: Final = 5
 def apply_command(
     invocation: Invocation,
     names: tuple[str, ...],
-    recursive: bool,
     dry_run: bool,
     wait: bool,
     timeout_s: int,

@@ -14,7 +14,15 @@ from henge_protocol.peertext import clean_text
 
 VECTORS = json.loads((Path(__file__).parent.parent / "vectors" / "beacons.json").read_text(encoding="utf-8"))
 FLEET = "0123456789abcdefghjkmnpq00"
-TXT = beacon.encode_txt(beacon.txt_entries(fleet_id=FLEET, server_ca_fingerprint=bytes(32), unix_s=1_800_000_000.9))
+
+
+def encode_txt(entries: dict[str, str]) -> bytes:
+    """TXT record data: each entry after its length in one byte (RFC 6763 section 6)."""
+    strings = [f"{key}={value}".encode() for key, value in entries.items()]
+    return b"".join(len(string).to_bytes(1, "big") + string for string in strings)
+
+
+TXT = encode_txt(beacon.txt_entries(fleet_id=FLEET, server_ca_fingerprint=bytes(32), unix_s=1_800_000_000.9))
 
 
 def run(given_in: dict[str, Any]) -> object:

@@ -9,7 +9,7 @@ import pytest
 
 from hengd.http.problems import STATUS
 from henge_protocol import errors
-from henge_protocol.errors import CODES, HengeError, Problem, WireFault
+from henge_protocol.errors import CODES, HengeError, Problem
 from hengectl import refusal
 
 TOP = Path(__file__).parents[2]
@@ -81,7 +81,6 @@ def test_an_error_without_more_has_nothing_more() -> None:
 
     assert (error.cure, error.problems, error.extra) == ("", (), {})
     assert Problem("", "x").object == ""
-    assert WireFault("bad_frame", "x").pointers == ()
 
 
 def test_a_code_that_is_not_listed_is_our_own_fault() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import string
-from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -79,10 +78,8 @@ def test_a_digest_has_one_spelling(text: object) -> None:
 
 def test_short_digests_are_for_people() -> None:
     assert model.short_digest("0123456789abcdef" * 4) == "0123456789ab"
-    assert model.short_digest(model.EMPTY_DIGEST) == "-"
+    assert model.short_digest("") == "-"
 
 
-def test_states_are_the_same_for_types_and_for_checks() -> None:
-    assert set(get_args(model.ReportState)) == model.REPORT_STATES
-    assert set(get_args(model.Intent)) == model.INTENTS
+def test_final_states_can_be_reported() -> None:
     assert model.FINAL_STATES < model.REPORT_STATES
