@@ -187,7 +187,7 @@ class Joins:
         """Step 6: somebody typed the code that a device shows; returns the device's name.
 
         A device of that name that never used its certificate gives way: a person says which one is meant.
-        Raises ``NotFound`` ``no_such_join`` for an unknown code; three of those close the window. ``Conflict``
+        Raises ``NotFound`` ``no_such_join`` for an unknown code; three of those close the window. ``Gone``
         ``join_rejected`` when the device said no meanwhile.
         """
         request, key = self._typed(parse_code(typed))
@@ -213,7 +213,7 @@ class Joins:
         self._authority.restored("device", device_id)
         if request.sid not in self._requests:
             await self._authority.revoke("device", device_id)
-            raise Conflict("join_rejected", "the request was rejected or ended meanwhile; what it got is revoked")
+            raise Gone("join_rejected", "the request was rejected or ended meanwhile; what it got is revoked")
         request.changed.set()
         self._events.add(self._clock(), "join.closed", "Join", request.name, outcome="approved", device=name)
         return name

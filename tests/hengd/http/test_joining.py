@@ -11,7 +11,7 @@ import pytest
 from hengd.rules import joins
 from hengd.rules.change import Author
 from henge_protocol import pki
-from henge_protocol.errors import Conflict, Limited
+from henge_protocol.errors import Gone, Limited
 from henge_protocol.joining import format_code, parse_token
 from tests.hengd.http.conftest import Standing
 from tests.hengd.http.joinkit import ask, begin, csr_of, identity_in, token_of
@@ -277,7 +277,7 @@ async def test_a_no_while_the_approval_is_being_written_revokes_what_was_given(d
         )
         await asyncio.sleep(0)  # its write is queued, its answer comes by this loop
         await daemon.app.joins.reject(joiner.sid)
-        with pytest.raises(Conflict) as refusal:
+        with pytest.raises(Gone) as refusal:
             await approval
 
         assert await state_of(stranger, joiner.sid) == "no_such_join"
