@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from hengd.records import FORMAT, Meta, ObjectRecord, object_key, pack
+from hengd.records import FORMAT, META_KEY, Meta, ObjectRecord, object_key, pack
 from hengd.room import make_ballast
 from hengd.store import Transaction, open_databases, open_environment
 from henge_protocol import pki
@@ -37,7 +37,6 @@ from henge_protocol.keyfiles import (
     write_public,
 )  # fmt: skip
 
-META_KEY: Final = b"meta"
 NETWORK_FILE_SYSTEMS: Final = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "ceph", "glusterfs", "9p", "virtiofs", "vfat", "exfat", "ntfs", "ntfs3"}
 )

@@ -155,6 +155,10 @@ def unpack(kind: type[R], payload: bytes) -> R:
     return record
 
 
+META_KEY: Final = b"meta"
+"""Where the database ``meta`` has its one record."""
+
+
 def object_key(kind: str, name: str) -> bytes:
     """Key of an object: kind, slash, name, so that one kind is one range."""
     return f"{kind}/{name}".encode()

@@ -18,7 +18,7 @@ from typing import Any, Final
 import msgspec
 
 from hengd.journal import append_end, read_ends
-from hengd.records import CertificateRecord, pack
+from hengd.records import META_KEY, CertificateRecord, pack
 from hengd.rules.certificates import (
     Operator,
     activate,
@@ -33,7 +33,7 @@ from hengd.rules.certificates import (
     revoke_all,
     supersede_unused,
 )  # fmt: skip
-from hengd.rules.fleet import META_KEY, device_by_id, read_meta, required_object
+from hengd.rules.fleet import device_by_id, read_meta, required_object
 from hengd.rules.notes import Cut
 from hengd.store import Reader, Store, Transaction
 from henge_protocol import pki

@@ -9,6 +9,7 @@ from typing import Any, Final, cast
 import msgspec
 
 from hengd.records import (
+    META_KEY,
     Desired,
     Meta,
     ObjectChange,
@@ -20,7 +21,6 @@ from hengd.records import (
 )  # fmt: skip
 from hengd.rules.certificates import forget_keys, revoke_all
 from hengd.rules.fleet import (
-    META_KEY,
     etag,
     find_desired,
     find_object,

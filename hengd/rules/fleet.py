@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from hengd.records import FORMAT, Desired, Meta, ObjectRecord, Reported, object_key, unpack
+from hengd.records import FORMAT, META_KEY, Desired, Meta, ObjectRecord, Reported, object_key, unpack
 from hengd.rules.objects import object_path
 from hengd.rules.rendering import Renderer, SchemaEntry, group_entry
 from hengd.rules.schemas import SchemaCache
 from hengd.store import Reader
 from henge_protocol.errors import Internal, NotFound
-
-META_KEY = b"meta"
 
 
 def read_meta(tx: Reader) -> Meta:
