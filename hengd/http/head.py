@@ -36,16 +36,19 @@ class Refusal:
     detail: str
     fields: tuple[str, ...] = ()
     """Header lines that belong to the answer, such as ``Allow: GET``."""
+    cure: str = ""
 
     def body(self) -> bytes:
         """The problem document."""
-        problem = {
-            "type": "about:blank",
+        problem: dict[str, object] = {
+            "type": f"urn:henge:error:{self.code}",
             "title": HTTPStatus(self.status).phrase,
             "status": self.status,
             "code": self.code,
             "detail": self.detail,
         }
+        if self.cure:
+            problem["cure"] = self.cure
         return json.dumps(problem, separators=(",", ":")).encode()
 
     def response(self) -> bytes:

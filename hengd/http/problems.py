@@ -83,4 +83,4 @@ def problem_response(error: HengeError, request_id: str) -> web.Response:
 
 def refusal_of(error: HengeError) -> Refusal:
     """The same refusal for a WebSocket opening, which is answered before the HTTP library is involved."""
-    return Refusal(status_of(error), error.code, error.message)
+    return Refusal(status_of(error), error.code, error.message, cure=error.cure)

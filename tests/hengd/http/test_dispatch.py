@@ -111,7 +111,9 @@ async def test_a_refusal_is_a_problem_document() -> None:
         head, _, body = answer.partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 421 Misdirected Request\r\nContent-Type: application/problem+json\r\n")
         assert b"\r\nConnection: close" in head
-        assert body.startswith(b'{"type":"about:blank","title":"Misdirected Request","status":421,"code":"wrong_host"')
+        assert body.startswith(
+            b'{"type":"urn:henge:error:wrong_host","title":"Misdirected Request","status":421,"code":"wrong_host"'
+        )
 
 
 @pytest.mark.parametrize("is_secure", [False, True])

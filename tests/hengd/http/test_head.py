@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hengd.http import problems
 from hengd.http.head import Head, Refusal, opening_of, read_head, refuse_upgrade
+from henge_protocol.errors import Denied
 
 MAX = 16384
 UPGRADE = (
@@ -109,7 +111,7 @@ def test_a_refusal_is_a_problem_document() -> None:
     head, _, body = refusal_of(b"FOO / HTTP/1.1\r\n\r\n").response().partition(b"\r\n\r\n")
 
     assert json.loads(body) == {
-        "type": "about:blank",
+        "type": "urn:henge:error:method_not_allowed",
         "title": "Method Not Allowed",
         "status": 405,
         "code": "method_not_allowed",
@@ -118,6 +120,13 @@ def test_a_refusal_is_a_problem_document() -> None:
     assert head.split(b"\r\n")[0] == b"HTTP/1.1 405 Method Not Allowed"
     assert b"Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS" in head
     assert f"Content-Length: {len(body)}".encode() in head
+
+
+def test_a_refusal_of_a_device_link_tells_the_cure_too() -> None:
+    refusal = problems.refusal_of(Denied("certificate_revoked", "lamp-1 is revoked", cure="let it join again"))
+    problem = json.loads(refusal.body())
+
+    assert problem == problems.problem_of(Denied("certificate_revoked", "lamp-1 is revoked", cure="let it join again"))
 
 
 @pytest.mark.parametrize("size", range(1, len(UPGRADE)))
