@@ -1,7 +1,7 @@
 """Log lines as events with fields: text for people, logfmt for the journal, JSON for machines.
 
 Lines are written by a thread of their own, so that a slow journal never blocks the event loop; a full queue
-drops lines and counts them. ``docs/operations.md`` lists the events.
+drops lines, counts them, and says so when there is room again. ``docs/operations.md`` lists the events.
 """
 
 from __future__ import annotations
@@ -34,6 +34,9 @@ class _Queue(logging.handlers.QueueHandler):
 
     def enqueue(self, record: logging.LogRecord) -> None:
         try:
+            if self.dropped:
+                self.queue.put_nowait(_gap(self.dropped))
+                self.dropped = 0
             self.queue.put_nowait(record)
         except queue.Full:
             self.dropped += 1
@@ -63,6 +66,11 @@ class Logs:
 def start_logs(level: str, form: str, *, stream: TextIO = sys.stderr, environ: Mapping[str, str] = os.environ) -> Logs:
     """Send every log line of this process to ``stream`` in the wanted form."""
     return Logs(level, form, stream, environ)
+
+
+def _gap(lines: int) -> logging.LogRecord:
+    message = f"{lines} log lines were dropped here: nobody read them fast enough"
+    return logging.makeLogRecord({"name": __name__, "levelno": logging.WARNING, "levelname": "WARNING", "msg": message})
 
 
 def _formatter(form: str, stream: TextIO, environ: Mapping[str, str]) -> logging.Formatter:

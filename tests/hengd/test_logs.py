@@ -100,3 +100,12 @@ def test_a_reader_that_does_not_read_costs_lines_and_blocks_nobody() -> None:
         log.info("line %d", number)
     handler: Any = logging.getLogger().handlers[0]
     assert handler.dropped == 50
+
+    while not handler.queue.empty():
+        handler.queue.get_nowait()
+    log.info("and on")
+
+    assert [handler.queue.get_nowait().getMessage() for _ in range(2)] == [
+        "50 log lines were dropped here: nobody read them fast enough",
+        "and on",
+    ]
