@@ -41,6 +41,8 @@ class FirstRun:
 
     def start_daemon(self, stack: ExitStack) -> subprocess.Popen[bytes]:
         """hengd on its embedded store."""
+        if self.answers():
+            raise Stop(f"a daemon answers on {self.socket} already; stop that `make run` first")
         command = [
             "hengd", "run", "--data-dir", str(self._folder / "data"), "--socket", str(self.socket),
             "--listen", self._devices, "--local", self._local, "--name", "demo", "--no-mdns",
@@ -77,6 +79,7 @@ class FirstRun:
         self._spawn(
             stack, ["henge-agent", "run", "--state-dir", str(state), "--output", f"{self.output}:json"], "agent.log"
         )
+        self.show("hengectl", "wait", "--for=online", f"device/{DEVICE}", "--timeout", "20s")
         self.show("hengectl", "wait", "--for=in-sync", f"device/{DEVICE}", "--timeout", "20s")
 
     def change(self) -> str:

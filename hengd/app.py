@@ -302,7 +302,7 @@ class App:
     def urls(self) -> dict[str, list[str]]:
         """Where the daemon can be reached, by listener."""
         host, port = self.addresses[DEVICES]
-        hosts = [host] if host not in ("0.0.0.0", "::") else [*local_addresses()] or ["127.0.0.1"]
+        hosts = [host] if host not in ("0.0.0.0", "::") else _reachable(host)
         urls = {DEVICES: [f"https://{_bracketed(one)}:{port}" for one in hosts], ADMIN: [str(self._environment.socket)]}
         if LOCAL in self.addresses:
             local_host, local_port = self.addresses[LOCAL]
@@ -352,6 +352,12 @@ class App:
 
 def _usable(names: Sequence[str]) -> list[str]:
     return [name for name in dict.fromkeys(names) if name and "_" not in name]
+
+
+def _reachable(host: str) -> list[str]:
+    """Addresses that reach a listener on all of them: no IPv6 for an IPv4 socket, none that needs an interface."""
+    found = [address for address in local_addresses() if "%" not in address]
+    return [address for address in found if host == "::" or ":" not in address] or [socket.gethostname()]
 
 
 def _bracketed(host: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import logging
 import os
 import signal
 import sys
@@ -22,7 +23,9 @@ from hengd.settings import Settings, default_file, load_settings, settings_files
 from henge_protocol import __version__, pki
 from henge_protocol.errors import HengeError
 from henge_protocol.notify import notify, watchdog_interval_s
-from henge_protocol.places import admin_socket, config_dir, state_dir
+from henge_protocol.places import admin_socket, admin_sockets, config_dir, state_dir
+
+log = logging.getLogger("hengd")
 
 EXIT_INTERNAL: Final = 70
 EXIT_CODES: Final = {
@@ -164,6 +167,7 @@ def paths(config: Path | None, data_dir: Path | None, output: str) -> None:
 
 async def _serve(settings: Settings, environment: Environment) -> int:
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    loop.set_exception_handler(_note_loop_trouble)
     app = App(settings, environment)
     await app.start()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -184,6 +188,17 @@ async def _serve(settings: Settings, environment: Environment) -> int:
     notify("STOPPING=1", environ=os.environ)
     await app.stop()
     return 0
+
+
+def _note_loop_trouble(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """What the event loop's libraries tell: a peer that breaks off is everyday, anything else is worth a line."""
+    error = context.get("exception")
+    everyday = isinstance(error, OSError) or (isinstance(error, type) and issubclass(error, OSError))
+    level = logging.DEBUG if everyday else logging.ERROR
+    shown = error if isinstance(error, BaseException) else None
+    log.log(
+        level, "%s: %r", context.get("message", "event loop"), error, exc_info=shown, extra={"event": "loop_trouble"}
+    )
 
 
 def _spare_the_collector() -> None:
@@ -218,7 +233,7 @@ def print_welcome(app: App, settings: Settings, environment: Environment) -> Non
     lines += [f"  {url:28} health (this machine only)" for url in urls.get("local", [])]
     lines.append(f"  {environment.socket}  administration (this machine only)")
     if app.founded:
-        lines += _next_steps(app)
+        lines += _next_steps(app, environment)
     else:
         status = app.summary()
         lines.append(f"{status['devices']} devices, revision {status['revision']}.")
@@ -237,9 +252,11 @@ def _first_run(app: App, settings: Settings, environment: Environment) -> list[s
     ]
 
 
-def _next_steps(app: App) -> list[str]:
-    lines = [
-        "Next:",
+def _next_steps(app: App, environment: Environment) -> list[str]:
+    lines = ["Next:"]
+    if environment.socket not in admin_sockets(os.environ):
+        lines.append(f"  find this socket      export HENGE_SOCKET={environment.socket}")
+    lines += [
         "  look around           hengectl status",
         "  a sample fleet        hengectl apply -f examples/homelab",
         "  first Linux device    hengectl token create --name my-pi     (prints what to run there)",

@@ -58,7 +58,7 @@ def device_view(view: DeviceView) -> dict[str, Any]:
         "identity": view.identity,
         "connection": view.connection,
         "since": moment(view.since),
-        "seen": moment(view.reported.seen),
+        "seen": moment(max(view.reported.seen, 0.0 if view.live else view.since)),
         "address": view.live.address if view.live else view.reported.address,
         "config": view.configuration,
         "desired": (

@@ -19,7 +19,7 @@ from hengd.records import (
     object_key,
     pack,
 )  # fmt: skip
-from hengd.rules.certificates import forget_keys, revoke_all
+from hengd.rules.certificates import forget_keys, identity_state, revoke_all
 from hengd.rules.fleet import (
     etag,
     find_desired,
@@ -162,8 +162,11 @@ class Change:
         self._after["Device", name] = None
         self._set(msgspec.structs.replace(found, name=to))
 
-    def restore(self, wanted: Mapping[tuple[str, str], ObjectRecord | None]) -> None:
-        """Make objects what they were; None = it was not there. A device renamed since gets its name back."""
+    def restore(self, wanted: Mapping[tuple[str, str], ObjectRecord | None], *, spare_joined: bool) -> None:
+        """Make objects what they were; None = it was not there. A device renamed since gets its name back.
+
+        ``spare_joined`` keeps devices that have an identity: undoing configuration must not throw hardware out.
+        """
         records = [record for record in wanted.values() if record is not None]
         kept = {record.id for record in records}
         moved = [record for record in records if self._name_of(record) not in ("", record.name)]
@@ -173,8 +176,12 @@ class Change:
             if record not in moved:
                 self.put(manifest_of(record))
         for key, before in wanted.items():
-            if before is None and self.current(*key) is not None:
+            found = self.current(*key)
+            if before is None and found is not None and not (spare_joined and self._has_joined(found)):
                 self.delete(*key)
+
+    def _has_joined(self, record: ObjectRecord) -> bool:
+        return record.kind == "Device" and identity_state(self.tx, "device", record.id) == "active"
 
     def finish(self) -> Outcome:
         """Check layers, render every affected device, store; raises with all problems, and then nothing is kept."""

@@ -111,8 +111,10 @@ class Configs:
         return await self._change(lambda change: change.rename(name, to), request)
 
     async def rollback(self, to: int, target: tuple[str, str] | None, request: Request) -> Outcome:
-        """A new revision in which ``target`` (or everything) is as it was after revision ``to``."""
-        return await self._change(lambda change: change.restore(_undo(change, to, target)), request)
+        """A new revision in which ``target`` is as it was at ``to``; or everything, but for devices that joined since."""
+        return await self._change(
+            lambda change: change.restore(_undo(change, to, target), spare_joined=target is None), request
+        )
 
     def document(self, name: str) -> Rendered:
         """The exact bytes a device gets; ``NotFound`` ``no_document`` if it has none."""

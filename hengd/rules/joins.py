@@ -101,10 +101,10 @@ class Joins:
         return self._closes if self._closes > self._clock() else 0.0
 
     def open(self, for_s: int) -> None:
-        """Accept requests for so many seconds; 0 closes. ``Invalid`` over a day."""
+        """Accept requests for at least so many seconds; 0 closes. ``Invalid`` over a day."""
         if type(for_s) is not int or not 0 <= for_s <= MAX_WINDOW_S:
             raise Invalid("bad_parameter", f"open_s is {ascii(for_s)[:40]}, 0 to {MAX_WINDOW_S} seconds are allowed")
-        self._closes = self._clock() + for_s if for_s else 0.0
+        self._closes = max(self._closes, self._clock() + for_s) if for_s else 0.0
         self._wrong = 0
 
     def waiting(self) -> list[JoinRequest]:

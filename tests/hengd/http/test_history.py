@@ -334,3 +334,14 @@ async def test_a_change_of_a_group_is_an_event_of_its_devices_under_their_presen
     assert [(one["type"], one["name"]) for one in told if one["kind"] == "Device"] == [
         ("device.changed", "desk"), ("device.offline", "desk"),
     ]  # fmt: skip
+
+
+async def test_rolling_everything_back_throws_no_joined_device_out(daemon: Service, admin: Admin) -> None:
+    await admin.apply(schema())
+    await admin.apply(device("lamp-1"), device("lamp-2"))
+    await daemon.join(admin, "lamp-1")
+
+    await admin.ok("POST", "/v1/rollback", {"to": 1})
+
+    left = (await admin.ok("GET", "/v1/devices"))["items"]
+    assert [(one["metadata"]["name"], one["status"]["identity"]) for one in left] == [("lamp-1", "active")]
