@@ -111,7 +111,7 @@ class Configs:
         return await self._change(lambda change: change.rename(name, to), request)
 
     async def rollback(self, to: int, target: tuple[str, str] | None, request: Request) -> Outcome:
-        """A new revision with ``target`` as it was at ``to``; or with everything so, but for devices that joined since."""
+        """A new revision with ``target`` as it was at ``to``, or with everything but devices that joined since."""
         return await self._change(
             lambda change: change.restore(_undo(change, to, target), spare_joined=target is None), request
         )
