@@ -330,6 +330,7 @@ class App:
     async def _keep_up(self) -> None:
         keep, keep_s = self._settings["store.keep_revisions"], self._settings.seconds("store.keep_for")
         while True:
+            await asyncio.sleep(UPKEEP_S)  # first: a clock that was wrong at boot may be right by then
             try:
                 make_ballast(self._folder.database)
                 await self.authority.note_time()
@@ -342,7 +343,6 @@ class App:
                 log.warning("upkeep waits: %s", error, extra={"event": "upkeep_waits"})
             except Exception:  # task boundary: upkeep goes on at its next turn
                 log.exception("upkeep failed", extra={"event": "upkeep_failed"})
-            await asyncio.sleep(UPKEEP_S)
 
     def _renew_server_certificate(self) -> None:
         for gate in self._gates:

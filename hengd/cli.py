@@ -7,6 +7,7 @@ import gc
 import json
 import logging
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable
@@ -27,6 +28,7 @@ from henge_protocol.places import admin_socket, admin_sockets, config_dir, state
 
 log = logging.getLogger("hengd")
 
+MAX_FILES: Final = 65_536
 EXIT_INTERNAL: Final = 70
 EXIT_CODES: Final = {
     "already_running": 73,
@@ -168,10 +170,13 @@ def paths(config: Path | None, data_dir: Path | None, output: str) -> None:
 async def _serve(settings: Settings, environment: Environment) -> int:
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     loop.set_exception_handler(_note_loop_trouble)
+    _raise_file_limit()
     app = App(settings, environment)
     await app.start()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _on_signal, stop)
+    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):  # nothing to reload yet, and nothing to die of
+        signal.signal(number, signal.SIG_IGN)
     print_welcome(app, settings, environment)
     _spare_the_collector()
     notify("READY=1", f"STATUS=serving {settings.name}", environ=os.environ)
@@ -188,6 +193,14 @@ async def _serve(settings: Settings, environment: Environment) -> int:
     notify("STOPPING=1", environ=os.environ)
     await app.stop()
     return 0
+
+
+def _raise_file_limit() -> None:
+    """Take what the system allows: every connection is a descriptor, and 1,024 of them are a small fleet."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = min(hard, MAX_FILES) if hard != resource.RLIM_INFINITY else MAX_FILES
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _note_loop_trouble(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ a folder that starts.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import ipaddress
 import os
@@ -154,8 +155,9 @@ def _lock(path: Path, now: float) -> int:
         raise Conflict(
             "already_running", f"another hengd works on {path} ({holder})", cure="stop it first, or choose --data-dir"
         ) from None
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"pid {os.getpid()}, since unix time {now:.0f}\n".encode(), 0)
+    with contextlib.suppress(OSError):  # on a full disk nobody learns the number; the lock holds all the same
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"pid {os.getpid()}, since unix time {now:.0f}\n".encode(), 0)
     return descriptor
 
 

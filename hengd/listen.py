@@ -37,8 +37,12 @@ def bind_unix(path: Path) -> socket.socket:
     """The admin socket, for owner and group only; a stale one is replaced, one that a daemon answers on is refused."""
     if len(os.fsencode(path)) > 100:
         raise Invalid("bad_setting", f"the socket's path {path} is longer than 100 bytes", cure="set listen.socket")
+    group = group_id()
     if not path.parent.exists():
         make_private_dir(path.parent)
+        if group is not None and os.getuid() == 0:
+            os.chown(path.parent, -1, group)
+            path.parent.chmod(0o750)
     if path.exists() and not stat.S_ISSOCK(path.lstat().st_mode):
         raise Invalid("bad_setting", f"{path} exists and is not a socket", cure="set listen.socket to another path")
     if _answers(path):
@@ -53,7 +57,6 @@ def bind_unix(path: Path) -> socket.socket:
         raise Denied("address_in_use", f"cannot make the socket {path} ({error.strerror})") from None
     finally:
         os.umask(before)
-    group = group_id()
     if group is not None and os.getuid() == 0:
         os.chown(path, -1, group)
     return sock

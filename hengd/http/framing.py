@@ -48,7 +48,7 @@ class HttpProtocol(RequestHandler):
         if request.writer.output_size > 0:
             raise ConnectionError("an answer has begun; there is no room for another")
         request_id = secrets.token_hex(8)
-        if status >= 500:
+        if status >= 500 and not isinstance(exc, ConnectionError):
             log.error("request failed", exc_info=exc, extra={"event": "request_failed", "request_id": request_id})
         response = problem_response(_refusal(status, message or "", request_id), request_id)
         response.headers["Henge-Request-Id"] = request_id

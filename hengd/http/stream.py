@@ -8,8 +8,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-import msgspec
-
 from hengd.events import EventLog
 from hengd.http.dispatch import Peer
 from hengd.http.edge import Auth, check_caller
@@ -22,7 +20,7 @@ from hengd.rules.authority import Authority, Caller
 from hengd.rules.deliveries import Deliveries
 from hengd.rules.presence import Presence
 from hengd.rules.reports import Reports
-from hengd.rules.states import FAILED, after_hello, after_report, is_offered, is_offered_again
+from hengd.rules.states import FAILED, after_hello, after_report, forgiven, is_offered, is_offered_again
 from henge_protocol.backoff import delay_s
 from henge_protocol.errors import HengeError, Internal
 from henge_protocol.session import CLOSE_PROTOCOL, CLOSE_RENEW, CLOSE_REPLACED, CLOSE_REVOKED, Session
@@ -248,7 +246,7 @@ class DeviceLink(StrictListener):
 
     def forgive(self) -> None:
         """Offer again what was refused."""
-        self._reported = msgspec.structs.replace(self._reported, refused="", transient=False)
+        self._reported = forgiven(self._reported)
         self.look()
 
     def _is_due(self, desired: Desired, now: float) -> bool:

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-import msgspec
-
 from hengd.records import Desired, ObjectRecord, Reported, pack
 from hengd.rules.certificates import identity_state
 from hengd.rules.fleet import find_desired, find_reported, objects_of, read_meta, required_object
 from hengd.rules.notes import Rung
 from hengd.rules.presence import Live, Presence
-from hengd.rules.states import Line, configuration_of, connection_of
+from hengd.rules.states import Line, configuration_of, connection_of, forgiven
 from hengd.store import Reader, Store, Transaction
 from henge_protocol.model import Configuration, Connection
 from henge_protocol.selector import Selector
@@ -59,7 +57,7 @@ class Devices:
         def operation(tx: Transaction) -> None:
             device = required_object(tx, "Device", name)
             reported = find_reported(tx, device.id)
-            tx.put("reported", device.id.encode(), pack(msgspec.structs.replace(reported, refused="", transient=False)))
+            tx.put("reported", device.id.encode(), pack(forgiven(reported)))
             tx.note(Rung(device.id))
 
         await self._store.write(operation)

@@ -61,6 +61,11 @@ def after_hello(old: Reported, hello: Hello, *, now: float, address: str) -> Rep
     )
 
 
+def forgiven(reported: Reported) -> Reported:
+    """What is known after a person said retry: nothing is refused, and no other history line counts."""
+    return msgspec.structs.replace(reported, refused="", transient=False, epoch="", revision=0)
+
+
 def after_report(old: Reported, report: Report, line: Line, *, now: float) -> Reported | None:
     """What is known after a report; None for a revision that this daemon never issued."""
     if report.epoch == line.epoch and report.revision > line.revision:
