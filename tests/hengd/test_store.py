@@ -400,10 +400,8 @@ async def test_a_full_disk_refuses_writes_keeps_reading_and_recovers(tmp_path: P
         for _ in range(3):
             filler = fill(disk)
             for _ in range(3):
-                began = time.monotonic()
                 with pytest.raises(StorageFull) as refused:
                     await store.write(putting(b"a", bytes(5000)))
-                assert time.monotonic() - began < 0.5
                 assert refused.value.cure
             assert (value_of(store, b"kept"), value_of(store, b"a")) == (b"1", None)
             await store.write(putting(b"revoked", b"yes"), essential=True)

@@ -3,12 +3,12 @@ from __future__ import annotations
 import asyncio
 import os
 import select
-import time
 from pathlib import Path
 
 import pytest
 
 from henge_agent.hooks import MAX_OUTPUT_BYTES, run_command
+from tests.effort import no_long_wait
 
 ENVIRON = {"PATH": os.environ["PATH"]}
 
@@ -36,15 +36,13 @@ async def test_a_command_that_fails_says_how(command: str, code: int, said: str)
 
 
 async def test_a_command_that_hangs_is_killed_with_all_its_children(tmp_path: Path) -> None:
-    began = time.monotonic()
-
-    outcome = await run_command(
-        f"trap '' TERM; sleep 600 & echo $! > {tmp_path}/pid; wait; sleep 600", ENVIRON, timeout_s=0.3
-    )
+    with no_long_wait():
+        outcome = await run_command(
+            f"trap '' TERM; sleep 600 & echo $! > {tmp_path}/pid; wait; sleep 600", ENVIRON, timeout_s=0.3
+        )
 
     assert outcome.timed_out
     assert not outcome.succeeded
-    assert time.monotonic() - began < 10
     assert_is_gone(int((tmp_path / "pid").read_text()))
 
 
@@ -58,12 +56,10 @@ async def test_a_command_that_obeys_the_polite_signal_may_clean_up(tmp_path: Pat
 
 
 async def test_background_children_do_not_outlive_the_command_nor_delay_it(tmp_path: Path) -> None:
-    began = time.monotonic()
-
-    outcome = await run_command(f"sleep 600 & echo $! > {tmp_path}/pid; echo done", ENVIRON, timeout_s=60)
+    with no_long_wait():
+        outcome = await run_command(f"sleep 600 & echo $! > {tmp_path}/pid; echo done", ENVIRON, timeout_s=60)
 
     assert (outcome.succeeded, outcome.output) == (True, b"done\n")
-    assert time.monotonic() - began < 10
     assert_is_gone(int((tmp_path / "pid").read_text()))
 
 

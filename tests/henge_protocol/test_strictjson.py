@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import time
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from hypothesis import strategies as st
 
 from henge_protocol.errors import Invalid, Malformed
 from henge_protocol.strictjson import LIMITS, MAX_INTEGER, JsonLimits, canonical, parse
+from tests.effort import no_blow_up
 
 VECTORS = Path(__file__).parents[1] / "vectors"
 BODIES = json.loads((VECTORS / "bodies.json").read_text("utf-8"))
@@ -146,10 +146,8 @@ HOSTILE = {
 
 @pytest.mark.parametrize("data", HOSTILE.values(), ids=HOSTILE)
 def test_hostile_mebibyte_is_refused_at_once(data: bytes) -> None:
-    start_s = time.process_time()
-    refusal(data)
-
-    assert time.process_time() - start_s < 0.1
+    with no_blow_up():
+        refusal(data)
 
 
 def test_5000_digit_integer_is_out_of_range() -> None:

@@ -468,6 +468,21 @@ async def test_names_are_completed(person: Face) -> None:
     assert await asyncio.to_thread(offered) == ["device/lamp-1", "device/lamp-2"]
 
 
+async def interrupted(process: asyncio.subprocess.Process) -> int:
+    """Press Ctrl-C until the process ends, as people do; its exit code.
+
+    A signal between CPython's last look and the system call that waits is acted on only when that call ends
+    (seen once in a hundred times on a busy machine).
+    """
+    async with asyncio.timeout(10):
+        while True:
+            process.send_signal(signal.SIGINT)
+            try:
+                return await asyncio.wait_for(asyncio.shield(asyncio.ensure_future(process.wait())), 0.5)
+            except TimeoutError:
+                continue
+
+
 @pytest.mark.parametrize(
     ("arguments", "seen"),
     [
@@ -491,8 +506,7 @@ async def test_watching_shows_what_changes_until_interrupted(
             await admin.set("lamp-1", color="red")
             while seen not in (await process.stdout.readline()).decode():
                 continue
-        process.send_signal(signal.SIGINT)
-        assert await process.wait() == 130
+        assert await interrupted(process) == 130
     finally:
         if process.returncode is None:
             process.kill()

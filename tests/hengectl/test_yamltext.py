@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import math
-import time
 
 import pytest
 import yaml
@@ -10,6 +9,7 @@ from hypothesis import strategies as st
 
 from henge_protocol.errors import HengeError, Malformed
 from hengectl import yamltext
+from tests.effort import no_blow_up
 
 
 def value_of(text: str) -> object:
@@ -104,10 +104,9 @@ def test_bad_text_is_refused_with_its_place(text: str, code: str, place: str) ->
 def test_an_alias_bomb_costs_nothing() -> None:
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 9)]
-    started = time.monotonic()
 
-    assert refusal_of("\n".join(lines)).code == "too_complex"
-    assert time.monotonic() - started < 1
+    with no_blow_up():
+        assert refusal_of("\n".join(lines)).code == "too_complex"
 
 
 def test_a_shared_part_may_be_written_once() -> None:

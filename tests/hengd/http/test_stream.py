@@ -18,6 +18,7 @@ from hengd import app
 from henge_protocol import pki
 from henge_protocol.model import MAX_DOCUMENT_BYTES
 from henge_protocol.wire import Bye, Config, Error, FieldError, Hello, Receipt, Report, Welcome, encode
+from tests.effort import FAULT_S, no_long_wait
 from tests.service import (
     Admin,
     Clock,
@@ -577,28 +578,30 @@ async def test_a_stop_says_goodbye_and_when_to_come_back(daemon: Service, lamp: 
     await daemon.start()
 
 
-async def test_a_stop_does_not_wait_for_links_that_never_said_hello(daemon: Service, lamp: Identity) -> None:
+async def test_a_stop_does_not_wait_for_links_that_never_said_hello(
+    daemon: Service, lamp: Identity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "GRACE_S", 2 * FAULT_S)
     async with raw_link(daemon, lamp) as link:
-        began = time.monotonic()
-        _, code = await asyncio.gather(daemon.stop(), link.gone())
+        with no_long_wait():
+            _, code = await asyncio.gather(daemon.stop(), link.gone())
         assert code == 1001
-        assert time.monotonic() - began < app.GRACE_S / 2
     await daemon.start()
 
 
-async def test_a_stop_with_two_hundred_links_takes_well_under_ten_seconds(daemon: Service, lamp: Identity) -> None:
+async def test_a_stop_with_two_hundred_links_waits_for_none_of_them(
+    daemon: Service, lamp: Identity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "GRACE_S", 2 * FAULT_S)
     async with asyncio.TaskGroup() as tasks:
         ready, leave = asyncio.Semaphore(0), asyncio.Event()
         for _ in range(200):
             tasks.create_task(_hold(daemon, lamp, ready, leave))
         for _ in range(200):
             await ready.acquire()
-        began = time.monotonic()
-        await daemon.stop()
-        took_s = time.monotonic() - began
+        with no_long_wait():
+            await daemon.stop()
         leave.set()
-    log.info("stopping with 200 links took %.2f s", took_s)
-    assert took_s < app.GRACE_S / 2
     await daemon.start()
 
 
@@ -617,9 +620,8 @@ async def test_a_stop_cuts_a_peer_that_no_longer_reads(
         await link.apply_next()
         transport: Any = link.socket.get_extra_info("ssl_object") and link.socket._conn.transport  # type: ignore[union-attr]
         transport.pause_reading()
-        began = time.monotonic()
-        await daemon.stop()
-        assert time.monotonic() - began < 3
+        with no_long_wait():
+            await daemon.stop()
         transport.abort()
     await daemon.start()
 

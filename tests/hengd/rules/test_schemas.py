@@ -6,7 +6,6 @@ import copy
 import socket
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from hengd.rules.schema_keywords import FORMATS
 from hengd.rules.schemas import CompiledSchema, SchemaCache, check_schema, compile_schema, schema_digest
 from henge_protocol.errors import Invalid, Malformed
 from henge_protocol.strictjson import parse
+from tests.effort import no_blow_up
 
 EXAMPLES = sorted((Path(__file__).parents[3] / "examples").rglob("schemas/*.yaml"))
 
@@ -325,13 +325,12 @@ BAD_SCHEMAS: dict[str, tuple[object, str, str]] = {
 
 @pytest.mark.parametrize(("schema", "code", "where"), BAD_SCHEMAS.values(), ids=BAD_SCHEMAS)
 def test_bad_schema_is_refused(schema: object, code: str, where: str | None) -> None:
-    start_s = time.process_time()
-    error = refusal(schema)
+    with no_blow_up():
+        error = refusal(schema)
 
     assert (code, where) == (error.code, error.problems[0].pointer if where is not None else None)
     assert error.cure or code in ("number_out_of_range", "bad_encoding", "too_complex", "too_deep")
     assert error.message.isprintable()
-    assert time.process_time() - start_s < 0.2
 
 
 GOOD_SCHEMAS: dict[str, dict[str, Any]] = {
@@ -413,20 +412,17 @@ def test_j01_nothing_is_fetched() -> None:
             server.accept()
 
 
-def test_j08_billion_laughs_cost_less_than_50_ms() -> None:
-    start_s = time.process_time()
-    refusal(laughs(25))
-
-    assert time.process_time() - start_s < 0.05
+def test_j08_billion_laughs_cost_nothing() -> None:
+    with no_blow_up():
+        refusal(laughs(25))
 
 
 def test_j10_nested_repetition_runs_in_linear_time() -> None:
     schema = compiled(of(a={"pattern": "^(a+)+$"}))
-    start_s = time.process_time()
-    found = schema.validate({"a": "a" * 60_000 + "!"})
+    with no_blow_up():
+        found = schema.validate({"a": "a" * 60_000 + "!"})
 
     assert len(found) == 1
-    assert time.process_time() - start_s < 0.1
 
 
 @pytest.mark.parametrize(
@@ -452,11 +448,16 @@ def test_j31_duplicate_keys_in_the_text_of_a_schema() -> None:
 @pytest.mark.parametrize("name", ["regex", "uri", "email", "hostname", "date-time", "duration", "uri-template"])
 def test_j33_formats_are_checked_in_linear_time(name: str) -> None:
     schema = compiled(of(a={"format": name}))
-    start_s = time.process_time()
-    for evil in ("a" * 60_000, "(" * 30_000 + "a" * 30_000, "a." * 30_000, "@" * 60_000, "%" * 60_000, "-" * 60_000):
-        schema.validate({"a": evil})
-
-    assert time.process_time() - start_s < 1
+    with no_blow_up():
+        for evil in (
+            "a" * 60_000,
+            "(" * 30_000 + "a" * 30_000,
+            "a." * 30_000,
+            "@" * 60_000,
+            "%" * 60_000,
+            "-" * 60_000,
+        ):
+            schema.validate({"a": evil})
 
 
 def test_j41_secret_turned_off_is_noticed() -> None:
