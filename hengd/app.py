@@ -36,6 +36,7 @@ from hengd.http.stream import Links
 from hengd.hub import Hub
 from hengd.listen import bind_error, bind_tcp, bind_unix
 from hengd.local import local_admin
+from hengd.records import Reported
 from hengd.room import make_ballast
 from hengd.rules.authority import Authority
 from hengd.rules.configs import Configs
@@ -43,7 +44,7 @@ from hengd.rules.deliveries import Deliveries
 from hengd.rules.devices import Devices
 from hengd.rules.fleet import objects_of, read_meta, refuse_other_format
 from hengd.rules.joins import Joins
-from hengd.rules.notes import Committed, Cut, DeviceReported, Rung
+from hengd.rules.notes import Committed, Cut, DevicesReported, Rung
 from hengd.rules.presence import Presence
 from hengd.rules.reports import Reports
 from hengd.rules.schemas import SchemaCache
@@ -213,8 +214,8 @@ class App:
                 log.exception("a commit was not told on", extra={"event": "commit_listener_failed"})
 
     def _heed(self, note: object, now: float) -> None:
-        if isinstance(note, DeviceReported):
-            self._tell_report(note, now)
+        if isinstance(note, DevicesReported):
+            self.events.add_all(now, "device.reported", "Device", note.reports, _report_told)
         elif isinstance(note, Committed):
             self._deliveries.advance(note.revision, note.rung)
             self._tell_commit(note, now)
@@ -231,15 +232,9 @@ class App:
         for kind, name in note.deleted:
             self.events.add(now, "object.deleted", kind, name, revision=note.revision)
         told = {name for kind, name in note.changed if kind == "Device"}
-        for name in self._deliveries.names(note.rung):
-            if name not in told:
-                self.events.add(now, "device.changed", "Device", name, revision=note.revision)
-
-    def _tell_report(self, note: DeviceReported, now: float) -> None:
-        self.events.add(
-            now, "device.reported", "Device", note.name,
-            revision=note.revision, digest=note.digest, state=note.state, reason=note.reason,
-        )  # fmt: skip
+        others = [name for name in note.moved if name not in told]
+        detail = {"revision": note.revision}
+        self.events.add_all(now, "device.changed", "Device", others, lambda name: (name, detail))
 
     # ---- listening -----------------------------------------------------------------------------------
 
@@ -362,6 +357,12 @@ def _reachable(host: str) -> list[str]:
 
 def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
+
+
+def _report_told(report: tuple[str, Reported]) -> tuple[str, dict[str, object]]:
+    name, said = report
+    detail = {"revision": said.revision, "digest": said.digest, "state": said.state, "reason": said.reason}
+    return name, detail
 
 
 def _new_id() -> str:

@@ -414,14 +414,18 @@ def _run_apart(callback: Callable[[], None]) -> None:
         log.exception("a listener of commits failed", extra={"event": "commit_listener_failed"})
 
 
+_SEEDS: Final = {database: zlib.crc32(database.encode()) for database in DATABASES}
+"""A record's checksum covers where it stands, so that one in the wrong place is noticed too."""
+
+
 def _seal(database: str, key: bytes, payload: bytes) -> bytes:
-    checksum = zlib.crc32(payload, zlib.crc32(key, zlib.crc32(database.encode())))
+    checksum = zlib.crc32(payload, zlib.crc32(key, _SEEDS[database]))
     return b"%c\x00%b%b" % (RECORD_VERSION, checksum.to_bytes(4, "big"), payload)
 
 
 def _unseal(database: str, key: bytes, value: bytes) -> bytes:
     payload = value[_HEADER_BYTES:]
-    checksum = zlib.crc32(payload, zlib.crc32(key, zlib.crc32(database.encode())))
+    checksum = zlib.crc32(payload, zlib.crc32(key, _SEEDS[database]))
     if value[0] != RECORD_VERSION or value[2:_HEADER_BYTES] != checksum.to_bytes(4, "big"):
         raise Internal(
             "storage_corrupt",

@@ -131,7 +131,7 @@ class Session:
             message = self._decode(frame)
         except WireError as error:
             return self._fault(error.code, error.message, now)
-        following = self._table[self.state].get(f"recv {self._happening(message)}")
+        following = self._table[self.state].get("recv " + self._happening(message))
         if following is None:
             return self._fault("unexpected", f"{message.type} is not expected in state {self.state}", now)
         self._enter(following, message, now)
@@ -144,7 +144,7 @@ class Session:
 
     def sent(self, message: Message, *, now: float) -> None:
         """Note that ``message`` goes out, for owners that have its frame already."""
-        following = self._table[self.state].get(f"send {self._happening(message)}")
+        following = self._table[self.state].get("send " + self._happening(message))
         if following is None:
             raise LookupError(f"a {self.role} in state {self.state} may not send {message.type}")
         self._enter(following, message, now)
@@ -161,15 +161,15 @@ class Session:
         return None
 
     def _happening(self, message: Message) -> str:
-        if isinstance(message, Report) and self._in_flight and message.digest == self._in_flight and message.final:
+        if self._in_flight and type(message) is Report and message.digest == self._in_flight and message.final:
             return "final report"
         return message.type
 
     def _enter(self, state: str, message: Message, now: float) -> None:
-        if isinstance(message, Config):
+        if type(message) is Config:
             self._in_flight = message.digest
             self._deadline = now + message.confirm_s + REPORT_GRACE_S
-        elif state == "idle" and self.state != "idle":
+        elif state == "idle" and self._in_flight:
             self._in_flight = ""
         self.state = state
 

@@ -30,7 +30,6 @@ from henge_protocol.wire import (
     Error,
     Hello,
     Message,
-    Receipt,
     Report,
     Welcome,
     choose_version,
@@ -82,7 +81,7 @@ class Links:
         self._open_links: set[DeviceLink] = set()
         self._live: dict[str, DeviceLink] = {}
         """Those that have said hello, by device."""
-        self._reports_read: dict[bytes | str, Message] = {}
+        self._reports_read: dict[bytes | str, Report] = {}
 
     def protocol(self, peer: Peer) -> StreamProtocol:
         """The server's end of one WebSocket (``stream_factory`` of the gate)."""
@@ -174,13 +173,17 @@ class DeviceLink(StrictListener):
             links.authority.note_use(self._caller)
 
     def received(self, text: str) -> None:
-        step = self._session.receive(text, now=self._links.monotonic())
-        if step.reply is not None:
-            self.send(step.reply)
-        if step.close is not None:
-            self.close(step.close.code, step.close.reason)
-        elif step.event is not None:
-            self._happened(step.event)
+        event, reply, close = self._session.receive(text, now=self.heard_at)
+        if reply is not None:
+            self.send(reply)
+        if close is not None:
+            self.close(close.code, close.reason)
+        elif type(event) is Report:
+            self._take_report(event)
+        elif type(event) is Hello:
+            self._greet(event)
+        elif type(event) is Error:
+            log.info("device says %s: %s", event.code, ascii(event.message), extra=self._fields("device_error"))
 
     def beat(self, now: float) -> None:
         super().beat(now)
@@ -260,14 +263,6 @@ class DeviceLink(StrictListener):
 
     # ---- what the device says ------------------------------------------------------------------------
 
-    def _happened(self, event: Message) -> None:
-        if type(event) is Report:
-            self._take_report(event)
-        elif type(event) is Hello:
-            self._greet(event)
-        elif type(event) is Error:
-            log.info("device says %s: %s", event.code, ascii(event.message), extra=self._fields("device_error"))
-
     def _greet(self, hello: Hello) -> None:
         links, version = self._links, choose_version(hello.protocol)
         if version is None:
@@ -300,15 +295,15 @@ class DeviceLink(StrictListener):
             self._failures = 0
         elif report.state in FAILED and reported.transient:
             self._wait_before_retry()
-        receipt = Receipt(report.revision, report.digest, report.state)
-        links.reports.record(self.device_id, reported, announce=True, done=partial(self._acknowledge, receipt))
+        links.reports.record(self.device_id, reported, announce=True, done=partial(self._acknowledge, report))
         if self._missed:
             self.look(fresh=True)
 
-    def _acknowledge(self, receipt: Receipt, error: BaseException | None) -> None:
+    def _acknowledge(self, report: Report, error: BaseException | None) -> None:
         if error is None and not self._session.closed:
-            self._session.sent(receipt, now=self._links.monotonic())
-            self.send(self._links.deliveries.receipt(receipt))
+            receipt, frame = self._links.deliveries.receipt(report)
+            self._session.sent(receipt, now=self.heard_at)
+            self.send(frame)
 
     def _wait_before_retry(self) -> None:
         self._failures += 1

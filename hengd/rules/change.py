@@ -21,6 +21,7 @@ from hengd.records import (
 )  # fmt: skip
 from hengd.rules.certificates import forget_keys, identity_state, revoke_all
 from hengd.rules.fleet import (
+    desired_of_all,
     etag,
     find_desired,
     find_object,
@@ -108,7 +109,8 @@ class Change:
         self._before: dict[tuple[str, str], ObjectRecord | None] = {}
         self._after: dict[tuple[str, str], ObjectRecord | None] = {}
         self._cut: list[Cut] = []
-        self._written: set[str] = set()
+        self._made: dict[tuple[str, int], tuple[Desired, bytes]] = {}
+        """What devices of a new document should run, and its payload."""
 
     def current(self, kind: str, name: str) -> ObjectRecord | None:
         """The object as this change sees it."""
@@ -194,7 +196,7 @@ class Change:
         self._store(real)
         check_layers(self.tx, self._schemas, real)
         moved, rung = self._render(real, revision)
-        self._commit(real, revision, rung)
+        self._commit(real, revision, rung, tuple(device.name for device in moved))
         return Outcome(revision, self.meta.epoch, False, done, tuple(moved))
 
     # ---- objects -------------------------------------------------------------------------------------
@@ -284,8 +286,9 @@ class Change:
         moved: list[Moved] = []
         rung: dict[str, Desired | None] = {cut.subject: None for cut in self._cut}
         refusals = Refusals()
+        find_before = self._desired_before(changes)
         for device in self._affected(changes):
-            before = find_desired(self.tx, device.id)
+            before = find_before(device.id)
             document = self._measured(device, rendering.render(device), before)
             if document is not None and document.code:
                 refusals.add(device, document)
@@ -297,6 +300,12 @@ class Change:
                 moved.append(Moved(device.name, _digest(before), _digest(desired)))
         refusals.finish()
         return moved, rung
+
+    def _desired_before(self, changes: Sequence[ObjectChange]) -> Callable[[str], Desired | None]:
+        """How to find what a device should run until now: one scan if the change may concern the whole fleet."""
+        if any(change.kind != "Device" for change in changes):
+            return desired_of_all(self.tx).get
+        return lambda device_id: find_desired(self.tx, device_id)
 
     def _affected(self, changes: Sequence[ObjectChange]) -> Iterator[ObjectRecord]:
         """Every device whose document may differ: one scan for groups and schemas, none for single devices."""
@@ -328,14 +337,24 @@ class Change:
         if document is None:
             self.tx.delete("desired", device.id.encode())
             return None
-        number = before.revision if before is not None and before.digest == document.digest else revision
-        desired = Desired(number, document.digest, len(document.data), document.confirm_s)
-        if desired != before:
-            self.tx.put("desired", device.id.encode(), pack(desired))
-        if document.digest != _digest(before) and document.digest not in self._written:
-            self._written.add(document.digest)
-            self.tx.put("documents", bytes.fromhex(document.digest), document.data)
+        if before is not None and before.digest == document.digest:
+            desired = msgspec.structs.replace(before, confirm_s=document.confirm_s)
+            if desired != before:
+                self.tx.put("desired", device.id.encode(), pack(desired))
+            return desired
+        desired, payload = self._fresh(document, revision)
+        self.tx.put("desired", device.id.encode(), payload)
         return desired
+
+    def _fresh(self, document: Document, revision: int) -> tuple[Desired, bytes]:
+        """What all devices of a new document should run; made, and the document stored, once however many they are."""
+        key = document.digest, document.confirm_s
+        made = self._made.get(key)
+        if made is None:
+            desired = Desired(revision, document.digest, len(document.data), document.confirm_s)
+            made = self._made[key] = desired, pack(desired)
+            self.tx.put("documents", bytes.fromhex(document.digest), document.data)
+        return made
 
     def _measured(self, device: ObjectRecord, document: Document | None, before: Desired | None) -> Document | None:
         """The document, or why this very device cannot hold it."""
@@ -349,7 +368,9 @@ class Change:
 
     # ---- the revision --------------------------------------------------------------------------------
 
-    def _commit(self, changes: Sequence[ObjectChange], revision: int, rung: dict[str, Desired | None]) -> None:
+    def _commit(
+        self, changes: Sequence[ObjectChange], revision: int, rung: dict[str, Desired | None], moved: tuple[str, ...]
+    ) -> None:
         record = RevisionRecord(
             revision=revision,
             time=self._now,
@@ -365,7 +386,7 @@ class Change:
             self.tx.note(cut)
         changed = tuple((change.kind, change.name) for change in changes if change.after is not None)
         deleted = tuple((change.kind, change.name) for change in changes if change.after is None)
-        self.tx.note(Committed(revision, changed, deleted, rung))
+        self.tx.note(Committed(revision, changed, deleted, rung, moved))
 
 
 def _digest(desired: Desired | None) -> str:

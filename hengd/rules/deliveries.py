@@ -12,7 +12,7 @@ from hengd.rules.states import Line
 from hengd.store import Reader, Store
 from henge_protocol.errors import Internal
 from henge_protocol.model import MAX_DOCUMENT_BYTES
-from henge_protocol.wire import Config, Receipt, encode
+from henge_protocol.wire import Config, Receipt, Report, encode
 
 CACHED_FRAMES: Final = 256
 """Of at most 1 MiB each and mostly 300 bytes: a change of the whole fleet needs one."""
@@ -35,6 +35,7 @@ class Deliveries:
         self._store = store
         self._frames: OrderedDict[tuple[str, int, int], Delivery] = OrderedDict()
         self._desired: dict[str, Desired | None] = {}
+        self._acknowledged: Report | None = None
         self._receipt: tuple[Receipt, bytes] = (Receipt(), b"")
         with store.read() as tx:
             self.line = _line(tx)
@@ -82,11 +83,12 @@ class Deliveries:
                 raise
             return self._frame(newest)
 
-    def receipt(self, receipt: Receipt) -> bytes:
-        """The frame of a receipt; the same as the last one for a fleet that applies one document."""
-        if self._receipt[0] != receipt:
-            self._receipt = (receipt, encode(receipt))
-        return self._receipt[1]
+    def receipt(self, report: Report) -> tuple[Receipt, bytes]:
+        """What a durable report is answered with, and its frame; made once for a fleet that says the same words."""
+        if report is not self._acknowledged:
+            receipt = Receipt(report.revision, report.digest, report.state)
+            self._acknowledged, self._receipt = report, (receipt, encode(receipt))
+        return self._receipt
 
     def _frame(self, desired: Desired) -> Delivery:
         key = (desired.digest, desired.revision, desired.confirm_s)

@@ -63,6 +63,17 @@ def find_desired(tx: Reader, device_id: str) -> Desired | None:
     return None if payload is None else unpack(Desired, payload)
 
 
+def desired_of_all(tx: Reader) -> dict[str, Desired]:
+    """What each device should run, by id; a fleet that shares a document shares one ``Desired``."""
+    known: dict[bytes, Desired] = {}
+    desired: dict[str, Desired] = {}
+    for key, payload in tx.scan("desired"):
+        if payload not in known:
+            known[payload] = unpack(Desired, payload)
+        desired[key.decode()] = known[payload]
+    return desired
+
+
 def find_reported(tx: Reader, device_id: str) -> Reported:
     """What a device last said; an empty report if it never spoke."""
     payload = tx.get("reported", device_id.encode())

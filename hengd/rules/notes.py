@@ -5,17 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from hengd.records import Desired
+from hengd.records import Desired, Reported
 
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """A revision was committed; ``rung`` has, by device id, what devices whose document differs should run now."""
+    """A revision was committed.
+
+    ``rung`` has, by device id, what devices whose delivery differs should run now; ``moved`` their names, without
+    those that were deleted.
+    """
 
     revision: int
     changed: tuple[tuple[str, str], ...]
     deleted: tuple[tuple[str, str], ...]
     rung: Mapping[str, Desired | None]
+    moved: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,14 +32,10 @@ class Cut:
 
 
 @dataclass(frozen=True, slots=True)
-class DeviceReported:
-    """A device's report became durable."""
+class DevicesReported:
+    """Reports became durable: the device's name and what it said, in the order of writing."""
 
-    name: str
-    revision: int
-    digest: str
-    state: str
-    reason: str = ""
+    reports: tuple[tuple[str, Reported], ...]
 
 
 @dataclass(frozen=True, slots=True)

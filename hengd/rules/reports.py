@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 from hengd.records import Reported, pack
 from hengd.rules.fleet import find_reported
-from hengd.rules.notes import DeviceReported
+from hengd.rules.notes import DevicesReported
 from hengd.store import Store, Transaction
 from henge_protocol.errors import Internal, StorageFull
 
@@ -147,6 +147,7 @@ def _newest(entries: list[_Entry]) -> list[_Entry]:
 
 
 def _write(tx: Transaction, batch: list[_Entry]) -> None:
+    told: list[tuple[str, Reported]] = []
     for device_id, reported, announce, _, _ in batch:
         key = device_id.encode()
         name = tx.get("ids", key)
@@ -154,4 +155,6 @@ def _write(tx: Transaction, batch: list[_Entry]) -> None:
             continue
         tx.put("reported", key, pack(reported))
         if announce:
-            tx.note(DeviceReported(name.decode(), reported.revision, reported.digest, reported.state, reported.reason))
+            told.append((name.decode(), reported))
+    if told:
+        tx.note(DevicesReported(tuple(told)))

@@ -76,3 +76,37 @@ async def test_a_wait_ends_with_its_time_its_caller_or_the_log() -> None:
     log.close()
     await asyncio.wait_for(closing, 5)
     assert not log._waiters
+
+
+def test_events_of_a_fleet_are_made_when_they_are_read() -> None:
+    made: list[str] = []
+
+    def of(name: str) -> tuple[str, dict[str, object]]:
+        made.append(name)
+        return name, {"length": len(name)}
+
+    log = EventLog()
+    log.add_all(1.0, "device.changed", "Device", ["a", "bb", "ccc"], of)
+    assert (log.seq, made) == (3, [])
+    events, gap = log.since(1)
+    assert [(event.seq, event.name, event.detail) for event in events] == [
+        (2, "bb", {"length": 2}),
+        (3, "ccc", {"length": 3}),
+    ]
+    assert (made, gap) == (["bb", "ccc"], False)
+
+
+def test_of_a_fleet_beyond_what_is_kept_the_newest_are_told() -> None:
+    log = EventLog()
+    log.add_all(1.0, "device.changed", "Device", range(KEPT + 10), lambda number: (f"lamp-{number}", {}))
+    events, gap = log.since(0)
+    assert gap
+    assert [events[0].seq, events[-1].name, len(events)] == [11, f"lamp-{KEPT + 9}", KEPT]
+    told(log, 1)
+    assert len(log.since(0)[0]) == KEPT
+
+
+def test_nobody_is_woken_by_no_events() -> None:
+    log = EventLog()
+    log.add_all(1.0, "device.changed", "Device", (), lambda name: (name, {}))
+    assert log.since(0) == ([], False)

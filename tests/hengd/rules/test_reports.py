@@ -13,7 +13,7 @@ import pytest
 from hengd.records import Reported, pack
 from hengd.rules import reports as reports_module
 from hengd.rules.fleet import find_reported
-from hengd.rules.notes import DeviceReported
+from hengd.rules.notes import DevicesReported
 from hengd.rules.reports import Reports
 from hengd.store import Reader, Store, Transaction
 from henge_protocol.errors import Internal, StorageFull
@@ -89,7 +89,7 @@ async def test_only_announced_reports_are_told(disk: Disk, reports: Reports) -> 
     disk.store.on_commit(notes.extend)
     reports.record("d1", said(1), announce=False)
     await reports.recorded("d2", said(2))
-    assert notes == [DeviceReported("lamp-2", 2, "", "applied")]
+    assert notes == [DevicesReported((("lamp-2", said(2)),))]
 
 
 async def test_a_report_of_a_deleted_device_is_dropped_and_acknowledged(disk: Disk, reports: Reports) -> None:
