@@ -40,6 +40,7 @@ from hengd.records import Reported
 from hengd.room import make_ballast
 from hengd.rules.authority import Authority
 from hengd.rules.configs import Configs
+from hengd.rules.contact import Contacts
 from hengd.rules.deliveries import Deliveries
 from hengd.rules.devices import Devices
 from hengd.rules.fleet import objects_of, read_meta, refuse_other_format
@@ -176,11 +177,9 @@ class App:
             clock=clock, new_id=_new_id, max_pending=self._settings["join.max_pending"],
         )  # fmt: skip
         deliveries, reports = Deliveries(store), Reports(store)
-        self._links = Links(
-            self.authority, deliveries, reports, self.presence, hub, self.events,
-            clock=clock, monotonic=monotonic, chance=environment.chance,
-        )  # fmt: skip
-        self._polls = PollRoutes(self.authority, deliveries, reports, self.presence, hub, self.events, clock=clock)
+        self.contacts = Contacts(self.authority, deliveries, reports, self.presence, hub, self.events, clock=clock)
+        self._links = Links(self.contacts, clock=clock, monotonic=monotonic, chance=environment.chance)
+        self._polls = PollRoutes(self.contacts)
         self._hub, self._deliveries = hub, deliveries
         store.on_commit(self._committed)
         store.on_failure(lambda reason: None if self.failed.done() else self.failed.set_result(reason))

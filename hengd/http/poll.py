@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
 from aiohttp import web
 
-from hengd.events import EventLog
 from hengd.http.edge import CALLER, PEER, REQUEST_ID, Auth, Route, stamp
 from hengd.http.parse import MAX_WAIT_S, Query, body_bytes, no_body
-from hengd.hub import Hub
 from hengd.records import Desired
-from hengd.rules.authority import Authority, Caller
-from hengd.rules.deliveries import Deliveries
-from hengd.rules.presence import Presence
-from hengd.rules.reports import Reports
-from hengd.rules.states import after_hello, after_report, is_offered, is_offered_again, retry_in_s
+from hengd.rules.contact import Contact, Contacts
 from henge_protocol.errors import Invalid, Malformed
 from henge_protocol.model import is_digest
 from henge_protocol.wire import (
@@ -27,7 +21,6 @@ from henge_protocol.wire import (
     Hello,
     Receipt,
     Report,
-    Welcome,
     decode,
     encode,
 )  # fmt: skip
@@ -40,26 +33,10 @@ LINGER_S: Final = 20.0
 class PollRoutes:
     """Long-poll for documents, post for reports."""
 
-    def __init__(
-        self,
-        authority: Authority,
-        deliveries: Deliveries,
-        reports: Reports,
-        presence: Presence,
-        hub: Hub,
-        events: EventLog,
-        *,
-        clock: Callable[[], float],
-    ) -> None:
-        self._authority = authority
-        self._deliveries = deliveries
-        self._reports = reports
-        self._presence = presence
-        self._hub = hub
-        self._events = events
-        self._clock = clock
+    def __init__(self, contacts: Contacts) -> None:
+        self._contacts = contacts
         self._bells: set[asyncio.Event] = set()
-        self._present: dict[str, asyncio.TimerHandle] = {}
+        self._present: dict[str, tuple[Contact, asyncio.TimerHandle]] = {}
         """Devices that count as online because they asked lately, by id."""
         self._stopping = False
 
@@ -77,72 +54,68 @@ class PollRoutes:
     async def config(self, request: web.Request) -> web.Response:
         """The newest document, or 304 when there is nothing new within the wait."""
         no_body(request)
-        query, caller = Query(request, "have", "wait"), request[CALLER]
+        query, contact = Query(request, "have", "wait"), self._meet(request)
         have, wait_s = _digest(query.text("have")), query.number("wait", 0, most=MAX_WAIT_S)
         if not query.has("have"):
-            return _frame(self._welcome(caller))
-        self._arrive(caller, request[PEER].address)
-        with self._held(request, caller):
-            desired = await self._newer(caller, have, wait_s)
-            return await _written(request, self._document(caller, desired))
+            return _frame(encode(contact.welcome(PROTOCOL_VERSION, MAX_WAIT_S)))
+        self._arrive(contact)
+        with self._held(request, contact):
+            desired = await self._newer(contact, have, wait_s)
+            return await _written(request, _document(contact, desired))
 
     async def report(self, request: web.Request) -> web.Response:
         """Take a hello or report; the receipt means that it is on disk."""
-        query, caller = Query(request, "have"), request[CALLER]
+        query, contact = Query(request, "have"), self._meet(request)
         message = decode(await body_bytes(request, max_bytes=MAX_DEVICE_FRAME_BYTES))
-        old, now = self._reports.latest(caller.subject), self._clock()
-        if isinstance(message, Hello):
-            new = after_hello(old, message, now=now, address=request[PEER].address)
-        elif isinstance(message, Report):
-            taken = after_report(old, message, self._deliveries.line, now=now)
-            if taken is None:
-                raise Invalid("no_such_revision", f"revision {message.revision} was never issued here")
-            new = taken
-        else:
+        if not isinstance(message, Hello | Report):
             raise Malformed("unexpected", f"a {message.type} frame is not a report")
-        await self._reports.recorded(caller.subject, new)
+        _take(contact, message)
+        await contact.recorded()
         answer = encode(Receipt(message.revision, message.digest, message.state))
         if not query.has("have"):
             return _frame(answer)
-        with self._held(request, caller):
-            desired, due_in_s = self._offered(caller, _digest(query.text("have")), fresh=True)
+        with self._held(request, contact):
+            desired, due_in_s = contact.due_to(_digest(query.text("have")), fresh=True)
             if desired is not None and due_in_s <= 0:
-                answer += b"\n" + self._deliveries.delivery(caller.subject, desired).frame
+                answer += b"\n" + contact.delivery(desired).frame
             return await _written(request, _frame(answer))
 
+    def _meet(self, request: web.Request) -> Contact:
+        return self._contacts.meet(request[CALLER], request[PEER].address)
+
     @contextmanager
-    def _held(self, request: web.Request, caller: Caller) -> Iterator[None]:
+    def _held(self, request: web.Request, contact: Contact) -> Iterator[None]:
         """Cut the request when the device's identity ends: no document leaves for it from then on."""
         waiting = asyncio.current_task()
 
         def cut() -> None:
-            self._leave(caller)
+            self._leave(contact.device_id)
             if request.transport is not None:
                 request.transport.abort()
             if waiting is not None:
                 waiting.cancel()
 
-        self._authority.hold("device", caller.subject, cut)
+        contact.hold(cut)
         try:
             yield
         finally:
-            self._authority.release("device", caller.subject, cut)
+            contact.release(cut)
 
-    async def _newer(self, caller: Caller, have: str, wait_s: int) -> Desired | None:
+    async def _newer(self, contact: Contact, have: str, wait_s: int) -> Desired | None:
         bell = asyncio.Event()
-        self._hub.listen(caller.subject, bell.set)
+        contact.listen(bell.set)
         self._bells.add(bell)
         try:
-            return await self._rung(caller, have, wait_s, bell)
+            return await self._rung(contact, have, wait_s, bell)
         finally:
             self._bells.discard(bell)
-            self._hub.forget(caller.subject, bell.set)
+            contact.ignore(bell.set)
 
-    async def _rung(self, caller: Caller, have: str, wait_s: int, bell: asyncio.Event) -> Desired | None:
+    async def _rung(self, contact: Contact, have: str, wait_s: int, bell: asyncio.Event) -> Desired | None:
         """Listen first, look second, sleep third: the other order loses a change in between."""
         deadline, rung = asyncio.get_running_loop().time() + wait_s, False
         while True:
-            desired, due_in_s = self._offered(caller, have, fresh=not rung)
+            desired, due_in_s = contact.due_to(have, fresh=not rung)
             left_s = deadline - asyncio.get_running_loop().time()
             if desired is not None and due_in_s <= 0:
                 return desired
@@ -154,49 +127,38 @@ class PollRoutes:
             except TimeoutError:
                 rung = False  # a last look
 
-    def _offered(self, caller: Caller, have: str, *, fresh: bool) -> tuple[Desired | None, float]:
-        """What the device should be sent, and in how many seconds: later only what it refused for a passing reason."""
-        desired = self._deliveries.newest(caller.subject, fresh=fresh)
-        if desired is None or desired.digest == have or self._authority.is_cut("device", caller.subject):
-            return None, 0.0
-        reported, line = self._reports.latest(caller.subject), self._deliveries.line
-        if is_offered(desired, reported, line) or desired.digest == reported.running:
-            return desired, 0.0
-        again = is_offered_again(desired, reported, line)
-        return (desired, retry_in_s(reported, now=self._clock())) if again else (None, 0.0)
-
-    def _document(self, caller: Caller, desired: Desired | None) -> web.Response:
-        if desired is None:
-            return web.Response(status=304)
-        delivery = self._deliveries.delivery(caller.subject, desired)
-        return _frame(delivery.frame, etag=f'"{delivery.config.digest}"')
-
-    def _welcome(self, caller: Caller) -> bytes:
-        epoch, time = self._deliveries.line.epoch, int(self._clock())
-        limit = self._deliveries.max_document(caller.subject)
-        return encode(Welcome(PROTOCOL_VERSION, epoch, caller.name, time, MAX_WAIT_S, limit))
-
-    def _arrive(self, caller: Caller, address: str) -> None:
+    def _arrive(self, contact: Contact) -> None:
         """Count the device as online until a while after the longest answer, or until its identity ends."""
-        present = self._present.pop(caller.subject, None)
-        if present is not None:
-            present.cancel()
-        elif self._presence.arrive(caller.subject, address, now=self._clock()):
-            self._tell("device.online", caller, address=address)
-        later = asyncio.get_running_loop().call_later(MAX_WAIT_S + LINGER_S, self._leave, caller)
-        self._present[caller.subject] = later
-
-    def _leave(self, caller: Caller) -> None:
-        present = self._present.pop(caller.subject, None)
+        present = self._present.pop(contact.device_id, None)
         if present is None:
-            return
-        present.cancel()
-        if self._presence.leave(caller.subject, now=self._clock()):
-            self._tell("device.offline", caller)
+            contact.arrive()
+        else:
+            present[1].cancel()
+        later = asyncio.get_running_loop().call_later(MAX_WAIT_S + LINGER_S, self._leave, contact.device_id)
+        self._present[contact.device_id] = contact, later
 
-    def _tell(self, type_: str, caller: Caller, **detail: str) -> None:
-        for name in self._deliveries.names([caller.subject]):
-            self._events.add(self._clock(), type_, "Device", name, **detail)
+    def _leave(self, device_id: str) -> None:
+        present = self._present.pop(device_id, None)
+        if present is not None:
+            contact, later = present
+            later.cancel()
+            contact.leave()
+
+
+def _take(contact: Contact, message: Hello | Report) -> None:
+    if isinstance(message, Hello):
+        contact.hello(message)
+        return
+    contact.latest()
+    if not contact.report(message):
+        raise Invalid("no_such_revision", f"revision {message.revision} was never issued here")
+
+
+def _document(contact: Contact, desired: Desired | None) -> web.Response:
+    if desired is None:
+        return web.Response(status=304)
+    delivery = contact.delivery(desired)
+    return _frame(delivery.frame, etag=f'"{delivery.config.digest}"')
 
 
 async def _written(request: web.Request, response: web.Response) -> web.Response:

@@ -8,19 +8,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from hengd.events import EventLog
 from hengd.http.dispatch import Peer
 from hengd.http.edge import Auth, check_caller
 from hengd.http.head import Refusal
 from hengd.http.problems import refusal_of
 from hengd.http.stream_protocol import GOING_AWAY, StreamLimits, StreamProtocol, StrictListener, websocket_protocol
-from hengd.hub import Hub
-from hengd.records import Desired, Reported
-from hengd.rules.authority import Authority, Caller
-from hengd.rules.deliveries import Deliveries
-from hengd.rules.presence import Presence
-from hengd.rules.reports import Reports
-from hengd.rules.states import FAILED, after_hello, after_report, forgiven, is_offered, is_offered_again
+from hengd.rules.contact import Contact, Contacts
+from hengd.rules.states import FAILED
 from henge_protocol.backoff import delay_s
 from henge_protocol.errors import HengeError, Internal
 from henge_protocol.session import CLOSE_PROTOCOL, CLOSE_RENEW, CLOSE_REPLACED, CLOSE_REVOKED, Session
@@ -31,7 +25,6 @@ from henge_protocol.wire import (
     Hello,
     Message,
     Report,
-    Welcome,
     choose_version,
     decode,
     encode,
@@ -57,27 +50,17 @@ class Links:
 
     def __init__(
         self,
-        authority: Authority,
-        deliveries: Deliveries,
-        reports: Reports,
-        presence: Presence,
-        hub: Hub,
-        events: EventLog,
+        contacts: Contacts,
         *,
         clock: Callable[[], float],
         monotonic: Callable[[], float],
         chance: Callable[[], float],
     ) -> None:
-        self.authority = authority
-        self.deliveries = deliveries
-        self.reports = reports
-        self.presence = presence
-        self.hub = hub
-        self.events = events
         self.clock = clock
         self.monotonic = monotonic
         self.chance = chance
         self.stopping = False
+        self._contacts = contacts
         self._open_links: set[DeviceLink] = set()
         self._live: dict[str, DeviceLink] = {}
         """Those that have said hello, by device."""
@@ -133,44 +116,41 @@ class Links:
         if self.stopping:
             return Refusal(503, "stopping", "the daemon is shutting down", ("Retry-After: 5",))
         try:
-            caller = self.authority.identify(peer.certificate)
+            caller = self._contacts.identify(peer.certificate)
             check_caller(caller, Auth.DEVICE)
         except HengeError as error:
             return refusal_of(error)
-        return DeviceLink(self, caller, peer.address)
+        return DeviceLink(self, self._contacts.meet(caller, peer.address), peer.address)
 
 
 class DeviceLink(StrictListener):
     """One connection of one device, identified by its certificate."""
 
-    def __init__(self, links: Links, caller: Caller, address: str) -> None:
+    def __init__(self, links: Links, contact: Contact, address: str) -> None:
         super().__init__(limits=LIMITS, clock=links.monotonic)
-        self.device_id = caller.subject
+        self.device_id = contact.device_id
         self._links = links
-        self._caller = caller
+        self._contact = contact
         self._address = address
         self._session = Session("daemon", now=links.monotonic(), decode=links.read_frame)
-        self._reported = Reported()
         self._look_at = 0.0
         self._missed = False
         """A look was asked for while a delivery was in flight or the device did not read."""
         self._retry_at = 0.0
         self._failures = 0
         """Passing refusals in a row."""
-        self._renew_by = links.clock() + caller.left_s + EXPIRY_GRACE_S
+        self._renew_by = links.clock() + contact.caller.left_s + EXPIRY_GRACE_S
 
     # ---- what the transport says ---------------------------------------------------------------------
 
     def opened(self) -> None:
-        links = self._links
-        links.opened(self)
-        links.authority.hold("device", self.device_id, self.revoked)
-        if links.presence.arrive(self.device_id, self._address, now=links.clock()):
-            self._tell("device.online")
-        if links.authority.is_cut("device", self.device_id):
-            self.revoked()
+        self._links.opened(self)
+        valid = self._contact.hold(self.revoked)
+        self._contact.arrive()
+        if valid:
+            self._contact.note_use()
         else:
-            links.authority.note_use(self._caller)
+            self.revoked()
 
     def received(self, text: str) -> None:
         event, reply, close = self._session.receive(text, now=self.heard_at)
@@ -201,12 +181,10 @@ class DeviceLink(StrictListener):
             self.look(fresh=True)
 
     def lost(self) -> None:
-        links = self._links
-        links.hub.forget(self.device_id, self.look)
-        links.authority.release("device", self.device_id, self.revoked)
-        links.leave(self)
-        if links.presence.leave(self.device_id, now=links.clock()):
-            self._tell("device.offline")
+        self._contact.ignore(self.look)
+        self._contact.release(self.revoked)
+        self._links.leave(self)
+        self._contact.leave()
 
     # ---- what the daemon says ------------------------------------------------------------------------
 
@@ -230,9 +208,9 @@ class DeviceLink(StrictListener):
         self._missed = self._session.state != "idle" or not self.is_writable
         if self._missed:
             return
-        desired = self._links.deliveries.newest(self.device_id, fresh=fresh)
-        if desired is not None and self._is_due(desired, now):
-            delivery = self._links.deliveries.delivery(self.device_id, desired)
+        desired = self._contact.due(self._retry_at - now, fresh=fresh)
+        if desired is not None:
+            delivery = self._contact.delivery(desired)
             self._session.sent(delivery.config, now=now)
             self.send(delivery.frame)
 
@@ -249,13 +227,8 @@ class DeviceLink(StrictListener):
 
     def forgive(self) -> None:
         """Offer again what was refused."""
-        self._reported = forgiven(self._reported)
+        self._contact.forgive()
         self.look()
-
-    def _is_due(self, desired: Desired, now: float) -> bool:
-        if is_offered(desired, self._reported, self._links.deliveries.line):
-            return True
-        return now >= self._retry_at and is_offered_again(desired, self._reported, self._links.deliveries.line)
 
     def _say(self, message: Message) -> None:
         self._session.sent(message, now=self._links.monotonic())
@@ -264,44 +237,33 @@ class DeviceLink(StrictListener):
     # ---- what the device says ------------------------------------------------------------------------
 
     def _greet(self, hello: Hello) -> None:
-        links, version = self._links, choose_version(hello.protocol)
+        version = choose_version(hello.protocol)
         if version is None:
             self._say(Error("unsupported_protocol", f"this daemon speaks protocol 1, not {list(hello.protocol)}"))
             self.close(CLOSE_PROTOCOL, "unsupported_protocol")
             return
-        old = links.reports.latest(self.device_id)
-        self._reported = after_hello(old, hello, now=links.clock(), address=self._address)
-        changed = (old.running, old.state) != (self._reported.running, self._reported.state)
-        links.reports.record(self.device_id, self._reported, announce=changed)
-        links.enter(self)
-        self._welcome(version)
-        links.hub.listen(self.device_id, self.look)
+        changed = self._contact.hello(hello)
+        self._contact.record(announce=changed)
+        self._links.enter(self)
+        self._say(self._contact.welcome(version, int(LIMITS.ping_after_s)))
+        self._contact.listen(self.look)
         self.look(fresh=True)
 
-    def _welcome(self, version: int) -> None:
-        line = self._links.deliveries.line
-        time, ping_s = int(self._links.clock()), int(LIMITS.ping_after_s)
-        limit = self._links.deliveries.max_document(self.device_id)
-        self._say(Welcome(version, line.epoch, self._caller.name, time, ping_s, limit))
-
     def _take_report(self, report: Report) -> None:
-        links = self._links
-        reported = after_report(self._reported, report, links.deliveries.line, now=links.clock())
-        if reported is None:
+        if not self._contact.report(report):
             log.warning("report of a revision never issued", extra=self._fields("report_ignored"))
             return
-        self._reported = reported
         if report.state == "applied":
             self._failures = 0
-        elif report.state in FAILED and reported.transient:
+        elif report.state in FAILED and self._contact.reported.transient:
             self._wait_before_retry()
-        links.reports.record(self.device_id, reported, announce=True, done=partial(self._acknowledge, report))
+        self._contact.record(announce=True, done=partial(self._acknowledge, report))
         if self._missed:
             self.look(fresh=True)
 
     def _acknowledge(self, report: Report, error: BaseException | None) -> None:
         if error is None and not self._session.closed:
-            receipt, frame = self._links.deliveries.receipt(report)
+            receipt, frame = self._contact.receipt(report)
             self._session.sent(receipt, now=self.heard_at)
             self.send(frame)
 
@@ -311,9 +273,5 @@ class DeviceLink(StrictListener):
         self._retry_at = self._links.monotonic() + wait_s
         self._look_at = min(self._look_at, self._retry_at)
 
-    def _tell(self, type_: str) -> None:
-        for name in self._links.deliveries.names([self.device_id]):
-            self._links.events.add(self._links.clock(), type_, "Device", name, address=self._address)
-
     def _fields(self, event: str) -> dict[str, str]:
-        return {"event": event, "device": self._caller.name, "remote": self._address}
+        return {"event": event, "device": self._contact.caller.name, "remote": self._address}

@@ -117,18 +117,17 @@ def is_ahead(reported: Reported, line: Line) -> bool:
     return bool(reported.epoch) and reported.epoch != line.epoch and reported.revision > line.revision
 
 
-def is_offered(desired: Desired | None, reported: Reported, line: Line) -> bool:
-    """Whether the desired document should be sent to the device now (a transient refusal waits for its time)."""
-    if desired is None or desired.digest == reported.running or is_ahead(reported, line):
-        return False
-    return desired.digest != reported.refused
+def due_in_s(desired: Desired | None, reported: Reported, line: Line, *, retry_in: float) -> float | None:
+    """In how many seconds the desired document should be sent: 0.0 = now, None = it should not.
 
-
-def is_offered_again(desired: Desired | None, reported: Reported, line: Line) -> bool:
-    """Whether the desired document was refused for a passing reason, so that it is due again after a while."""
+    A device is offered what it neither runs nor refused; what it refused for a passing reason after ``retry_in``
+    seconds; nothing if it knows a newer revision of another history line.
+    """
     if desired is None or desired.digest == reported.running or is_ahead(reported, line):
-        return False
-    return reported.transient and desired.digest == reported.refused
+        return None
+    if desired.digest != reported.refused:
+        return 0.0
+    return max(0.0, retry_in) if reported.transient else None
 
 
 def retry_in_s(reported: Reported, *, now: float) -> float:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from hengd.records import Desired, Reported
-from hengd.rules.states import Line, after_hello, after_report, configuration_of, is_offered, is_offered_again
+from hengd.rules.states import Line, after_hello, after_report, configuration_of, due_in_s
 from henge_protocol.model import digest_of
 from henge_protocol.session import Session
 from henge_protocol.wire import Config, Hello, Message, Receipt, Report, Welcome
@@ -119,8 +119,8 @@ class DaemonSide:
         if self._link is None or self.desired is None:
             return
         wire, session = self._link
-        again = is_offered_again(self.desired, self.reported, self.line) and self.world.now >= self._retry_at
-        if session.state == "idle" and (is_offered(self.desired, self.reported, self.line) or again):
+        wait_s = due_in_s(self.desired, self.reported, self.line, retry_in=self._retry_at - self.world.now)
+        if session.state == "idle" and wait_s == 0.0:
             config = Config(
                 "e1", self.desired.revision, self.desired.digest, self.desired.confirm_s, "apply",
                 self.documents[self.desired.digest],

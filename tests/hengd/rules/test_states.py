@@ -16,8 +16,7 @@ from hengd.rules.states import (
     after_report,
     configuration_of,
     connection_of,
-    is_offered,
-    is_offered_again,
+    due_in_s,
     retry_in_s,
 )  # fmt: skip
 from henge_protocol.wire import FieldError, Hello, Report
@@ -87,15 +86,15 @@ def test_a_refusal_keeps_what_runs_and_says_why() -> None:
     record = after_report(RUNS_A, refusal, LINE, now=10.0)
     assert record is not None
     assert (record.running, record.refused, record.reason, record.errors[0].pointer) == (A, B, "invalid", "/color")
-    assert not is_offered(DESIRED_B, record, LINE)
-    assert is_offered(Desired(6, C, 1), record, LINE)
+    assert due_in_s(DESIRED_B, record, LINE, retry_in=0) is None
+    assert due_in_s(Desired(6, C, 1), record, LINE, retry_in=9) == 0.0
 
 
 def test_a_quarantine_survives_hellos_and_ends_when_the_document_runs() -> None:
     quarantined = reported(RUNS_A, "rejected", reason="invalid")
     again = greeted(quarantined, A)
     assert configuration_of(DESIRED_B, again, LINE) == "quarantined"
-    assert not is_offered(DESIRED_B, again, LINE)
+    assert due_in_s(DESIRED_B, again, LINE, retry_in=0) is None
     assert configuration_of(DESIRED_B, greeted(again, B), LINE) == "in-sync"
 
 
@@ -103,11 +102,11 @@ def test_a_quarantine_survives_hellos_and_ends_when_the_document_runs() -> None:
 def test_a_passing_refusal_is_due_again_whatever_happens_in_between(reason: str) -> None:
     record = reported(RUNS_A, "rejected", reason=reason)
     for later in (record, reported(record, "applying"), greeted(reported(record, "applying"), A), greeted(record, A)):
-        assert not is_offered(DESIRED_B, later, LINE)
-        assert is_offered_again(DESIRED_B, later, LINE)
+        assert due_in_s(DESIRED_B, later, LINE, retry_in=7) == 7
+        assert due_in_s(DESIRED_B, later, LINE, retry_in=-1) == 0.0
     final = reported(record, "rejected", reason="invalid")
-    assert not is_offered_again(DESIRED_B, final, LINE)
-    assert not is_offered_again(DESIRED_B, reported(record, "applied"), LINE)
+    assert due_in_s(DESIRED_B, final, LINE, retry_in=0) is None
+    assert due_in_s(DESIRED_B, reported(record, "applied"), LINE, retry_in=0) is None
 
 
 def test_a_passing_refusal_waits_a_minute_unless_the_clock_was_set_back() -> None:
@@ -119,8 +118,7 @@ def test_a_passing_refusal_waits_a_minute_unless_the_clock_was_set_back() -> Non
 
 def test_a_device_ahead_is_offered_nothing() -> None:
     ahead = Reported(epoch="e0", revision=9, digest=A, running=A, refused=B, transient=True, seen=1.0)
-    assert not is_offered(DESIRED_B, ahead, LINE)
-    assert not is_offered_again(DESIRED_B, ahead, LINE)
+    assert due_in_s(DESIRED_B, ahead, LINE, retry_in=0) is None
 
 
 _reports = st.builds(
@@ -145,7 +143,7 @@ def test_whatever_a_device_says_it_is_offered_exactly_what_it_neither_runs_nor_r
         else:
             record = after_report(record, message, LINE, now=1.0) or record
     state = configuration_of(DESIRED_B, record, LINE)
-    offered = is_offered(DESIRED_B, record, LINE) or is_offered_again(DESIRED_B, record, LINE)
+    offered = due_in_s(DESIRED_B, record, LINE, retry_in=0) is not None
     if state in ("in-sync", "quarantined", "ahead"):
         assert not offered or state == "in-sync"
     if state in ("pending", "unknown"):

@@ -1,0 +1,181 @@
+"""Devices in contact: what a live link and a long-poll do alike, so that both are thin shells around it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from hengd.events import EventLog
+from hengd.hub import Hub, Listener
+from hengd.records import Desired, Reported
+from hengd.rules.authority import Authority, Caller
+from hengd.rules.deliveries import Deliveries, Delivery
+from hengd.rules.presence import Presence
+from hengd.rules.reports import Done, Reports
+from hengd.rules.states import after_hello, after_report, due_in_s, forgiven, retry_in_s
+from henge_protocol.wire import Hello, Receipt, Report, Welcome
+
+Cut = Callable[[], None]
+
+
+class Contacts:
+    """Makes a ``Contact`` for each conversation, from the rules that all of them need."""
+
+    def __init__(
+        self,
+        authority: Authority,
+        deliveries: Deliveries,
+        reports: Reports,
+        presence: Presence,
+        hub: Hub,
+        events: EventLog,
+        *,
+        clock: Callable[[], float],
+    ) -> None:
+        self.authority = authority
+        self.deliveries = deliveries
+        self.reports = reports
+        self.presence = presence
+        self.hub = hub
+        self.events = events
+        self.clock = clock
+
+    def identify(self, certificate: bytes | None) -> Caller:
+        """Who shows this certificate (DER); see ``Authority.identify``."""
+        return self.authority.identify(certificate)
+
+    def meet(self, caller: Caller, address: str) -> Contact:
+        """A conversation with the device behind a certificate."""
+        return Contact(self, caller, address)
+
+
+class Contact:
+    """One conversation with one device: as long as its link, or for one request.
+
+    ``reported`` is what the device last said; ``latest`` reads it, ``hello`` and ``report`` bring it forward and
+    ``record`` or ``recorded`` makes it durable.
+    """
+
+    __slots__ = ("_address", "_among", "caller", "reported")
+
+    def __init__(self, among: Contacts, caller: Caller, address: str) -> None:
+        self._among = among
+        self._address = address
+        self.caller = caller
+        self.reported = Reported()
+
+    @property
+    def device_id(self) -> str:
+        """Who it is, by its certificate."""
+        return self.caller.subject
+
+    # ---- being there ---------------------------------------------------------------------------------
+
+    def arrive(self) -> None:
+        """Count the device as connected, once for each ``leave``."""
+        if self._among.presence.arrive(self.device_id, self._address, now=self._among.clock()):
+            self._tell("device.online", address=self._address)
+
+    def leave(self) -> None:
+        """The connection that ``arrive`` counted has ended."""
+        if self._among.presence.leave(self.device_id, now=self._among.clock()):
+            self._tell("device.offline", address=self._address)
+
+    def hold(self, cut: Cut) -> bool:
+        """Call ``cut`` when the identity ends; False if it has ended already. Ends with ``release``."""
+        self._among.authority.hold("device", self.device_id, cut)
+        return not self.is_cut
+
+    def release(self, cut: Cut) -> None:
+        """The conversation ended by itself."""
+        self._among.authority.release("device", self.device_id, cut)
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the identity has ended: nothing more may be sent."""
+        return self._among.authority.is_cut("device", self.device_id)
+
+    def note_use(self) -> None:
+        """The certificate proved itself on a connection."""
+        self._among.authority.note_use(self.caller)
+
+    def listen(self, bell: Listener) -> None:
+        """Ring ``bell`` whenever what the device should run may differ. Listen first, look second."""
+        self._among.hub.listen(self.device_id, bell)
+
+    def ignore(self, bell: Listener) -> None:
+        """Ring ``bell`` no more."""
+        self._among.hub.forget(self.device_id, bell)
+
+    # ---- what the device says ------------------------------------------------------------------------
+
+    def latest(self) -> Reported:
+        """What the device said last, on this conversation or an earlier one."""
+        self.reported = self._among.reports.latest(self.device_id)
+        return self.reported
+
+    def hello(self, hello: Hello) -> bool:
+        """Take a greeting; whether it tells of another state than the device's last words."""
+        old = self.latest()
+        self.reported = after_hello(old, hello, now=self._among.clock(), address=self._address)
+        return (old.running, old.state) != (self.reported.running, self.reported.state)
+
+    def report(self, report: Report) -> bool:
+        """Take a report; False for one about a revision that this daemon never issued."""
+        taken = after_report(self.reported, report, self._among.deliveries.line, now=self._among.clock())
+        if taken is None:
+            return False
+        self.reported = taken
+        return True
+
+    def forgive(self) -> None:
+        """A person said retry: nothing is refused any more."""
+        self.reported = forgiven(self.reported)
+
+    def record(self, *, announce: bool, done: Done | None = None) -> None:
+        """Make ``reported`` durable; see ``Reports.record``."""
+        self._among.reports.record(self.device_id, self.reported, announce=announce, done=done)
+
+    async def recorded(self) -> None:
+        """Make ``reported`` durable and wait for it; raises what the store raises."""
+        await self._among.reports.recorded(self.device_id, self.reported)
+
+    # ---- what the daemon says ------------------------------------------------------------------------
+
+    def welcome(self, version: int, ping_s: int) -> Welcome:
+        """The answer to a hello."""
+        deliveries, now = self._among.deliveries, int(self._among.clock())
+        limit = deliveries.max_document(self.device_id)
+        return Welcome(version, deliveries.line.epoch, self.caller.name, now, ping_s, limit)
+
+    def receipt(self, report: Report) -> tuple[Receipt, bytes]:
+        """The answer to a durable report, and its frame."""
+        return self._among.deliveries.receipt(report)
+
+    def due(self, retry_in: float, *, fresh: bool) -> Desired | None:
+        """What should be sent now: the newest document, unless the device runs it or refused it.
+
+        What was refused for a passing reason is due again when ``retry_in`` seconds have become none. ``fresh`` asks
+        the store instead of memory.
+        """
+        deliveries = self._among.deliveries
+        desired = deliveries.newest(self.device_id, fresh=fresh)
+        return desired if due_in_s(desired, self.reported, deliveries.line, retry_in=retry_in) == 0.0 else None
+
+    def due_to(self, have: str, *, fresh: bool) -> tuple[Desired | None, float]:
+        """What a device that says it runs ``have`` should be sent, and in how many seconds."""
+        deliveries = self._among.deliveries
+        desired = deliveries.newest(self.device_id, fresh=fresh)
+        running = msgspec.structs.replace(self.latest(), running=have)
+        again_s = retry_in_s(running, now=self._among.clock())
+        wait_s = None if self.is_cut else due_in_s(desired, running, deliveries.line, retry_in=again_s)
+        return (None, 0.0) if wait_s is None else (desired, wait_s)
+
+    def delivery(self, desired: Desired) -> Delivery:
+        """The frame of a document; see ``Deliveries.delivery``."""
+        return self._among.deliveries.delivery(self.device_id, desired)
+
+    def _tell(self, type_: str, **detail: str) -> None:
+        for name in self._among.deliveries.names([self.device_id]):
+            self._among.events.add(self._among.clock(), type_, "Device", name, **detail)
