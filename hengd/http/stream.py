@@ -41,6 +41,8 @@ RETRY_BASE_S: Final = 15.0
 RETRY_SPREAD: Final = 10
 """A passing refusal is offered again after ``RETRY_BASE_S`` and so many times a backoff's delay: at most 10 minutes."""
 REPORTS_REMEMBERED: Final = 32
+REPORTS_PER_DELIVERY: Final = 2
+"""``applying`` and how it ended: what a device says because it was sent something is not held against it."""
 EXPIRY_GRACE_S: Final = 24 * 3600.0
 """A device that is connected when its certificate ends gets this long to renew."""
 
@@ -213,6 +215,7 @@ class DeviceLink(StrictListener):
             delivery = self._contact.delivery(desired)
             self._session.sent(delivery.config, now=now)
             self.send(delivery.frame)
+            self.expect(REPORTS_PER_DELIVERY)
 
     def revoked(self) -> None:
         """The identity ended: cut at once, nothing more is sent."""

@@ -92,6 +92,10 @@ class StrictListener(picows.WSListener):
         if not self._is_closed and self._transport is not None:
             self._transport.send(_TEXT, message)
 
+    def expect(self, frames: int) -> None:
+        """The peer was asked for so many frames: they do not count as its own."""
+        self._left = min(self._burst, self._left + frames)
+
     def close(self, code: int = NORMAL, reason: str = "") -> None:
         """Send a close frame; nothing is received any more.
 

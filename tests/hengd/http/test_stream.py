@@ -15,6 +15,7 @@ import aiohttp
 import pytest
 
 from hengd import app
+from hengd.http.stream import LIMITS
 from henge_protocol import pki
 from henge_protocol.model import MAX_DOCUMENT_BYTES
 from henge_protocol.wire import Bye, Config, Error, FieldError, Hello, Receipt, Report, Welcome, encode
@@ -624,6 +625,22 @@ async def test_a_stop_cuts_a_peer_that_no_longer_reads(
             await daemon.stop()
         transport.abort()
     await daemon.start()
+
+
+# --- many changes -------------------------------------------------------------------------------------------
+
+
+async def test_a_device_that_answers_what_it_is_sent_is_never_too_fast(
+    daemon: Service, admin: Admin, lamp: Identity
+) -> None:
+    async with connected(daemon, lamp) as link:
+        await link.apply_next()
+        for number in range(2 * LIMITS.burst):
+            await admin.set("lamp-1", brightness=number % 100)
+            config = await link.config()
+            await link.send(Report(config.epoch, config.revision, config.digest, "applying"))
+            await link.report(config)
+    assert link.close_code is None
 
 
 # --- revocation ---------------------------------------------------------------------------------------------
