@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.bench import mosquitto
+from tests.bench import mosquitto, programs
 from tests.bench.figures import FleetFigures, measure, percentile, show, show_fleet, show_ratios
 from tests.bench.process import Generator
 from tests.bench.service import Bench, running
@@ -125,7 +125,7 @@ def pem_body(bench: Bench) -> str:
     return "".join(line for line in text.splitlines() if not line.startswith("-"))
 
 
-PARTS = ("change", "fleet")
+PARTS = ("change", "programs", "fleet")
 
 
 def main() -> None:
@@ -138,6 +138,10 @@ def main() -> None:
     parts = chosen.only or PARTS
     if "change" in parts:
         change_latency(50 if chosen.quick else 200)
+    if "programs" in parts:
+        programs.start_times(large=not chosen.quick, lamp=LAMP)
+        programs.command_times(prepare)
+        programs.validation_time()
     if "fleet" in parts:
         for count in (1000,) if chosen.quick else (1000, 5000):
             compare_fleets(count, rounds=3 if chosen.quick else 7, idle_s=5 if chosen.quick else 30)
