@@ -5,6 +5,9 @@ first output is changed a refusal is ``rejected``; from then on a failure puts t
 outputs (``rolled-back``) and runs the on-change command for it. What is said is durable before it is said and is
 repeated until its receipt comes.
 
+The last good document runs only where the outputs hold it: ``put_back`` sees to that at the start, before each hello
+and, with pauses, for as long as an output cannot be written. Until it can, the device says ``drifted``.
+
 One document is applied at a time; of those that arrive meanwhile only the newest is kept. Links come and go
 without disturbing an application: they offer documents, read ``report`` and are told by ``news`` when to look.
 """
@@ -17,30 +20,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-from henge_agent.hooks import Outcome, run_command
+from henge_agent.activation import Activation
 from henge_agent.outputs import Written, content_of, put, render_all
 from henge_agent.settings import Hooks, Output
 from henge_agent.state import Progress, State, Version
-from henge_protocol.errors import HengeError
+from henge_agent.verdicts import Setback, drifted, failed, field_errors, report_of, unwritten
+from henge_protocol.errors import HengeError, Invalid
 from henge_protocol.keyfiles import DISK, Files
 from henge_protocol.model import short_digest
 from henge_protocol.strictjson import parse
-from henge_protocol.wire import MAX_ERRORS, MAX_TEXT_CHARS, Config, Error, FieldError, Receipt, Report
+from henge_protocol.wire import MAX_TEXT_CHARS, Config, Error, FieldError, Receipt, Report
 
 MAX_DOCUMENT_BYTES: Final = 1024 * 1024
 """The largest document this agent takes; the daemon's schemas usually allow much less."""
 
 log = logging.getLogger(__name__)
-
-
-class Setback(Exception):
-    """Raised by a step that did not succeed: why, in the protocol's words, and where."""
-
-    def __init__(self, state: str, reason: str, *errors: FieldError) -> None:
-        super().__init__(f"{reason}: {errors[0].message}" if errors else reason)
-        self.state = state
-        self.reason = reason
-        self.errors = errors[:MAX_ERRORS]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +47,7 @@ class _Candidate:
 
 
 class Applier:
-    """Applies documents one after the other. ``recover`` first, then ``run`` in a task of its own."""
+    """Applies documents one after the other. ``put_back`` first, then ``run`` in a task of its own."""
 
     def __init__(
         self,
@@ -67,12 +61,20 @@ class Applier:
         self._state = state
         self._outputs = outputs
         self._hooks = hooks
-        self._environ = environ
+        self._activation = Activation(state, environ=environ, timeout_s=hooks.timeout_s)
         self._files = files
+        self._working = asyncio.Lock()
+        """Held while outputs are changed."""
         self._writing = asyncio.Lock()
         self._offered: Config | None = None
         self._at_work: Config | None = None
         self._applying: Report | None = None
+        self._trouble: HengeError | None = None
+        """Why the outputs do not hold the last good document."""
+        self._standing: Report | None = None
+        """What became of the last good document since it was applied, if anything did."""
+        self._untold = False
+        """Whether an output was put back of which the on-change command does not know yet."""
         self._arrived = asyncio.Event()
         self._serial = 0
         self._news = asyncio.Event()
@@ -81,13 +83,28 @@ class Applier:
 
     @property
     def running(self) -> Version:
-        """What runs now; an empty digest when nothing of ours does."""
+        """The last good document; an empty digest when there is none. ``condition`` says whether it really runs."""
         return self._state.progress.current or Version("", 0, "")
 
     @property
+    def condition(self) -> str:
+        """How ``running`` fares, in the protocol's words: ``none``, ``applied`` or ``drifted``."""
+        if not self.running.digest:
+            return "none"
+        return "drifted" if self.adrift else "applied"
+
+    @property
+    def adrift(self) -> bool:
+        """Whether an output does not hold what it has to, and could not be written."""
+        return self._trouble is not None
+
+    @property
     def report(self) -> Report | None:
-        """What the daemon should hear now, if anything: work in progress, or a verdict without receipt."""
-        return self._applying or self._state.progress.report
+        """What the daemon should hear now: work in progress, a verdict without receipt, how the old document fares."""
+        owed = self._state.progress.report
+        if owed is not None and owed.state == "applied" and self.adrift:
+            owed = None  # it was so when it was written
+        return self._applying or owed or self._standing
 
     @property
     def busy(self) -> bool:
@@ -108,13 +125,12 @@ class Applier:
     async def receipted(self, receipt: Receipt) -> None:
         """The daemon has a report on its disk; if it is the one outstanding, it need not be said again."""
         async with self._writing:
-            report = self._state.progress.report
-            if report and (report.digest, report.revision, report.state) == (
-                receipt.digest,
-                receipt.revision,
-                receipt.state,
-            ):
+            if not self.adrift and _is_for(receipt, self._standing):
+                self._standing = None
+            if _is_for(receipt, self._state.progress.report):
                 await self._keep_anyway(replace(self._state.progress, report=None))
+            else:
+                self._ring()
 
     async def news(self, seen: int) -> int:
         """Wait until ``report`` or ``busy`` changed after the number ``seen`` was returned; -1 returns at once."""
@@ -124,24 +140,20 @@ class Applier:
 
     # ---- the work
 
-    async def recover(self) -> None:
-        """Put the outputs into the state that the last good document asks for; needs no daemon.
+    async def put_back(self) -> bool:
+        """Write the outputs that do not hold the last good document; False when one cannot be. Needs no daemon.
 
-        Files that hold it already are not touched. When the agent was cut while it applied, the on-change
-        command runs again, because it may have seen the newer document.
+        Files that hold it already are not touched. When one was written, or the agent was cut while it applied,
+        the on-change command runs: programs may have seen something else. An application under way is left alone.
         """
-        progress = self._state.progress
-        try:
-            await asyncio.to_thread(self._restore)
-        except HengeError as error:
-            log.warning("outputs are not in place: %s", error)
-            return
-        if progress.staged is None:
-            return
-        log.warning("an application of %s was cut; the last good document is back", progress.staged.digest[:12])
-        if progress.current is not None:
-            await self._run_hook(self._hooks.on_change, progress.current, returning=True)
-        await self._keep_anyway(replace(progress, staged=None))
+        if self._working.locked():
+            return not self.adrift
+        async with self._working:
+            if not await self._restored():
+                return False
+            await self._tell_of_return()
+            self._note_trouble(None)
+            return True
 
     async def run(self) -> None:
         """Apply what is offered until cancelled."""
@@ -153,7 +165,8 @@ class Applier:
                 continue
             self._at_work = config
             try:
-                await self._handle(config)
+                async with self._working:
+                    await self._handle(config)
             finally:
                 self._at_work = self._applying = None
                 self._ring()
@@ -164,9 +177,10 @@ class Applier:
             await self._apply(version, config)
         except Setback as setback:
             log.warning("document %s %s: %s", short_digest(version.digest), setback.state, setback)
-            report = _report(version, setback.state, setback.reason, setback.errors)
+            report = report_of(version, setback.state, setback.reason, setback.errors)
             async with self._writing:
-                await self._keep_anyway(replace(self._state.progress, staged=None, report=report))
+                staged = self._state.progress.staged if self.adrift else None
+                await self._keep_anyway(replace(self._state.progress, staged=staged, report=report))
         else:
             log.info("document %s of revision %d runs", short_digest(version.digest), version.revision)
 
@@ -199,7 +213,7 @@ class Applier:
         try:
             return _Candidate(version, config.document, render_all(self._outputs, config.document, value))
         except HengeError as error:
-            raise Setback("rejected", "invalid", *_field_errors(error)) from None
+            raise Setback("rejected", "invalid", *field_errors(error)) from None
 
     async def _stage(self, candidate: _Candidate) -> None:
         """From here on a cut is known to have happened in the middle."""
@@ -209,7 +223,7 @@ class Applier:
             async with self._writing:
                 await self._keep(replace(self._state.progress, staged=candidate.version))
         except HengeError as error:
-            raise _unwritten("rejected", error) from None
+            raise unwritten("rejected", error) from None
 
     def _write(self, candidate: _Candidate) -> None:
         changed = False
@@ -217,16 +231,16 @@ class Applier:
             try:
                 changed |= put(wanted, files=self._files)
             except HengeError as error:
-                raise _unwritten("rolled-back" if changed else "rejected", error) from None
+                raise unwritten("rolled-back" if changed else "rejected", error) from None
 
     async def _prove(self, candidate: _Candidate) -> None:
         """Run the commands of the person who knows what the document is for."""
         for command, failure in ((self._hooks.on_change, "hook-failed"), (self._hooks.health, "health-failed")):
             if command:
-                self._say(_report(candidate.version, "applying"))
-            outcome = await self._run_hook(command, candidate.version, returning=False)
+                self._say(report_of(candidate.version, "applying"))
+            outcome = await self._activation.run(command, candidate.version, returning=False)
             if outcome is not None and not outcome.succeeded:
-                raise _failed(outcome, failure, self._hooks.timeout_s)
+                raise failed(outcome, failure, self._hooks.timeout_s)
 
     async def _settle(self, candidate: _Candidate) -> None:
         """The document is the last good one now, and the report is owed."""
@@ -236,24 +250,61 @@ class Applier:
             settled = Progress(
                 current=candidate.version,
                 previous=progress.current if changed else progress.previous,
-                report=_report(candidate.version, "applied"),
+                report=report_of(candidate.version, "applied"),
             )
             try:
                 await self._keep(settled)
             except HengeError as error:
-                raise _unwritten("rolled-back", error) from None
+                raise unwritten("rolled-back", error) from None
+            self._trouble = self._standing = None
+            self._untold = False
 
     async def _undo(self, setback: Setback) -> None:
         """Back to the last good document; the on-change command is told if outputs had changed."""
+        if await self._restored():
+            self._note_trouble(None)
+        if setback.state == "rolled-back":
+            self._untold = True
+            await self._tell_of_return()
+
+    # ---- the last good document
+
+    async def _restored(self) -> bool:
+        """Try to make the outputs hold the last good document, and note why they do not."""
         try:
             await asyncio.to_thread(self._restore)
         except HengeError as error:
-            log.error("the last good document could not be put back: %s", error)  # noqa: TRY400 - no fault of ours
-        current = self._state.progress.current
-        if current is not None and setback.state == "rolled-back":
-            outcome = await self._run_hook(self._hooks.on_change, current, returning=True)
+            self._note_trouble(error)
+            return False
+        return True
+
+    async def _tell_of_return(self) -> None:
+        """Run the on-change command for the last good document if programs may have seen another content."""
+        progress = self._state.progress
+        cut = progress.staged if self._at_work is None else None
+        if cut is not None:
+            log.warning("an application of %s was cut; the last good document is back", short_digest(cut.digest))
+        if progress.current is not None and (cut is not None or self._untold):
+            outcome = await self._activation.run(self._hooks.on_change, progress.current, returning=True)
             if outcome is not None and not outcome.succeeded:
                 log.warning("the on-change command failed with the last good document too: %s", outcome.tail(200))
+        self._untold = False
+        if cut is not None:
+            async with self._writing:
+                await self._keep_anyway(replace(self._state.progress, staged=None))
+
+    def _note_trouble(self, trouble: HengeError | None) -> None:
+        """Outputs do not hold the last good document, or do again: say so, once."""
+        if str(trouble) == str(self._trouble):
+            return
+        if trouble is not None:
+            log.warning("outputs are not in place: %s", trouble)
+        else:
+            log.info("outputs are in place again")
+        self._trouble, current = trouble, self._state.progress.current
+        if current is not None:
+            self._standing = report_of(current, "applied") if trouble is None else drifted(current, trouble)
+        self._ring()
 
     # ---- the parts of a step
 
@@ -267,59 +318,28 @@ class Applier:
 
         One that cannot be written does not keep the others from it; the first trouble is raised at the end.
         """
-        current = self._state.progress.current
-        document = self._state.document(current.digest) if current else None
-        if document is not None:
-            wanted = render_all(self._outputs, document, parse(document))
-        elif self._state.progress.staged is not None:
-            wanted = tuple(Written(output.path, self._state.original(output.path)) for output in self._outputs)
-        else:
-            wanted = ()
         troubles = []
-        for each in wanted:
+        for each in self._standing_content():
             try:
                 if put(each, files=self._files):
                     log.info("wrote %s again from the last good document", each.path)
+                    self._untold = True
             except HengeError as error:
                 troubles.append(error)
         if troubles:
             raise troubles[0]
 
-    async def _run_hook(self, command: str, version: Version, *, returning: bool) -> Outcome | None:
-        """Run a command about ``version``; ``returning`` when the last good document comes back."""
-        if not command:
-            return None
-        environ = self._hook_environ(version, returning=returning)
-        try:
-            return await run_command(command, environ, timeout_s=self._hooks.timeout_s)
-        except OSError as error:
-            return Outcome(126, timed_out=False, output=f"cannot run it: {error.strerror}".encode())
-
-    def _hook_environ(self, version: Version, *, returning: bool) -> dict[str, str]:
-        progress = self._state.progress
-        before = progress.staged if returning else progress.current
-        if before is not None and before.digest == version.digest:
-            before = progress.previous
-        return {
-            **self._environ,
-            "HENGE_DOCUMENT": str(self._state.document_file(version.digest)),
-            "HENGE_PREVIOUS": str(self._state.document_file(before.digest)) if before else "",
-            "HENGE_DIGEST": version.digest,
-            "HENGE_REVISION": str(version.revision),
-            "HENGE_CHANGED": " ".join(self._changed(version, before)),
-            "HENGE_ROLLBACK": "1" if returning else "",
-        }
-
-    def _changed(self, version: Version, before: Version | None) -> list[str]:
-        new, old = self._fields(version), self._fields(before)
-        return sorted(
-            name for name in new.keys() | old.keys() if name not in new or new[name] != old.get(name, _MISSING)
-        )
-
-    def _fields(self, version: Version | None) -> dict[str, object]:
-        document = self._state.document(version.digest) if version else None
-        value = parse(document) if document else None
-        return value if isinstance(value, dict) else {}
+    def _standing_content(self) -> tuple[Written, ...]:
+        """What the outputs have to hold while nothing is being applied."""
+        current = self._state.progress.current
+        if current is not None:
+            document = self._state.document(current.digest)
+            if document is None:
+                raise Invalid("state_damaged", f"document {short_digest(current.digest)} is missing or damaged")
+            return render_all(self._outputs, document, parse(document))
+        if self._state.progress.staged is not None:
+            return tuple(Written(output.path, self._state.original(output.path)) for output in self._outputs)
+        return ()
 
     async def _keep(self, progress: Progress) -> None:
         """Keep the progress from a thread; the caller holds ``_writing`` or is alone."""
@@ -345,15 +365,6 @@ class Applier:
         news.set()
 
 
-_MISSING: Final = object()
-
-
-def hook_environ(environ: Mapping[str, str]) -> dict[str, str]:
-    """The agent's own environment without what is the service manager's business with the agent alone."""
-    private = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_", "HENGE_", "CREDENTIALS_DIRECTORY")
-    return {name: value for name, value in environ.items() if not name.startswith(private)}
-
-
 def _in_place(candidate: _Candidate) -> bool:
     try:
         return all(content_of(wanted.path) == wanted.content for wanted in candidate.wanted)
@@ -361,28 +372,6 @@ def _in_place(candidate: _Candidate) -> bool:
         return False
 
 
-def _report(version: Version, state: str, reason: str = "", errors: tuple[FieldError, ...] = ()) -> Report:
-    return Report(version.epoch, version.revision, version.digest, state, reason, errors)
-
-
-def _unwritten(state: str, error: HengeError) -> Setback:
-    return Setback(state, "write-failed", FieldError("", error.message[:MAX_TEXT_CHARS]))
-
-
-def _failed(outcome: Outcome, reason: str, timeout_s: float) -> Setback:
-    if outcome.timed_out:
-        said = f"it ran longer than {timeout_s:g} s"
-        reason = "hook-timeout"
-    elif outcome.code < 0:
-        said = f"signal {-outcome.code} ended it"
-    else:
-        said = f"exit code {outcome.code}"
-    tail = outcome.tail(MAX_TEXT_CHARS - len(said) - 2)
-    return Setback("rolled-back", reason, FieldError("", f"{said}: {tail}" if tail else said))
-
-
-def _field_errors(error: HengeError) -> tuple[FieldError, ...]:
-    problems = [
-        FieldError(problem.pointer[:MAX_TEXT_CHARS], error.message[:MAX_TEXT_CHARS]) for problem in error.problems
-    ]
-    return tuple(problems) or (FieldError("", error.message[:MAX_TEXT_CHARS]),)
+def _is_for(receipt: Receipt, report: Report | None) -> bool:
+    said = report and (report.digest, report.revision, report.state)
+    return said == (receipt.digest, receipt.revision, receipt.state)

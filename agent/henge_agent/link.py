@@ -62,13 +62,13 @@ class Ended:
 
 
 def hello(applier: Applier, greeting: Greeting) -> Hello:
-    """The first frame: what runs now, and who says so."""
+    """The first frame: what runs now, how it fares, and who says so."""
     running = applier.running
     return Hello(
         epoch=running.epoch,
         revision=running.revision,
         digest=running.digest,
-        state="applied" if running.digest else "none",
+        state=applier.condition,
         boot=greeting.boot,
         client=USER_AGENT,
         facts=greeting.facts,

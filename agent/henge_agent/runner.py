@@ -92,11 +92,23 @@ class Runner:
 
     async def run(self) -> None:
         """Put the outputs in order, then apply, stay connected and renew until cancelled."""
-        await self._applier.recover()
+        await self._applier.put_back()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._applier.run())
             tasks.create_task(self._live())
+            tasks.create_task(self._keep_in_place())
             tasks.create_task(self._renew_in_time())
+
+    async def _keep_in_place(self) -> None:
+        """Try again, with pauses, while an output cannot be written, whether there is a daemon or not."""
+        backoff, seen = Backoff(self._around.random), -1
+        while True:
+            if self._applier.adrift:
+                await self._around.sleep(backoff.next_delay_s())
+                await self._applier.put_back()
+            else:
+                backoff.reset()
+                seen = await self._applier.news(seen)
 
     # ---- connections
 
@@ -104,6 +116,7 @@ class Runner:
         if self._around.uptime_s < FRESH_BOOT_S:
             await self._around.sleep(BOOT_SPREAD_S * self._around.random())
         while True:
+            await self._applier.put_back()  # a hello promises what the outputs hold
             ended = await self._round()
             await self._around.sleep(await self._pause_s(ended))
 

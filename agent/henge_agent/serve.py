@@ -16,7 +16,8 @@ from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 
-from henge_agent.applier import Applier, hook_environ
+from henge_agent.activation import hook_environ
+from henge_agent.applier import Applier
 from henge_agent.discover import find_fleet
 from henge_agent.link import Greeting
 from henge_agent.runner import Runner, Surroundings

@@ -51,6 +51,7 @@ def after_hello(old: Reported, hello: Hello, *, now: float, address: str) -> Rep
         digest=hello.digest if known else old.digest,
         state=hello.state if known or not old.refused else old.state,
         running=hello.digest,
+        adrift=hello.state == "drifted",
         client=hello.client,
         facts=dict(hello.facts),
         address=address,
@@ -67,9 +68,14 @@ def forgiven(reported: Reported) -> Reported:
 
 
 def after_report(old: Reported, report: Report, line: Line, *, now: float) -> Reported | None:
-    """What is known after a report; None for a revision that this daemon never issued."""
+    """What is known after a report; None for a revision that this daemon never issued.
+
+    How the document that runs fares is no news about another one that was refused, and that stays what is told.
+    """
     if report.epoch == line.epoch and report.revision > line.revision:
         return None
+    if old.refused and report.state in ("applied", "drifted") and report.digest == old.running != old.refused:
+        return msgspec.structs.replace(old, adrift=report.state == "drifted", seen=now)
     failed = report.state in FAILED
     return msgspec.structs.replace(
         old,
@@ -81,6 +87,7 @@ def after_report(old: Reported, report: Report, line: Line, *, now: float) -> Re
         errors=[ReportedError(error.pointer, error.message) for error in report.errors],
         at=now,
         running=old.running if failed or report.state == "applying" else report.digest,
+        adrift=old.adrift if failed or report.state == "applying" else report.state == "drifted",
         refused=report.digest if failed else "" if report.state == "applied" else old.refused,
         transient=report.reason in TRANSIENT_REASONS if failed else old.transient and report.state != "applied",
         seen=now,
@@ -99,7 +106,7 @@ def configuration_of(desired: Desired | None, reported: Reported, line: Line) ->
         return _AT_WORK[reported.state]
     if desired.digest != reported.running:
         return "unknown" if not reported.seen else "pending"
-    return "drifted" if reported.state == "drifted" else "in-sync"
+    return "drifted" if reported.adrift else "in-sync"
 
 
 def connection_of(*, online: bool, reported: Reported, now: float) -> Connection:

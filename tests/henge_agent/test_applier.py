@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from henge_agent.applier import MAX_DOCUMENT_BYTES, Applier, hook_environ
+from henge_agent.activation import hook_environ
+from henge_agent.applier import MAX_DOCUMENT_BYTES, Applier
 from henge_agent.settings import Hooks, Output
 from henge_agent.state import State, Version
 from henge_protocol.keyfiles import DISK, Files
@@ -34,7 +35,7 @@ def make(state: State, path: Path, *, files: Files = DISK, **hooks: Any) -> Appl
 
 @asynccontextmanager
 async def running(applier: Applier) -> AsyncIterator[Applier]:
-    await applier.recover()
+    await applier.put_back()
     task = asyncio.create_task(applier.run())
     try:
         yield applier
@@ -59,6 +60,10 @@ async def idle(applier: Applier) -> Report:
                 break
     assert applier.report is not None
     return applier.report
+
+
+def receipt_of(report: Report) -> Receipt:
+    return Receipt(report.revision, report.digest, report.state)
 
 
 @pytest.fixture
@@ -334,23 +339,198 @@ async def test_outputs_come_back_at_start_without_a_daemon_and_equal_ones_are_no
         await verdict(applier, config(RED))
     before = kept.path.stat()
 
-    await Applier(state, (kept, lost), Hooks(on_change="false"), environ=ENVIRON).recover()
+    await Applier(state, (kept, lost), Hooks(on_change="false"), environ=ENVIRON).put_back()
 
     assert lost.path.read_text() == 'color = "red"\ndim = 1\n'
     assert kept.path.stat().st_ino == before.st_ino
 
 
-async def test_the_agent_starts_although_an_output_cannot_be_written(
-    state: State, path: Path, caplog: pytest.LogCaptureFixture
+def as_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def as_link(path: Path) -> None:
+    path.rename(path.with_suffix(".elsewhere"))
+    path.symlink_to(path.with_suffix(".elsewhere"))
+
+
+def without_folder(path: Path) -> None:
+    path.parent.rename(path.parent.with_name("away"))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "mend", "said"),
+    [
+        (as_folder, Path.rmdir, "not a regular file"),
+        (as_link, Path.unlink, "symbolic link"),
+        (without_folder, lambda path: path.parent.mkdir(), "No such file"),
+    ],
+)
+async def test_an_output_that_cannot_be_written_at_start_is_drift_until_it_can(
+    state: State, tmp_path: Path, spoil: Callable[[Path], None], mend: Callable[[Path], None], said: str
+) -> None:
+    path = tmp_path / "etc" / "lamp.json"
+    path.parent.mkdir()
+    async with running(make(state, path)) as applier:
+        await applier.receipted(receipt_of(await verdict(applier, config(RED, 7))))
+    spoil(path)
+
+    applier = make(state, path)
+    assert await applier.put_back() is False
+    assert (applier.condition, applier.running) == ("drifted", Version("e", 7, digest_of(RED)))
+    assert applier.report is not None
+    assert (applier.report.state, applier.report.reason) == ("drifted", "write-failed")
+    assert said in applier.report.errors[0].message
+
+    mend(path)
+    assert await applier.put_back() is True
+    assert (applier.condition, path.read_bytes()) == ("applied", RED)
+    assert applier.report == Report("e", 7, digest_of(RED), "applied")
+    await applier.receipted(receipt_of(applier.report))
+    assert applier.report is None
+
+
+async def test_a_full_disk_at_start_is_drift_until_there_is_room(state: State, path: Path) -> None:
+    async with running(make(state, path)) as applier:
+        await verdict(applier, config(RED))
+    path.unlink()
+    files = FullDisk()
+
+    applier = make(state, path, files=files)
+    assert await applier.put_back() is False
+    assert applier.condition == "drifted"
+    files.full = False
+    assert await applier.put_back() is True
+    assert (applier.condition, path.read_bytes()) == ("applied", RED)
+
+
+async def test_an_old_report_that_it_was_applied_is_not_said_while_it_is_not(state: State, path: Path) -> None:
+    async with running(make(state, path)) as applier:
+        owed = await verdict(applier, config(RED, 7))
+    as_folder(path)
+
+    applier = make(state, path)
+    await applier.put_back()
+    assert owed.state == "applied"
+    assert applier.report is not None
+    assert applier.report.state == "drifted"
+
+    path.rmdir()
+    await applier.put_back()
+    await applier.receipted(receipt_of(owed))
+    assert (applier.report, state.progress.report) == (None, None)
+
+
+@pytest.mark.parametrize("content", [None, b"edited by hand"])
+async def test_what_somebody_did_to_an_output_meanwhile_is_undone_and_programs_are_told(
+    state: State, path: Path, tmp_path: Path, content: bytes | None
 ) -> None:
     async with running(make(state, path)) as applier:
         await verdict(applier, config(RED))
     path.unlink()
-    path.mkdir()
+    if content is not None:
+        path.write_bytes(content)
 
-    await make(state, path).recover()
+    applier = make(state, path, on_change=f"cat {path} >> {tmp_path}/hooked; echo $HENGE_ROLLBACK >> {tmp_path}/hooked")
+    for _ in range(2):
+        await applier.put_back()
 
-    assert "outputs are not in place" in caplog.text
+    assert (applier.condition, path.read_bytes()) == ("applied", RED)
+    assert (tmp_path / "hooked").read_bytes() == RED + b"1\n"
+
+
+async def test_programs_are_told_of_a_return_that_took_several_attempts(state: State, tmp_path: Path) -> None:
+    outputs = (Output(tmp_path / "a.json", "json"), Output(tmp_path / "b.json", "json"))
+    async with running(Applier(state, outputs, Hooks(), environ=ENVIRON)) as applier:
+        await verdict(applier, config(RED))
+    outputs[0].path.unlink()
+    as_folder(outputs[1].path)
+
+    applier = Applier(state, outputs, Hooks(on_change=f"echo x >> {tmp_path}/hooked"), environ=ENVIRON)
+    assert await applier.put_back() is False
+    assert not (tmp_path / "hooked").exists()
+    outputs[1].path.rmdir()
+    outputs[1].path.write_bytes(RED)
+    assert await applier.put_back() is True
+    assert (tmp_path / "hooked").read_text() == "x\n"
+
+
+async def test_an_application_that_cannot_be_undone_is_drift_and_both_are_said(state: State, path: Path) -> None:
+    spoil = f"grep -q red $HENGE_DOCUMENT || {{ rm {path}; mkdir {path}; exit 3; }}"
+    async with running(make(state, path, on_change=spoil)) as applier:
+        await applier.receipted(receipt_of(await verdict(applier, config(RED))))
+        refused = await verdict(applier, config(BLUE, 2))
+        assert (refused.state, refused.digest) == ("rolled-back", digest_of(BLUE))
+        await applier.receipted(receipt_of(refused))
+        standing = applier.report
+        assert standing is not None
+        assert (standing.state, standing.digest) == ("drifted", digest_of(RED))
+
+        path.rmdir()
+        assert await applier.put_back() is True
+
+    assert (applier.condition, path.read_bytes()) == ("applied", RED)
+    assert state.progress.staged is None
+
+
+async def test_what_stood_there_before_the_first_document_is_put_back_later_if_not_at_once(
+    state: State, path: Path
+) -> None:
+    path.write_bytes(b"made by hand\n")
+    async with running(make(state, path, on_change=f"rm {path}; mkdir {path}; exit 3")) as applier:
+        await verdict(applier, config(RED))
+        assert (applier.condition, applier.adrift) == ("none", True)
+
+    applier = make(state, path)
+    assert await applier.put_back() is False
+    path.rmdir()
+    assert await applier.put_back() is True
+    assert path.read_bytes() == b"made by hand\n"
+    assert (applier.condition, applier.adrift, applier.report is not None) == ("none", False, True)
+
+
+async def test_a_document_that_is_applied_ends_the_drift_of_the_one_before(state: State, path: Path) -> None:
+    async with running(make(state, path)) as applier:
+        await verdict(applier, config(RED))
+    as_folder(path)
+    async with running(make(state, path)) as applier:
+        refused = await verdict(applier, config(BLUE, 2))
+        assert (refused.state, refused.reason, applier.condition) == ("rejected", "write-failed", "drifted")
+        path.rmdir()
+        report = await verdict(applier, config(BLUE, 2))
+
+    assert (report.state, applier.condition, path.read_bytes()) == ("applied", "applied", BLUE)
+
+
+async def test_a_new_output_that_cannot_hold_the_last_good_document_is_drift(state: State, tmp_path: Path) -> None:
+    first, second = Output(tmp_path / "a.json", "json"), Output(tmp_path / "b.ini", "ini")
+    async with running(Applier(state, (first,), Hooks(), environ=ENVIRON)) as applier:
+        await verdict(applier, config(b'{"text":"a\\nb"}'))
+
+    applier = Applier(state, (first, second), Hooks(), environ=ENVIRON)
+    await applier.put_back()
+
+    assert applier.report is not None
+    assert (applier.report.state, applier.report.reason) == ("drifted", "invalid")
+    assert applier.report.errors[0].pointer == "/text"
+
+
+async def test_an_application_under_way_is_not_disturbed(state: State, path: Path, tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    async with running(make(state, path)) as applier:
+        await verdict(applier, config(RED))
+    async with running(make(state, path, on_change=f"cat {fifo}")) as applier:
+        applier.offer(config(BLUE, 2))
+        while applier.report is None or applier.report.state != "applying":
+            await applier.news(await applier.news(-1))
+        assert await applier.put_back() is True
+        assert path.read_bytes() == BLUE
+        await asyncio.to_thread(fifo.write_text, "go on")
+        report = await idle(applier)
+
+    assert (report.state, report.digest) == ("applied", digest_of(BLUE))
 
 
 async def test_after_a_cut_at_any_operation_the_agent_comes_back_with_one_whole_document(tmp_path: Path) -> None:
@@ -404,7 +584,7 @@ async def test_a_cut_in_mid_application_runs_the_hook_for_the_document_that_come
     path.write_bytes(BLUE)
 
     again = make(state, path, on_change=f"cat $HENGE_DOCUMENT > {tmp_path}/hooked")
-    await again.recover()
+    await again.put_back()
 
     assert path.read_bytes() == (tmp_path / "hooked").read_bytes() == RED
     assert state.progress.staged is None

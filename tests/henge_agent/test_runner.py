@@ -440,3 +440,67 @@ async def test_useless_frames_are_answered_and_the_link_stays(
         await scripted.reported("applied", digest_of(BLUE))
 
     assert scripted.connections == 1
+
+
+async def test_a_hello_says_drifted_while_the_output_cannot_be_written_and_the_link_hears_of_its_return(
+    joined: State, scripted: Scripted, path: Path, world: World
+) -> None:
+    async with agent(at(joined, scripted.address), path, world):
+        await scripted.want(RED)
+        await scripted.reported("applied")
+    path.unlink()
+    path.mkdir()
+    scripted.frames.clear()
+
+    async with agent(joined, path, world):
+        drifted = await scripted.reported("drifted", digest_of(RED))
+        path.rmdir()
+        await scripted.reported("applied", digest_of(RED))
+        assert path.read_bytes() == RED
+
+    assert [(hello.state, hello.digest) for hello in scripted.hellos] == [("drifted", digest_of(RED))]
+    assert (drifted.reason, "not a regular file" in drifted.errors[0].message) == ("write-failed", True)
+
+
+async def test_attempts_to_write_an_output_get_rarer(
+    joined: State, scripted: Scripted, path: Path, world: World
+) -> None:
+    async with agent(at(joined, scripted.address), path, world):
+        await scripted.want(RED)
+        await scripted.reported("applied")
+    path.unlink()
+    path.mkdir()
+    world.sleeps.clear()
+
+    async with agent(joined, path, world):
+        assert await world.asleep(8) == [0.5, 1, 2, 4, 8, 16, 30, 30]
+
+
+async def test_what_somebody_changed_is_put_back_before_the_next_hello(
+    joined: State, scripted: Scripted, path: Path, world: World
+) -> None:
+    async with agent(at(joined, scripted.address), path, world):
+        await scripted.want(RED)
+        await scripted.reported("applied")
+        path.write_bytes(b"by hand")
+        for socket in list(scripted.sockets):
+            await socket.close(code=1001)
+        await scripted.seen(lambda: len(scripted.hellos) == 2)
+        assert path.read_bytes() == RED
+
+    assert (scripted.hellos[1].state, scripted.hellos[1].digest) == ("applied", digest_of(RED))
+
+
+async def test_long_polling_says_drifted_too(joined: State, scripted: Scripted, path: Path, world: World) -> None:
+    scripted.websockets = False
+    async with agent(at(joined, scripted.address), path, world):
+        await scripted.want(RED)
+        await scripted.reported("applied")
+    path.unlink()
+    path.mkdir()
+    scripted.frames.clear()
+
+    async with agent(joined, path, world):
+        await scripted.reported("drifted", digest_of(RED))
+
+    assert scripted.hellos[0].state == "drifted"

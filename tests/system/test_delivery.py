@@ -125,3 +125,19 @@ def test_a_second_daemon_on_the_same_folder_is_refused_and_the_first_goes_on(dae
             assert f"pid {daemon.program.process.pid}" in second.log.read_text()
     assert daemon.answers()
     assert daemon.stop() == 0
+
+
+def test_an_output_that_cannot_be_written_after_a_restart_is_drift_until_it_can(daemon: Daemon, state: Path) -> None:
+    with daemon.agent(state) as agent:
+        daemon.admin.until("lamp-1", config="in-sync")
+        assert agent.ended() == 0
+    daemon.admin.until("lamp-1", connection="offline")
+    output_of(state).unlink()
+    output_of(state).mkdir()
+    with daemon.agent(state):
+        daemon.admin.until("lamp-1", config="drifted", connection="online")
+        until(lambda: daemon.admin.status("lamp-1")["reported"]["reason"] == "write-failed")
+        assert "not a regular file" in daemon.admin.status("lamp-1")["reported"]["errors"][0]["message"]
+        output_of(state).rmdir()
+        daemon.admin.until("lamp-1", config="in-sync")
+        assert shown(state) == {"brightness": 80, "color": "green"}

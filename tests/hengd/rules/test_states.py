@@ -90,6 +90,23 @@ def test_a_refusal_keeps_what_runs_and_says_why() -> None:
     assert due_in_s(Desired(6, C, 1), record, LINE, retry_in=9) == 0.0
 
 
+@pytest.mark.parametrize("reason", ["invalid", "write-failed"])
+def test_a_refusal_stays_the_news_while_the_old_document_drifts_and_is_back(reason: str) -> None:
+    refused = reported(RUNS_A, "rejected", reason=reason)
+    drifting = reported(refused, "drifted", A, "write-failed")
+    for record in (drifting, reported(drifting, "applied", A)):
+        assert configuration_of(DESIRED_B, record, LINE) == configuration_of(DESIRED_B, refused, LINE)
+        assert (record.digest, record.reason, record.refused) == (B, reason, B)
+        assert not is_offered(DESIRED_B, record, LINE)
+
+
+def test_who_drifts_is_not_in_sync_with_the_document_that_it_goes_back_to() -> None:
+    drifting = reported(greeted(RUNS_A, A, "drifted"), "rejected", reason="invalid")
+    assert configuration_of(Desired(6, A, 1), drifting, LINE) == "drifted"
+    assert configuration_of(Desired(6, A, 1), reported(drifting, "applied", A), LINE) == "in-sync"
+    assert configuration_of(Desired(6, A, 1), greeted(drifting, A), LINE) == "in-sync"
+
+
 def test_a_quarantine_survives_hellos_and_ends_when_the_document_runs() -> None:
     quarantined = reported(RUNS_A, "rejected", reason="invalid")
     again = greeted(quarantined, A)

@@ -1,0 +1,55 @@
+"""What is said of a document that was tried, in the protocol's words. Pure."""
+
+from __future__ import annotations
+
+from henge_agent.hooks import Outcome
+from henge_agent.state import Version
+from henge_protocol.errors import HengeError
+from henge_protocol.wire import MAX_ERRORS, MAX_TEXT_CHARS, FieldError, Report
+
+
+class Setback(Exception):
+    """Raised by a step that did not succeed: why, in the protocol's words, and where."""
+
+    def __init__(self, state: str, reason: str, *errors: FieldError) -> None:
+        super().__init__(f"{reason}: {errors[0].message}" if errors else reason)
+        self.state = state
+        self.reason = reason
+        self.errors = errors[:MAX_ERRORS]
+
+
+def report_of(version: Version, state: str, reason: str = "", errors: tuple[FieldError, ...] = ()) -> Report:
+    """A report about this document."""
+    return Report(version.epoch, version.revision, version.digest, state, reason, errors)
+
+
+def drifted(version: Version, trouble: HengeError) -> Report:
+    """The report that the outputs do not hold the document: they cannot be written, or not in their format."""
+    reason = "invalid" if trouble.code == "does_not_fit" else "write-failed"
+    return report_of(version, "drifted", reason, field_errors(trouble)[:MAX_ERRORS])
+
+
+def unwritten(state: str, error: HengeError) -> Setback:
+    """The setback of a file that could not be written."""
+    return Setback(state, "write-failed", FieldError("", error.message[:MAX_TEXT_CHARS]))
+
+
+def failed(outcome: Outcome, reason: str, timeout_s: float) -> Setback:
+    """The setback of a command that did not succeed, with its last words."""
+    if outcome.timed_out:
+        said = f"it ran longer than {timeout_s:g} s"
+        reason = "hook-timeout"
+    elif outcome.code < 0:
+        said = f"signal {-outcome.code} ended it"
+    else:
+        said = f"exit code {outcome.code}"
+    tail = outcome.tail(MAX_TEXT_CHARS - len(said) - 2)
+    return Setback("rolled-back", reason, FieldError("", f"{said}: {tail}" if tail else said))
+
+
+def field_errors(error: HengeError) -> tuple[FieldError, ...]:
+    """Where a document does not fit, or the one thing that is wrong."""
+    problems = [
+        FieldError(problem.pointer[:MAX_TEXT_CHARS], error.message[:MAX_TEXT_CHARS]) for problem in error.problems
+    ]
+    return tuple(problems) or (FieldError("", error.message[:MAX_TEXT_CHARS]),)
