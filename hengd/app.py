@@ -166,19 +166,20 @@ class App:
         self.events = EventLog(start=int(clock() * 1000))
         self.presence = Presence()
         self.authority = Authority(
-            store, folder.keys.server.certificate_der, folder.keys.client, folder.journal, clock=clock
-        )
+            store, folder.keys.server.certificate_der, folder.keys.client, folder.journal,
+            clock=clock, monotonic=monotonic,
+        )  # fmt: skip
         self.configs = Configs(store, schemas, clock=clock, new_id=_new_id)
         self._sweep = Sweep(store)
         self.devices = Devices(store, self.presence, clock=clock)
-        self.tokens = Tokens(store, self.authority, schemas, clock=clock, new_id=_new_id)
+        self.tokens = Tokens(store, self.authority, schemas, clock=clock, monotonic=monotonic, new_id=_new_id)
         self.joins = Joins(
             store, self.authority, schemas, self.events,
-            clock=clock, new_id=_new_id, max_pending=self._settings["join.max_pending"],
+            clock=clock, monotonic=monotonic, new_id=_new_id, max_pending=self._settings["join.max_pending"],
         )  # fmt: skip
         deliveries, reports = Deliveries(store), Reports(store)
         self.contacts = Contacts(self.authority, deliveries, reports, self.presence, hub, self.events, clock=clock)
-        self._links = Links(self.contacts, clock=clock, monotonic=monotonic, chance=environment.chance)
+        self._links = Links(self.contacts, monotonic=monotonic, chance=environment.chance)
         self._polls = PollRoutes(self.contacts)
         self._hub, self._deliveries = hub, deliveries
         store.on_commit(self._committed)

@@ -54,11 +54,9 @@ class Links:
         self,
         contacts: Contacts,
         *,
-        clock: Callable[[], float],
         monotonic: Callable[[], float],
         chance: Callable[[], float],
     ) -> None:
-        self.clock = clock
         self.monotonic = monotonic
         self.chance = chance
         self.stopping = False
@@ -141,7 +139,7 @@ class DeviceLink(StrictListener):
         self._retry_at = 0.0
         self._failures = 0
         """Passing refusals in a row."""
-        self._renew_by = links.clock() + contact.caller.left_s + EXPIRY_GRACE_S
+        self._renew_by = links.monotonic() + contact.caller.left_s + EXPIRY_GRACE_S
 
     # ---- what the transport says ---------------------------------------------------------------------
 
@@ -172,7 +170,7 @@ class DeviceLink(StrictListener):
         close = self._session.tick(now=now)
         if close is not None:
             self.close(close.code, close.reason)
-        elif self._links.clock() >= self._renew_by:
+        elif now >= self._renew_by:
             self.close(CLOSE_RENEW, "renew")
         elif now >= self._look_at:
             self.look(fresh=True)

@@ -2,7 +2,8 @@
 
 Each side fixes its own value before it learns the other's, so a man in the middle has one blind guess.
 The window is closed unless a person opened it (or the daemon is new), requests live ten minutes, in memory:
-a restart asks the devices to begin again.
+a restart asks the devices to begin again. What ends by itself is timed by the monotonic clock, so that setting the
+machine's clock neither ends it nor keeps it alive.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
+import math
 import secrets
 from collections import deque
 from collections.abc import Callable
@@ -58,7 +60,10 @@ class JoinRequest:
     address: str
     nonce: bytes
     asked: float
+    """Unix seconds, as ``expires``: for people."""
     expires: float
+    ends: float
+    """When its time is over, monotonic seconds."""
     code: str = ""
     key: Csr | None = None
     identity: dict[str, Any] | None = None
@@ -78,6 +83,7 @@ class Joins:
         events: EventLog,
         *,
         clock: Callable[[], float],
+        monotonic: Callable[[], float],
         new_id: Callable[[], str],
         max_pending: int = 16,
     ) -> None:
@@ -86,10 +92,12 @@ class Joins:
         self._schemas = schemas
         self._events = events
         self._clock = clock
+        self._monotonic = monotonic
         self._new_id = new_id
         self._max_pending = max_pending
         self._requests: dict[str, JoinRequest] = {}
-        self._closes = 0.0
+        self._closes = -math.inf
+        """Monotonic seconds."""
         self._wrong = 0
         self._lapsed: deque[str] = deque(maxlen=max_pending)
 
@@ -98,13 +106,14 @@ class Joins:
     @property
     def closes(self) -> float:
         """When the window closes, unix seconds; 0 = it is closed."""
-        return self._closes if self._closes > self._clock() else 0.0
+        left_s = self._closes - self._monotonic()
+        return self._clock() + left_s if left_s > 0 else 0.0
 
     def open(self, for_s: int) -> None:
         """Accept requests for at least so many seconds; 0 closes. ``Invalid`` over a day."""
         if type(for_s) is not int or not 0 <= for_s <= MAX_WINDOW_S:
             raise Invalid("bad_parameter", f"open_s is {ascii(for_s)[:40]}, 0 to {MAX_WINDOW_S} seconds are allowed")
-        self._closes = max(self._closes, self._clock() + for_s) if for_s else 0.0
+        self._closes = max(self._closes, self._monotonic() + for_s) if for_s else -math.inf
         self._wrong = 0
 
     def waiting(self) -> list[JoinRequest]:
@@ -136,7 +145,7 @@ class Joins:
         now = self._clock()
         request = JoinRequest(
             secrets.token_hex(16), commit, name, client, facts, address, secrets.token_bytes(32), now,
-            now + REQUEST_LIFETIME_S,
+            now + REQUEST_LIFETIME_S, self._monotonic() + REQUEST_LIFETIME_S,
         )  # fmt: skip
         self._requests[request.sid] = request
         return request
@@ -230,7 +239,7 @@ class Joins:
     def _wrong_code(self) -> HengeError:
         self._wrong += 1
         if self._wrong >= MAX_WRONG_CODES:
-            self._closes = 0.0
+            self._closes = -math.inf
             for request in [one for one in self._requests.values() if one.identity is None]:
                 self._void(request)
             return Denied(
@@ -250,7 +259,7 @@ class Joins:
         request = self._requests.get(sid)
         if request is None:
             raise NotFound("no_such_join", "there is no such join request; it ended or never was", cure="begin again")
-        if request.expires <= self._clock() and not request.taken:
+        if request.ends <= self._monotonic() and not request.taken:
             self._void(request)
             raise Gone("join_expired", "the join request's time is over", cure="begin again")
         return request
@@ -272,8 +281,8 @@ class Joins:
                 self._events.add(self._clock(), "join.closed", "Join", request.name, outcome="void")
 
     def _sweep(self) -> None:
-        now = self._clock()
+        now = self._monotonic()
         for request in list(self._requests.values()):
-            if request.expires <= now and not request.taken:
+            if request.ends <= now and not request.taken:
                 self._lapsed.append(request.code)
                 self._void(request)

@@ -1,4 +1,4 @@
-"""Counting failures per address, so that guessing is slow. Pure: time is an argument."""
+"""Counting failures per address, so that guessing is slow. Pure: time is an argument, in monotonic seconds."""
 
 from __future__ import annotations
 

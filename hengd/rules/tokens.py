@@ -50,12 +50,14 @@ class Tokens:
         schemas: SchemaCache,
         *,
         clock: Callable[[], float],
+        monotonic: Callable[[], float],
         new_id: Callable[[], str],
     ) -> None:
         self._store = store
         self._authority = authority
         self._schemas = schemas
         self._clock = clock
+        self._monotonic = monotonic
         self._new_id = new_id
         self._limit = FailureLimit()
 
@@ -123,7 +125,7 @@ class Tokens:
         buy: Callable[[Transaction, TokenRecord, Csr], dict[str, Any]],
     ) -> dict[str, Any]:
         now = self._clock()
-        self._limit.check(address, now=now)
+        self._limit.check(address, now=self._monotonic())
         key = read_csr(csr)
 
         def operation(tx: Transaction) -> dict[str, Any]:
@@ -138,7 +140,7 @@ class Tokens:
         try:
             bought = await self._store.write(operation)
         except Unauthenticated:
-            self._limit.failed(address, now=now)
+            self._limit.failed(address, now=self._monotonic())
             raise
         role = "device" if kind == "join" else "admin"
         self._authority.restored(role, bought.get("device_id") or bought["admin"])

@@ -360,6 +360,37 @@ async def test_five_failures_within_a_minute_are_enough_e30(daemon: Service, adm
     assert later.status == 401
 
 
+@pytest.mark.parametrize("jump_s", [-3600.0, 3600.0])
+async def test_setting_the_clock_neither_ends_nor_extends_the_wait_after_failures_k1(
+    daemon: Service, admin: Admin, clock: Clock, jump_s: float
+) -> None:
+    wrong = {"token_id": "zzzzzzzz", "secret": "0" * 26, "csr": csr_of(KEY), "name": "lamp-1"}
+    async with daemon.remote() as stranger:
+        for _ in range(5):
+            await stranger.refused("POST", "/v1/enrol", wrong)
+        clock.jump(jump_s)
+        limited = await stranger.refused("POST", "/v1/enrol", wrong)
+        clock.advance(61)
+        later = await stranger.refused("POST", "/v1/enrol", wrong)
+
+    assert (limited.status, int(limited.headers["Retry-After"]) <= 61, later.status) == (429, True, 401)
+
+
+async def test_setting_the_clock_back_does_not_extend_the_hour_of_renewals_k1(
+    daemon: Service, admin: Admin, clock: Clock
+) -> None:
+    identity = await daemon.join(admin, "lamp-1")
+    async with daemon.remote(identity) as lamp:
+        for _ in range(3):
+            await lamp.call("POST", "/v1/renew", {})
+        clock.jump(-200)
+        limited = await lamp.refused("POST", "/v1/renew", {})
+        clock.advance(3601)
+        later = await lamp.call("POST", "/v1/renew", {})
+
+    assert (limited.status, int(limited.headers["Retry-After"]) <= 3601, later.status) == (429, True, 200)
+
+
 async def test_nothing_is_issued_while_the_clock_is_in_doubt_e48(daemon: Service, admin: Admin, clock: Clock) -> None:
     token = await token_of(admin)
     await daemon.app.authority.note_time()

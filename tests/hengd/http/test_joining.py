@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -193,6 +194,23 @@ async def test_a_request_ends_after_ten_minutes(daemon: Service, admin: Admin, c
 
     assert [(one.status, one.code) for one in answers] == [(410, "join_expired")] * 2
     assert (await admin.ok("GET", "/v1/joins"))["items"] == []
+
+
+@pytest.mark.parametrize("jump_s", [-3600.0, 3600.0, -56 * 365 * 86400.0, 29 * 365 * 86400.0])
+async def test_setting_the_clock_neither_ends_nor_extends_window_and_requests_k1(
+    daemon: Service, admin: Admin, clock: Clock, jump_s: float
+) -> None:
+    await open_window(admin, 900)
+    async with daemon.remote(verified=False) as stranger:
+        joiner = await ask(daemon, stranger, "lamp-1")
+        clock.jump(jump_s)
+        assert await state_of(stranger, joiner.sid) == "waiting"
+        closes = datetime.fromisoformat((await admin.ok("GET", "/v1/join-window"))["closes"]).timestamp()
+        assert closes == pytest.approx(clock.wall() + 900, abs=60)
+        clock.advance(601)
+        assert await state_of(stranger, joiner.sid) in ("no_such_join", "join_expired")
+        clock.advance(300)
+        assert (await admin.ok("GET", "/v1/join-window"))["open"] is False
 
 
 async def test_two_requests_with_one_code_are_both_void_e37(

@@ -37,8 +37,9 @@ class Registry:
         """A new authority, as after a restart."""
         keys = self._folder.keys
         self.authority = Authority(
-            self.store, keys.server.certificate_der, keys.client, self.journal, clock=lambda: self.now
-        )
+            self.store, keys.server.certificate_der, keys.client, self.journal,
+            clock=lambda: self.now, monotonic=lambda: self.now,
+        )  # fmt: skip
 
     async def issue(self, subject: str = "ada", role: str = "admin") -> bytes:
         """A new certificate, by token."""

@@ -36,6 +36,7 @@ class Desk:
             self.authority,
             SchemaCache(),
             clock=lambda: self.now,
+            monotonic=lambda: self.now,
             new_id=lambda: pki.new_id(bytes([next(numbers)]) * 16),
         )
 
@@ -55,7 +56,7 @@ async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
     store = Store.open(folder.database, map_bytes=2**24)
     server, client = folder.keys.server.certificate_der, folder.keys.client
     try:
-        yield Desk(store, lambda clock: Authority(store, server, client, folder.journal, clock=clock))
+        yield Desk(store, lambda clock: Authority(store, server, client, folder.journal, clock=clock, monotonic=clock))
     finally:
         await store.close()
         folder.close()
