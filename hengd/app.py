@@ -104,6 +104,7 @@ class App:
         sockets = self._bind()
         self._open()
         self._assemble(self._folder)
+        self._tell_doubt()
         await self._serve(sockets)
         if self.founded and settings.seconds("join.window_after_init"):
             self.joins.open(settings.seconds("join.window_after_init"))
@@ -287,11 +288,12 @@ class App:
 
     def _server_context(self) -> ssl.SSLContext:
         keys = self._folder.keys
+        with self._store.read() as tx:
+            now = self.authority.timekeeper.now(tx)
         names = ["localhost", "127.0.0.1", socket.gethostname().lower(), *self._settings["tls.names"]]
         pem = server_identity(
-            self._folder.authorities, keys.server, fleet=self.authority.fleet, names=_usable(names),
-            now=self._environment.clock(),
-        )  # fmt: skip
+            self._folder.authorities, keys.server, fleet=self.authority.fleet, names=_usable(names), now=now
+        )
         return device_server_context(pem, [keys.client.certificate_der])
 
     def urls(self) -> dict[str, list[str]]:
@@ -328,8 +330,10 @@ class App:
             await asyncio.sleep(UPKEEP_S)  # first: a clock that was wrong at boot may be right by then
             try:
                 make_ballast(self._folder.database)
-                await self.authority.note_time()
-                while await self.configs.prune(keep, keep_s):
+                await self.authority.timekeeper.note()
+                self._tell_doubt()
+                passed = self.authority.timekeeper.passed()
+                while await self.configs.prune(keep, keep_s, now=passed):
                     pass
                 while await self._sweep.step():
                     pass
@@ -338,6 +342,12 @@ class App:
                 log.warning("upkeep waits: %s", error, extra={"event": "upkeep_waits"})
             except Exception:  # task boundary: upkeep goes on at its next turn
                 log.exception("upkeep failed", extra={"event": "upkeep_failed"})
+
+    def _tell_doubt(self) -> None:
+        with self._store.read() as tx:
+            trouble = self.authority.timekeeper.trouble(tx)
+        if trouble is not None:
+            log.warning("%s (%s)", trouble.message, trouble.cure, extra={"event": "clock_suspect"})
 
     def _renew_server_certificate(self) -> None:
         for gate in self._gates:

@@ -10,6 +10,7 @@ import os
 import resource
 import signal
 import sys
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +21,8 @@ import uvloop
 
 from hengd.app import App, Environment
 from hengd.logs import start_logs
+from hengd.offline import accept_clock
+from hengd.rules.timekeeping import shown
 from hengd.settings import Settings, default_file, load_settings, settings_files, toml
 from henge_protocol import __version__, pki
 from henge_protocol.errors import HengeError
@@ -33,6 +36,7 @@ EXIT_INTERNAL: Final = 70
 EXIT_CODES: Final = {
     "already_running": 73,
     "address_in_use": 75,
+    "clock_suspect": 75,
     "not_private": 77,
     "peer_denied": 77,
     "bad_setting": 78,
@@ -118,6 +122,16 @@ def check(config: Path | None, data_dir: Path | None) -> None:
     settings = _settings(config, {})
     click.echo(f"{len([one for one in settings.values() if one.changed])} settings changed, all good.")
     click.echo(f"data folder: {_data_dir(data_dir)}")
+
+
+@cli.command("accept-clock")
+@_common
+def accept(config: Path | None, data_dir: Path | None) -> None:
+    """Take this machine's time for right, whatever the store has seen (`clock_suspect`); needs hengd stopped."""
+    settings = _settings(config, {})
+    now = time.time()
+    before = uvloop.run(accept_clock(_data_dir(data_dir), settings, now=now))
+    click.echo(f"The store had seen {shown(before)}. It is {shown(now)} now; certificates are issued from here on.")
 
 
 @cli.group("config")

@@ -19,6 +19,7 @@ import ipaddress
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,7 @@ from hengd.records import FORMAT, META_KEY, Meta, ObjectRecord, object_key, pack
 from hengd.room import make_ballast
 from hengd.store import Transaction, open_databases, open_environment
 from henge_protocol import pki
-from henge_protocol.errors import Conflict, HengeError, Internal, Invalid
+from henge_protocol.errors import Conflict, HengeError, Internal, Invalid, Unavailable
 from henge_protocol.keyfiles import (
     make_private_dir,
     read_private,
@@ -85,7 +86,8 @@ def open_data_dir(path: Path, *, allow_network_fs: bool, now: float, map_bytes: 
     """Lock ``path`` and found it if it is new.
 
     Raises ``Conflict`` ``already_running`` (names the process), ``Invalid`` ``storage_unsuitable`` (the file system),
-    ``Internal`` ``storage_foreign``, ``Denied`` and ``NotFound`` for what the file system says.
+    ``Internal`` ``storage_foreign``, ``Unavailable`` ``clock_suspect`` (no folder
+    is founded by a clock far ahead), ``Denied`` and ``NotFound`` for what the file system says.
     """
     make_private_dir(path)
     kind = file_system_of(path)
@@ -99,6 +101,7 @@ def open_data_dir(path: Path, *, allow_network_fs: bool, now: float, map_bytes: 
     try:
         founded = not os.path.lexists(path / "data")
         if founded:
+            _refuse_founding_in_the_future(now)
             _found(path, now, map_bytes)
         else:
             _refuse_empty_store(path / "data" / "db" / "data.mdb")
@@ -137,6 +140,16 @@ def _refuse_empty_store(file: Path) -> None:
             "storage_foreign",
             f"{file} is missing or empty, though this folder has been in use",
             cure="put it back from a backup, or start anew with another --data-dir; nothing was changed",
+        )
+
+
+def _refuse_founding_in_the_future(now: float) -> None:
+    """A clock in the past is made up for (``pki.EARLIEST_CREATION``); one far ahead would date everything for good."""
+    if now > pki.EARLIEST_CREATION + pki.CA_LIFETIMES_S["client"]:
+        raise Unavailable(
+            "clock_suspect",
+            f"the machine's clock says {time.strftime('%Y-%m-%d', time.gmtime(now))}, far too late; nothing was made",
+            cure="set the clock (timedatectl), then start again; if it is right, use a newer henge",
         )
 
 
@@ -217,15 +230,16 @@ def _authority(folder: Path, which: str) -> pki.Authority:
 def server_identity(folder: Path, ca: pki.Authority, *, fleet: str, names: Sequence[str], now: float) -> bytes:
     """The server's certificate and key in PEM: the stored pair while it serves, else a new one.
 
-    A new one is made when two thirds of its life are over, when the names differ, or when the files are not right:
-    it can always be made again, devices trust the authority and the fixed name in it.
+    A new one is made when two thirds of its life are over, when it was made by a clock that was ahead, when the names
+    differ, or when the files are not right: it can always be made again, devices trust the authority and the fixed
+    name in it.
     """
     certificate, key, said = folder / "server.crt", folder / "server.key", folder / "server.names"
     wanted = "\n".join(sorted(set(names))).encode()
     try:
         der, key_pem = pki.certificate_der(read_public(certificate)), read_private(key)
         end = pki.validity(der)[1]
-        fresh = end - now > pki.SERVER_LIFETIME_S / 3
+        fresh = pki.SERVER_LIFETIME_S / 3 < end - now <= pki.SERVER_LIFETIME_S + pki.DAY_S
         if fresh and read_public(said) == wanted and pki.key_matches(der, key_pem):
             return pki.certificate_pem(der) + key_pem
     except HengeError:

@@ -227,7 +227,7 @@ CODES: dict[str, str] = {
     "join_mismatch": "What was revealed does not match what was committed; the request is void.",
     "join_expired": "The join request's time is over.",
     "join_rejected": "The join request was rejected.",
-    "clock_suspect": "The daemon's clock is behind its own records; it issues nothing until that is mended.",
+    "clock_suspect": "The daemon's clock cannot be right; it issues nothing until that is mended.",
     "one_csr": "Exactly one certificate request is expected.",
     "bad_csr": "The certificate request cannot be read.",
     "bad_signature": "The certificate request is not signed by its own key.",

@@ -81,7 +81,7 @@ Role = Literal["server", "device", "admin"]
 
 DAY_S = 86_400
 EARLIEST_CREATION = 1_767_225_600
-"""2026-01-01: an authority made by a daemon whose clock was never set is not dated before henge existed."""
+"""2026-01-01, when henge did not exist yet: every authority begins here, whatever its maker's clock said."""
 CA_LIFETIMES_S = {"server": 20 * 365 * DAY_S, "client": 10 * 365 * DAY_S}
 SERVER_LIFETIME_S = 2 * 365 * DAY_S
 SERVER_LIFETIME_OFFLINE_S = 5 * 365 * DAY_S
@@ -128,11 +128,11 @@ def new_id(random_bytes: bytes) -> str:
 
 
 def make_ca(which: Literal["server", "client"], fleet_id: str, *, now: float) -> Authority:
-    """Return a new self-signed authority: 20 years for the server's, 10 for the clients'."""
+    """Return a new self-signed authority: 20 years from ``now`` for the server's, 10 for the clients'."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = _common_name(f"henge {which} CA {check_id(fleet_id, 'fleet')}")
-    begin = max(now, EARLIEST_CREATION)
-    builder = _builder(name, name, key.public_key(), begin, begin + CA_LIFETIMES_S[which])
+    end = max(now, EARLIEST_CREATION) + CA_LIFETIMES_S[which]
+    builder = _builder(name, name, key.public_key(), EARLIEST_CREATION, end)
     builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
     builder = builder.add_extension(_key_usage(authority=True), critical=True)
     return Authority(_sign(builder, key), private_key_pem(key))

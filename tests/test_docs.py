@@ -32,6 +32,7 @@ from hengd.rules import (
     schema_messages,
     schema_patterns,
     schemas,
+    timekeeping,
     tokens,
 )
 from hengd.settings import SETTINGS, Setting, load_settings, toml
@@ -303,7 +304,7 @@ JSON = strictjson.LIMITS
         f"uses of a token | {tokens.MAX_USES:,} |",
         f"tokens | {tokens.MAX_TOKENS:,} |",
         f"renewals of one identity | {authority.MAX_RENEWALS_PER_HOUR} an hour |",
-        f"clock behind the store's records | {authority.CLOCK_SLACK_S:g} s |",
+        f"clock behind the store's records | {timekeeping.CLOCK_SLACK_S:g} s |",
         f"doubles by itself up to {store.MAX_MAP_BYTES // 1024**3} GiB |",
         f"free disk | {room.FREE_RESERVE_BYTES // 1024**2} MiB |",
         f"space set aside for revocations | {room.BALLAST_BYTES // 1024**2} MiB |",

@@ -18,7 +18,6 @@ from hengd.rules.fleet import objects_of, read_meta
 from hengd.rules.joins import Joins
 from hengd.store import Store
 from henge_protocol import pki
-from henge_protocol.errors import HengeError
 
 NEARLY_FULL: Final = 0.9
 LOW_DISK_BYTES: Final = 64 * 1024 * 1024
@@ -130,11 +129,10 @@ class StatusRoutes:
             warnings.append("the store's map is more than 90 % full")
         if figures.last_error:
             warnings.append(f"the last commit that failed said: {figures.last_error}")
-        try:
-            with self._store.read() as tx:
-                self._authority.check_clock(tx)
-        except HengeError as error:
-            warnings.append(error.message)
+        with self._store.read() as tx:
+            trouble = self._authority.timekeeper.trouble(tx)
+        if trouble is not None:
+            warnings.append(f"{trouble.message} ({trouble.cure})")
         return warnings
 
     def _refuse_foreign_host(self, request: web.Request) -> None:

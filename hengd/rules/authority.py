@@ -15,10 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
-
 from hengd.journal import append_end, read_ends
-from hengd.records import META_KEY, CertificateRecord, pack
+from hengd.records import CertificateRecord
 from hengd.rules.certificates import (
     Operator,
     activate,
@@ -35,10 +33,11 @@ from hengd.rules.certificates import (
 )  # fmt: skip
 from hengd.rules.fleet import device_by_id, read_meta, required_object
 from hengd.rules.notes import Cut
+from hengd.rules.timekeeping import Timekeeper
 from hengd.store import Reader, Store, Transaction
 from henge_protocol import pki
 from henge_protocol.csr import read_csr
-from henge_protocol.errors import Conflict, Denied, Limited, NotFound, StorageFull, Unavailable
+from henge_protocol.errors import Conflict, Denied, Limited, NotFound, StorageFull
 
 log = logging.getLogger("hengd.authority")
 
@@ -50,7 +49,6 @@ ADMIN_LIFETIME_S: Final = 30 * DAY_S
 EXPIRED_OK_S: Final = 180 * DAY_S
 """How long after its end a certificate may still renew itself; a drawer is not an attack."""
 RENEW_AT: Final = 2 / 3
-CLOCK_SLACK_S: Final = 300.0
 MAX_RENEWALS_PER_HOUR: Final = 3
 
 
@@ -94,6 +92,8 @@ class Authority:
         """When identities were revoked last: the certificates that they had until then are worthless."""
         self._clock = clock
         self._monotonic = monotonic
+        ends = float(pki.validity(client_ca.certificate_der)[1])
+        self.timekeeper = Timekeeper(store, ends=ends, clock=clock, monotonic=monotonic)
         self._cut: set[tuple[str, str]] = set()
         self._holders: dict[tuple[str, str], set[Callable[[], None]]] = {}
         self._renewals: dict[str, list[float]] = {}
@@ -117,7 +117,7 @@ class Authority:
                 raise Denied("unknown_certificate", "this certificate is not on the daemon's list", cure="join again")
             self._refuse_state(record)
             name = self._name(tx, record)
-        left_s = record.not_after - self._clock()
+            left_s = record.not_after - self.timekeeper.now(tx)
         return Caller(
             record.role, record.subject, name, max(0.0, -left_s), max(0.0, left_s), sha256, record.state == "issued"
         )
@@ -158,7 +158,7 @@ class Authority:
     ) -> dict[str, Any]:
         """Put a new certificate on the list and return the identity that its owner stores (DER in base64)."""
         now = self._clock()
-        self.check_clock(tx)
+        self.timekeeper.check(tx)
         lifetime_s = ADMIN_LIFETIME_S if role == "admin" else BOARD_LIFETIME_S if board else DEVICE_LIFETIME_S
         der = pki.issue_client(
             self._client_ca,
@@ -216,27 +216,6 @@ class Authority:
             )  # fmt: skip
 
         return await self._store.write(operation)
-
-    def check_clock(self, tx: Reader) -> None:
-        """Refuse to issue while the clock is behind what the store has seen."""
-        behind_s = read_meta(tx).clock_high_water - self._clock()
-        if behind_s > CLOCK_SLACK_S:
-            raise Unavailable(
-                "clock_suspect",
-                f"the daemon's clock is {int(behind_s)} s behind its own records; no certificate is issued",
-                cure="set the clock of the daemon's machine (timedatectl) and try again",
-            )
-
-    async def note_time(self) -> None:
-        """Raise the clock's high-water mark; called now and then."""
-        now = self._clock()
-
-        def operation(tx: Transaction) -> None:
-            meta = read_meta(tx)
-            if now > meta.clock_high_water:
-                tx.put("meta", META_KEY, pack(msgspec.structs.replace(meta, clock_high_water=now)))
-
-        await self._store.write(operation)
 
     def operators(self) -> list[Operator]:
         """Operators who can still use or renew a certificate, by name."""

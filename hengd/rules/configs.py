@@ -165,9 +165,9 @@ class Configs:
         with self._store.read() as tx:
             return find_revision(tx, number)
 
-    async def prune(self, keep: int, keep_s: float) -> int:
+    async def prune(self, keep: int, keep_s: float, *, now: float) -> int:
         """Drop some revisions beyond the newest ``keep`` that are older than ``keep_s`` too; how many, 0 = no more."""
-        horizon = self._clock() - keep_s
+        horizon = now - keep_s
         return await self._store.write(lambda tx: _prune(tx, keep, horizon))
 
     async def _change(self, act: Callable[[Change], None], request: Request, *, essential: bool = False) -> Outcome:

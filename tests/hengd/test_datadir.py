@@ -13,7 +13,7 @@ import pytest
 from hengd import datadir
 from hengd.datadir import NETWORK_FILE_SYSTEMS, DataDir, file_system_of, open_data_dir, server_identity
 from henge_protocol import keyfiles, pki
-from henge_protocol.errors import Conflict, Denied, HengeError, Internal, Invalid, NotFound
+from henge_protocol.errors import Conflict, Denied, HengeError, Internal, Invalid, NotFound, Unavailable
 
 NOW = 1_900_000_000.0
 MIB = 1024 * 1024
@@ -31,6 +31,24 @@ def test_the_first_start_founds_and_the_second_finds(tmp_path: Path) -> None:
     assert (first.founded, second.founded) == (True, False)
     assert pki.fingerprint(second.keys.server.certificate_der) == pin
     second.close()
+
+
+@pytest.mark.parametrize("years", [11, 30, 100])
+def test_nothing_is_founded_by_a_clock_far_ahead_and_all_is_well_once_it_is_set(tmp_path: Path, years: int) -> None:
+    ahead = pki.EARLIEST_CREATION + years * 365.0 * pki.DAY_S
+    with pytest.raises(Unavailable) as refusal:
+        open_data_dir(tmp_path / "state", allow_network_fs=False, now=ahead, map_bytes=64 * MIB)
+    assert (refusal.value.code, "timedatectl" in refusal.value.cure) == ("clock_suspect", True)
+    assert [path.name for path in (tmp_path / "state").iterdir()] == ["hengd.lock"]
+
+    opened(tmp_path / "state").close()
+
+
+def test_a_clock_that_is_ahead_later_does_not_keep_a_daemon_from_its_folder(tmp_path: Path) -> None:
+    opened(tmp_path / "state").close()
+    later = NOW + 30 * 365 * pki.DAY_S
+
+    open_data_dir(tmp_path / "state", allow_network_fs=False, now=later, map_bytes=64 * MIB).close()
 
 
 def test_nobody_else_can_read_what_is_made(tmp_path: Path) -> None:  # S12, F16
@@ -243,6 +261,18 @@ def test_the_server_certificate_is_kept_while_it_serves_and_renewed_in_time(tmp_
     assert identity(now, "192.168.1.5", "kallisto.home") == named
     assert identity(now + pki.SERVER_LIFETIME_S * 0.6, "192.168.1.5", "kallisto.home") == named
     assert identity(now + pki.SERVER_LIFETIME_S * 0.7, "192.168.1.5", "kallisto.home") != named
+    folder.close()
+
+
+def test_a_server_certificate_of_a_clock_that_was_ahead_is_made_again(tmp_path: Path) -> None:
+    folder = opened(tmp_path / "state")
+
+    def end(now: float) -> int:
+        pem = server_identity(folder.authorities, folder.keys.server, fleet=pki.new_id(bytes(16)), names=[], now=now)
+        return pki.validity(pki.certificate_der(pem[: pem.index(b"-----BEGIN PRIVATE")]))[1]
+
+    assert end(NOW + 5 * 365 * pki.DAY_S) == NOW + 7 * 365 * pki.DAY_S
+    assert end(NOW) == NOW + 2 * 365 * pki.DAY_S
     folder.close()
 
 

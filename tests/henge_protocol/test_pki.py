@@ -68,11 +68,13 @@ def test_an_authority_has_the_documented_profile(which: Any, years: int) -> None
     assert extension(der, x509.KeyUsage).critical
     assert extension(der, x509.KeyUsage).value == key_usage(key_cert_sign=True, crl_sign=True)
     assert len(list(certificate.extensions)) == 3, "nothing that mbedTLS could stumble over"
-    assert pki.validity(der) == (int(NOW), int(NOW) + years * 365 * pki.DAY_S)
+    assert pki.validity(der) == (pki.EARLIEST_CREATION, int(NOW) + years * 365 * pki.DAY_S)
 
 
 def test_an_authority_made_before_the_clock_was_set_is_not_dated_1970() -> None:
-    assert pki.validity(pki.make_ca("server", FLEET, now=0).certificate_der)[0] == pki.EARLIEST_CREATION
+    begin, end = pki.validity(pki.make_ca("server", FLEET, now=0).certificate_der)
+
+    assert (begin, end - begin) == (pki.EARLIEST_CREATION, pki.CA_LIFETIMES_S["server"])
 
 
 def assert_is_leaf_of(der: bytes, ca: pki.Authority, purpose: x509.ObjectIdentifier) -> None:

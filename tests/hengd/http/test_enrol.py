@@ -391,9 +391,29 @@ async def test_setting_the_clock_back_does_not_extend_the_hour_of_renewals_k1(
     assert (limited.status, int(limited.headers["Retry-After"]) <= 3601, later.status) == (429, True, 200)
 
 
+@pytest.mark.parametrize("years", [-56, -1, 30], ids=lambda years: f"{years:+}y")
+async def test_a_clock_that_cannot_be_right_lets_devices_in_and_issues_nothing_k1(
+    daemon: Service, admin: Admin, clock: Clock, years: int
+) -> None:
+    identity, token = await daemon.join(admin, "lamp-1"), await token_of(admin)
+    clock.jump(years * 365 * DAY_S)
+    await daemon.restart()
+    async with daemon.remote(identity) as lamp, daemon.admin() as operator:
+        served = await lamp.call("GET", "/v1/device/config")
+        renewing = await lamp.refused("POST", "/v1/renew", {})
+        warned = (await operator.ok("GET", "/v1/status"))["warnings"]
+    refused = await spend(daemon, token, KEY, "lamp-2")
+    clock.jump(-years * 365 * DAY_S)
+
+    assert (served.status, renewing.code, refused.status) == (200, "clock_suspect", 401 if years > 0 else 503)
+    assert any("clock says" in warning for warning in warned)
+    async with daemon.remote(identity) as lamp:
+        assert (await lamp.call("POST", "/v1/renew", {})).status == 200
+
+
 async def test_nothing_is_issued_while_the_clock_is_in_doubt_e48(daemon: Service, admin: Admin, clock: Clock) -> None:
     token = await token_of(admin)
-    await daemon.app.authority.note_time()
+    await daemon.app.authority.timekeeper.note()
     clock.advance(-400)
     refused = await spend(daemon, token, KEY, "lamp-1")
     warned = (await admin.ok("GET", "/v1/status"))["warnings"]

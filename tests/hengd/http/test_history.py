@@ -197,7 +197,7 @@ async def test_a_way_back_over_dropped_revisions_is_refused(daemon: Service, adm
     for number in range(5):
         await admin.set("lamp-1", brightness=number)
     daemon.clock.advance(1000)
-    dropped = await daemon.app.configs.prune(2, 500)
+    dropped = await daemon.app.configs.prune(2, 500, now=daemon.clock.wall())
     refused = await admin.refused("POST", "/v1/rollback", {"to": 1})
     await roll_back(admin, 5)
 
@@ -211,10 +211,10 @@ async def test_history_is_kept_while_it_is_young_or_among_the_last(daemon: Servi
     await admin.apply(schema(), device("lamp-1"))
     await admin.set("lamp-1", brightness=1)
 
-    assert await daemon.app.configs.prune(0, 500) == 0
+    assert await daemon.app.configs.prune(0, 500, now=daemon.clock.wall()) == 0
     daemon.clock.advance(1000)
-    assert await daemon.app.configs.prune(2, 500) == 0
-    assert await daemon.app.configs.prune(1, 500) == 1
+    assert await daemon.app.configs.prune(2, 500, now=daemon.clock.wall()) == 0
+    assert await daemon.app.configs.prune(1, 500, now=daemon.clock.wall()) == 1
 
 
 # ---- events -------------------------------------------------------------------------------------------

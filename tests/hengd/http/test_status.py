@@ -60,7 +60,7 @@ async def test_health_takes_no_body(daemon: Service) -> None:
 
 
 async def test_a_clock_far_behind_is_a_warning(daemon: Service, admin: Admin) -> None:
-    await daemon.app.authority.note_time()
+    await daemon.app.authority.timekeeper.note()
     daemon.clock.advance(-1000)
     warnings = (await admin.ok("GET", "/v1/status"))["warnings"]
 
