@@ -319,7 +319,7 @@ def test_words_for_numbers_in_the_table_of_limits() -> None:
     assert Decimal("1e-9") == schema_budget.MIN_MULTIPLE, "nine decimal places"
     assert limits.WINDOW_S == 60.0, "a minute"
     assert "`multipleOf` | nine decimal places |" in TEXTS["limits.md"]
-    assert "failed tokens and codes | 5 a minute for one address, 30 for all |" in TEXTS["limits.md"]
+    assert "wrong tokens | 5 a minute of one address;" in TEXTS["limits.md"]
 
 
 def test_codes_in_the_table_of_limits_exist() -> None:

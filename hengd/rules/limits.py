@@ -10,6 +10,7 @@ from henge_protocol.errors import Limited
 
 WINDOW_S: Final = 60.0
 MAX_ADDRESSES: Final = 4096
+"""Addresses whose failures are remembered; beyond it, those that failed longest ago are forgotten."""
 
 
 def counted_as(address: str) -> str:
@@ -26,32 +27,34 @@ def counted_as(address: str) -> str:
 
 
 class FailureLimit:
-    """Refuses an address (and everybody) after too many failures within a minute."""
+    """Refuses the further failures of an address that failed too often within a minute.
 
-    def __init__(self, per_address: int = 5, total: int = 30) -> None:
+    It spares log and processor. What keeps a secret from being guessed is its length, so who does know it
+    need not be asked here: neighbours who guess lock nobody out.
+    """
+
+    def __init__(self, per_address: int = 5) -> None:
         self._per_address = per_address
-        self._total = total
         self._failures: dict[str, deque[float]] = {}
-        self._all: deque[float] = deque()
 
     def check(self, address: str, *, now: float) -> None:
-        """Raise ``Limited`` while this address, or everybody together, failed too often."""
-        mine = self._failures.get(counted_as(address), deque())
-        for failures, most in ((mine, self._per_address), (self._all, self._total)):
-            while failures and now - failures[0] > WINDOW_S:
-                failures.popleft()
-            if len(failures) >= most:
-                wait_s = int(WINDOW_S - (now - failures[0])) + 1
-                raise Limited(
-                    "rate_limited",
-                    f"{most} failed attempts within a minute; wait {wait_s} s",
-                    cure="check the token or code before the next attempt",
-                    extra={"retry_after_s": wait_s},
-                )
+        """Raise ``Limited`` while this address failed too often."""
+        failures = self._failures.get(counted_as(address), deque())
+        while failures and now - failures[0] > WINDOW_S:
+            failures.popleft()
+        if len(failures) >= self._per_address:
+            wait_s = int(WINDOW_S - (now - failures[0])) + 1
+            raise Limited(
+                "rate_limited",
+                f"{self._per_address} failed attempts within a minute; wait {wait_s} s",
+                cure="check the token before the next attempt",
+                extra={"retry_after_s": wait_s},
+            )
 
     def failed(self, address: str, *, now: float) -> None:
         """Count one failure."""
+        failures = self._failures.pop(counted_as(address), deque())
         if len(self._failures) >= MAX_ADDRESSES:
-            self._failures.clear()
-        self._failures.setdefault(counted_as(address), deque()).append(now)
-        self._all.append(now)
+            del self._failures[next(iter(self._failures))]
+        failures.append(now)
+        self._failures[counted_as(address)] = failures

@@ -18,7 +18,7 @@ from hengd.rules.fleet import find_object
 from hengd.rules.limits import FailureLimit
 from hengd.rules.objects import Manifest, manifest_of
 from hengd.rules.schemas import SchemaCache
-from hengd.store import Store, Transaction
+from hengd.store import Reader, Store, Transaction
 from henge_protocol.csr import Csr, read_csr
 from henge_protocol.errors import (
     Conflict,
@@ -125,7 +125,7 @@ class Tokens:
         buy: Callable[[Transaction, TokenRecord, Csr], dict[str, Any]],
     ) -> dict[str, Any]:
         now = self._clock()
-        self._limit.check(address, now=self._monotonic())
+        self._refuse_guess(kind, token_id, secret, address)
         key = read_csr(csr)
 
         def operation(tx: Transaction) -> dict[str, Any]:
@@ -137,16 +137,26 @@ class Tokens:
             tx.put("tokens", token.id.encode(), pack(msgspec.structs.replace(token, used=token.used + (not repeated))))
             return bought
 
-        try:
-            bought = await self._store.write(operation)
-        except Unauthenticated:
-            self._limit.failed(address, now=self._monotonic())
-            raise
+        bought = await self._store.write(operation)
         role = "device" if kind == "join" else "admin"
         self._authority.restored(role, bought.get("device_id") or bought["admin"])
         return bought
 
-    def _known(self, tx: Transaction, kind: str, token_id: str, secret: str) -> TokenRecord:
+    def _refuse_guess(self, kind: str, token_id: str, secret: str, address: str) -> None:
+        """Turn a wrong secret away before its request is read or anything written, in one go with its count.
+
+        A right one is not asked how often others failed, not even those of its own address.
+        """
+        try:
+            with self._store.read() as tx:
+                self._known(tx, kind, token_id, secret)
+        except Unauthenticated:
+            now = self._monotonic()
+            self._limit.check(address, now=now)
+            self._limit.failed(address, now=now)
+            raise
+
+    def _known(self, tx: Reader, kind: str, token_id: str, secret: str) -> TokenRecord:
         payload = tx.get("tokens", token_id.encode()[:64]) if token_id else None
         token = unpack(TokenRecord, payload) if payload else None
         wanted = token.secret_sha256 if token else "0" * 64

@@ -22,6 +22,8 @@ from tests.service import Admin, Clock, Service, connected, device, enrolment, s
 
 KEY = pki.generate_key()
 DER = pki.make_csr(KEY, "lamp")
+WRONG = {"token_id": "zzzzzzzz", "secret": "0" * 26, "csr": csr_of(KEY), "name": "lamp-1"}
+"""A guess."""
 
 
 def b64(data: bytes) -> str:
@@ -349,11 +351,10 @@ async def test_a_token_buys_only_what_it_is_for(daemon: Service, admin: Admin) -
 
 
 async def test_five_failures_within_a_minute_are_enough_e30(daemon: Service, admin: Admin, clock: Clock) -> None:
-    wrong = {"token_id": "zzzzzzzz", "secret": "0" * 26, "csr": csr_of(KEY), "name": "lamp-1"}
     async with daemon.remote() as stranger:
-        answers = [await stranger.refused("POST", "/v1/enrol", wrong) for _ in range(6)]
+        answers = [await stranger.refused("POST", "/v1/enrol", WRONG) for _ in range(6)]
         clock.advance(61)
-        later = await stranger.refused("POST", "/v1/enrol", wrong)
+        later = await stranger.refused("POST", "/v1/enrol", WRONG)
 
     assert [answer.status for answer in answers] == [401] * 5 + [429]
     assert (answers[-1].code, int(answers[-1].headers["Retry-After"]) > 0) == ("rate_limited", True)
@@ -409,6 +410,35 @@ async def test_a_clock_that_cannot_be_right_lets_devices_in_and_issues_nothing_k
     assert any("clock says" in warning for warning in warned)
     async with daemon.remote(identity) as lamp:
         assert (await lamp.call("POST", "/v1/renew", {})).status == 200
+
+
+async def test_guesses_made_at_once_are_counted_like_those_in_a_row_e30(daemon: Service) -> None:
+    async with daemon.remote() as stranger:
+        guesses = [stranger.refused("POST", "/v1/enrol", WRONG) for _ in range(62)]
+        answers = await asyncio.gather(*guesses)
+
+    assert sorted(answer.status for answer in answers) == [401] * 5 + [429] * 57
+
+
+async def test_who_holds_a_token_joins_beside_any_number_of_guesses(daemon: Service, admin: Admin) -> None:
+    token, login = await token_of(admin), await token_of(admin, kind="admin")
+    async with daemon.remote() as stranger:
+        await asyncio.gather(*[stranger.refused("POST", "/v1/enrol", WRONG) for _ in range(62)])
+        joined = await stranger.call("POST", "/v1/enrol", enrolment(token, pki.generate_key(), "lamp-1"))
+        logged_in = await stranger.call("POST", "/v1/login", enrolment(login, pki.generate_key(), "ada"))
+
+    assert (joined.status, logged_in.status) == (201, 201)
+
+
+async def test_a_guess_writes_nothing_and_its_request_for_a_certificate_is_not_read(
+    daemon: Service, admin: Admin
+) -> None:
+    commits = (await admin.ok("GET", "/v1/status"))["store"]["commits"]
+    async with daemon.remote() as stranger:
+        refused = await stranger.refused("POST", "/v1/enrol", {**WRONG, "csr": "AAAA"})
+
+    assert (refused.status, refused.code) == (401, "token_invalid")
+    assert (await admin.ok("GET", "/v1/status"))["store"]["commits"] == commits
 
 
 async def test_nothing_is_issued_while_the_clock_is_in_doubt_e48(daemon: Service, admin: Admin, clock: Clock) -> None:
