@@ -251,7 +251,7 @@ JSON = strictjson.LIMITS
         f"open connections of one address | {GATE.per_address}, *setting*",
         f"TLS handshakes at a time | {GATE.handshakes}, *setting*",
         f"TLS handshakes of one address | {GATE.handshakes_per_address}, *setting*",
-        f"TLS handshake | {GATE.handshake_s:g} s |",
+        f"TLS handshake | {GATE.handshake_s:g} s; {GATE.hurried_handshake_s:g} s while others wait",
         f"request head | {GATE.max_head_bytes:,} bytes, {head.MAX_FIELDS} fields, "
         f"{head.MAX_LINE_BYTES:,} bytes each line |",
         f"request head | {GATE.head_s:g} s from connect",

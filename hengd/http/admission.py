@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -14,12 +15,14 @@ class GateLimits:
     """Open connections of this listener; more are closed at accept."""
     per_address: int = 64
     """Open connections of one address (an IPv6 /64 counts as one); a fleet behind NAT needs more."""
-    handshakes: int = 128
-    """TLS handshakes under way; above it, connections wait in the kernel's queue."""
+    handshakes: int = 256
+    """TLS handshakes under way; above it, who has most of them gives way, or connections wait in the kernel's queue."""
     handshakes_per_address: int = 8
     """TLS handshakes under way from one address; more are closed at accept."""
     handshake_s: float = 10.0
     """From accept to the end of the TLS handshake."""
+    hurried_handshake_s: float = 5.0
+    """The same while others wait for their turn; the slowest boards need two seconds."""
     head_s: float = 10.0
     """To receive a request head: the first from the start of the connection, later ones from their first byte."""
     idle_s: float = 75.0
@@ -42,18 +45,37 @@ class Admission:
 
     def refuse(self, origin: str, *, handshake: bool) -> str:
         """Why one more connection of ``origin`` may not be let in; empty if it may.  An empty origin has no share."""
-        if self.open >= self._limits.max_connections:
+        if self.is_full:
             return "full"
         if origin and self._open[origin] >= self._limits.per_address:
             return "per_address"
         if handshake and origin and self._shaking[origin] >= self._limits.handshakes_per_address:
             return "handshakes_per_address"
+        if handshake and self.is_shaking_enough and not self._has_less_than_the_greediest(origin):
+            return "handshakes"
         return ""
+
+    @property
+    def is_full(self) -> bool:
+        """True while no further connection has room."""
+        return self.open >= self._limits.max_connections
 
     @property
     def is_shaking_enough(self) -> bool:
         """True while no further handshake should begin."""
         return self.handshakes >= self._limits.handshakes
+
+    @property
+    def can_give_way(self) -> bool:
+        """True while handshakes of one origin may be cut for those of another: it has several and is not alone."""
+        return len(self._shaking) > 1 and max(self._shaking.values()) > 1
+
+    def greediest(self, shaking: Iterable[str]) -> str:
+        """The origin with most handshakes; of several, the one that ``shaking`` names first."""
+        return max(shaking, key=lambda origin: self._shaking[origin])
+
+    def _has_less_than_the_greediest(self, origin: str) -> bool:
+        return self._shaking[origin] + 1 < max(self._shaking.values(), default=0)
 
     def enter(self, origin: str) -> None:
         """Count a connection."""

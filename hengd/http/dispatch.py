@@ -137,15 +137,20 @@ class Connection(asyncio.Protocol):
             self._since = self._owner.now()
 
     @property
+    def is_strangers(self) -> bool:
+        """True of an open connection whose peer could show a certificate and has not."""
+        return self.transport is not None and not self.transport.is_closing() and self.peer.certificate is None
+
+    @property
     def is_spent(self) -> bool:
         """True when the connection should be closed after the present request."""
         return self._requests >= self._owner.limits.max_requests_per_connection or self.phase == Phase.CLOSING
 
     # --- what the gate says ---------------------------------------------------------------------------------
 
-    def is_late_for_handshake(self, now: float) -> bool:
-        """True when the TLS handshake has had its time."""
-        return self.phase == Phase.HANDSHAKE and self._waited(now) >= self._owner.limits.handshake_s
+    def is_late_for_handshake(self, now: float, patience_s: float) -> bool:
+        """True when the TLS handshake is not over after so long."""
+        return self.phase == Phase.HANDSHAKE and self._waited(now) >= patience_s
 
     def sweep(self, now: float) -> None:
         """Enforce the deadline that runs at ``now``."""

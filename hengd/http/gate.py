@@ -28,6 +28,8 @@ ACCEPT_BATCH = 64
 SWEEP_S = 1.0
 LINK_SHARES = 5
 """Links are looked at by turns, each every five seconds: thousands of silent ones must not cost a core."""
+CUT_AT_ONCE = 32
+"""Strangers' connections that give way together when the listener is full: looking for them takes a millisecond."""
 STARVED_PAUSE_S = 1.0
 """How long accepting rests when descriptors or memory have run out."""
 
@@ -73,7 +75,10 @@ class Gate:
         self._sock = sock
         self._admission = Admission(limits)
         self._budget = LogBudget()
-        self._connections: dict[Connection, asyncio.Task[None] | None] = {}
+        self._connections: dict[Connection, None] = {}
+        """All that are open, the oldest first."""
+        self._handshakes: dict[Connection, asyncio.Task[None]] = {}
+        """Those of them whose handshake is under way."""
         self._is_accepting = False
         self._is_reading = False
         self._starved_until = 0.0
@@ -108,7 +113,8 @@ class Gate:
         Device links are left alone until then: their owner says goodbye to them.
         """
         self.stop_accepting()
-        for connection, task in list(self._connections.items()):
+        for connection in list(self._connections):
+            task = self._handshakes.get(connection)
             connection.retire() if task is None else task.cancel()
         if not await self._is_empty_within(grace_s):
             self._log.warning("%s: cutting %d connections that did not end in time", self.name, self.open)
@@ -121,12 +127,13 @@ class Gate:
     def sweep(self, share: int | None = None) -> None:
         """Enforce every deadline; runs by itself once a second, and then looks at one share of the device links."""
         now = self.now()
-        for connection, task in list(self._connections.items()):
-            if share is not None and connection.phase is Phase.STREAM and connection.share != share:
-                continue
-            if task is None:
+        for connection in list(self._connections):
+            if share is None or connection.phase is not Phase.STREAM or connection.share == share:
                 connection.sweep(now)
-            elif connection.is_late_for_handshake(now):
+        are_others_waiting = self._is_crowded and not self._is_reading
+        patience_s = self.limits.hurried_handshake_s if are_others_waiting else self.limits.handshake_s
+        for connection, task in self._handshakes.items():
+            if connection.is_late_for_handshake(now, patience_s):
                 task.cancel()
         if self._is_accepting and not self._is_reading and now >= self._starved_until:
             self._resume()
@@ -161,10 +168,13 @@ class Gate:
             self._is_reading = False
 
     def _accept_some(self) -> None:
+        """Called while somebody waits; returns when places run out, to be called again if somebody still waits."""
+        if self._is_crowded and not self._admission.can_give_way:
+            self._pause()
+            return
+        if self._admission.is_full and self._cut_strangers():
+            return  # they leave before the next turn
         for _ in range(ACCEPT_BATCH):
-            if self.ssl is not None and self._admission.is_shaking_enough:
-                self._pause()
-                return
             try:
                 sock, address = self._sock.accept()
             except BlockingIOError:
@@ -175,6 +185,12 @@ class Gate:
                     return
             else:
                 self._admit(sock, _peer_of(self.name, sock, address))
+            if self._is_crowded or self._admission.is_full:
+                return
+
+    @property
+    def _is_crowded(self) -> bool:
+        return self.ssl is not None and self._admission.is_shaking_enough
 
     def _starve(self, error: OSError) -> None:
         """Out of descriptors or memory: the listener stays readable, so accepting on would spin."""
@@ -191,6 +207,8 @@ class Gate:
             sock.close()
             self.refused(reason, peer)
             return
+        if self._is_crowded:
+            self._cut_greediest()
         self.accepted += 1
         self._admission.enter(origin)
         self._admission.handshake_begun(origin)
@@ -198,20 +216,44 @@ class Gate:
         opening = accepted(sock, lambda: connection, self.ssl, handshake_s=self.limits.handshake_s)
         task = asyncio.get_running_loop().create_task(opening)
         task.add_done_callback(lambda done: self._settle(done, sock, connection))
-        self._connections[connection] = task
+        self._connections[connection] = None
+        self._handshakes[connection] = task
         self._emptied.clear()
+
+    def _cut_greediest(self) -> None:
+        """End the oldest handshake of the address that has most: half-open ones keep no honest client out."""
+        greediest = self._admission.greediest(connection.origin for connection in self._handshakes)
+        oldest = next(connection for connection in self._handshakes if connection.origin == greediest)
+        self._handshakes.pop(oldest).cancel()
+        self._admission.handshake_over(greediest)
+        self.refused("crowded_out", oldest.peer)
+
+    def _cut_strangers(self) -> bool:
+        """End connections without a certificate, of the address that has most: they do not keep out the fleet.
+
+        False if no address has several of them.
+        """
+        strangers = [connection for connection in self._connections if connection.is_strangers]
+        most = Counter(connection.origin for connection in strangers).most_common(1)
+        if self.ssl is None or not most or most[0][1] < 2:
+            return False
+        for connection in [one for one in strangers if one.origin == most[0][0]][:CUT_AT_ONCE]:
+            self.refused("crowded_out", connection.peer)
+            connection.abort()
+        return True
 
     def _settle(self, task: asyncio.Task[None], sock: socket.socket, connection: Connection) -> None:
         """The handshake is over; runs however it went, even if the task never did."""
-        self._admission.handshake_over(connection.origin)
+        is_cut = self._handshakes.pop(connection, None) is None
+        if not is_cut:
+            self._admission.handshake_over(connection.origin)
         if task.cancelled() or task.exception() is not None:
-            self._note_failure(task, connection.peer)
+            if not is_cut:
+                self._note_failure(task, connection.peer)
             connection.abort()
             sock.close()
         if connection.transport is None:
             self.ended(connection)
-        elif connection in self._connections:
-            self._connections[connection] = None
         if self._is_accepting and self.now() >= self._starved_until:
             self._resume()
 

@@ -68,18 +68,19 @@ class Rig:
     async def settled(self, count: int) -> list[Connection]:
         """The connections, when ``count`` are open and have their handshakes behind them."""
         connections = self.gate._connections
-        await until(lambda: len(connections) == count and not any(connections.values()))
+        await until(lambda: len(connections) == count and not self.gate._handshakes)
         return list(connections)
 
-    async def connect(self, context: ssl.SSLContext | None = None) -> Wire:
+    async def connect(self, context: ssl.SSLContext | None = None, *, source: str = "127.0.0.1") -> Wire:
+        """A connection from a loopback address."""
         if isinstance(self.address, str):
             return Wire(*await asyncio.open_unix_connection(self.address))
-        name = "lab.henge.internal" if context else None
-        return Wire(*await asyncio.open_connection(*self.address, ssl=context, server_hostname=name))
+        name, local = "lab.henge.internal" if context else None, (source, 0)
+        return Wire(*await asyncio.open_connection(*self.address, ssl=context, server_hostname=name, local_addr=local))
 
-    async def ask(self, request: bytes, context: ssl.SSLContext | None = None) -> bytes:
+    async def ask(self, request: bytes, context: ssl.SSLContext | None = None, *, source: str = "127.0.0.1") -> bytes:
         """Everything that comes back until the gate closes."""
-        async with await self.connect(context) as wire:
+        async with await self.connect(context, source=source) as wire:
             wire.send(request)
             return await wire.rest()
 

@@ -253,6 +253,73 @@ async def test_above_the_handshakes_at_once_others_wait_and_are_served_later(pki
         assert rig.gate.refusals.total() == 0
 
 
+async def test_half_open_handshakes_of_neighbours_keep_no_honest_client_out(pki: Pki) -> None:
+    limits = GateLimits(handshakes=16, handshakes_per_address=8)
+    async with running(ssl=pki.server(), limits=limits) as rig, contextlib.AsyncExitStack() as held:
+        for number in range(32):
+            await held.enter_async_context(await rig.connect(source=f"127.0.1.{number % 4}"))
+        answers = [await rig.ask(CLOSING_GET, pki.client(pki.device)) for _ in range(3)]
+
+        assert all(answer.startswith(b"HTTP/1.1 200") for answer in answers)
+        assert rig.gate.refusals["crowded_out"] > 0
+
+
+async def test_an_honest_handshake_is_not_cut_for_one_of_the_greediest(pki: Pki) -> None:
+    limits = GateLimits(handshakes=4, handshakes_per_address=8)
+    async with running(ssl=pki.server(), limits=limits) as rig, contextlib.AsyncExitStack() as held:
+        honest = await held.enter_async_context(await rig.connect())
+        for _ in range(9):
+            await held.enter_async_context(await rig.connect(source="127.0.1.1"))
+        await until(lambda: rig.gate.refusals["handshakes"] == 6)
+
+        assert [one.origin for one in rig.gate._handshakes] == ["127.0.0.1", *["127.0.1.1"] * 3]
+        honest.send(b"\x16")
+
+
+async def test_where_each_has_one_handshake_the_slow_ones_end_sooner_while_others_wait(pki: Pki) -> None:
+    limits = GateLimits(handshakes=4, handshakes_per_address=8)
+    async with running(ssl=pki.server(), limits=limits) as rig, contextlib.AsyncExitStack() as held:
+        for number in range(4):
+            await held.enter_async_context(await rig.connect(source=f"127.0.1.{number}"))
+        await until(lambda: rig.gate.open == 4)
+        rig.pass_time(4.9)
+        waiting = asyncio.create_task(rig.ask(CLOSING_GET, pki.client(pki.device)))
+        await until(lambda: not rig.gate._is_reading)
+        rig.pass_time(0.2)
+
+        assert (await waiting).startswith(b"HTTP/1.1 200")
+        assert rig.gate.refusals.total() == 0
+        assert dict(rig.gate.handshake_failures) == {"timeout": 4}
+
+
+async def test_strangers_of_one_address_give_way_when_all_connections_are_taken(pki: Pki) -> None:
+    limits = GateLimits(max_connections=12, per_address=10)
+    async with running(ssl=pki.server(), limits=limits) as rig, contextlib.AsyncExitStack() as held:
+        device = await held.enter_async_context(await rig.connect(pki.client(pki.device)))
+        stranger = await held.enter_async_context(await rig.connect(pki.client(), source="127.0.1.2"))
+        for _ in range(10):
+            await held.enter_async_context(await rig.connect(pki.client(), source="127.0.1.1"))
+        await rig.settled(12)
+        answer = await rig.ask(CLOSING_GET, pki.client(pki.device), source="127.0.1.3")
+        device.send(GET)
+        stranger.send(GET)
+
+        assert answer.startswith(b"HTTP/1.1 200")
+        assert (await device.response()).startswith(b"HTTP/1.1 200")
+        assert (await stranger.response()).startswith(b"HTTP/1.1 200")
+
+
+async def test_those_with_a_certificate_give_way_to_nobody(pki: Pki) -> None:
+    limits = GateLimits(max_connections=3)
+    async with running(ssl=pki.server(), limits=limits) as rig, contextlib.AsyncExitStack() as held:
+        for _ in range(3):
+            await held.enter_async_context(await rig.connect(pki.client(pki.device)))
+        await rig.settled(3)
+
+        assert await rig.ask(GET, source="127.0.1.1") == b""
+        assert dict(rig.gate.refusals) == {"full": 1}
+
+
 async def test_running_out_of_descriptors_rests_and_recovers(caplog: pytest.LogCaptureFixture) -> None:
     async with running() as rig:
         with socket.create_connection(rig.address) as waiting:  # in the kernel's queue until the loop turns
