@@ -5,18 +5,15 @@ No other module builds a validator, so nothing can fetch a schema or skip a form
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Final
+from collections.abc import Callable, Iterable
+from typing import Final
 
 from jsonschema_rs import Draft202012Validator as Validator
 from jsonschema_rs import EmailOptions, ValidationError
 
-from hengd.rules.merge import pointer
 from hengd.rules.schema_keywords import DIALECT, Node, subschemas
 from hengd.rules.schema_messages import HIDDEN
 from hengd.rules.schema_patterns import ENGINE, check_pattern
-from henge_protocol.errors import Problem
 
 __all__ = [
     "META",
@@ -25,7 +22,6 @@ __all__ = [
     "asks_for_whole_numbers",
     "holds_whole_float",
     "validator_for",
-    "whole_float_problems",
 ]
 
 META: Final = Validator({"$ref": DIALECT}, offline=True)
@@ -71,25 +67,6 @@ def holds_whole_float(value: object) -> bool:
     return False
 
 
-def whole_float_problems(validator: Validator, value: object) -> list[Problem]:
-    """Find whole numbers written with a fraction where an integer is due.
-
-    The engine takes 1.0 for an integer, so it is shown the next float in its place: where that is
-    refused for not being one, an integer was asked for.
-    """
-    found = {}
-    for error in _with_branches(validator.iter_errors(_nudged(value))):
-        kind: Any = error.kind
-        if kind.name == "type" and "integer" in kind.types:
-            written = _part_at(value, error.instance_path)
-            if isinstance(written, float) and written.is_integer():
-                where = pointer(error.instance_path)
-                found[where] = Problem(
-                    where, f"{written} has a fraction and is not a whole number; write {written:.0f}"
-                )
-    return [found[where] for where in sorted(found)]
-
-
 _MAY_HOLD: Final = frozenset({float, dict, list})
 """Types worth a second look; this runs over every document, most of which is text and integers."""
 
@@ -126,27 +103,3 @@ _FORMATS: Final[dict[str, Callable[..., bool]]] = {
     "regex": _regex,
 }
 """Formats that are stricter here than in the engine."""
-
-
-def _nudged(value: object) -> object:
-    if isinstance(value, dict):
-        return {key: _nudged(part) for key, part in value.items()}
-    if isinstance(value, list):
-        return [_nudged(part) for part in value]
-    if isinstance(value, float) and value.is_integer():
-        # from 2**52 on all floats are whole
-        return math.nextafter(value, math.inf) if abs(value) < 2**52 else 0.5
-    return value
-
-
-def _with_branches(errors: Iterable[ValidationError]) -> Iterator[ValidationError]:
-    for error in errors:
-        yield error
-        for branch in getattr(error.kind, "context", ()):
-            yield from _with_branches(branch)
-
-
-def _part_at(value: Any, path: list[str | int]) -> object:
-    for step in path:
-        value = value[step]
-    return value

@@ -7,7 +7,8 @@ and of lists and objects only that they are one.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, Final
 
@@ -37,14 +38,35 @@ IsSecret = Callable[[Sequence[str | int]], bool]
 """Tells whether the value at a path must not be shown."""
 
 
-def problems(errors: Iterator[ValidationError], schema: Node, is_secret: IsSecret) -> list[Problem]:
-    """Return the engine's findings in our words, in order of pointers, at most 100, none twice.
+@dataclass(frozen=True, slots=True)
+class Misfit:
+    """Something that does not fit: what the engine says of the part of a value at ``place``."""
 
-    ``schema`` is the one that was compiled; names close to an unknown one are looked up in it.
-    """
-    words = _Words(schema, is_secret)
-    found = {(problem.pointer, problem.message): problem for error in errors for problem in words.of(error)}
-    return [found[key] for key in sorted(found)][:MAX_PROBLEMS]
+    place: tuple[str | int, ...]
+    schema: Node
+    """What that part was compared with; the error's own paths begin there."""
+    error: ValidationError | None
+    """None if the reasons are too many to be told."""
+    value: object
+
+
+def problems(found: Iterable[Misfit], is_secret: IsSecret) -> list[Problem]:
+    """Return the findings in our words, in order of pointers, at most 100, none twice."""
+    told: dict[tuple[str, str], Problem] = {}
+    for problem in _told(found, is_secret):
+        told[problem.pointer, problem.message] = problem
+        if len(told) >= MAX_PROBLEMS:
+            break
+    return [told[key] for key in sorted(told)]
+
+
+def _told(found: Iterable[Misfit], is_secret: IsSecret) -> Iterator[Problem]:
+    for misfit in found:
+        if misfit.error is None:
+            value = HIDDEN if is_secret(misfit.place) else shown(misfit.value)
+            yield Problem(pointer(misfit.place), f"{value} does not fit, in more ways than can be told")
+        else:
+            yield from _Words(misfit.schema, is_secret, misfit.place).of(misfit.error)
 
 
 def shown(value: object) -> str:
@@ -61,13 +83,14 @@ def shown(value: object) -> str:
 
 
 class _Words:
-    def __init__(self, schema: Node, is_secret: IsSecret) -> None:
+    def __init__(self, schema: Node, is_secret: IsSecret, place: tuple[str | int, ...]) -> None:
         self._schema = schema
         self._is_secret = is_secret
+        self._place = place
 
     def of(self, error: ValidationError) -> Iterator[Problem]:
         """Yield one problem, or one for every name that is too many."""
-        where = error.instance_path
+        where = self._place_of(error)
         kind: Any = error.kind
         if kind.name == "required":
             yield Problem(pointer([*where, kind.property]), "is required and missing")
@@ -82,8 +105,11 @@ class _Words:
         else:
             yield Problem(pointer(where), self._sentence(error, self._shown(error)))
 
+    def _place_of(self, error: ValidationError) -> list[str | int]:
+        return [*self._place, *error.instance_path]
+
     def _shown(self, error: ValidationError) -> str:
-        return HIDDEN if self._is_secret(error.instance_path) else shown(error.instance)
+        return HIDDEN if self._is_secret(self._place_of(error)) else shown(error.instance)
 
     def _sentence(self, error: ValidationError, value: str) -> str:
         kind: Any = error.kind

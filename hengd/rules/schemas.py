@@ -15,6 +15,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from hengd.rules.merge import MISSING, Path, Values, drop_nulls, get, merge, pointer, tokens
@@ -26,8 +27,8 @@ from hengd.rules.schema_engine import (
     asks_for_whole_numbers,
     holds_whole_float,
     validator_for,
-    whole_float_problems,
 )
+from hengd.rules.schema_explain import misfits, whole_float_problems
 from hengd.rules.schema_fields import (
     Defaults,
     is_open,
@@ -37,7 +38,7 @@ from hengd.rules.schema_fields import (
     top_level_fields,
 )
 from hengd.rules.schema_keywords import ROOT_ONLY, Node, subschemas
-from hengd.rules.schema_messages import problems
+from hengd.rules.schema_messages import MAX_PROBLEMS, Misfit, problems
 from henge_protocol.errors import Problem
 from henge_protocol.strictjson import canonical
 
@@ -118,7 +119,7 @@ class CompiledSchema:
 
     def is_valid(self, value: object) -> bool:
         """Tell whether a document fits, as fast as possible."""
-        return self._fits(self._full, value)
+        return self._fits(self._full, self._root, value)
 
     def validate(self, value: object) -> list[Problem]:
         """Return what is wrong with a whole document, secrets already put in; empty if it fits."""
@@ -130,7 +131,8 @@ class CompiledSchema:
         Nothing is required, ``null`` fits everywhere (it removes), and ``{"$secret": NAME}`` fits where a secret does.
         """
         present = drop_nulls(values)
-        return [] if self._fits(self._layer, present) else self._problems(self._layer, self._layer_root, present)
+        judge = (self._layer, self._layer_root, present)
+        return [] if self._fits(*judge) else self._problems(*judge)
 
     def defaults_for(self, values: Mapping[str, object]) -> Values:
         """Return ``defaults`` with those of optional objects that ``values``, all other layers merged, holds."""
@@ -151,14 +153,17 @@ class CompiledSchema:
         """Return the pointers of secrets of an ``older`` version that this one would show."""
         return tuple(sorted(where for where in older.secret_pointers if not self.is_secret(tokens(where))))
 
-    def _fits(self, validator: Validator, value: object) -> bool:
-        return validator.is_valid(value) and not (
-            self._whole_numbers and holds_whole_float(value) and whole_float_problems(validator, value)
-        )
+    def _fits(self, validator: Validator, root: Node, value: object) -> bool:
+        if not validator.is_valid(value):
+            return False
+        if not self._whole_numbers or not holds_whole_float(value):
+            return True
+        return next(whole_float_problems(root, validator, value), None) is None
 
     def _problems(self, validator: Validator, root: Node, value: object) -> list[Problem]:
-        found = problems(validator.iter_errors(value), root, self.is_secret)
-        return found + whole_float_problems(validator, value)
+        found = problems(misfits(root, validator, value), self.is_secret)
+        fractions = islice(whole_float_problems(root, validator, value), MAX_PROBLEMS - len(found))
+        return found + sorted(fractions, key=lambda problem: problem.pointer)
 
 
 class SchemaCache:
@@ -195,7 +200,7 @@ class SchemaCache:
 def _check_meta(root: Node) -> None:
     if META.is_valid(root):
         return
-    found = problems(META.iter_errors(root), {}, lambda path: False)
+    found = problems((Misfit((), {}, error, root) for error in META.iter_errors(root)), lambda path: False)
     raise refusal([Finding("bad_schema", tokens(problem.pointer), problem.message) for problem in found])
 
 
@@ -210,12 +215,10 @@ def _unfit_samples(root: Node) -> Iterator[Finding]:
     }
     schema = {"properties": judges, "$defs": root.get("$defs", {})}
     values = {str(number): value for number, (_, _, value) in enumerate(samples)}
-    validator = validator_for(schema)
-    for error in validator.iter_errors(values):
-        path, _, _ = samples[int(error.instance_path[0])]
-        problem = problems(iter([error]), schema, lambda path: False)[0]
-        inner = problem.pointer.split("/", 2)[2:]
-        where = f"/{inner[0]} " if inner else ""
+    for problem in problems(misfits(schema, validator_for(schema), values), lambda path: False):
+        number, _, inner = problem.pointer[1:].partition("/")
+        path = samples[int(number)][0] if number else ()
+        where = f"/{inner} " if inner else ""
         yield Finding("bad_default", path, f"it does not fit its own schema: {where}{problem.message}")
 
 
