@@ -159,7 +159,7 @@ SETTINGS: Final = (
     Setting("join.mdns", True, "Announce the daemon on the local network.", _boolean),
     Setting("limits.max_connections", 8192, "Open connections in all.", _number(16, 65536)),
     Setting("limits.per_address", 64, "Open connections from one address; raise it for fleets behind NAT.", _number(1, 65536)),
-    Setting("limits.handshakes", 256, "TLS handshakes at a time.", _number(1, 4096)),
+    Setting("limits.handshakes", 128, "TLS handshakes at a time.", _number(1, 4096)),
     Setting("limits.handshakes_per_address", 8, "TLS handshakes at a time from one address.", _number(1, 4096)),
     Setting("limits.retry_after", "2s", "What a stopping daemon tells devices to wait, plus their jitter.", _duration),
 )  # fmt: skip

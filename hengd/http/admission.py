@@ -15,7 +15,7 @@ class GateLimits:
     """Open connections of this listener; more are closed at accept."""
     per_address: int = 64
     """Open connections of one address (an IPv6 /64 counts as one); a fleet behind NAT needs more."""
-    handshakes: int = 256
+    handshakes: int = 128
     """TLS handshakes under way; above it, who has most of them gives way, or connections wait in the kernel's queue."""
     handshakes_per_address: int = 8
     """TLS handshakes under way from one address; more are closed at accept."""
@@ -23,6 +23,8 @@ class GateLimits:
     """From accept to the end of the TLS handshake."""
     hurried_handshake_s: float = 5.0
     """The same while others wait for their turn; the slowest boards need two seconds."""
+    silence_s: float = 1.0
+    """The same for a client that has not sent a byte: honest ones speak first, and at once."""
     head_s: float = 10.0
     """To receive a request head: the first from the start of the connection, later ones from their first byte."""
     idle_s: float = 75.0

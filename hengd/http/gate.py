@@ -14,11 +14,11 @@ import ssl as tls
 import struct
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from hengd.http.admission import Admission, GateLimits, LogBudget
 from hengd.http.dispatch import Connection, HttpFactory, Peer, Phase, StreamFactory
-from hengd.http.transport import accepted, prepare
+from hengd.http.transport import accepted, has_said_nothing, prepare
 from hengd.rules.limits import counted_as
 
 BACKLOG = 4096
@@ -36,6 +36,11 @@ STARVED_PAUSE_S = 1.0
 _PASSING = frozenset({errno.ECONNABORTED, errno.EPROTO, errno.EPERM, errno.EINTR, errno.ENOPROTOOPT})
 _PASSING |= {errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENONET, errno.EOPNOTSUPP}
 """What accept(2) reports of the connection it did not give us, not of the listener."""
+
+
+class _Handshake(NamedTuple):
+    task: asyncio.Task[None]
+    sock: socket.socket
 
 
 class Gate:
@@ -77,7 +82,7 @@ class Gate:
         self._budget = LogBudget()
         self._connections: dict[Connection, None] = {}
         """All that are open, the oldest first."""
-        self._handshakes: dict[Connection, asyncio.Task[None]] = {}
+        self._handshakes: dict[Connection, _Handshake] = {}
         """Those of them whose handshake is under way."""
         self._is_accepting = False
         self._is_reading = False
@@ -114,8 +119,8 @@ class Gate:
         """
         self.stop_accepting()
         for connection in list(self._connections):
-            task = self._handshakes.get(connection)
-            connection.retire() if task is None else task.cancel()
+            handshake = self._handshakes.get(connection)
+            connection.retire() if handshake is None else handshake.task.cancel()
         if not await self._is_empty_within(grace_s):
             self._log.warning("%s: cutting %d connections that did not end in time", self.name, self.open)
             for connection in list(self._connections):
@@ -131,12 +136,16 @@ class Gate:
             if share is None or connection.phase is not Phase.STREAM or connection.share == share:
                 connection.sweep(now)
         are_others_waiting = self._is_crowded and not self._is_reading
-        patience_s = self.limits.hurried_handshake_s if are_others_waiting else self.limits.handshake_s
-        for connection, task in self._handshakes.items():
-            if connection.is_late_for_handshake(now, patience_s):
-                task.cancel()
+        for connection, handshake in self._handshakes.items():
+            if connection.is_late_for_handshake(now, self._patience_s(handshake, are_others_waiting=are_others_waiting)):
+                handshake.task.cancel()
         if self._is_accepting and not self._is_reading and now >= self._starved_until:
             self._resume()
+
+    def _patience_s(self, handshake: _Handshake, *, are_others_waiting: bool) -> float:
+        if not are_others_waiting:
+            return self.limits.handshake_s
+        return self.limits.silence_s if has_said_nothing(handshake.sock) else self.limits.hurried_handshake_s
 
     # --- what connections say -------------------------------------------------------------------------------
 
@@ -217,14 +226,14 @@ class Gate:
         task = asyncio.get_running_loop().create_task(opening)
         task.add_done_callback(lambda done: self._settle(done, sock, connection))
         self._connections[connection] = None
-        self._handshakes[connection] = task
+        self._handshakes[connection] = _Handshake(task, sock)
         self._emptied.clear()
 
     def _cut_greediest(self) -> None:
         """End the oldest handshake of the address that has most: half-open ones keep no honest client out."""
         greediest = self._admission.greediest(connection.origin for connection in self._handshakes)
         oldest = next(connection for connection in self._handshakes if connection.origin == greediest)
-        self._handshakes.pop(oldest).cancel()
+        self._handshakes.pop(oldest).task.cancel()
         self._admission.handshake_over(greediest)
         self.refused("crowded_out", oldest.peer)
 

@@ -20,6 +20,10 @@ SHUTDOWN_S = 5.0
 """For the peer to take the last bytes and answer the TLS goodbye."""
 
 
+_BYTES_RECEIVED = slice(128, 136)
+"""Of Linux' ``struct tcp_info``, since 4.1."""
+
+
 class _UndecodedContext(ssl.SSLContext):
     """A context that reads as ``CERT_NONE``, whatever OpenSSL has been told.
 
@@ -44,6 +48,15 @@ def prepare(context: ssl.SSLContext | None) -> None:
     vars(web_fileresponse)["NOSENDFILE"] = True
     if type(context) is ssl.SSLContext:
         context.__class__ = _UndecodedContext
+
+
+def has_said_nothing(sock: socket.socket) -> bool:
+    """Whether not a byte came from the other end of a TCP connection; False where the kernel does not tell."""
+    try:
+        received = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_RECEIVED.stop)[_BYTES_RECEIVED]
+    except OSError:
+        return False
+    return len(received) == 8 and not any(received)
 
 
 async def accepted(

@@ -16,7 +16,6 @@ from tests.system.programs import Daemon, running
 
 pytestmark = pytest.mark.system
 
-HALF_OPEN = 600
 DRIBBLERS = 1000
 KIB = 1024
 
@@ -28,10 +27,13 @@ def daemon(tmp_path: Path) -> Iterator[Daemon]:
         yield started
 
 
-def test_half_open_handshakes_from_many_addresses_keep_no_device_out(daemon: Daemon) -> None:
+@pytest.mark.parametrize(("count", "addresses"), [(600, 100), (200, 200)])
+def test_half_open_handshakes_from_many_addresses_keep_no_device_out(
+    daemon: Daemon, count: int, addresses: int
+) -> None:
     with ExitStack() as held:
-        for number in range(HALF_OPEN):
-            source = f"127.0.{1 + number % 100}.1"
+        for number in range(count):
+            source = f"127.0.{1 + number % addresses}.1"
             held.enter_context(socket.create_connection(("127.0.0.1", daemon.port), source_address=(source, 0)))
 
         it_serves(daemon)

@@ -15,6 +15,7 @@ import aiohttp
 import pytest
 
 from hengd.http.admission import GateLimits
+from hengd.http.transport import has_said_nothing
 from tests.hengd.http.gatekit import GET, Pki, running, until
 
 CLOSING_GET = GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
@@ -276,18 +277,25 @@ async def test_an_honest_handshake_is_not_cut_for_one_of_the_greediest(pki: Pki)
         honest.send(b"\x16")
 
 
-async def test_where_each_has_one_handshake_the_slow_ones_end_sooner_while_others_wait(pki: Pki) -> None:
+@pytest.mark.parametrize(("said", "patience_s"), [(b"", 1.0), (b"\x16", 5.0)])
+async def test_where_each_has_one_handshake_the_slow_ones_end_sooner_while_others_wait(
+    pki: Pki, said: bytes, patience_s: float
+) -> None:
     limits = GateLimits(handshakes=4, handshakes_per_address=8)
     async with running(ssl=pki.server(), limits=limits) as rig, contextlib.AsyncExitStack() as held:
         for number in range(4):
-            await held.enter_async_context(await rig.connect(source=f"127.0.1.{number}"))
+            wire = await held.enter_async_context(await rig.connect(source=f"127.0.1.{number}"))
+            wire.send(said)
         await until(lambda: rig.gate.open == 4)
-        rig.pass_time(4.9)
+        await until(lambda: all(has_said_nothing(one.sock) != bool(said) for one in rig.gate._handshakes.values()))
         waiting = asyncio.create_task(rig.ask(CLOSING_GET, pki.client(pki.device)))
         await until(lambda: not rig.gate._is_reading)
+        rig.pass_time(patience_s - 0.1)
+        before = rig.gate.open
         rig.pass_time(0.2)
 
         assert (await waiting).startswith(b"HTTP/1.1 200")
+        assert before == 4
         assert rig.gate.refusals.total() == 0
         assert dict(rig.gate.handshake_failures) == {"timeout": 4}
 
