@@ -27,6 +27,7 @@ from hengd.rules import (
     joins,
     limits,
     objects,
+    reports,
     schema_budget,
     schema_keywords,
     schema_messages,
@@ -251,7 +252,8 @@ JSON = strictjson.LIMITS
         f"open connections of one address | {GATE.per_address}, *setting*",
         f"TLS handshakes at a time | {GATE.handshakes}, *setting*",
         f"TLS handshakes of one address | {GATE.handshakes_per_address}, *setting*",
-        f"TLS handshake | {GATE.handshake_s:g} s; {GATE.hurried_handshake_s:g} s while others wait",
+        f"TLS handshake | {GATE.handshake_s:g} s; {GATE.hurried_handshake_s:g} s while others wait for their turn, "
+        f"{GATE.silence_s:g} s for who",
         f"request head | {GATE.max_head_bytes:,} bytes, {head.MAX_FIELDS} fields, "
         f"{head.MAX_LINE_BYTES:,} bytes each line |",
         f"request head | {GATE.head_s:g} s from connect",
@@ -266,6 +268,8 @@ JSON = strictjson.LIMITS
         f"header line | {wire.MAX_HEADER_BYTES // 1024} KiB |",
         f"frames from a device | {LINK.frames_per_s:g} a second, {LINK.burst} at once |",
         f"hello | {session.HELLO_TIMEOUT_S:g} s | close {session.CLOSE_HELLO_TIMEOUT} |",
+        f"hellos of one device | {reports.HELLOS_A_MINUTE} a minute are written at once | only the newest is written, "
+        f"after {reports.LATE_S:g} s |",
         f"useless frames | {session.MAX_FAULTS} within {session.FAULT_WINDOW_S:g} s | close {session.CLOSE_POLICY} |",
         f"silence | pinged after {LINK.ping_after_s:g} s, {LINK.reply_s:g} s to answer |",
         f"what was sent stays unread | {LINK.stuck_s:g} s |",

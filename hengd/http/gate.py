@@ -137,7 +137,8 @@ class Gate:
                 connection.sweep(now)
         are_others_waiting = self._is_crowded and not self._is_reading
         for connection, handshake in self._handshakes.items():
-            if connection.is_late_for_handshake(now, self._patience_s(handshake, are_others_waiting=are_others_waiting)):
+            patience_s = self._patience_s(handshake, are_others_waiting=are_others_waiting)
+            if connection.is_late_for_handshake(now, patience_s):
                 handshake.task.cancel()
         if self._is_accepting and not self._is_reading and now >= self._starved_until:
             self._resume()

@@ -72,6 +72,7 @@ class Links:
 
     def forgive(self, device_id: str) -> None:
         """A person said retry: the link of this device forgets what was refused."""
+        self._contacts.reports.forgive(device_id)
         link = self._live.get(device_id)
         if link is not None:
             link.forgive()
@@ -244,7 +245,7 @@ class DeviceLink(StrictListener):
             self.close(CLOSE_PROTOCOL, "unsupported_protocol")
             return
         changed = self._contact.hello(hello)
-        self._contact.record(announce=changed)
+        self._contact.greeted(announce=changed, now=self._links.monotonic())
         self._links.enter(self)
         self._say(self._contact.welcome(version, int(LIMITS.ping_after_s)))
         self._contact.listen(self.look)

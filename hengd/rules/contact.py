@@ -133,6 +133,10 @@ class Contact:
         """A person said retry: nothing is refused any more."""
         self.reported = forgiven(self.reported)
 
+    def greeted(self, *, announce: bool, now: float) -> None:
+        """Make what ``hello`` brought durable, soon; see ``Reports.greeted``."""
+        self._among.reports.greeted(self.device_id, self.reported, announce=announce, now=now)
+
     def record(self, *, announce: bool, done: Done | None = None) -> None:
         """Make ``reported`` durable; see ``Reports.record``."""
         self._among.reports.record(self.device_id, self.reported, announce=announce, done=done)

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from hengd.records import Reported, pack
 from hengd.rules.fleet import find_reported
 from hengd.rules.notes import DevicesReported
+from hengd.rules.states import forgiven
 from hengd.store import Store, Transaction
 from henge_protocol.errors import Internal, StorageFull
 
@@ -23,6 +25,10 @@ RETRY_S: Final = 2.0
 BUSY_BATCH: Final = 16
 GATHER_S: Final = 0.1
 """While many devices report, reports of so long share a commit: fewer pages are written, nobody alone waits."""
+HELLOS_A_MINUTE: Final = 6
+"""Hellos of one device that are written at once; what it says in more of them waits for its newest."""
+LATE_S: Final = 10.0
+"""How long: a device that connects again and again costs one write in this time."""
 CHUNK: Final = 128
 """Receipts sent per turn of the event loop."""
 
@@ -46,6 +52,9 @@ class Reports:
         self._unwritten: dict[str, Reported] = {}
         """The newest of each device that is not on disk yet."""
         self._busy = False
+        self._hellos: Counter[str] = Counter()
+        self._minute_ends = 0.0
+        self._late: dict[str, _Entry] = {}
 
     def latest(self, device_id: str) -> Reported:
         """What the device last said, whether it is on disk yet or not."""
@@ -62,6 +71,31 @@ class Reports:
         """
         self._take(_Entry(device_id, reported, announce, done, patient=True))
 
+    def greeted(self, device_id: str, reported: Reported, *, announce: bool, now: float) -> None:
+        """``record`` what a hello says, soon; ``now`` is monotonic. ``latest`` knows it at once.
+
+        A device that says hello too often has only its newest written, seconds later: nobody waits for a receipt of it.
+        """
+        if now >= self._minute_ends:
+            self._minute_ends = now + 60.0
+            self._hellos.clear()
+        self._hellos[device_id] += 1
+        entry = _Entry(device_id, reported, announce, done=None, patient=True)
+        if self._hellos[device_id] <= HELLOS_A_MINUTE:
+            self._take(entry)
+            return
+        if not self._late:
+            asyncio.get_running_loop().call_later(LATE_S, self._take_late)
+        self._late[device_id] = entry
+        self._unwritten[device_id] = reported
+
+    def forgive(self, device_id: str) -> None:
+        """A person said retry: a hello that waits to be written does not bring back what was refused."""
+        entry = self._late.get(device_id)
+        if entry is not None:
+            self._late[device_id] = entry._replace(reported=forgiven(entry.reported))
+            self._unwritten[device_id] = self._late[device_id].reported
+
     async def recorded(self, device_id: str, reported: Reported) -> None:
         """``record`` and wait until it is durable; raises what the store raised, ``StorageFull`` included."""
         durable: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -77,7 +111,13 @@ class Reports:
         self._take(_Entry(device_id, reported, announce=True, done=done, patient=False))
         await durable
 
+    def _take_late(self) -> None:
+        late, self._late = self._late, {}
+        for entry in late.values():
+            self._take(entry)
+
     def _take(self, entry: _Entry) -> None:
+        self._late.pop(entry.device_id, None)  # it is older
         self._waiting.append(entry)
         self._unwritten[entry.device_id] = entry.reported
         if not self._busy:
@@ -124,6 +164,7 @@ class Reports:
                 del self._unwritten[entry.device_id]
         if error is not None:  # what was refused may have stood before something that is still tried
             self._unwritten.update({entry.device_id: entry.reported for entry in self._waiting})
+            self._unwritten.update({entry.device_id: entry.reported for entry in self._late.values()})
         self._answer(batch, 0, error)
 
     def _answer(self, batch: list[_Entry], start: int, error: BaseException | None) -> None:

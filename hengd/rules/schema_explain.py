@@ -113,7 +113,8 @@ class _Search:
 
     def _has_few_reasons(self, node: Node, value: object) -> bool:
         """Whether all reasons together, however many of the subschemas give one, copy little."""
-        cost, waiting = 0, [(node, value)]
+        cost = 0
+        waiting: list[tuple[object, Any]] = [(node, value)]
         while waiting:
             part, inner = waiting.pop()
             cost += self._weight(part) + self._size(inner)

@@ -14,9 +14,10 @@ from hengd.records import Reported, pack
 from hengd.rules import reports as reports_module
 from hengd.rules.fleet import find_reported
 from hengd.rules.notes import DevicesReported
-from hengd.rules.reports import Reports
+from hengd.rules.reports import HELLOS_A_MINUTE, Reports
 from hengd.store import Reader, Store, Transaction
 from henge_protocol.errors import Internal, StorageFull
+from tests.hengd.http.gatekit import until
 
 
 class Disk:
@@ -179,3 +180,64 @@ async def test_the_latest_is_read_from_the_store_once_it_is_there(disk: Disk, re
     await reports.recorded("d1", said(1))
     await disk.store.write(lambda tx: tx.put("reported", b"d1", pack(said(2))))
     assert reports.latest("d1").revision == 2
+
+
+# --- hellos ---------------------------------------------------------------------------------------------------
+
+
+async def greeting(reports: Reports, numbers: range, *, now: float = 0.0) -> None:
+    """A device that says hello as often as that, each time after what it said before was written."""
+    for number in numbers:
+        reports.greeted("d1", said(number), announce=True, now=now)
+        await reports.recorded("d2", said(1))
+
+
+async def test_a_device_that_says_hello_again_and_again_is_written_seldom(
+    disk: Disk, reports: Reports, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[object] = []
+    disk.store.on_commit(written.extend)
+    await greeting(reports, range(1, HELLOS_A_MINUTE + 1))
+    monkeypatch.setattr(reports_module, "LATE_S", 3600.0)
+    await greeting(reports, range(100, 150))
+
+    assert stored(disk, "d1").revision == HELLOS_A_MINUTE
+    assert reports.latest("d1").revision == 149
+    told = [name for note in written if isinstance(note, DevicesReported) for name, _ in note.reports]
+    assert told.count("lamp-1") == HELLOS_A_MINUTE
+
+
+async def test_the_newest_of_many_hellos_is_written_in_the_end(
+    disk: Disk, reports: Reports, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reports_module, "LATE_S", 0.0)
+    await greeting(reports, range(1, 40))
+    await until(lambda: stored(disk, "d1").revision == 39)
+
+    assert reports.latest("d1").revision == 39
+
+
+async def test_a_report_is_written_at_once_and_outlives_the_hello_before_it(disk: Disk, reports: Reports) -> None:
+    await greeting(reports, range(1, 20))
+    await reports.recorded("d1", said(50))
+    reports._take_late()
+    await reports.recorded("d2", said(1))
+
+    assert stored(disk, "d1").revision == reports.latest("d1").revision == 50
+
+
+async def test_a_retry_is_not_undone_by_a_hello_that_waited(disk: Disk, reports: Reports) -> None:
+    await greeting(reports, range(1, 20))
+    reports.greeted("d1", Reported(refused="ab", revision=3), announce=False, now=0.0)
+    reports.forgive("d1")
+    reports._take_late()
+    await reports.recorded("d2", said(1))
+
+    assert (stored(disk, "d1").refused, stored(disk, "d1").revision) == ("", 0)
+
+
+async def test_after_a_minute_hellos_are_written_at_once_again(disk: Disk, reports: Reports) -> None:
+    await greeting(reports, range(1, 20))
+    await greeting(reports, range(30, 31), now=61.0)
+
+    assert stored(disk, "d1").revision == 30
