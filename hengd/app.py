@@ -43,7 +43,7 @@ from hengd.rules.configs import Configs
 from hengd.rules.contact import Contacts
 from hengd.rules.deliveries import Deliveries
 from hengd.rules.devices import Devices
-from hengd.rules.fleet import objects_of, read_meta, refuse_other_format
+from hengd.rules.fleet import read_meta, refuse_other_format
 from hengd.rules.joins import Joins
 from hengd.rules.notes import Committed, Cut, DevicesReported, Rung
 from hengd.rules.presence import Presence
@@ -135,7 +135,7 @@ class App:
     def summary(self) -> dict[str, int]:
         """Counts for the second and later starts."""
         with self._store.read() as tx:
-            return {"devices": sum(1 for _ in objects_of(tx, "Device")), "revision": read_meta(tx).revision}
+            return {"devices": tx.count("ids"), "revision": read_meta(tx).revision}
 
     @property
     def routes(self) -> Sequence[Route]:

@@ -23,7 +23,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -86,6 +86,13 @@ class Reader:
                 return
             for key, value in cursor.iterprev():
                 yield key, _unseal(database, key, value)
+
+    def keys(self, database: str, prefix: bytes = b"") -> list[bytes]:
+        """All keys that start with ``prefix``, in order; the records are not looked at."""
+        with self._txn.cursor(db=self._databases[database]) as cursor:
+            if not (cursor.set_range(prefix) if prefix else cursor.first()):
+                return []
+            return list(takewhile(lambda key: key.startswith(prefix), cursor.iternext(keys=True, values=False)))
 
     def keys_after(self, database: str, key: bytes, *, most: int) -> list[bytes]:
         """The next keys after ``key`` (``b""``: the first), at most so many."""

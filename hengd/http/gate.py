@@ -135,16 +135,15 @@ class Gate:
         for connection in list(self._connections):
             if share is None or connection.phase is not Phase.STREAM or connection.share == share:
                 connection.sweep(now)
-        are_others_waiting = self._is_crowded and not self._is_reading
+        others_wait = self._is_crowded and not self._is_reading
         for connection, handshake in self._handshakes.items():
-            patience_s = self._patience_s(handshake, are_others_waiting=are_others_waiting)
-            if connection.is_late_for_handshake(now, patience_s):
+            if connection.is_late_for_handshake(now, self._patience_s(handshake, others_wait=others_wait)):
                 handshake.task.cancel()
         if self._is_accepting and not self._is_reading and now >= self._starved_until:
             self._resume()
 
-    def _patience_s(self, handshake: _Handshake, *, are_others_waiting: bool) -> float:
-        if not are_others_waiting:
+    def _patience_s(self, handshake: _Handshake, *, others_wait: bool) -> float:
+        if not others_wait:
             return self.limits.handshake_s
         return self.limits.silence_s if has_said_nothing(handshake.sock) else self.limits.hurried_handshake_s
 

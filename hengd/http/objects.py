@@ -75,7 +75,7 @@ class ObjectRoutes:
             prefix = object_key(kind, "")
             with self._store.read() as tx:
                 meta = read_meta(tx)
-                names = [key.removeprefix(prefix).decode() for key, _ in tx.scan("objects", prefix)]
+                names = [key.removeprefix(prefix).decode() for key in tx.keys("objects", prefix)]
             metadata = {"epoch": meta.epoch, "revision": meta.revision, "event_seq": self._events.seq}
             return await list_response(f"{kind}List", metadata, names, partial(self._selected, kind, selector))
 

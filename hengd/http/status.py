@@ -80,7 +80,7 @@ class StatusRoutes:
             schemas = sum(1 for _ in objects_of(tx, "Schema"))
             groups = sum(1 for _ in objects_of(tx, "Group"))
         closes, daemon = self._joins.closes, self._daemon
-        counts = self._devices.counts()
+        counts = await self._devices.counts()
         return json_response(
             {
                 "name": daemon.name,

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import asyncio
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from hengd.records import Desired, ObjectRecord, Reported, pack
 from hengd.rules.certificates import identity_state
-from hengd.rules.fleet import find_desired, find_reported, objects_of, read_meta, required_object
+from hengd.rules.fleet import find_desired, find_reported, read_meta, required_object
 from hengd.rules.notes import Rung
 from hengd.rules.presence import Live, Presence
 from hengd.rules.states import Line, configuration_of, connection_of, forgiven
 from hengd.store import Reader, Store, Transaction
 from henge_protocol.model import Configuration, Connection
-from henge_protocol.selector import Selector
+
+PIECE: Final = 200
+"""Devices counted before everybody else has a turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +48,6 @@ class Devices:
         with self._store.read() as tx:
             return self._view(tx, required_object(tx, "Device", name), _line(tx))
 
-    def views(self, selector: Selector) -> list[DeviceView]:
-        """All devices that ``selector`` selects, by name."""
-        with self._store.read() as tx:
-            line = _line(tx)
-            return [
-                self._view(tx, record, line) for record in objects_of(tx, "Device") if selector.matches(record.labels)
-            ]
-
     async def retry(self, name: str) -> None:
         """Offer a quarantined document again."""
 
@@ -62,16 +59,30 @@ class Devices:
 
         await self._store.write(operation)
 
-    def counts(self) -> dict[str, dict[str, int]]:
-        """How many devices are in each state, on both axes."""
-        counts: dict[str, dict[str, int]] = {"connection": {}, "config": {}}
-        for view in self._all():
-            counts["connection"][view.connection] = counts["connection"].get(view.connection, 0) + 1
-            counts["config"][view.configuration] = counts["config"].get(view.configuration, 0) + 1
-        return counts
+    async def counts(self) -> dict[str, dict[str, int]]:
+        """How many devices are in each state, on both axes; in pieces, between which others have their turn."""
+        connections: Counter[str] = Counter()
+        configurations: Counter[str] = Counter()
+        with self._store.read() as tx:
+            ids = tx.keys("ids")
+        for start in range(0, len(ids), PIECE):
+            with self._store.read() as tx:
+                line = _line(tx)
+                for device_id in ids[start : start + PIECE]:
+                    if tx.get("ids", device_id) is None:  # deleted meanwhile
+                        continue
+                    connection, configuration = self._states(tx, device_id.decode(), line)
+                    connections[connection] += 1
+                    configurations[configuration] += 1
+            await asyncio.sleep(0)
+        return {"connection": dict(connections), "config": dict(configurations)}
 
-    def _all(self) -> Iterator[DeviceView]:
-        return iter(self.views(Selector()))
+    def _states(self, tx: Reader, device_id: str, line: Line) -> tuple[Connection, Configuration]:
+        reported, is_online = find_reported(tx, device_id), self._presence.find(device_id) is not None
+        return (
+            connection_of(online=is_online, reported=reported, now=self._clock()),
+            configuration_of(find_desired(tx, device_id), reported, line),
+        )
 
     def _view(self, tx: Reader, record: ObjectRecord, line: Line) -> DeviceView:
         desired, reported = find_desired(tx, record.id), find_reported(tx, record.id)

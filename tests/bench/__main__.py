@@ -17,6 +17,7 @@ from pathlib import Path
 from tests.bench import mosquitto, programs
 from tests.bench.figures import FleetFigures, measure, percentile, show, show_fleet, show_ratios
 from tests.bench.process import Generator
+from tests.bench.reading import show_reading
 from tests.bench.service import Bench, running
 
 LAMP = {
@@ -125,7 +126,14 @@ def pem_body(bench: Bench) -> str:
     return "".join(line for line in text.splitlines() if not line.startswith("-"))
 
 
-PARTS = ("change", "programs", "fleet")
+def reading(count: int) -> None:
+    """Status and list of a large fleet."""
+    with running() as bench:
+        prepare(bench, [f"lamp-{number}" for number in range(count)])
+        show_reading(bench, count)
+
+
+PARTS = ("change", "programs", "reading", "fleet")
 
 
 def main() -> None:
@@ -142,6 +150,9 @@ def main() -> None:
         programs.start_times(large=not chosen.quick, lamp=LAMP)
         programs.command_times(prepare)
         programs.validation_time()
+    if "reading" in parts:
+        for count in (1000,) if chosen.quick else (5000, 10000):
+            reading(count)
     if "fleet" in parts:
         for count in (1000,) if chosen.quick else (1000, 5000):
             compare_fleets(count, rounds=3 if chosen.quick else 7, idle_s=5 if chosen.quick else 30)

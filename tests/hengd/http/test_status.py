@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import aiohttp
 import pytest
 
+from hengd.rules import devices
 from henge_protocol import pki
 from tests.service import Admin, Service, connected, device, group, schema
 
@@ -26,6 +29,31 @@ async def test_the_status_counts_what_there_is(daemon: Service, admin: Admin) ->
     assert status["listeners"]["devices"] == [daemon.url]
     assert status["warnings"] == []
     assert status["store"]["used_bytes"] > 0
+
+
+async def test_a_large_fleet_is_counted_in_pieces_between_which_others_have_their_turn(
+    daemon: Service, admin: Admin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices, "PIECE", 2)
+    await admin.apply(schema(), *[device(f"lamp-{number}") for number in range(10)])
+    counting = asyncio.create_task(daemon.app.devices.counts())
+    turns = 0
+    while not counting.done():
+        await asyncio.sleep(0)
+        turns += 1
+
+    assert turns > 5
+    assert (await counting)["connection"] == {"never-seen": 10}
+
+
+async def test_deleted_devices_are_not_counted(daemon: Service, admin: Admin) -> None:
+    await admin.apply(schema(), device("lamp-1"), device("lamp-2"))
+    await admin.ok("DELETE", "/v1/devices/lamp-1")
+    some = (await admin.ok("GET", "/v1/status"))["devices"]
+    await admin.ok("DELETE", "/v1/devices/lamp-2")
+
+    assert (some["total"], some["connection"]) == (1, {"never-seen": 1})
+    assert (await admin.ok("GET", "/v1/status"))["devices"] == {"total": 0, "connection": {}, "config": {}}
 
 
 async def test_the_fingerprint_is_the_tokens_pin(daemon: Service, admin: Admin) -> None:
