@@ -185,7 +185,7 @@ class App:
         self._hub, self._deliveries = hub, deliveries
         store.on_commit(self._committed)
         store.on_failure(lambda reason: None if self.failed.done() else self.failed.set_result(reason))
-        self._edge = Edge(self.authority, lambda peer: local_admin(peer.uid, peer.gid))
+        self._edge = Edge(self.authority, lambda peer: local_admin(peer.uid, peer.gid), monotonic=monotonic)
         self._routes = self._make_routes()
 
     def _make_routes(self) -> list[Route]:

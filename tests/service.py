@@ -52,6 +52,7 @@ class Clock:
     def __init__(self) -> None:
         self._offset_s = 0.0
         self._jumped_s = 0.0
+        self._stands_at: float | None = None
 
     def wall(self) -> float:
         """Unix seconds."""
@@ -59,7 +60,12 @@ class Clock:
 
     def monotonic(self) -> float:
         """Monotonic seconds."""
-        return time.monotonic() + self._offset_s
+        real = time.monotonic() if self._stands_at is None else self._stands_at
+        return real + self._offset_s
+
+    def freeze(self) -> None:
+        """Let monotonic time stand from now on, but for ``advance``."""
+        self._stands_at = time.monotonic()
 
     def advance(self, seconds: float) -> None:
         """Let time pass at once."""

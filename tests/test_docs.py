@@ -18,7 +18,7 @@ import yaml
 
 from hengd import events, room, store
 from hengd.cli import EXIT_CODES, cli
-from hengd.http import enrol, head, parse, stream
+from hengd.http import edge, enrol, head, parse, stream
 from hengd.http.admission import GateLimits
 from hengd.http.history import MAX_REVISIONS
 from hengd.rules import (
@@ -260,6 +260,8 @@ JSON = strictjson.LIMITS
         f"idle connection | {GATE.idle_s:g} s |",
         f"requests on one connection | {GATE.max_requests_per_connection:,} |",
         f"last answer | {GATE.linger_s:g} s",
+        "requests of one operator over TLS | {:g} a second, {} at once;".format(*edge.RATES["admin"]),
+        "requests of one device | {:g} a second, {} at once |".format(*edge.RATES["device"]),
         f"body | {parse.MAX_BODY_BYTES // 1024**2} MiB |",
         f"body | {parse.BODY_TIMEOUT_S:g} s |",
         f"body of enrolment routes | {enrol.MAX_ENROL_BYTES // 1024} KiB |",

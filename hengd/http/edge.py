@@ -22,6 +22,7 @@ from hengd.http.dispatch import Peer, connection_of, keep_turns, refuse_odd_requ
 from hengd.http.problems import problem_response
 from hengd.rules.authority import NOBODY, Authority, Caller
 from hengd.rules.change import Author
+from hengd.rules.limits import RateLimit
 from henge_protocol.errors import (
     Denied,
     HengeError,
@@ -61,6 +62,9 @@ _SERVED: Final = {
     Auth.ADMIN: frozenset({DEVICES, ADMIN}),
 }
 
+RATES: Final = {"device": (20.0, 60), "admin": (50.0, 500)}
+"""Requests of one identity in a second, and at once after a rest; what comes through the unix socket is not counted."""
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 CALLER: Final = web.RequestKey("caller", Caller)
@@ -81,8 +85,12 @@ class Route:
 class Edge:
     """Builds the application: routes in, middlewares around them."""
 
-    def __init__(self, authority: Authority, local_user: Callable[[Peer], Caller]) -> None:
+    def __init__(
+        self, authority: Authority, local_user: Callable[[Peer], Caller], *, monotonic: Callable[[], float]
+    ) -> None:
         self._authority = authority
+        self._monotonic = monotonic
+        self._rates = {role: RateLimit(*rate) for role, rate in RATES.items()}
         self._local_user = local_user
         self._auth: dict[Handler, Auth] = {}
         self.stopping = False
@@ -181,6 +189,8 @@ class Edge:
             return NOBODY
         caller = self._local_user(peer) if peer.listener == ADMIN else self._authority.identify(peer.certificate)
         check_caller(caller, auth)
+        if peer.listener == DEVICES:
+            self._rates[caller.role].take(caller.subject, now=self._monotonic())
         await self._authority.used(caller)
         return caller
 

@@ -1,9 +1,10 @@
-"""Counting failures per address, so that guessing is slow. Pure: time is an argument, in monotonic seconds."""
+"""Counting requests and failures, so that nobody takes the others' share. Pure: time is an argument, in monotonic seconds."""
 
 from __future__ import annotations
 
 import ipaddress
 from collections import deque
+from math import ceil
 from typing import Final
 
 from henge_protocol.errors import Limited
@@ -24,6 +25,30 @@ def counted_as(address: str) -> str:
             return str(parsed.ipv4_mapped)
         return str(ipaddress.ip_network((parsed, 64), strict=False))
     return str(parsed)
+
+
+class RateLimit:
+    """Lets everybody do something so often in a second, and so often at once after a rest."""
+
+    def __init__(self, per_s: float, burst: int) -> None:
+        self._every_s = 1 / per_s
+        self._rest_s = burst / per_s
+        self._paid_until: dict[str, float] = {}
+
+    def take(self, who: str, *, now: float) -> None:
+        """Count one; raises ``Limited``, and counts nothing, when it is too many."""
+        paid_until = max(now, self._paid_until.get(who, now)) + self._every_s
+        wait_s = paid_until - now - self._rest_s
+        if wait_s > 1e-9:
+            raise Limited(
+                "rate_limited",
+                f"more than {1 / self._every_s:g} requests a second; wait {ceil(wait_s)} s",
+                cure="wait that long; a list, or /v1/events, spares many single requests",
+                extra={"retry_after_s": ceil(wait_s)},
+            )
+        if len(self._paid_until) >= MAX_ADDRESSES:
+            self._paid_until = {other: until for other, until in self._paid_until.items() if until > now}
+        self._paid_until[who] = paid_until
 
 
 class FailureLimit:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 
 import pytest
 
+from hengd.http.edge import RATES
 from hengd.rules.authority import ADMIN_LIFETIME_S, DAY_S, EXPIRED_OK_S
+from hengd.rules.limits import RateLimit
 from henge_protocol import pki
 from tests.hengd.http.joinkit import identity_in, renewed, spend, token_of
 from tests.service import Admin, Clock, Identity, Service
@@ -169,3 +172,48 @@ async def test_a_revoked_operator_is_not_revoked_twice(daemon: Service, admin: A
     await admin.ok("DELETE", "/v1/operators/ada")
 
     assert (await admin.refused("DELETE", "/v1/operators/ada")).code == "no_such_object"
+
+
+# ---- how often one may ask ----------------------------------------------------------------------------
+
+
+async def asked(client: Admin, times: int, path: str = "/v1/whoami") -> Counter[int]:
+    """How often which status came back."""
+    answers = [await asyncio.gather(*[client.call("GET", path) for _ in range(50)]) for _ in range(times // 50)]
+    return Counter(answer.status for some in answers for answer in some)
+
+
+async def test_an_operator_from_elsewhere_who_asks_without_end_is_told_to_wait_r59(
+    daemon: Service, admin: Admin, clock: Clock
+) -> None:
+    clock.freeze()
+    ada, bob = await log_in(daemon, admin), await log_in(daemon, admin, "bob")
+    _, most = RATES["admin"]
+    async with daemon.remote(ada) as remote, daemon.remote(bob) as other:
+        counted = await asked(remote, most + 50)
+        refused = await remote.refused("GET", "/v1/whoami")
+        neighbour = await other.call("GET", "/v1/whoami")
+        clock.advance(2)
+        later = await remote.call("GET", "/v1/whoami")
+
+    assert counted == {200: most, 429: 50}
+    assert (refused.code, refused.headers["Retry-After"]) == ("rate_limited", "1")
+    assert (neighbour.status, later.status) == (200, 200)
+
+
+async def test_who_asks_through_the_admin_socket_is_never_told_to_wait(
+    admin: Admin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RateLimit, "take", lambda *_, **__: pytest.fail("counted"))
+
+    assert await asked(admin, 100) == {200: 100}
+
+
+async def test_a_device_that_asks_without_end_is_told_to_wait(daemon: Service, admin: Admin, clock: Clock) -> None:
+    clock.freeze()
+    lamp = await daemon.join(admin, "lamp-1")
+    _, most = RATES["device"]
+    async with daemon.remote(lamp) as remote:
+        counted = await asked(remote, 100, "/v1/device/config?have=")
+
+    assert counted == {304: most, 429: 100 - most}

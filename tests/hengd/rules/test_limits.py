@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hengd.rules.limits import MAX_ADDRESSES, FailureLimit, counted_as
+from hengd.rules.limits import MAX_ADDRESSES, FailureLimit, RateLimit, counted_as
 from henge_protocol.errors import Limited
 
 
@@ -23,6 +23,40 @@ from henge_protocol.errors import Limited
 )
 def test_an_address_is_counted_as_its_network_e30(address: str, counted: str) -> None:
     assert counted_as(address) == counted
+
+
+def test_a_rate_has_bursts_and_comes_back_with_time() -> None:
+    rate = RateLimit(10.0, 5)
+    for _ in range(5):
+        rate.take("ada", now=100.0)
+    with pytest.raises(Limited) as refusal:
+        rate.take("ada", now=100.0)
+    rate.take("bob", now=100.0)
+    rate.take("ada", now=100.1)
+    with pytest.raises(Limited):
+        rate.take("ada", now=100.1)
+
+    assert refusal.value.extra["retry_after_s"] == 1
+    for _ in range(5):
+        rate.take("ada", now=200.0)
+
+
+def test_who_is_refused_is_not_refused_longer_for_asking_on() -> None:
+    rate = RateLimit(1.0, 1)
+    rate.take("ada", now=0.0)
+    for _ in range(100):
+        with pytest.raises(Limited):
+            rate.take("ada", now=0.5)
+
+    rate.take("ada", now=1.0)
+
+
+def test_a_rates_memory_holds_only_who_asked_lately() -> None:
+    rate = RateLimit(10.0, 5)
+    for number in range(3 * MAX_ADDRESSES):
+        rate.take(str(number), now=float(number))
+
+    assert len(rate._paid_until) <= MAX_ADDRESSES
 
 
 def failing(limit: FailureLimit, address: str, times: int, now: float) -> None:
