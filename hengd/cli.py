@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
-import logging
 import os
-import resource
 import signal
 import sys
 import time
@@ -22,16 +19,22 @@ import uvloop
 from hengd.app import App, Environment
 from hengd.logs import start_logs
 from hengd.offline import accept_clock
+from hengd.process import (
+    feed_watchdog,
+    fill_standard_streams,
+    ignore_signals,
+    note_loop_trouble,
+    raise_file_limit,
+    say,
+    spare_the_collector,
+)  # fmt: skip
 from hengd.rules.timekeeping import shown
 from hengd.settings import Settings, default_file, load_settings, settings_files, toml
 from henge_protocol import __version__, pki
 from henge_protocol.errors import HengeError
-from henge_protocol.notify import notify, watchdog_interval_s
+from henge_protocol.notify import notify
 from henge_protocol.places import admin_socket, admin_sockets, config_dir, state_dir
 
-log = logging.getLogger("hengd")
-
-MAX_FILES: Final = 65_536
 EXIT_INTERNAL: Final = 70
 EXIT_CODES: Final = {
     "already_running": 73,
@@ -183,18 +186,17 @@ def paths(config: Path | None, data_dir: Path | None, output: str) -> None:
 
 async def _serve(settings: Settings, environment: Environment) -> int:
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
-    loop.set_exception_handler(_note_loop_trouble)
-    _raise_file_limit()
+    loop.set_exception_handler(note_loop_trouble)
+    ignore_signals()
+    raise_file_limit()
     app = App(settings, environment)
     await app.start()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _on_signal, stop)
-    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):  # nothing to reload yet, and nothing to die of
-        signal.signal(number, signal.SIG_IGN)
     print_welcome(app, settings, environment)
-    _spare_the_collector()
+    spare_the_collector()
     notify("READY=1", f"STATUS=serving {settings.name}", environ=os.environ)
-    watchdog = asyncio.create_task(_watchdog(app), name="watchdog")
+    watchdog = asyncio.create_task(feed_watchdog(app.beat), name="watchdog")
     stopped = asyncio.create_task(stop.wait(), name="signal")
     ends: set[asyncio.Future[Any]] = {stopped, app.failed}
     await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
@@ -202,51 +204,17 @@ async def _serve(settings: Settings, environment: Environment) -> int:
     stopped.cancel()
     await asyncio.gather(watchdog, stopped, return_exceptions=True)
     if app.failed.done():
-        click.echo(f"Error: the store failed ({app.failed.result()}); stopping so that a restart can recover", err=True)
+        say(f"Error: the store failed ({app.failed.result()}); stopping so that a restart can recover", err=True)
         os._exit(EXIT_INTERNAL)
     notify("STOPPING=1", environ=os.environ)
     await app.stop()
     return 0
 
 
-def _raise_file_limit() -> None:
-    """Take what the system allows: every connection is a descriptor, and 1,024 of them are a small fleet."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = min(hard, MAX_FILES) if hard != resource.RLIM_INFINITY else MAX_FILES
-    if soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
-def _note_loop_trouble(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """What the event loop's libraries tell: a peer that breaks off is everyday, anything else is worth a line."""
-    error = context.get("exception")
-    everyday = isinstance(error, OSError) or (isinstance(error, type) and issubclass(error, OSError))
-    level = logging.DEBUG if everyday else logging.ERROR
-    shown = error if isinstance(error, BaseException) else None
-    log.log(
-        level, "%s: %r", context.get("message", "event loop"), error, exc_info=shown, extra={"event": "loop_trouble"}
-    )
-
-
-def _spare_the_collector() -> None:
-    """What was made at start lives to the end, and links hold no cycles: look for garbage rarely."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
-
-
 def _on_signal(stop: asyncio.Event) -> None:
     if stop.is_set():
         os._exit(1)
     stop.set()
-
-
-async def _watchdog(app: App) -> None:
-    interval_s = watchdog_interval_s(os.environ, os.getpid())
-    while interval_s is not None:
-        if app.beat():
-            notify("WATCHDOG=1", environ=os.environ)
-        await asyncio.sleep(interval_s)
 
 
 def print_welcome(app: App, settings: Settings, environment: Environment) -> None:
@@ -264,8 +232,7 @@ def print_welcome(app: App, settings: Settings, environment: Environment) -> Non
     else:
         status = app.summary()
         lines.append(f"{status['devices']} devices, revision {status['revision']}.")
-    click.echo("\n".join(lines))
-    sys.stdout.flush()
+    say(*lines)
 
 
 def _first_run(app: App, settings: Settings, environment: Environment) -> list[str]:
@@ -310,6 +277,7 @@ def _default_socket() -> Path:
 
 def main() -> NoReturn:
     """Run the command line; every refusal is one line on standard error and a documented exit code."""
+    fill_standard_streams()
     try:
         cli(prog_name="hengd", standalone_mode=False)
     except click.exceptions.Exit as done:
@@ -320,8 +288,6 @@ def main() -> NoReturn:
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
     except HengeError as error:
-        click.echo(f"Error: {error.message}", err=True)
-        if error.cure:
-            click.echo(f"Cure: {error.cure}", err=True)
+        say(f"Error: {error.message}", *([f"Cure: {error.cure}"] if error.cure else []), err=True)
         sys.exit(EXIT_CODES.get(error.code, EXIT_INTERNAL))
     sys.exit(0)

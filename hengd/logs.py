@@ -63,9 +63,9 @@ class Logs:
         self._listener.stop()
 
 
-def start_logs(level: str, form: str, *, stream: TextIO = sys.stderr, environ: Mapping[str, str] = os.environ) -> Logs:
-    """Send every log line of this process to ``stream`` in the wanted form."""
-    return Logs(level, form, stream, environ)
+def start_logs(level: str, form: str, *, stream: TextIO | None = None, environ: Mapping[str, str] = os.environ) -> Logs:
+    """Send every log line of this process to ``stream`` (standard error) in the wanted form."""
+    return Logs(level, form, stream or sys.stderr, environ)
 
 
 def _gap(lines: int) -> logging.LogRecord:

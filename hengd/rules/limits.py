@@ -1,4 +1,4 @@
-"""Counting requests and failures, so that nobody takes the others' share. Pure: time is an argument, in monotonic seconds."""
+"""Counting requests and failures, so that nobody takes others' share. Pure: time is an argument, monotonic seconds."""
 
 from __future__ import annotations
 

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
+from typing import Any
+
 import pytest
 
+from hengd import app as app_module
+from hengd.rules.fleet import read_meta
 from hengd.rules.notes import Committed
 from hengd.store import Store
-from tests.service import Admin, Service, connected, device, group, schema
+from tests.service import PATIENCE_S, Admin, Clock, Service, connected, device, group, schema
 
 
 async def test_a_value_set_reaches_the_device_and_its_report_is_durable(daemon: Service, admin: Admin) -> None:
@@ -90,3 +96,62 @@ async def test_a_daemon_whose_writer_has_ended_is_not_ready(daemon: Service, mon
     assert daemon.app.beat()
     monkeypatch.setattr(Store, "is_writing", False)
     assert not daemon.app.beat()
+
+
+# --- upkeep -------------------------------------------------------------------------------------------------
+
+
+def high_water(daemon: Service) -> float:
+    with daemon.app._store.read() as tx:
+        return read_meta(tx).clock_high_water
+
+
+async def test_a_clock_that_is_wrong_at_boot_is_not_believed_at_once(daemon: Service, clock: Clock) -> None:
+    """Upkeep waits: by then the time has come from the network. A mark from the future would hold all certificates."""
+    before = high_water(daemon)
+    clock.jump(30 * 365 * 86400)
+    await daemon.restart()
+    await daemon.app._store.write(lambda tx: None)  # upkeep that ran at once would have been queued before this
+    assert high_water(daemon) == before
+
+
+async def test_upkeep_notes_the_time_and_sets_space_aside_again(
+    daemon: Service, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ballast = daemon.app._folder.database / "ballast"
+    ballast.unlink()
+    await daemon.stop()
+    monkeypatch.setattr(app_module, "UPKEEP_S", 0.001)
+    turned = asyncio.Event()
+    monkeypatch.setattr(app_module.App, "_renew_server_certificate", lambda app: turned.set())
+    clock.jump(86400)
+    before = clock.wall()
+    await daemon.start()
+    ballast.unlink()
+    await asyncio.wait_for(turned.wait(), PATIENCE_S)
+    turned.clear()
+    await asyncio.wait_for(turned.wait(), PATIENCE_S)
+    assert high_water(daemon) >= before
+    assert ballast.exists()
+
+
+# --- what it prints -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("listening", "shown"),
+    [("0.0.0.0", ["192.168.1.20"]), ("[::]", ["192.168.1.20", "[fd00::20]"]), ("127.0.0.1", ["127.0.0.1"])],
+)
+async def test_only_addresses_that_reach_the_listener_are_shown(
+    listening: str, shown: list[str], data_dir: Any, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if ":" in listening and not socket.has_dualstack_ipv6():
+        pytest.skip("this machine has no IPv6")
+    monkeypatch.setattr(app_module, "local_addresses", lambda: ("192.168.1.20", "fd00::20", "fe80::20%2"))
+    service = Service(data_dir, clock, {"listen.devices": f"{listening}:0"})
+    await service.start()
+    try:
+        assert service.app.urls()["devices"] == [f"https://{host}:{service.port}" for host in shown]
+    finally:
+        await service.stop()
+        service.clean()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
@@ -131,6 +132,21 @@ def test_a_second_daemon_is_refused_and_told_who_is_there(tmp_path: Path) -> Non
     assert f"pid {os.getpid()}" in refused.value.message
     first.close()
     opened(tmp_path / "state").close()
+
+
+def test_on_a_disk_that_takes_nothing_the_folder_is_locked_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    opened(tmp_path / "state").close()
+    monkeypatch.setattr(os, "pwrite", full)
+    first = opened(tmp_path / "state")
+    with pytest.raises(Conflict) as refused:
+        opened(tmp_path / "state")
+    assert "another process" in refused.value.message
+    first.close()
 
 
 def mountinfo(tmp_path: Path, kind: str, point: str) -> Path:

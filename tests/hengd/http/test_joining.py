@@ -453,6 +453,16 @@ async def test_the_window_opens_for_a_day_at_most(standing: Standing, seconds: A
     assert (answer.status, answer.code) == (422, "bad_parameter")
 
 
+async def test_opening_for_less_never_shortens_what_another_person_opened(daemon: Service, admin: Admin) -> None:
+    await open_window(admin, 3600)
+    before = daemon.app.joins.closes
+    await open_window(admin, 60)
+    assert daemon.app.joins.closes == before
+
+    await open_window(admin, 7200)
+    assert daemon.app.joins.closes > before + 3000
+
+
 async def test_the_window_opens_and_closes(daemon: Service, admin: Admin) -> None:
     closed = await admin.ok("GET", "/v1/join-window")
     opened = await admin.ok("PUT", "/v1/join-window", {})

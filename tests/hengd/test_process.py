@@ -1,0 +1,94 @@
+"""The process around the daemon: whatever streams, signals and limits it is started with, it serves."""
+
+from __future__ import annotations
+
+import logging
+import os
+import resource
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hengd.process import note_loop_trouble
+from tests.hengd.test_cli import HENGD, environment, serving
+from tests.system.programs import PROGRAMS, Daemon, running
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return tmp_path
+
+
+class Redirected(Daemon):
+    """A daemon whose standard streams a shell has changed."""
+
+    def __init__(self, folder: Path, redirection: str) -> None:
+        super().__init__(folder)
+        self._redirection = redirection
+
+    def command(self) -> list[str]:
+        program, *options = super().command()
+        return ["/bin/sh", "-c", f'exec "$0" "$@" {self._redirection}', str(PROGRAMS / program), *options]
+
+
+@pytest.mark.parametrize(
+    "redirection",
+    [">&-", "<&-", "2>&-", "<&- >&- 2>&-", ">/dev/full", ">/dev/full 2>&1", "2>/dev/full --log-level debug"],
+)
+def test_whatever_its_streams_are_it_serves_and_stops(tmp_path: Path, redirection: str) -> None:
+    daemon = Redirected(tmp_path, redirection)
+    try:
+        daemon.start()
+        streams = [os.readlink(f"/proc/{daemon.program.process.pid}/fd/{number}") for number in range(3)]  # type: ignore[union-attr]
+        assert not [stream for stream in streams if stream.startswith(("socket:", "anon_inode:"))]
+        assert daemon.stop() == 0
+    finally:
+        daemon.clean()
+    assert "Traceback" not in daemon.output
+
+
+@pytest.mark.parametrize("stream", ["2>&-", "2>/dev/full"])
+def test_a_refusal_that_nobody_can_read_still_has_its_exit_code(home: Path, stream: str) -> None:
+    command = ["/bin/sh", "-c", f'exec "$0" "$@" {stream}', str(HENGD), "check", "--config", str(home / "none.toml")]
+    assert subprocess.run(command, env=environment(home), check=False).returncode == 78
+
+
+def test_signals_that_ask_other_daemons_to_reload_change_nothing(tmp_path: Path) -> None:
+    with running(tmp_path) as daemon:
+        assert daemon.program is not None
+        for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGPIPE):
+            daemon.program.process.send_signal(number)
+        assert daemon.answers()
+        assert daemon.stop() == 0
+
+
+def test_as_many_descriptors_are_taken_as_the_system_allows(home: Path) -> None:
+    limited = ["/bin/sh", "-c", 'ulimit -Sn 64 && ulimit -Hn 2000 && exec "$0" "$@"', str(HENGD), *serving(home)]
+    process = subprocess.Popen(limited, env=environment(home), stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline()
+        assert resource.prlimit(process.pid, resource.RLIMIT_NOFILE) == (2000, 2000)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize(
+    ("context", "level"),
+    [({"message": "SSL error in data received", "exception": ConnectionResetError("peer")}, logging.DEBUG),
+     ({"message": "broken", "exception": BrokenPipeError}, logging.DEBUG),
+     ({"message": "Task exception was never retrieved", "exception": ZeroDivisionError("ours")}, logging.ERROR),
+     ({"message": "no exception at all"}, logging.ERROR)],
+)  # fmt: skip
+def test_the_loops_trouble_is_a_line_and_a_peer_that_breaks_off_none(
+    context: dict[str, Any], level: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.DEBUG, "hengd"):
+        note_loop_trouble(None, context)  # type: ignore[arg-type]
+    (record,) = caplog.records
+    assert (record.levelno, record.event) == (level, "loop_trouble")  # type: ignore[attr-defined]
+    assert context["message"] in record.message
