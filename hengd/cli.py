@@ -36,7 +36,11 @@ from henge_protocol.notify import notify
 from henge_protocol.places import admin_socket, admin_sockets, config_dir, state_dir
 
 EXIT_INTERNAL: Final = 70
+EXIT_DENIED: Final = 77
 EXIT_CODES: Final = {
+    "storage_foreign": 65,
+    "storage_corrupt": 65,
+    "bad_authority": 65,
     "already_running": 73,
     "address_in_use": 75,
     "clock_suspect": 75,
@@ -44,10 +48,8 @@ EXIT_CODES: Final = {
     "peer_denied": 77,
     "bad_setting": 78,
     "storage_unsuitable": 74,
-    "storage_foreign": 74,
     "storage_failed": 74,
     "storage_full": 74,
-    "storage_corrupt": 74,
     "bad_file": 74,
 }
 
@@ -289,5 +291,11 @@ def main() -> NoReturn:
         sys.exit(130)
     except HengeError as error:
         say(f"Error: {error.message}", *([f"Cure: {error.cure}"] if error.cure else []), err=True)
-        sys.exit(EXIT_CODES.get(error.code, EXIT_INTERNAL))
+        sys.exit(_exit_code(error))
     sys.exit(0)
+
+
+def _exit_code(error: HengeError) -> int:
+    if isinstance(error.__cause__, PermissionError):
+        return EXIT_DENIED
+    return EXIT_CODES.get(error.code, EXIT_INTERNAL)

@@ -27,7 +27,7 @@ from typing import Final
 
 from hengd.records import FORMAT, META_KEY, Meta, ObjectRecord, object_key, pack
 from hengd.room import make_ballast
-from hengd.store import Transaction, open_databases, open_environment
+from hengd.transactions import Transaction, open_databases, open_environment
 from henge_protocol import pki
 from henge_protocol.errors import Conflict, HengeError, Internal, Invalid, Unavailable
 from henge_protocol.keyfiles import (

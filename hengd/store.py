@@ -18,115 +18,30 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
 import lmdb
 
 from hengd.room import ESSENTIAL_ROOM_BYTES, FREE_RESERVE_BYTES, FULL, Growth, free_bytes, has_room, release_ballast
+from hengd.transactions import Reader, Transaction, open_databases, open_environment
 from henge_protocol.errors import HengeError, Internal, StorageFull
+
+__all__ = ["Figures", "Reader", "Store", "Transaction"]
 
 log = logging.getLogger("hengd.store")
 
 T = TypeVar("T")
 
-DATABASES: Final = (
-    "meta", "objects", "ids", "revisions", "documents", "desired", "reported",
-    "certs", "certs_of", "spki", "tokens",
-)  # fmt: skip
-
-RECORD_VERSION: Final = 1
 MAX_BATCH: Final = 512
 """Operations that share one commit; beyond it the wait of the first becomes noticeable."""
 GROW_AT: Final = 0.8
 MAX_MAP_BYTES: Final = 64 * 1024**3
 GROW_WAIT_S: Final = 30.0
-
-_HEADER_BYTES: Final = 6
-
-
-class Reader:
-    """A consistent view. Values are copies; keep them as long as you like."""
-
-    __slots__ = ("_databases", "_txn")
-
-    def __init__(self, txn: Any, databases: dict[str, Any]) -> None:
-        self._txn = txn
-        self._databases = databases
-
-    def get(self, database: str, key: bytes) -> bytes | None:
-        """The payload under ``key``, or None; ``Internal`` ``storage_corrupt`` when its checksum is wrong."""
-        value = self._txn.get(key, db=self._databases[database])
-        return None if value is None else _unseal(database, key, value)
-
-    def scan(self, database: str, prefix: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
-        """All (key, payload) whose key starts with ``prefix``, in order of keys."""
-        with self._txn.cursor(db=self._databases[database]) as cursor:
-            if not (cursor.set_range(prefix) if prefix else cursor.first()):
-                return
-            for key, value in cursor:
-                if not key.startswith(prefix):
-                    return
-                yield key, _unseal(database, key, value)
-
-    def scan_back(self, database: str, before: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
-        """All (key, payload) below ``before`` (or all), the last first."""
-        with self._txn.cursor(db=self._databases[database]) as cursor:
-            if before is not None and cursor.set_range(before):
-                found = cursor.prev()
-            else:
-                found = cursor.last()
-            if not found:
-                return
-            for key, value in cursor.iterprev():
-                yield key, _unseal(database, key, value)
-
-    def keys(self, database: str, prefix: bytes = b"") -> list[bytes]:
-        """All keys that start with ``prefix``, in order; the records are not looked at."""
-        with self._txn.cursor(db=self._databases[database]) as cursor:
-            if not (cursor.set_range(prefix) if prefix else cursor.first()):
-                return []
-            return list(takewhile(lambda key: key.startswith(prefix), cursor.iternext(keys=True, values=False)))
-
-    def keys_after(self, database: str, key: bytes, *, most: int) -> list[bytes]:
-        """The next keys after ``key`` (``b""``: the first), at most so many."""
-        with self._txn.cursor(db=self._databases[database]) as cursor:
-            if not (cursor.set_range(key) if key else cursor.first()):
-                return []
-            keys = islice(cursor.iternext(keys=True, values=False), most + 1)
-            return [found for found in keys if found != key][:most]
-
-    def count(self, database: str) -> int:
-        """How many records a database holds."""
-        return int(self._txn.stat(self._databases[database])["entries"])
-
-
-class Transaction(Reader):
-    """A view that can write; committed as a whole or not at all."""
-
-    __slots__ = ("notes",)
-
-    def __init__(self, txn: Any, databases: dict[str, Any]) -> None:
-        super().__init__(txn, databases)
-        self.notes: list[object] = []
-
-    def put(self, database: str, key: bytes, payload: bytes) -> None:
-        """Store ``payload`` with its checksum under ``key``."""
-        self._txn.put(key, _seal(database, key, payload), db=self._databases[database])
-
-    def delete(self, database: str, key: bytes) -> bool:
-        """Remove ``key``; whether it was there."""
-        return bool(self._txn.delete(key, db=self._databases[database]))
-
-    def note(self, happening: object) -> None:
-        """Tell the after-commit hook about ``happening``, if this commits."""
-        self.notes.append(happening)
 
 
 class _Job(NamedTuple):
@@ -400,43 +315,8 @@ class Store:
 FULL_CURE: Final = "free space on that disk; reading, pushing and revoking go on meanwhile"
 
 
-def open_environment(folder: Path, map_bytes: int) -> Any:
-    """LMDB as henge uses it; ``lib_version=0`` pins the engine whose files we promise to read."""
-    return lmdb.open(
-        str(folder), map_size=map_bytes, max_dbs=32, max_readers=64, mode=0o600, readahead=False, lib_version=0
-    )
-
-
-def open_databases(env: Any) -> dict[str, Any]:
-    """All databases, made where they are missing; ``lmdb.Error`` if the environment holds another program's."""
-    if env.stat()["entries"]:
-        env.open_db(b"meta", create=False)
-    return {name: env.open_db(name.encode()) for name in DATABASES}
-
-
 def _run_apart(callback: Callable[[], None]) -> None:
     try:
         callback()
     except Exception:  # task boundary: one listener's fault must not keep the others from their answers
         log.exception("a listener of commits failed", extra={"event": "commit_listener_failed"})
-
-
-_SEEDS: Final = {database: zlib.crc32(database.encode()) for database in DATABASES}
-"""A record's checksum covers where it stands, so that one in the wrong place is noticed too."""
-
-
-def _seal(database: str, key: bytes, payload: bytes) -> bytes:
-    checksum = zlib.crc32(payload, zlib.crc32(key, _SEEDS[database]))
-    return b"%c\x00%b%b" % (RECORD_VERSION, checksum.to_bytes(4, "big"), payload)
-
-
-def _unseal(database: str, key: bytes, value: bytes) -> bytes:
-    payload = value[_HEADER_BYTES:]
-    checksum = zlib.crc32(payload, zlib.crc32(key, _SEEDS[database]))
-    if value[0] != RECORD_VERSION or value[2:_HEADER_BYTES] != checksum.to_bytes(4, "big"):
-        raise Internal(
-            "storage_corrupt",
-            f"record {key.hex()[:64]} of {database} is damaged",
-            cure="restore the newest backup",
-        )
-    return payload

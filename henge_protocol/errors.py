@@ -273,8 +273,9 @@ CODES: dict[str, str] = {
     # storage
     "storage_full": "The disk or the map is full; nothing was changed.",
     "storage_failed": "The store failed; the daemon stops rather than limp.",
-    "storage_corrupt": "A record's checksum does not match.",
+    "storage_corrupt": "The store's file is cut off or damaged, or a record's checksum does not match.",
     "storage_foreign": "The folder holds data that is not ours, or newer than this program.",
+    "bad_authority": "The certificate or key of one of the daemon's own authorities is damaged or not the right one.",
     "storage_unsuitable": "The folder lies on a file system that cannot keep the store's promises.",
     "already_running": "Another daemon works on this data folder.",
     "address_in_use": "The address is taken by another program.",

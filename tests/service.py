@@ -18,7 +18,7 @@ import aiohttp
 
 from hengd.app import App, Environment
 from hengd.settings import load_settings
-from hengd.store import DATABASES, Reader, open_environment
+from hengd.transactions import DATABASES, Reader, open_environment
 from henge_protocol import pki
 from henge_protocol.joining import parse_token
 from henge_protocol.model import digest_of

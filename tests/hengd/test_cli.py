@@ -33,6 +33,19 @@ sys.argv = ["hengd", *sys.argv[1:]]
 cli.main()
 """
 
+DENIED = """
+import errno, os, sys
+from hengd import cli
+real = os.open
+def denied(path, *arguments, **named):
+    if str(path).endswith("hengd.lock"):
+        raise PermissionError(errno.EACCES, "Permission denied")
+    return real(path, *arguments, **named)
+os.open = denied
+sys.argv = ["hengd", *sys.argv[1:]]
+cli.main()
+"""
+
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
@@ -169,24 +182,41 @@ def test_a_folder_that_others_can_enter_is_77(home: Path) -> None:
     assert f"Cure: chmod 700 {home}/data" in refused.stderr
 
 
-@pytest.mark.parametrize("damage", ["key", "store", "link"])
-def test_a_damaged_folder_is_74_and_left_as_it_is(home: Path, damage: str) -> None:
+@pytest.mark.parametrize("damage", ["key", "garbage", "empty", "cut", "missing"])
+def test_a_damaged_folder_is_65_with_a_cure_and_left_as_it_is(home: Path, damage: str) -> None:  # F12, F17, F18
     with running(home, *serving(home)) as process:
         process.send_signal(signal.SIGTERM)
         assert process.wait(PATIENCE_S) == 0
     folder = home / "data" / "data"
+    store = folder / "db" / "data.mdb"
     if damage == "key":
         write_private(folder / "ca" / "client-ca.key", pki.generate_key())
-    elif damage == "store":
-        (folder / "db" / "data.mdb").write_bytes(b"garbage" * 2000)
+    elif damage == "missing":
+        store.unlink()
     else:
-        (folder / "db" / "data.mdb").unlink()
-    before = {path: path.read_bytes() for path in folder.rglob("*.mdb") if path.name == "data.mdb"}
+        store.write_bytes({"garbage": b"garbage" * 2000, "empty": b"", "cut": store.read_bytes()[:-4096]}[damage])
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.suffix != ".names"}
     refused = hengd(home, *serving(home))
-    assert refused.returncode == 74, refused
-    assert refused.stderr.startswith("Error: ")
-    assert "Traceback" not in refused.stderr
-    assert {path: path.read_bytes() for path in folder.rglob("*.mdb") if path.name == "data.mdb"} == before
+    assert refused.returncode == 65, refused
+    assert [line.split(":")[0] for line in refused.stderr.splitlines()] == ["Error", "Cure"]
+    assert str(folder) in refused.stderr
+    assert {path: path.read_bytes() for path in before} == before
+    assert store.exists() == (damage != "missing")
+
+
+def test_a_file_that_the_system_does_not_let_it_use_is_77(home: Path) -> None:
+    """Root may read everything, so the system's answer is played."""
+    refused = hengd(home, *serving(home), program=[sys.executable, "-c", DENIED])
+    assert (refused.returncode, "hengd.lock: Permission denied" in refused.stderr) == (77, True)
+
+
+def test_deleting_the_lock_file_of_a_running_daemon_lets_no_second_one_in(home: Path) -> None:
+    with running(home, *serving(home)):
+        (home / "data" / "hengd.lock").unlink()
+        elsewhere = [*serving(home), "--socket", str(home / "other")]
+        for _ in range(2):
+            second = hengd(home, *elsewhere)
+            assert (second.returncode, "another hengd works on" in second.stderr) == (73, True)
 
 
 def test_the_first_run_says_what_it_made_and_what_to_do_next(home: Path) -> None:

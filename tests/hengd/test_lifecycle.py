@@ -18,7 +18,8 @@ from hengd import app
 from hengd.datadir import DataDir, open_data_dir
 from hengd.records import Meta, pack, unpack
 from hengd.rules.fleet import META_KEY
-from hengd.store import DATABASES, Reader, Store, open_environment
+from hengd.store import Store
+from hengd.transactions import DATABASES, Reader, open_environment
 from henge_protocol.errors import Conflict, HengeError, Internal, Invalid
 from henge_protocol.wire import Report
 from tests.service import Admin, Clock, Service, connected, device, schema, verify_store

@@ -17,7 +17,8 @@ import pytest
 
 from hengd import store as store_module
 from hengd.room import make_ballast
-from hengd.store import Reader, Store, Transaction, open_databases, open_environment
+from hengd.store import Store
+from hengd.transactions import Reader, Transaction, open_databases, open_environment
 from henge_protocol.errors import HengeError, Internal, NotFound, StorageFull
 
 MIB = 1024 * 1024

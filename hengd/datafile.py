@@ -1,0 +1,75 @@
+"""The store's file, looked at before the engine maps it.
+
+LMDB trusts its file: a page that is cut off ends the process with SIGBUS, a bent bit in a meta page can abort it or
+make it reuse pages that are in use. So the whole structure is walked by plain reads first (half a second for
+100,000 revisions); what the records say is guarded by their checksums.
+"""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from lmdb.verify import VerifyError, verify
+
+from henge_protocol.errors import Internal
+
+_CURE: Final = "put the newest backup of the data folder in its place; nothing was changed"
+_PAGE_HEADER_BYTES: Final = 16
+_META: Final = struct.Struct("=II Q Q IHH5Q IHH5Q Q Q")
+"""LMDB 0.9, 64 bits: magic, version, address, map size, databases of free pages and of names, last page, number."""
+_ENGINE: Final = (0xBEEFC0DE, 1)
+_FLAGS: Final = 0x08
+"""Of the database of free pages: integer keys. It would also carry flags of the environment; we set none."""
+
+
+class _Meta(NamedTuple):
+    page_bytes: int
+    flags: int
+    main_pad: int
+    main_flags: int
+    last_page: int
+    number: int
+
+
+def check_file(file: Path) -> None:
+    """Refuse a data file that is not whole, so that it is neither mapped nor made anew.
+
+    One fault is beyond it: bit 1 of a commit's number, after which the store is, whole, as it was one commit before.
+    Raises ``Internal``: ``storage_foreign`` for what is no file of this engine, ``storage_corrupt`` for what is cut
+    off or damaged, ``storage_failed`` if it cannot be read.
+    """
+    try:
+        faults = verify(str(file), subdir=False) or _faults(file)  # type: ignore[no-untyped-call]
+    except VerifyError as error:
+        raise Internal("storage_foreign", f"{file} is not a store of henge ({error})", cure=_CURE) from None
+    except OSError as error:
+        cure = f"see who owns it and whether the disk is well: ls -l {file}"
+        raise Internal("storage_failed", f"{file} cannot be read ({error.strerror})", cure=cure) from error
+    if faults:
+        raise Internal("storage_corrupt", f"{file} is damaged or cut off ({faults[0]})", cure=_CURE)
+
+
+def _faults(file: Path) -> list[str]:
+    """What the walk takes for possible and the engine does not survive, or would never have written itself."""
+    with open(file, "rb") as data:
+        first = _read_meta(data.read(_PAGE_HEADER_BYTES + _META.size))
+        data.seek(first.page_bytes)
+        second = _read_meta(data.read(_PAGE_HEADER_BYTES + _META.size))
+        size = data.seek(0, 2)
+    newest = max(first, second, key=lambda meta: meta.number)
+    wanted = (newest.last_page + 1) * newest.page_bytes
+    checks = {
+        f"it has {size} bytes, {wanted} are in use": size >= wanted,
+        "its last two commits do not follow each other": abs(first.number - second.number) <= 1,
+        "its flags are not those of henge": (newest.flags, newest.main_flags, newest.main_pad) == (_FLAGS, 0, 0),
+    }
+    return [fault for fault, is_good in checks.items() if not is_good]
+
+
+def _read_meta(page: bytes) -> _Meta:
+    fields = _META.unpack_from(page, _PAGE_HEADER_BYTES)
+    if fields[:2] != _ENGINE:
+        raise VerifyError(f"it is not of version {_ENGINE[1]} of LMDB's format")
+    return _Meta(fields[4], fields[5], fields[12], fields[13], fields[20], fields[21])
