@@ -43,7 +43,7 @@ from hengd.rules.configs import Configs
 from hengd.rules.contact import Contacts
 from hengd.rules.deliveries import Deliveries
 from hengd.rules.devices import Devices
-from hengd.rules.fleet import read_meta, refuse_other_format
+from hengd.rules.fleet import read_meta, refuse_foreign_store
 from hengd.rules.joins import Joins
 from hengd.rules.notes import Committed, Cut, DevicesReported, Rung
 from hengd.rules.presence import Presence
@@ -158,7 +158,7 @@ class App:
         self._store = Store.open(self._folder.database, map_bytes=map_bytes)
         self._opened.push_async_callback(self._store.close)
         with self._store.read() as tx:
-            refuse_other_format(read_meta(tx), self._folder.database)
+            refuse_foreign_store(read_meta(tx), self._folder.database, fleet=self._folder.keys.fleet)
 
     def _assemble(self, folder: DataDir) -> None:
         environment = self._environment

@@ -23,13 +23,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from hengd.records import FORMAT, META_KEY, Meta, ObjectRecord, object_key, pack
 from hengd.room import make_ballast
 from hengd.transactions import Transaction, open_databases, open_environment
 from henge_protocol import pki
-from henge_protocol.errors import Conflict, HengeError, Internal, Invalid, Unavailable
+from henge_protocol.errors import Conflict, Denied, HengeError, Internal, Invalid, Unavailable
 from henge_protocol.keyfiles import (
     make_private_dir,
     read_private,
@@ -51,12 +51,13 @@ class Keys:
 
     server: pki.Authority
     client: pki.Authority
+    fleet: str
 
 
 class DataDir:
     """One locked data folder; ``close`` gives it free."""
 
-    def __init__(self, path: Path, lock: int, *, founded: bool, keys: Keys) -> None:
+    def __init__(self, path: Path, lock: _Lock, *, founded: bool, keys: Keys) -> None:
         self.path = path
         self.founded = founded
         self.keys = keys
@@ -79,15 +80,15 @@ class DataDir:
 
     def close(self) -> None:
         """Give the folder free for another daemon."""
-        os.close(self._lock)
+        self._lock.close()
 
 
 def open_data_dir(path: Path, *, allow_network_fs: bool, now: float, map_bytes: int) -> DataDir:
     """Lock ``path`` and found it if it is new.
 
     Raises ``Conflict`` ``already_running`` (names the process), ``Invalid`` ``storage_unsuitable`` (the file system),
-    ``Internal`` ``storage_foreign``, ``Unavailable`` ``clock_suspect`` (no folder
-    is founded by a clock far ahead), ``Denied`` and ``NotFound`` for what the file system says.
+    ``Internal`` ``storage_foreign`` and ``bad_authority``, ``Unavailable`` ``clock_suspect`` (no folder is founded by a
+    clock far ahead), ``Denied`` and ``NotFound`` for what the file system says.
     """
     make_private_dir(path)
     kind = file_system_of(path)
@@ -97,7 +98,7 @@ def open_data_dir(path: Path, *, allow_network_fs: bool, now: float, map_bytes: 
             f"{path} lies on {kind}, which cannot keep the store's promises",
             cure="choose a local disk with --data-dir, or set store.allow_network_fs = true and keep backups",
         )
-    lock = _lock(path, now)
+    lock = _Lock(path, now)
     try:
         founded = not os.path.lexists(path / "data")
         if founded:
@@ -108,7 +109,7 @@ def open_data_dir(path: Path, *, allow_network_fs: bool, now: float, map_bytes: 
         keys = _load_keys(path / "data" / "ca")
         make_ballast(path / "data" / "db")
     except BaseException:
-        os.close(lock)
+        lock.close()
         raise
     return DataDir(path, lock, founded=founded, keys=keys)
 
@@ -153,25 +154,54 @@ def _refuse_founding_in_the_future(now: float) -> None:
         )
 
 
-def _lock(path: Path, now: float) -> int:
-    file = path / "hengd.lock"
-    try:
-        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    except OSError as error:
-        cure = f"see who owns it: ls -ld {path}"
-        raise Invalid("bad_file", f"cannot open {file}: {error.strerror}", cure=cure) from None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        holder = os.pread(descriptor, 200, 0).decode("ascii", "replace").strip() or "another process"
-        os.close(descriptor)
-        raise Conflict(
-            "already_running", f"another hengd works on {path} ({holder})", cure="stop it first, or choose --data-dir"
-        ) from None
-    with contextlib.suppress(OSError):  # on a full disk nobody learns the number; the lock holds all the same
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"pid {os.getpid()}, since unix time {now:.0f}\n".encode(), 0)
-    return descriptor
+class _Lock:
+    """The folder and ``hengd.lock`` in it, both held. The folder's alone would do; the file says who holds it."""
+
+    def __init__(self, path: Path, now: float) -> None:
+        self._path = path
+        self._folder = self._open(path, os.O_RDONLY | os.O_DIRECTORY)
+        self._file = -1
+        try:
+            self._hold(self._folder)
+            self._file = self._open(path / "hengd.lock", os.O_RDWR | os.O_CREAT)
+            self._hold(self._file)
+        except BaseException:
+            self.close()
+            raise
+        with contextlib.suppress(OSError):  # on a full disk nobody learns the number; the lock holds all the same
+            os.ftruncate(self._file, 0)
+            os.pwrite(self._file, f"pid {os.getpid()}, since unix time {now:.0f}\n".encode(), 0)
+
+    def close(self) -> None:
+        """Give both free."""
+        os.close(self._folder)
+        if self._file >= 0:
+            os.close(self._file)
+
+    def _open(self, path: Path, flags: int) -> int:
+        try:
+            return os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except OSError as error:
+            cure = f"see who owns it: ls -ld {self._path}"
+            raise Invalid("bad_file", f"cannot open {path}: {error.strerror}", cure=cure) from error
+
+    def _hold(self, descriptor: int) -> None:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            message = f"another hengd works on {self._path} ({self._holder()})"
+            raise Conflict("already_running", message, cure="stop it first, or choose --data-dir") from None
+        except OSError:
+            if descriptor == self._file:
+                raise
+            return  # a network file system that somebody allowed: it locks files only
+
+    def _holder(self) -> str:
+        try:
+            said = (self._path / "hengd.lock").read_bytes()[:200].decode("ascii", "replace").strip()
+        except OSError:
+            said = ""
+        return said or "another process"
 
 
 def _found(path: Path, now: float, map_bytes: int) -> None:
@@ -189,8 +219,9 @@ def _found(path: Path, now: float, map_bytes: int) -> None:
 
 
 def _make_keys(folder: Path, fleet: str, now: float) -> None:
+    which: Literal["server", "client"]
     for which in ("server", "client"):
-        authority = pki.make_ca("server" if which == "server" else "client", fleet, now=now)
+        authority = pki.make_ca(which, fleet, now=now)
         write_private(folder / f"{which}-ca.key", authority.key_pem)
         write_public(folder / f"{which}-ca.crt", pki.certificate_pem(authority.certificate_der))
 
@@ -212,19 +243,32 @@ def _make_store(folder: Path, fleet: str, now: float, map_bytes: int) -> None:
 
 
 def _load_keys(folder: Path) -> Keys:
-    return Keys(_authority(folder, "server"), _authority(folder, "client"))
+    server, fleet = _authority(folder, "server")
+    client, fleet_of_client = _authority(folder, "client")
+    if fleet != fleet_of_client:
+        raise _bad_authority(folder, "client", f"it is of fleet {fleet_of_client}, the server authority of {fleet}")
+    return Keys(server, client, fleet)
 
 
-def _authority(folder: Path, which: str) -> pki.Authority:
-    certificate = pki.certificate_der(read_public(folder / f"{which}-ca.crt"))
-    key = read_private(folder / f"{which}-ca.key")
-    if not pki.key_matches(certificate, key):
-        raise Internal(
-            "storage_foreign",
-            f"{folder}/{which}-ca.key does not belong to {which}-ca.crt",
-            cure="put the right pair back from a backup; nothing was changed",
-        )
-    return pki.Authority(certificate, key)
+def _authority(folder: Path, which: Literal["server", "client"]) -> tuple[pki.Authority, str]:
+    try:
+        certificate = pki.certificate_der(read_public(folder / f"{which}-ca.crt"))
+        authority = pki.Authority(certificate, read_private(folder / f"{which}-ca.key"))
+        return authority, pki.fleet_of_authority(which, authority)
+    except Denied:
+        raise
+    except HengeError as error:
+        if isinstance(error.__cause__, PermissionError):
+            raise
+        raise _bad_authority(folder, which, error.message) from None
+
+
+def _bad_authority(folder: Path, which: str, reason: str) -> Internal:
+    return Internal(
+        "bad_authority",
+        f"the {which} authority in {folder} ({which}-ca.crt, {which}-ca.key) cannot be used: {reason}",
+        cure="put both files back from a backup; nothing was changed. Without them every device must join again",
+    )
 
 
 def server_identity(folder: Path, ca: pki.Authority, *, fleet: str, names: Sequence[str], now: float) -> bytes:

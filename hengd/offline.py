@@ -6,7 +6,7 @@ from contextlib import closing
 from pathlib import Path
 
 from hengd.datadir import open_data_dir
-from hengd.rules.fleet import read_meta, refuse_other_format
+from hengd.rules.fleet import read_meta, refuse_foreign_store
 from hengd.rules.timekeeping import doubt, mark_of, set_mark
 from hengd.settings import Settings
 from hengd.store import Store, Transaction
@@ -34,7 +34,7 @@ async def accept_clock(data_dir: Path, settings: Settings, *, now: float) -> flo
         store = Store.open(folder.database, map_bytes=map_bytes)
         try:
             with store.read() as tx:
-                refuse_other_format(read_meta(tx), folder.database)
+                refuse_foreign_store(read_meta(tx), folder.database, fleet=folder.keys.fleet)
             return await store.write(lambda tx: _moved(tx, now))
         finally:
             await store.close()

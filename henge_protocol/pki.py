@@ -23,6 +23,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
@@ -58,6 +59,7 @@ __all__ = [
     "certificate_der",
     "certificate_pem",
     "fingerprint",
+    "fleet_of_authority",
     "format_fingerprint",
     "generate_key",
     "identity_of",
@@ -96,6 +98,7 @@ RECOVERY_S = 180 * DAY_S
 
 _CERTIFICATE_PEM = re.compile(rb"\s*-----BEGIN CERTIFICATE-----([A-Za-z0-9+/=\s]+)-----END CERTIFICATE-----\s*")
 _IDENTITY = re.compile(r"henge://([0-9a-z]{26})/(?:(server)|(device|admin)/([a-z0-9-]{1,63}))")
+_AUTHORITY = re.compile(r"henge (server|client) CA ([0-9a-z]{26})")
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _DNS_NAME = re.compile(r"(?=.{1,253}\Z)[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9])?(\.[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9])?)*")
 
@@ -232,6 +235,28 @@ def identity_of(certificate_der: bytes) -> Identity:
     except (*UNREADABLE, x509.ExtensionNotFound, x509.DuplicateExtension) as error:
         raise _bad_certificate(f"an extension is missing or unreadable ({type(error).__name__})") from None
     return identity
+
+
+def fleet_of_authority(which: Literal["server", "client"], authority: Authority) -> str:
+    """Return the fleet of an authority as ``make_ca`` makes it, after looking at everything that can be wrong with it.
+
+    Raises ``Invalid bad_certificate`` (damaged, no authority, the other one) or ``Invalid key_type`` (its key).
+    """
+    certificate = _load_certificate(authority.certificate_der)
+    try:
+        certificate.verify_directly_issued_by(certificate)
+        (name,) = certificate.subject
+        is_authority = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    except (*UNREADABLE, InvalidSignature, x509.ExtensionNotFound) as error:
+        raise _bad_certificate(f"it is not signed by itself or is damaged ({type(error).__name__})") from None
+    match = _AUTHORITY.fullmatch(str(name.value))
+    if match is None or not is_authority:
+        raise _bad_certificate("it is not that of an authority of henge")
+    if match[1] != which:
+        raise _bad_certificate(f"it is that of the {match[1]} authority, not of the {which} authority")
+    if not key_matches(authority.certificate_der, authority.key_pem):
+        raise Invalid("key_type", "the private key does not belong to the certificate")
+    return match[2]
 
 
 def key_matches(certificate_der: bytes, key_pem: bytes) -> bool:

@@ -21,13 +21,19 @@ def read_meta(tx: Reader) -> Meta:
     return unpack(Meta, payload)
 
 
-def refuse_other_format(meta: Meta, folder: Path) -> None:
-    """Refuse a store that a newer hengd has written; ``Internal`` ``storage_foreign``."""
+def refuse_foreign_store(meta: Meta, folder: Path, *, fleet: str) -> None:
+    """Refuse a store that a newer hengd has written or that belongs to other keys; ``Internal`` ``storage_foreign``."""
     if meta.format != FORMAT:
         raise Internal(
             "storage_foreign",
             f"the store in {folder} has format {meta.format}, this hengd reads format {FORMAT}",
             cure="install the hengd that wrote it, or restore a backup of this version into an empty folder",
+        )
+    if meta.fleet != fleet:
+        raise Internal(
+            "storage_foreign",
+            f"the store in {folder} is of fleet {meta.fleet}, the authorities beside it are of fleet {fleet}",
+            cure="put the whole data folder back from one backup; nothing was changed",
         )
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import shutil
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,8 @@ import pytest
 
 from hengd import datadir
 from hengd.datadir import NETWORK_FILE_SYSTEMS, DataDir, file_system_of, open_data_dir, server_identity
-from henge_protocol import keyfiles, pki
-from henge_protocol.errors import Conflict, Denied, HengeError, Internal, Invalid, NotFound, Unavailable
+from henge_protocol import pki
+from henge_protocol.errors import Conflict, Denied, HengeError, Internal, Invalid, Unavailable
 
 NOW = 1_900_000_000.0
 MIB = 1024 * 1024
@@ -134,6 +136,34 @@ def test_a_second_daemon_is_refused_and_told_who_is_there(tmp_path: Path) -> Non
     opened(tmp_path / "state").close()
 
 
+def test_deleting_the_lock_file_lets_nobody_in(tmp_path: Path) -> None:
+    first = opened(tmp_path / "state")
+    (tmp_path / "state" / "hengd.lock").unlink()
+    for _ in range(2):
+        with pytest.raises(Conflict) as refused:
+            opened(tmp_path / "state")
+        assert refused.value.code == "already_running"
+    assert not (tmp_path / "state" / "hengd.lock").exists()
+    first.close()
+    opened(tmp_path / "state").close()
+
+
+def test_a_file_system_that_locks_no_folders_locks_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NFS, which somebody may allow, answers EBADF for a folder."""
+    real = fcntl.flock
+
+    def flock(descriptor: int, operation: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EBADF, "Bad file descriptor")
+        real(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    first = opened(tmp_path / "state")
+    with pytest.raises(Conflict):
+        opened(tmp_path / "state")
+    first.close()
+
+
 def test_on_a_disk_that_takes_nothing_the_folder_is_locked_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -226,25 +256,109 @@ def test_a_store_that_is_gone_is_never_made_anew(tmp_path: Path, damage: str) ->
         opened(again)
 
 
+def bend(which: str) -> dict[str, Callable[[Path], object]]:
+    """What can happen to the files of an authority, by what is said of it (F12, F13)."""
+    certificate, key = f"{which}-ca.crt", f"{which}-ca.key"
+    other = "client" if which == "server" else "server"
+    wrong = pki.make_ca("server" if which == "server" else "client", pki.new_id(bytes(16)), now=NOW)
+
+    def flipped(folder: Path) -> None:
+        der = bytearray(pki.certificate_der((folder / certificate).read_bytes()))
+        der[-1] ^= 1
+        (folder / certificate).write_bytes(pki.certificate_pem(bytes(der)))
+
+    def swapped(folder: Path) -> None:
+        for suffix in (".crt", ".key"):
+            (folder / f"{which}-ca{suffix}").write_bytes((folder / f"{other}-ca{suffix}").read_bytes())
+
+    def of_another_fleet(folder: Path) -> None:
+        (folder / certificate).write_bytes(pki.certificate_pem(wrong.certificate_der))
+        (folder / key).write_bytes(wrong.key_pem)
+
+    def leaf(folder: Path) -> None:
+        der, key_pem = pki.issue_server(wrong, fleet_id=pki.new_id(bytes(16)), dns_names=[], ip_addresses=[], now=NOW)
+        (folder / certificate).write_bytes(pki.certificate_pem(der))
+        (folder / key).write_bytes(key_pem)
+
+    def replaced_by_folder(folder: Path) -> None:
+        (folder / key).unlink()
+        (folder / key).mkdir()
+
+    def rewritten(name: str, change: Callable[[bytes], bytes]) -> Callable[[Path], object]:
+        return lambda folder: (folder / name).write_bytes(change((folder / name).read_bytes()))
+
+    return {
+        "certificate missing": lambda folder: (folder / certificate).unlink(),
+        "certificate empty": rewritten(certificate, lambda data: b""),
+        "certificate cut off": rewritten(certificate, lambda data: data[:300]),
+        "certificate twice": rewritten(certificate, lambda data: data + data),
+        "certificate not base64": rewritten(certificate, lambda data: data.replace(b"M", b"*")),
+        "certificate of other bytes": rewritten(certificate, lambda data: pki.certificate_pem(b"not DER at all")),
+        "certificate with a wrong label": rewritten(certificate, lambda data: data.replace(b"CERT", b"ZERT")),
+        "certificate a link": lambda folder: link(folder / certificate),
+        "certificate with a bent bit": flipped,
+        "certificate of a server": leaf,
+        "key missing": lambda folder: (folder / key).unlink(),
+        "key empty": rewritten(key, lambda data: b""),
+        "key cut off": rewritten(key, lambda data: data[:100]),
+        "key with a wrong label": rewritten(key, lambda data: data.replace(b"PRIVATE", b"PUBLIC")),
+        "key of another certificate": rewritten(key, lambda data: pki.generate_key()),
+        "key a folder": replaced_by_folder,
+        "key too large": rewritten(key, lambda data: data + bytes(100_000)),
+        "files swapped": swapped,
+        "files of another fleet": of_another_fleet,
+    }
+
+
+def link(path: Path) -> None:
+    path.rename(path.with_suffix(".moved"))
+    path.symlink_to(path.with_suffix(".moved"))
+
+
+@pytest.mark.parametrize("damage", sorted(bend("server")))
 @pytest.mark.parametrize("which", ["server", "client"])
-def test_a_key_that_does_not_belong_to_its_certificate_is_refused(tmp_path: Path, which: str) -> None:  # F12
+def test_a_damaged_authority_is_refused_by_name_and_left_alone(tmp_path: Path, which: str, damage: str) -> None:
     opened(tmp_path / "state").close()
     folder = tmp_path / "state" / "data" / "ca"
-    keyfiles.write_private(folder / f"{which}-ca.key", pki.generate_key())
+    bend(which)[damage](folder)
+    before = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
     with pytest.raises(Internal) as refused:
         opened(tmp_path / "state")
-    assert f"{which}-ca.key" in refused.value.message
+    assert refused.value.code == "bad_authority"
+    assert str(folder) in refused.value.message
+    if damage != "files of another fleet":  # which of the two is the other's cannot be said
+        assert f"{which}-ca.crt" in refused.value.message
+    assert "backup" in refused.value.cure
+    assert {path: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
 
 
-def test_a_missing_or_readable_authority_is_refused(tmp_path: Path) -> None:  # F03
+def test_a_key_that_others_can_read_is_refused_with_the_command_that_mends_it(tmp_path: Path) -> None:  # F03
     opened(tmp_path / "state").close()
     key = tmp_path / "state" / "data" / "ca" / "client-ca.key"
     key.chmod(0o644)
-    with pytest.raises(Denied):
+    with pytest.raises(Denied) as refused:
         opened(tmp_path / "state")
-    key.unlink()
-    with pytest.raises(NotFound):
+    assert (refused.value.code, refused.value.cure) == ("not_private", f"chmod 600 {key}")
+
+
+def test_a_file_that_the_system_does_not_let_it_read_is_told_as_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Root may read everything, so the system's answer is played."""
+    opened(tmp_path / "state").close()
+    key = tmp_path / "state" / "data" / "ca" / "client-ca.key"
+    real = os.open
+
+    def denied(path: Any, *arguments: Any, **named: Any) -> int:
+        if Path(path) == key:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return real(path, *arguments, **named)
+
+    monkeypatch.setattr(os, "open", denied)
+    with pytest.raises(Invalid) as refused:
         opened(tmp_path / "state")
+    assert refused.value.message == f"cannot read {key}: Permission denied"
+    assert isinstance(refused.value.__cause__, PermissionError)
 
 
 def test_after_a_refusal_the_folder_is_free_for_another_attempt(tmp_path: Path) -> None:

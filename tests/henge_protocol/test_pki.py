@@ -94,6 +94,35 @@ def assert_is_leaf_of(der: bytes, ca: pki.Authority, purpose: x509.ObjectIdentif
     assert len(list(certificate.extensions)) == 6
 
 
+@pytest.mark.parametrize("which", ["server", "client"])
+def test_an_authority_tells_its_fleet(fleet: Fleet, which: Any) -> None:
+    assert pki.fleet_of_authority(which, fleet.server_ca if which == "server" else fleet.client_ca) == FLEET
+
+
+@pytest.mark.filterwarnings("ignore:Parsed a serial number")  # the library's remark on some of the bent ones
+def test_an_authority_with_any_bit_bent_is_refused(fleet: Fleet) -> None:
+    der = fleet.server_ca.certificate_der
+    for bit in range(8 * len(der)):
+        bent = bytearray(der)
+        bent[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(Invalid) as refused:
+            pki.fleet_of_authority("server", pki.Authority(bytes(bent), fleet.server_ca.key_pem))
+        assert refused.value.code in ("bad_certificate", "key_type")
+
+
+def test_the_other_authority_a_leaf_and_anothers_key_are_no_authority(fleet: Fleet) -> None:
+    ca = fleet.server_ca
+    for authority, code in (
+        (fleet.client_ca, "bad_certificate"),
+        (pki.Authority(server(fleet), ca.key_pem), "bad_certificate"),
+        (pki.Authority(ca.certificate_der, pki.generate_key()), "key_type"),
+        (pki.Authority(ca.certificate_der, b"no key"), "key_type"),
+    ):
+        with pytest.raises(Invalid) as refused:
+            pki.fleet_of_authority("server", authority)
+        assert refused.value.code == code
+
+
 def test_a_server_certificate_has_the_documented_profile(fleet: Fleet) -> None:
     der = server(fleet)
     names = extension(der, x509.SubjectAlternativeName).value
