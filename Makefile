@@ -8,10 +8,10 @@ FOR_RUN := $(VENV)/.for-run
 FOR_WORK := $(VENV)/.for-work
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test lint format bench venv lock dist clean
+.PHONY: help run demo test lint format bench powerloss diskfaults venv lock dist clean
 
 help: ## list these targets
-	@sed -n 's/^\([a-z]*\):[^#]*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-8s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z]*\):[^#]*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-10s %s\n", $$1, $$2 }'
 
 run: $(FOR_RUN) ## start the daemon with the sample fleet and one demo device; stays until Ctrl-C, keeps its data
 	@$(PY) contrib/first_run.py --stay
@@ -34,6 +34,12 @@ format: $(FOR_WORK) ## put the code into its one form
 
 bench: $(FOR_WORK) ## measure delivery, fan-out, memory; takes minutes and wants an otherwise idle machine
 	@$(PY) -m tests.bench $(ARGS)
+
+powerloss: $(FOR_WORK) ## replay power cuts at every moment of the store's life; needs strace
+	@$(PY) -m tests.powerloss $(ARGS)
+
+diskfaults: $(FOR_WORK) ## run the daemon on a disk whose calls fail one by one; needs strace, takes ten minutes
+	@$(PY) -m tests.powerloss.diskfaults $(ARGS)
 
 venv: $(FOR_WORK) ## make .venv with everything that testing and linting need
 

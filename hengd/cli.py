@@ -31,7 +31,7 @@ from hengd.process import (
 from hengd.rules.timekeeping import shown
 from hengd.settings import Settings, default_file, load_settings, settings_files, toml
 from henge_protocol import __version__, pki
-from henge_protocol.errors import HengeError
+from henge_protocol.errors import Denied, HengeError
 from henge_protocol.notify import notify
 from henge_protocol.places import admin_socket, admin_sockets, config_dir, state_dir
 
@@ -296,6 +296,6 @@ def main() -> NoReturn:
 
 
 def _exit_code(error: HengeError) -> int:
-    if isinstance(error.__cause__, PermissionError):
+    if error.code == "bad_file" and (isinstance(error, Denied) or isinstance(error.__cause__, PermissionError)):
         return EXIT_DENIED
     return EXIT_CODES.get(error.code, EXIT_INTERNAL)

@@ -25,8 +25,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
+import lmdb
+
 from hengd.records import FORMAT, META_KEY, Meta, ObjectRecord, object_key, pack
-from hengd.room import make_ballast
+from hengd.room import disk_refusal, make_ballast
 from hengd.transactions import Transaction, open_databases, open_environment
 from henge_protocol import pki
 from henge_protocol.errors import Conflict, Denied, HengeError, Internal, Invalid, Unavailable
@@ -87,8 +89,9 @@ def open_data_dir(path: Path, *, allow_network_fs: bool, now: float, map_bytes: 
     """Lock ``path`` and found it if it is new.
 
     Raises ``Conflict`` ``already_running`` (names the process), ``Invalid`` ``storage_unsuitable`` (the file system),
-    ``Internal`` ``storage_foreign`` and ``bad_authority``, ``Unavailable`` ``clock_suspect`` (no folder is founded by a
-    clock far ahead), ``Denied`` and ``NotFound`` for what the file system says.
+    ``Internal`` ``storage_foreign``, ``bad_authority`` and ``storage_failed``, ``StorageFull``, ``Unavailable``
+    ``clock_suspect`` (no folder is founded by a clock far ahead), ``Denied`` and ``NotFound`` for what the file system
+    says.
     """
     make_private_dir(path)
     kind = file_system_of(path)
@@ -103,7 +106,10 @@ def open_data_dir(path: Path, *, allow_network_fs: bool, now: float, map_bytes: 
         founded = not os.path.lexists(path / "data")
         if founded:
             _refuse_founding_in_the_future(now)
-            _found(path, now, map_bytes)
+            try:
+                _found(path, now, map_bytes)
+            except (OSError, lmdb.Error) as error:
+                raise disk_refusal(error, f"the data folder cannot be made in {path}") from error
         else:
             _refuse_empty_store(path / "data" / "db" / "data.mdb")
         keys = _load_keys(path / "data" / "ca")

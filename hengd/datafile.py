@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 
 from lmdb.verify import VerifyError, verify
 
+from hengd.room import disk_refusal
 from henge_protocol.errors import Internal
 
 _CURE: Final = "put the newest backup of the data folder in its place; nothing was changed"
@@ -38,15 +39,14 @@ def check_file(file: Path) -> None:
 
     One fault is beyond it: bit 1 of a commit's number, after which the store is, whole, as it was one commit before.
     Raises ``Internal``: ``storage_foreign`` for what is no file of this engine, ``storage_corrupt`` for what is cut
-    off or damaged, ``storage_failed`` if it cannot be read.
+    off or damaged; ``disk_refusal`` if it cannot be read.
     """
     try:
         faults = verify(str(file), subdir=False) or _faults(file)  # type: ignore[no-untyped-call]
     except VerifyError as error:
         raise Internal("storage_foreign", f"{file} is not a store of henge ({error})", cure=_CURE) from None
     except OSError as error:
-        cure = f"see who owns it and whether the disk is well: ls -l {file}"
-        raise Internal("storage_failed", f"{file} cannot be read ({error.strerror})", cure=cure) from error
+        raise disk_refusal(error, f"{file} cannot be read") from error
     if faults:
         raise Internal("storage_corrupt", f"{file} is damaged or cut off ({faults[0]})", cure=_CURE)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from henge_protocol.errors import Internal
+from henge_protocol.keyfiles import sync_folder
 
 log = logging.getLogger("hengd.journal")
 
@@ -30,6 +31,7 @@ def append_end(path: Path, ended: float, role: str, subject: str, *, durable: bo
         os.write(descriptor, (_TORN if torn else b"") + f"{ended!r} {role} {subject}\n".encode())
         if durable:
             os.fsync(descriptor)
+            sync_folder(path.parent)  # a new file's name is not on disk with its content
     finally:
         os.close(descriptor)
 

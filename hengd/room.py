@@ -1,4 +1,7 @@
-"""Room for the store: on its disk, with some set aside for revocations, and in its map, which grows live."""
+"""Room for the store: on its disk, with some set aside for revocations, and in its map, which grows live.
+
+And what is said when the disk says no.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,8 @@ from typing import Any, Final
 
 import lmdb
 
+from henge_protocol.errors import Denied, HengeError, Internal, StorageFull
+
 log = logging.getLogger("hengd.store")
 
 FREE_RESERVE_BYTES: Final = 4 * 1024 * 1024
@@ -21,6 +26,23 @@ ESSENTIAL_ROOM_BYTES: Final = 1024 * 1024
 BALLAST_BYTES: Final = 8 * 1024 * 1024
 FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
 """What a disk says that takes no more; a card at the end of its life turns read-only."""
+
+
+def disk_refusal(error: OSError | lmdb.Error, what: str) -> HengeError:
+    """What is told of a disk that refused: ``storage_full``, ``bad_file`` (not allowed) or ``storage_failed``."""
+    number = system_error(error)
+    message = f"{what}: {os.strerror(number) if number else error}"
+    if number in FULL:
+        return StorageFull("storage_full", message, cure="free space on that disk, or make it writable again")
+    if number in (errno.EACCES, errno.EPERM):
+        return Denied("bad_file", message, cure="see who owns it (ls -la), and run hengd as that user")
+    return Internal("storage_failed", message, cure="look at the disk and at the kernel's log (dmesg)")
+
+
+def system_error(error: Exception) -> int:
+    """The system's number of an error, also of LMDB's; 0 if it is not the system's."""
+    number = getattr(error, "errno", None) or getattr(error, "code", None) or 0
+    return max(0, number)
 
 
 class Growth:

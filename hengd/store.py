@@ -27,7 +27,17 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 import lmdb
 
-from hengd.room import ESSENTIAL_ROOM_BYTES, FREE_RESERVE_BYTES, FULL, Growth, free_bytes, has_room, release_ballast
+from hengd.room import (
+    ESSENTIAL_ROOM_BYTES,
+    FREE_RESERVE_BYTES,
+    FULL,
+    Growth,
+    disk_refusal,
+    free_bytes,
+    has_room,
+    release_ballast,
+    system_error,
+)  # fmt: skip
 from hengd.transactions import Reader, Transaction, open_databases, open_environment
 from henge_protocol.errors import HengeError, Internal, StorageFull
 
@@ -91,6 +101,8 @@ class Store:
         except lmdb.Error as error:
             if env is not None:
                 env.close()
+            if system_error(error):
+                raise disk_refusal(error, f"{folder}/data.mdb cannot be opened") from error
             raise Internal(
                 "storage_foreign",
                 f"{folder}/data.mdb cannot be opened as henge's store ({error})",
@@ -274,7 +286,7 @@ class Store:
         return answer
 
     def _is_full(self, error: Exception) -> bool:
-        if isinstance(error, lmdb.MapFullError) or getattr(error, "code", getattr(error, "errno", None)) in FULL:
+        if isinstance(error, lmdb.MapFullError) or system_error(error) in FULL:
             return True
         return not isinstance(error, lmdb.PanicError) and not has_room(self._folder)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,18 @@ def test_what_was_added_is_read_back_exactly_and_the_last_end_counts(path: Path)
 
     assert read_ends(path) == {("device", "0abc"): 1_800_000_001.5, ("admin", "ada"): 3.0}
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_the_name_of_a_new_journal_is_on_disk_before_the_revocation_counts(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.readlink(f"/proc/self/fd/{fd}")))
+    append_end(path, 1.0, "device", "a", durable=False)
+    assert synced == []
+    append_end(path, 2.0, "device", "a", durable=True)
+
+    assert synced == [str(path), str(path.parent)]
 
 
 def test_lines_of_whole_seconds_are_read(path: Path) -> None:
