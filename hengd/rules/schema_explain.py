@@ -115,14 +115,13 @@ class _Search:
         """Whether all reasons together, however many of the subschemas give one, copy little."""
         cost = 0
         waiting: list[tuple[object, Any]] = [(node, value)]
-        while waiting:
+        while waiting and cost + len(waiting) <= MAX_COST:
             part, inner = waiting.pop()
             cost += self._weight(part) + self._size(inner)
-            if cost + len(waiting) > MAX_COST:
-                return False
-            waiting += [(below, found) for below, found in _judged_by(self._root, part, inner) if below is not True]
-        self._work -= cost
-        return True
+            if cost <= MAX_COST:
+                waiting += [(below, found) for below, found in _judged_by(self._root, part, inner) if below is not True]
+        self._work -= min(cost, MAX_COST)
+        return not waiting and cost <= MAX_COST
 
     def _weight(self, node: object) -> int:
         """What a reason copies of the schema."""

@@ -34,6 +34,10 @@ def nested(depth: int) -> dict[str, Any]:
 BLOW_UPS = {
     "alternatives in alternatives": (LISTS_OF_THEM, [{"z": number} for number in range(5000)]),
     "demands in demands": ({"items": INSISTING}, ["text"] * 5000),
+    "more demands on each entry than are asked about at once": (
+        {"items": {"allOf": [{"allOf": [INSISTING] * 2}] * 4}},
+        ["text"] * 5000,
+    ),
     "demands on fields without names": (
         {"additionalProperties": {"additionalProperties": INSISTING}},
         {f"k{k}": {f"j{j}": "text" for j in range(99)} for k in range(190)},
