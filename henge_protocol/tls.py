@@ -1,8 +1,10 @@
 """TLS contexts, each made for one place, so that no caller chooses what to verify.
 
 All speak TLS 1.2 (boards know nothing newer) and 1.3, ephemeral keys and authenticated ciphers only, and
-HTTP/1.1.  The daemon's context asks for a certificate and checks chain, signature and purpose but not the
-dates: an expired device must reach the application, which alone decides what it may still do.
+HTTP/1.1.  None asks the machine's clock.  The daemon's context asks for a certificate and checks chain, signature and
+purpose but not the dates: an expired device must reach the application, which alone decides what it may still do.
+A client's refuses a daemon whose certificate ended before a moment that the caller knows to have passed, in the
+handshake, so that nothing is said to it.
 """
 
 from __future__ import annotations
@@ -44,13 +46,30 @@ def device_server_context(identity: Identity, client_ca_ders: Sequence[bytes]) -
     return context
 
 
-def pinned_client_context(server_ca_ders: Sequence[bytes], identity: Identity | None = None) -> ssl.SSLContext:
+class CertificateEnded(ssl.SSLCertVerificationError):
+    """Raised in the handshake for a daemon whose certificate has ended, right as it is otherwise; unix seconds."""
+
+    def __init__(self, ended: float, passed: float) -> None:
+        super().__init__(1, "certificate has expired")
+        self.verify_message = "certificate has expired"
+        self.ended = ended
+        self.passed = passed
+
+
+def pinned_client_context(
+    server_ca_ders: Sequence[bytes], identity: Identity | None = None, *, passed: float
+) -> ssl.SSLContext:
     """Return the context of a device or operator that trusts these server authorities and nobody else.
 
+    ``passed`` is a moment that has passed for certain (unix seconds; 0 = none is known): a daemon whose certificate
+    ended before it is refused with ``CertificateEnded``.  Its beginning does not matter.
     Connect with ``server_hostname=trust.server_name(fleet_id)`` whatever address was found; the name is checked.
     Raises ``Invalid bad_certificate`` when identity or authorities cannot be loaded or do not match.
     """
-    context = _context(ssl.PROTOCOL_TLS_CLIENT)
+    context = _PinnedContext(ssl.PROTOCOL_TLS_CLIENT)
+    _harden(context)
+    context.passed = passed
+    context.verify_flags |= ssl.VerifyFlags(X509_V_FLAG_NO_CHECK_TIME)
     _trust(context, server_ca_ders)
     if identity is not None:
         _load_identity(context, identity)
@@ -70,13 +89,48 @@ def unverified_context() -> ssl.SSLContext:
     return context
 
 
+class _PinnedObject(ssl.SSLObject):
+    """The client's end of a connection on an event loop."""
+
+    def do_handshake(self) -> None:
+        super().do_handshake()
+        _refuse_ended(self)
+
+
+class _PinnedSocket(ssl.SSLSocket):
+    """The client's end of a connection that blocks."""
+
+    def do_handshake(self, block: bool = False) -> None:  # noqa: FBT001, FBT002 - as the standard library calls it
+        super().do_handshake(block)
+        _refuse_ended(self)
+
+
+class _PinnedContext(ssl.SSLContext):
+    sslobject_class = _PinnedObject
+    sslsocket_class = _PinnedSocket
+    passed = 0.0
+
+
+def _refuse_ended(connection: ssl.SSLObject | ssl.SSLSocket) -> None:
+    shown, context = connection.getpeercert(), connection.context
+    if not shown or not isinstance(context, _PinnedContext):
+        raise ssl.SSLCertVerificationError(1, "no verified certificate")
+    ended = float(ssl.cert_time_to_seconds(str(shown["notAfter"])))
+    if ended < context.passed:
+        raise CertificateEnded(ended, context.passed)
+
+
 def _context(protocol: int) -> ssl.SSLContext:
     context = ssl.SSLContext(protocol)
+    _harden(context)
+    return context
+
+
+def _harden(context: ssl.SSLContext) -> None:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
     context.set_ciphers(CIPHERS)
     context.set_alpn_protocols(list(ALPN))
-    return context
 
 
 def _trust(context: ssl.SSLContext, authority_ders: Sequence[bytes]) -> None:

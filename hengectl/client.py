@@ -11,6 +11,7 @@ import http.client
 import json
 import socket
 import ssl
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -253,11 +254,7 @@ def refusal(status: int, headers: Mapping[str, str], body: bytes) -> HengeError:
 def unreachable(label: str, error: Exception) -> HengeError:
     """Why no answer came: not the daemon that was expected, not permitted, or nobody there."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        return errors.Untrusted(
-            "pin_mismatch",
-            f"the server at {label} is not the one you logged in to ({error.verify_message})",
-            cure="if the daemon was set up anew, log in again; if not, somebody may be in between",
-        )
+        return _untrusted(label, error)
     if isinstance(error, PermissionError):
         return errors.Denied(
             "peer_denied",
@@ -267,6 +264,27 @@ def unreachable(label: str, error: Exception) -> HengeError:
     return errors.Unreachable(
         "unreachable", f"cannot reach the daemon at {label} ({_reason(error)})", cure=_reach_cure(label)
     )
+
+
+def _untrusted(label: str, error: ssl.SSLCertVerificationError) -> errors.Untrusted:
+    from henge_protocol.tls import CertificateEnded  # whoever raised it has it loaded
+
+    if isinstance(error, CertificateEnded):
+        return errors.Untrusted(
+            "pin_mismatch",
+            f"the server at {label} shows a certificate that ended on {_day(error.ended)}, and it is"
+            f" {_day(error.passed)} by this machine's clock",
+            cure="set the clock (timedatectl); if it is right, restart hengd: it makes itself a new certificate",
+        )
+    return errors.Untrusted(
+        "pin_mismatch",
+        f"the server at {label} is not the one you logged in to ({error.verify_message})",
+        cure="if the daemon was set up anew, log in again; if not, somebody may be in between",
+    )
+
+
+def _day(moment: float) -> str:
+    return time.strftime("%Y-%m-%d", time.gmtime(moment))
 
 
 def _reason(error: Exception) -> str:

@@ -7,6 +7,7 @@ the admin sockets of this machine. If nothing is found, the network is asked who
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -179,7 +180,7 @@ def _dialler(chosen: Profile) -> Callable[[float], TlsConnection]:
         from hengectl import profile
 
         credential = profile.read_credential(chosen)
-        context = tls.pinned_client_context([credential.server_ca], credential.identity)
+        context = tls.pinned_client_context([credential.server_ca], credential.identity, passed=time.time())
         return TlsConnection(chosen.server, context, trust.server_name(chosen.fleet), timeout_s)
 
     return dial

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -125,7 +126,7 @@ def _daemon_name(address: Address, trusted: trust.Trust, identity_pem: bytes) ->
 def _pinned(
     address: Address, trusted: trust.Trust, identity_pem: bytes | None, trace: Callable[[str], None] | None
 ) -> Client:
-    context = tls.pinned_client_context(trusted.server_ca_ders, identity_pem)
+    context = tls.pinned_client_context(trusted.server_ca_ders, identity_pem, passed=time.time())
     name = trust.server_name(trusted.fleet_id)
     return Client(address.url, lambda timeout_s: TlsConnection(address, context, name, timeout_s), trace=trace)
 

@@ -1,5 +1,7 @@
 """Joining: by a token that names the daemon's authority, or by a code that two people's eyes compare.
 
+Whoever joins is asked to know the time: a daemon whose certificate has ended by this device's clock gets no token.
+
 The order of steps is the protection. Of an unverified daemon nothing is taken but its public claim
 (``GET /v1/trust``); what is secret goes over a second connection, verified against the authority that the
 token names. Without a token both sides fix a random value before they see the other's, so that equal codes
@@ -17,6 +19,7 @@ from typing import Any, Final
 
 from henge_agent.exchange import USER_AGENT, Answer, Exchange, encode_body, refusal, whoami
 from henge_agent.identity import Issued, read_issued
+from henge_agent.renew import exchange_as
 from henge_agent.settings import Address
 from henge_agent.state import Membership, State
 from henge_protocol import joining, pki
@@ -72,7 +75,7 @@ async def join_by_token(
         )
     address, trust = await _first_trusted(candidates, token.fingerprint)
     key_pem = await asyncio.to_thread(_joining_key, state, token.id)
-    async with Exchange.verified(address, trust.fleet_id, trust.server_ca_ders) as exchange:
+    async with Exchange.verified(address, trust.fleet_id, trust.server_ca_ders, passed=chance.now()) as exchange:
         answer = await exchange.post("/v1/enrol", _token_body(token, key_pem, applicant))
     if answer.status != 201:
         error = refusal(answer)
@@ -103,7 +106,7 @@ async def join_by_code(
     address, trust = await _first_trusted(candidates, None)
     trust = Trust(trust.fleet_id, trust.server_ca_ders[:1])
     key_pem = await asyncio.to_thread(pki.generate_key)
-    async with Exchange.verified(address, trust.fleet_id, trust.server_ca_ders) as exchange:
+    async with Exchange.verified(address, trust.fleet_id, trust.server_ca_ders, passed=chance.now()) as exchange:
         sid, code = await _exchange_nonces(exchange, trust, key_pem, applicant, chance)
         show(code)
         answer = await _approved(exchange, sid)
@@ -217,6 +220,7 @@ def _keep(state: State, issued: Issued, key_pem: bytes, address: Address, named:
         renew_at=issued.renew_at(chance.now(), chance.random),
         address=named,
         last_address=str(address),
+        known_time=int(min(issued.now, chance.now())),
     )
     state.keep_membership(membership)
     state.drop_joining_key()
@@ -225,9 +229,8 @@ def _keep(state: State, issued: Issued, key_pem: bytes, address: Address, named:
 
 async def _first_use(state: State, membership: Membership, address: Address) -> str:
     """Use the identity once, so that the daemon knows it arrived; failing is no reason to join again."""
-    identity = state.identity_file(membership.slot)
     try:
-        async with Exchange.verified(address, membership.fleet_id, membership.server_ca_ders, identity) as exchange:
+        async with exchange_as(state, membership, address) as exchange:
             await whoami(exchange)
     except HengeError as error:
         return error.message

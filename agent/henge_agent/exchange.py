@@ -11,6 +11,7 @@ import base64
 import json
 import logging
 import ssl
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from henge_protocol import __version__
 from henge_protocol.errors import CODES, HengeError, Malformed, Unreachable, Untrusted
 from henge_protocol.peertext import clean_text
 from henge_protocol.problems import refusal_by_status
-from henge_protocol.tls import pinned_client_context, unverified_context
+from henge_protocol.tls import CertificateEnded, pinned_client_context, unverified_context
 from henge_protocol.trust import server_name
 from henge_protocol.wire import MAX_FRAME_BYTES
 
@@ -77,13 +78,20 @@ class Exchange:
 
     @classmethod
     def verified(
-        cls, address: Address, fleet_id: str, server_ca_ders: Sequence[bytes], identity: Path | None = None
+        cls,
+        address: Address,
+        fleet_id: str,
+        server_ca_ders: Sequence[bytes],
+        identity: Path | None = None,
+        *,
+        passed: float,
     ) -> Self:
         """Connections to the daemon of this fleet and nobody else, as the device if it has an identity.
 
+        A daemon whose certificate ended before ``passed``, a moment in unix seconds, is not believed.
         Raises ``Invalid bad_certificate`` when authorities or identity cannot be loaded.
         """
-        return cls(address, pinned_client_context(server_ca_ders, identity), server_name(fleet_id))
+        return cls(address, pinned_client_context(server_ca_ders, identity, passed=passed), server_name(fleet_id))
 
     async def __aenter__(self) -> Self:
         connector = aiohttp.TCPConnector(limit=4, ssl=self._context)
@@ -188,6 +196,8 @@ class Exchange:
 
     def _trouble(self, error: Exception) -> HengeError:
         if isinstance(error, aiohttp.ClientConnectorCertificateError):
+            if isinstance(error.certificate_error, CertificateEnded):
+                return _ended(self.address, error.certificate_error)
             reason = getattr(error.certificate_error, "verify_message", "") or str(error.certificate_error)
             return Untrusted(
                 "pin_mismatch",
@@ -200,6 +210,16 @@ class Exchange:
         return Unreachable(
             "unreachable", f"no daemon answers at {self.address}: {said}", cure="check that hengd runs and the address"
         )
+
+
+def _ended(address: Address, error: CertificateEnded) -> Untrusted:
+    ended, passed = (time.strftime("%Y-%m-%d", time.gmtime(moment)) for moment in (error.ended, error.passed))
+    return Untrusted(
+        "pin_mismatch",
+        f"{address} shows a certificate of this fleet's daemon that ended on {ended}, and {passed} has passed",
+        cure="set this device's clock if it is wrong (timedatectl); if it is right, restart hengd, which makes itself"
+        " a new one; if that does not help, somebody may have got hold of an old one",
+    )
 
 
 def refusal(answer: Answer) -> HengeError:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from henge_agent.exchange import Answer
+from henge_agent.state import LAST_SECOND
 from henge_protocol import pki
 from henge_protocol.errors import HengeError, Untrusted
 from henge_protocol.model import check_name
@@ -30,6 +31,8 @@ class Issued:
     device_id: str
     name: str
     certificate_der: bytes
+    now: float
+    """The daemon's clock, unix seconds."""
     renew_after_s: float
     """From the daemon's own ``now``, so that this device's clock does not matter."""
 
@@ -56,6 +59,7 @@ def read_issued(answer: Answer, key_pem: bytes, fleet_id: str) -> Issued:
             device_id=str(fields["device_id"]),
             name=check_name(fields["name"]),
             certificate_der=certificate,
+            now=_number(fields["now"]),
             renew_after_s=_renew_after_s(fields, certificate),
         )
         identity = pki.identity_of(certificate)
@@ -77,11 +81,15 @@ def _trust(fields: Mapping[str, object]) -> Trust:
 
 
 def _renew_after_s(fields: Mapping[str, object], certificate: bytes) -> float:
-    now, renew_after = fields["now"], fields["renew_after"]
-    if not isinstance(now, int | float) or not isinstance(renew_after, int | float):
-        raise TypeError("now and renew_after are numbers")
     begin, end = pki.validity(certificate)
-    return min(max(renew_after - now, 60.0), max(float(end - begin), 60.0))
+    asked_s = _number(fields["renew_after"]) - _number(fields["now"])
+    return min(max(asked_s, 60.0), max(float(end - begin), 60.0))
+
+
+def _number(value: object) -> float:
+    if not isinstance(value, int | float) or not 0 <= value <= LAST_SECOND:
+        raise TypeError("now and renew_after are numbers")
+    return float(value)
 
 
 def _not_ours(why: str) -> Untrusted:

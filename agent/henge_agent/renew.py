@@ -30,7 +30,9 @@ log = logging.getLogger(__name__)
 def exchange_as(state: State, membership: Membership, address: Address, slot: Slot | None = None) -> Exchange:
     """Verified requests as this device, with the identity that counts or the one on trial."""
     identity = state.identity_file(slot or membership.slot)
-    return Exchange.verified(address, membership.fleet_id, membership.server_ca_ders, identity)
+    return Exchange.verified(
+        address, membership.fleet_id, membership.server_ca_ders, identity, passed=membership.known_time
+    )
 
 
 async def renew(state: State, address: Address, *, now: Callable[[], float], random: Callable[[], float]) -> None:

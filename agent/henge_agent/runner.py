@@ -40,6 +40,8 @@ CLONED_S: Final = 60.0
 RENEW_RETRY_S: Final = 3 * 86400.0
 """At most this long until the next try after a failed renewal: a thirtieth of a certificate's life."""
 LEAST_RENEW_RETRY_S: Final = 60.0
+KNOWN_TIME_S: Final = 86400
+"""How much newer a moment is that is worth a write to the card."""
 
 HOPELESS_CODES: Final = USELESS_CODES | {
     "approval_required",
@@ -194,14 +196,21 @@ class Runner:
         self._last_trouble = ""
         log.info("connected to %s as %s", address, name)
         self._around.tell(f"connected to {address} as {name}")
-        await self._keep_address(str(address))
+        await self._keep_contact(str(address), welcome.time)
 
-    async def _keep_address(self, address: str) -> None:
-        """Remember where the daemon answered; a disk that takes nothing costs a search after the next start."""
-        if self._membership.last_address == address:
+    async def _keep_contact(self, address: str, time: int) -> None:
+        """Remember where the daemon answered, and once a day when; a disk that takes nothing costs a search later.
+
+        What both clocks say has passed. One alone is not believed: with a moment to come no daemon would be let in.
+        """
+        known, passed = self._membership.known_time, int(min(time, self._around.now()))
+        if passed < known + KNOWN_TIME_S:
+            passed = known
+        if (self._membership.last_address, known) == (address, passed):
             return
+        kept = partial(replace, last_address=address, known_time=passed)
         try:
-            await asyncio.to_thread(self._state.update_membership, lambda was: replace(was, last_address=address))
+            await asyncio.to_thread(self._state.update_membership, kept)
         except HengeError as error:
             level = logging.DEBUG if self._address_not_kept == address else logging.WARNING
             self._address_not_kept = address

@@ -72,6 +72,8 @@ class Membership:
     """As a person named it; empty when it was found by mDNS."""
     last_address: str = ""
     """Where the daemon last answered."""
+    known_time: int = 0
+    """A moment that has passed for certain, unix seconds: the daemon's clock and this device's were both beyond it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -372,9 +374,10 @@ def _membership(fields: Mapping[str, Any]) -> Membership:
         server_ca_ders=ders,
         slot=_slot(fields["slot"]),
         trial=_slot(fields["trial"]) if fields["trial"] is not None else None,
-        renew_at=_time(fields["renew_at"]),
+        renew_at=_time(fields["renew_at"], "renew_at"),
         address=_checked(fields["address"], "address"),
         last_address=_checked(fields["last_address"], "last_address"),
+        known_time=_time(fields.get("known_time", 0), "known_time"),
     )
 
 
@@ -393,9 +396,9 @@ def _version(value: Any) -> Version | None:
     )
 
 
-def _time(value: Any) -> int:
+def _time(value: Any, name: str) -> int:
     if type(value) is not int or not 0 <= value <= LAST_SECOND:
-        raise ValueError("renew_at")
+        raise ValueError(name)
     return value
 
 

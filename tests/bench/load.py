@@ -68,7 +68,7 @@ async def generate(work: dict[str, object]) -> None:
     """Connect, then one round per line of standard input."""
     identities = list(work["identities"])  # type: ignore[call-overload]
     authorities = [base64.b64decode(one) for one in work["server_ca"]]  # type: ignore[attr-defined]
-    contexts = [pinned_client_context(authorities, one["pem"].encode()) for one in identities]
+    contexts = [pinned_client_context(authorities, one["pem"].encode(), passed=0.0) for one in identities]
     tally, frames = Tally(), dict[bytes, bytes]()
     hello = encode(Hello(client="bench/1", boot="1"))
     say("ready")

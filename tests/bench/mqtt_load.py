@@ -158,7 +158,7 @@ class Peer:
 
     def context(self, pem: str) -> ssl.SSLContext:
         """A client's own context."""
-        return pinned_client_context(self._authorities, pem.encode())
+        return pinned_client_context(self._authorities, pem.encode(), passed=0.0)
 
     async def open(self, client: Client, context: ssl.SSLContext) -> None:
         """Connect and subscribe."""

@@ -98,7 +98,7 @@ class Bench:
         """Enrol devices by real tokens; name, certificate and key of each, in PEM."""
         trust = _call(_https(self.address, None, ""), "GET", "/v1/trust")
         authorities = [base64.b64decode(one) for one in trust["server_ca"]]
-        context, name = pinned_client_context(authorities), server_name(trust["fleet"])
+        context, name = pinned_client_context(authorities, passed=0.0), server_name(trust["fleet"])
         made: list[dict[str, str]] = []
         for start in range(0, len(names), MAX_REQUESTS_PER_CONNECTION):
             some = names[start : start + MAX_REQUESTS_PER_CONNECTION]

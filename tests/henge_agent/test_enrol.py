@@ -211,6 +211,40 @@ def other_authority(fleet: Fleet) -> bytes:
     return trust_answer(Trust(FLEET, (Fleet().server_ca.certificate_der,)))
 
 
+YEAR_S = 365 * 86400.0
+
+
+def at(years: float) -> Chance:
+    """Chance of a device whose clock is wrong by so many years."""
+    return replace(CHANCE, now=lambda: max(60.0, time.time() + years * YEAR_S))
+
+
+@pytest.mark.parametrize("years", [-56, -1, 1])
+async def test_a_device_whose_clock_is_wrong_joins_all_the_same_k1(
+    state: State, scripted: Scripted, years: int
+) -> None:
+    joined = await join_by_token(state, scripted.token(), [scripted.address], APPLICANT, "", at(years))
+
+    assert joined.warning == ""
+    assert joined.membership.known_time <= time.time()
+    assert joined.membership.known_time == pytest.approx(min(time.time(), at(years).now()), abs=60)
+
+
+async def test_a_device_whose_clock_is_decades_ahead_is_told_to_set_it_and_says_nothing_k1(
+    state: State, fleet: Fleet
+) -> None:
+    """It cannot tell the daemon from somebody with a key that the daemon used long ago."""
+    token = Scripted(fleet).token()
+    impostor = Impostor(trust_answer(Trust(FLEET, (fleet.server_ca.certificate_der,))))
+    async with pretending(impostor, context_of(fleet, fleet.server_identity())) as address:
+        with pytest.raises(Untrusted) as refusal:
+            await join_by_token(state, token, [address], APPLICANT, "", at(30))
+
+    assert "timedatectl" in refusal.value.cure
+    assert time.strftime("%Y", time.gmtime(at(30).now())) in refusal.value.message
+    assert_heard_nothing(impostor, token)
+
+
 TRUST_ANSWERS: dict[str, tuple[Callable[[Fleet], bytes], str]] = {
     "another authority": (other_authority, "pin_mismatch"),
     "nothing": (lambda fleet: b"", "bad_trust_answer"),

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from henge_agent.exchange import Answer, Exchange, UpgradeRefused, encode_body, refusal, retry_after_s, whoami
@@ -26,7 +28,7 @@ from tests.henge_protocol.authorities import FLEET, Fleet
 
 
 def verified(scripted: Scripted, fleet: Fleet) -> Exchange:
-    return Exchange.verified(scripted.address, FLEET, [fleet.server_ca.certificate_der])
+    return Exchange.verified(scripted.address, FLEET, [fleet.server_ca.certificate_der], passed=time.time())
 
 
 async def test_nothing_can_be_posted_over_an_unverified_connection(scripted: Scripted) -> None:
@@ -64,9 +66,9 @@ async def test_two_anchors_are_both_accepted_and_a_dropped_one_is_not(fleet: Fle
     identity = newer.server_identity()
     both = [fleet.server_ca.certificate_der, newer.server_ca.certificate_der]
     async with serving(Scripted(fleet), identity) as daemon:
-        async with Exchange.verified(daemon.address, FLEET, both) as exchange:
+        async with Exchange.verified(daemon.address, FLEET, both, passed=time.time()) as exchange:
             assert (await exchange.get("/v1/trust")).status == 200
-        async with Exchange.verified(daemon.address, FLEET, both[:1]) as exchange:
+        async with Exchange.verified(daemon.address, FLEET, both[:1], passed=time.time()) as exchange:
             with pytest.raises(Untrusted) as refused:
                 await exchange.get("/v1/trust")
 
@@ -77,10 +79,14 @@ async def test_a_websocket_that_is_refused_is_told_apart_from_nobody_there(scrip
     async with verified(scripted, fleet) as exchange:
         with pytest.raises(UpgradeRefused):
             await exchange.websocket("/v1/trust")
-    async with Exchange.verified(Address("127.0.0.1", 9), FLEET, [fleet.server_ca.certificate_der]) as exchange:
+    async with Exchange.verified(
+        Address("127.0.0.1", 9), FLEET, [fleet.server_ca.certificate_der], passed=time.time()
+    ) as exchange:
         with pytest.raises(Unreachable):
             await exchange.websocket("/v1/trust")
-    async with Exchange.verified(scripted.address, FLEET, [Fleet().server_ca.certificate_der]) as exchange:
+    async with Exchange.verified(
+        scripted.address, FLEET, [Fleet().server_ca.certificate_der], passed=time.time()
+    ) as exchange:
         with pytest.raises(Untrusted):
             await exchange.websocket("/v1/trust")
 

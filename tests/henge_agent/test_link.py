@@ -40,7 +40,7 @@ async def playing(fleet: Fleet, script: Script) -> AsyncIterator[Exchange]:
     await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
     try:
         address = Address("127.0.0.1", runner.addresses[0][1])
-        async with Exchange.verified(address, FLEET, [fleet.server_ca.certificate_der]) as exchange:
+        async with Exchange.verified(address, FLEET, [fleet.server_ca.certificate_der], passed=0.0) as exchange:
             yield exchange
     finally:
         await runner.cleanup()

@@ -11,17 +11,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from henge_agent.applier import Applier
 from henge_agent.link import Greeting
 from henge_agent.runner import Runner, Surroundings
 from henge_agent.settings import Address, Hooks, Output
 from henge_agent.state import State
+from henge_protocol import pki
 from henge_protocol.model import digest_of
-from henge_protocol.wire import Bye, Error, Hello, Message, Report
+from henge_protocol.trust import server_name
+from henge_protocol.wire import Bye, Error, Hello, Message, Report, Welcome
 from tests.henge_agent.cutting import FullDisk
 from tests.henge_agent.scripted import EPOCH, Scripted, serving
-from tests.henge_protocol.authorities import Fleet
+from tests.henge_protocol.authorities import FLEET, NOW, YEAR_S, Fleet, leaf
 
 _RENEWAL_SLEEPS_S = (3600.0, 1.5 * 86400)
 """Between looks at whether the identity is due, and after a failed renewal (by a chance of 0.5)."""
@@ -39,6 +42,8 @@ class World:
     looked_for: list[str] = field(default_factory=list)
     told: list[str] = field(default_factory=list)
     ahead_s: float = 0.0
+    wrong_s: float = 0.0
+    """How wrong the clock on the wall is."""
     held: bool = False
     """Whether sleeping lasts for ever; else it is over at once."""
     _slept: asyncio.Event = field(default_factory=asyncio.Event)
@@ -66,7 +71,7 @@ class World:
 
     def surroundings(self) -> Surroundings:
         return Surroundings(
-            now=time.time,
+            now=lambda: max(60.0, time.time() + self.wrong_s),
             clock=lambda: time.monotonic() + self.ahead_s,
             sleep=self.sleep,
             random=lambda: self.chance,
@@ -504,3 +509,90 @@ async def test_long_polling_says_drifted_too(joined: State, scripted: Scripted, 
         await scripted.reported("drifted", digest_of(RED))
 
     assert scripted.hellos[0].state == "drifted"
+
+
+def daemon_certificate(fleet: Fleet, *, ends: float) -> bytes:
+    certificate, key = leaf(
+        fleet.server_ca,
+        uris=(),
+        dns=[server_name(FLEET)],
+        purposes=[ExtendedKeyUsageOID.SERVER_AUTH],
+        valid=(ends - YEAR_S, ends),
+    )
+    return pki.certificate_pem(certificate) + key
+
+
+@pytest.mark.parametrize("years", [-56, -1, 1, 30])
+async def test_a_clock_that_is_wrong_keeps_no_device_from_its_daemon_k1(
+    joined: State, scripted: Scripted, path: Path, world: World, years: int
+) -> None:
+    world.wrong_s = years * YEAR_S
+    async with agent(at(joined, scripted.address), path, world):
+        await scripted.want(RED)
+        await scripted.reported("applied")
+
+    assert path.read_bytes() == RED
+    assert joined.membership is not None
+    assert joined.membership.known_time <= time.time()
+
+
+async def test_a_clock_that_jumps_while_connected_ends_nothing_k1(
+    joined: State, scripted: Scripted, path: Path, world: World
+) -> None:
+    async with agent(at(joined, scripted.address), path, world):
+        for years, document in ((30, RED), (-56, BLUE), (0, GREEN)):
+            world.wrong_s = years * YEAR_S
+            await scripted.want(document)
+            await scripted.reported("applied", digest_of(document))
+
+    assert scripted.connections == 1
+
+
+@pytest.mark.parametrize("years", [-1, 1])
+async def test_a_certificate_of_the_daemon_that_ended_is_refused_only_when_that_is_certain(
+    joined: State, fleet: Fleet, path: Path, world: World, years: int
+) -> None:
+    ended = int(NOW + years * YEAR_S)  # the machine's own clock does not matter
+    world.held = True
+    at(joined, Address("127.0.0.1", 1), known_time=ended + 1)
+    async with serving(Scripted(fleet), daemon_certificate(fleet, ends=ended)) as thief:
+        async with agent(at(joined, thief.address), path, world):
+            assert await world.asleep() == [300.0]
+        assert (thief.connections, thief.frames) == (0, [])
+        async with agent(at(joined, thief.address, known_time=ended - 1), path, World()):
+            await thief.want(RED)
+            await thief.reported("applied")
+
+
+@pytest.mark.parametrize(("daemon_years", "own_years"), [(0, 0), (30, 0), (0, 30), (-56, 0), (0, -56)])
+async def test_what_both_clocks_say_has_passed_is_remembered(
+    joined: State, scripted: Scripted, path: Path, world: World, daemon_years: int, own_years: int
+) -> None:
+    said = max(60, int(NOW + daemon_years * YEAR_S))
+    scripted.on_frame = lambda frame: Welcome(epoch=EPOCH, time=said) if isinstance(frame, Hello) else None
+    world.wrong_s = own_years * YEAR_S
+    async with agent(at(joined, scripted.address), path, world):
+        await scripted.want(RED)
+        await scripted.reported("applied")
+
+    assert joined.membership is not None
+    earlier = min(said, max(60.0, time.time() + world.wrong_s))
+    assert joined.membership.known_time == pytest.approx(earlier if earlier > 86400 else 0, abs=120)
+
+
+async def test_a_moment_that_is_known_is_written_once_a_day_and_never_goes_back(
+    joined: State, scripted: Scripted, path: Path, world: World
+) -> None:
+    known = int(time.time()) - 3600
+    at(joined, scripted.address, last_address=str(scripted.address), known_time=known)
+    async with agent(joined, path, world):
+        await scripted.seen(lambda: scripted.hellos)
+        world.wrong_s = -YEAR_S
+        for socket in list(scripted.sockets):
+            await socket.close(code=1001)
+        await scripted.seen(lambda: len(scripted.hellos) == 2)
+        await scripted.want(RED)
+        await scripted.reported("applied")
+
+    assert joined.membership is not None
+    assert joined.membership.known_time == known

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from cryptography import x509
@@ -58,16 +58,17 @@ def leaf(
     extensions: Sequence[tuple[x509.ExtensionType, bool]] = (),
     usage: x509.KeyUsage | None = None,
     key: Any = None,
+    valid: tuple[float, float] = (NOW - 3600, NOW + 9 * pki.DAY_S),
 ) -> tuple[bytes, bytes]:
     """Return certificate (DER) and key (PEM) with freely chosen fields, signed by ``ca`` or by itself."""
     key = key or ec.generate_private_key(ec.SECP256R1())
     signer = serialization.load_pem_private_key(ca.key_pem, None) if ca else key
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "odd")])
     issuer = x509.load_der_x509_certificate(ca.certificate_der).subject if ca else name
-    moment = datetime.fromtimestamp(int(NOW), UTC)
+    begins, ends = (datetime.fromtimestamp(int(moment), UTC) for moment in valid)
     builder = x509.CertificateBuilder().subject_name(name).issuer_name(issuer).public_key(key.public_key())
     builder = builder.serial_number(x509.random_serial_number())
-    builder = builder.not_valid_before(moment - timedelta(hours=1)).not_valid_after(moment + timedelta(days=9))
+    builder = builder.not_valid_before(begins).not_valid_after(ends)
     names = [*map(x509.UniformResourceIdentifier, uris), *map(x509.DNSName, dns)]
     if names:
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)

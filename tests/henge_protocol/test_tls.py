@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -63,8 +64,10 @@ def device_port(fleet: Fleet, *, identity: bytes | None = None, cas: list[bytes]
     return tls.device_server_context(identity or fleet.server_identity(), authorities)
 
 
-def device(fleet: Fleet, identity: bytes | None = None, *, cas: list[bytes] | None = None) -> ssl.SSLContext:
-    return tls.pinned_client_context([fleet.server_ca.certificate_der] if cas is None else cas, identity)
+def device(
+    fleet: Fleet, identity: bytes | None = None, *, cas: list[bytes] | None = None, passed: float = NOW
+) -> ssl.SSLContext:
+    return tls.pinned_client_context([fleet.server_ca.certificate_der] if cas is None else cas, identity, passed=passed)
 
 
 REFUSED = (ssl.SSLError, ConnectionError)
@@ -220,13 +223,53 @@ async def test_a_device_cannot_pose_as_the_server(fleet: Fleet) -> None:
         await talk(device_port(fleet, identity=fleet.device_identity()), device(fleet))
 
 
-async def test_an_expired_server_is_refused(fleet: Fleet) -> None:
-    issued, key = pki.issue_server(
-        fleet.server_ca, fleet_id=FLEET, dns_names=[], ip_addresses=[], now=NOW - YEAR_S, lifetime_s=pki.DAY_S
+def server_of(fleet: Fleet, *, begins: float, ends: float) -> bytes:
+    issued, key = leaf(
+        fleet.server_ca, uris=[], dns=[NAME], purposes=[ExtendedKeyUsageOID.SERVER_AUTH], valid=(begins, ends)
     )
+    return pki.certificate_pem(issued) + key
 
-    with pytest.raises(ssl.SSLCertVerificationError, match="expired"):
-        await talk(device_port(fleet, identity=pki.certificate_pem(issued) + key), device(fleet))
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_a_server_that_ended_before_a_moment_that_has_passed_hears_nothing(
+    fleet: Fleet, version: ssl.TLSVersion
+) -> None:
+    ended = int(NOW) + 100 * pki.DAY_S  # whatever the machine's clock says
+    server = device_port(fleet, identity=server_of(fleet, begins=NOW, ends=ended))
+    client = device(fleet, passed=ended + 1.0)
+    client.maximum_version = version
+
+    with pytest.raises(tls.CertificateEnded) as refusal:
+        await talk(server, client)
+
+    assert (refusal.value.ended, refusal.value.passed) == (ended, ended + 1.0)
+    assert refusal.value.verify_message == "certificate has expired"
+
+
+@pytest.mark.parametrize("years", [-56, -1, 1, 30])
+async def test_the_machines_clock_refuses_no_server_k1(fleet: Fleet, years: int) -> None:
+    """What a clock wrong by so many years sees: a certificate that is as far away in the other direction."""
+    middle = NOW - years * YEAR_S
+    server = device_port(fleet, identity=server_of(fleet, begins=middle - pki.DAY_S, ends=middle + pki.DAY_S))
+
+    assert await talk(server, device(fleet, passed=min(NOW, middle)))
+
+
+async def test_a_blocking_client_refuses_a_server_that_ended_too(fleet: Fleet) -> None:
+    server = device_port(fleet, identity=server_of(fleet, begins=NOW, ends=NOW + pki.DAY_S))
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    def connect(port: int, passed: float) -> None:
+        with socket.create_connection(("127.0.0.1", port)) as plain:
+            device(fleet, passed=passed).wrap_socket(plain, server_hostname=NAME).close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0, ssl=server) as listener:
+        port = listener.sockets[0].getsockname()[1]
+        await asyncio.to_thread(connect, port, NOW)
+        with pytest.raises(tls.CertificateEnded):
+            await asyncio.to_thread(connect, port, NOW + 2 * pki.DAY_S)
 
 
 async def test_the_unverified_context_shows_no_certificate_of_ours(fleet: Fleet) -> None:
@@ -248,7 +291,7 @@ async def test_an_identity_file_serves_as_well_as_bytes(fleet: Fleet, tmp_path: 
     identity = fleet.device_identity()
     keyfiles.write_private(tmp_path / "identity.pem", identity)
 
-    client = tls.pinned_client_context([fleet.server_ca.certificate_der], tmp_path / "identity.pem")
+    client = tls.pinned_client_context([fleet.server_ca.certificate_der], tmp_path / "identity.pem", passed=NOW)
 
     assert (await talk(device_port(fleet), client))["certificate"] == der_of(identity)
 
@@ -266,13 +309,13 @@ def test_identities_that_cannot_be_loaded_are_refused(fleet: Fleet, tmp_path: Pa
 
     for identity in (b"", b"garbage", mixed, first[:-200], encrypted_identity(fleet), tmp_path / "absent.pem"):
         with pytest.raises(Invalid) as refusal:
-            tls.pinned_client_context([fleet.server_ca.certificate_der], identity)
+            tls.pinned_client_context([fleet.server_ca.certificate_der], identity, passed=NOW)
         assert refusal.value.code == "bad_certificate"
 
 
 def test_without_authorities_there_is_no_context(fleet: Fleet) -> None:
     for authorities in ([], [b""], [b"garbage"], [fleet.server_ca.certificate_der[:-1]]):
         with pytest.raises(Invalid):
-            tls.pinned_client_context(authorities)
+            tls.pinned_client_context(authorities, passed=NOW)
         with pytest.raises(Invalid):
             tls.device_server_context(fleet.server_identity(), authorities)
