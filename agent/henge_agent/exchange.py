@@ -216,9 +216,9 @@ def _ended(address: Address, error: CertificateEnded) -> Untrusted:
     ended, passed = (time.strftime("%Y-%m-%d", time.gmtime(moment)) for moment in (error.ended, error.passed))
     return Untrusted(
         "pin_mismatch",
-        f"{address} shows a certificate of this fleet's daemon that ended on {ended}, and {passed} has passed",
-        cure="set this device's clock if it is wrong (timedatectl); if it is right, restart hengd, which makes itself"
-        " a new one; if that does not help, somebody may have got hold of an old one",
+        f"{address} shows a certificate of this fleet's daemon that ended on {ended}, and it is {passed} or later",
+        cure="is this device's clock right (timedatectl)? if it is, restart hengd, which makes itself a new one;"
+        " if that does not help, somebody may have an old one",
     )
 
 

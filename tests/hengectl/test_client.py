@@ -10,7 +10,8 @@ import pytest
 
 from henge_protocol import errors
 from henge_protocol.errors import HengeError
-from hengectl.client import Client, UnixConnection, refusal
+from henge_protocol.tls import CertificateEnded
+from hengectl.client import Client, UnixConnection, refusal, unreachable
 
 OK = b'HTTP/1.1 200 OK\r\nContent-Length: 2\r\nETag: "e.1"\r\nHenge-Revision: 1\r\n\r\n{}'
 
@@ -208,3 +209,10 @@ def test_a_known_code_is_kept_with_its_spots() -> None:
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b'"x"', b"[" * 100_000, b'{"errors": 5}', b"\xff"])
 def test_any_body_makes_an_error(body: bytes) -> None:
     assert refusal(500, {}, body).message == "the daemon answered 500"
+
+
+def test_a_certificate_of_the_daemon_that_ended_is_told_with_both_dates_and_the_command() -> None:
+    told = unreachable("https://kallisto.lan:4364", CertificateEnded(1_800_000_000, 2_700_000_000))
+
+    assert (told.code, "2027-01-15" in told.message, "2055-07-24" in told.message) == ("pin_mismatch", True, True)
+    assert "timedatectl" in told.cure
