@@ -26,6 +26,15 @@ class Meta(msgspec.Struct, frozen=True, kw_only=True):
     """Latest time the daemon has seen; a clock far behind it is in doubt."""
 
 
+class Origin(msgspec.Struct, frozen=True, array_like=True):
+    """A change, and the fields (JSON pointers into the values) that still are as it set them."""
+
+    revision: int
+    author: str
+    time: float
+    fields: list[str]
+
+
 class ObjectRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One Schema, Group or Device as it was last written."""
 
@@ -42,6 +51,8 @@ class ObjectRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     created: float = 0.0
     changed: float = 0.0
     author: str = ""
+    origins: list[Origin] = []
+    """Groups and devices: who set each field. Not kept in revisions, which know it anyway."""
 
 
 class ObjectChange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

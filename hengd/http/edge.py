@@ -21,8 +21,8 @@ from aiohttp.typedefs import Middleware
 from hengd.http.dispatch import Peer, connection_of, keep_turns, refuse_odd_request
 from hengd.http.problems import problem_response
 from hengd.rules.authority import NOBODY, Authority, Caller
-from hengd.rules.change import Author
 from hengd.rules.limits import RateLimit
+from hengd.rules.outcome import Author
 from henge_protocol.errors import (
     Denied,
     HengeError,

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from aiohttp import web
 
 from hengd.events import EventLog
 from hengd.http.edge import Auth, Route
 from hengd.http.objects import change_request
-from hengd.http.parse import MAX_WAIT_S, Query, json_object, no_body, text_field
-from hengd.http.views import event_view, json_response, outcome_view, revision_view
-from hengd.rules.configs import Configs, Request, object_of
+from hengd.http.parse import MAX_WAIT_S, Query, if_match, json_object, no_body, text_field
+from hengd.http.views import event_view, json_response, outcome_response, revision_view
+from hengd.rules.configs import Configs, object_of
 from henge_protocol.errors import Invalid, NotFound
 
 MAX_REVISIONS = 1000
@@ -59,10 +60,8 @@ class HistoryRoutes:
         if type(to) is not int or to < 0:
             raise Invalid("bad_object", "to is not the number of a revision")
         message = wanted.message or text_field(body, "message", max_chars=1000) or f"roll back to revision {to}"
-        outcome = await self._configs.rollback(
-            to, object_of(target) if target else None, Request(wanted.author, message, wanted.dry_run)
-        )
-        return json_response(outcome_view(outcome), headers={"Henge-Revision": str(outcome.revision)})
+        request_ = replace(wanted, message=message, fleet=if_match(request))
+        return outcome_response(await self._configs.rollback(to, object_of(target) if target else None, request_))
 
     async def events(self, request: web.Request) -> web.Response:
         """What happened after a number; waits for the next if there is nothing."""

@@ -14,7 +14,7 @@ from aiohttp import web
 from hengd.events import EventLog
 from hengd.http.edge import Auth, Handler, Route, author_of
 from hengd.http.parse import Query, if_match, json_body, no_body, text_field
-from hengd.http.views import device_view, json_response, object_response, object_view, outcome_view
+from hengd.http.views import device_view, json_response, object_response, object_view, outcome_response, outcome_view
 from hengd.records import ObjectRecord, object_key
 from hengd.rules.configs import MAX_MESSAGE_CHARS, Configs, Request
 from hengd.rules.devices import Devices
@@ -64,9 +64,9 @@ class ObjectRoutes:
                 "unknown_field", f"field {ascii(min(unknown))[:60]} is unknown; known: objects, delete, message"
             )
         message = wanted.message or text_field(body, "message", max_chars=MAX_MESSAGE_CHARS)
-        request_ = Request(wanted.author, message, wanted.dry_run)
+        request_ = replace(wanted, message=message, fleet=if_match(request))
         outcome = await self._configs.apply(body.get("objects", []), _deletions(body.get("delete", [])), request_)
-        return json_response(outcome_view(outcome), headers={"Henge-Revision": str(outcome.revision)})
+        return outcome_response(outcome)
 
     def _list(self, kind: str) -> Handler:
         async def handler(request: web.Request) -> web.Response:

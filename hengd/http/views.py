@@ -10,11 +10,14 @@ from aiohttp import web
 
 from hengd.events import Event
 from hengd.records import ObjectRecord, Reported, RevisionRecord, TokenRecord
-from hengd.rules.change import Outcome
-from hengd.rules.configs import Explained, change_summary
+from hengd.rules.configs import change_summary
 from hengd.rules.devices import DeviceView
 from hengd.rules.fleet import etag
 from hengd.rules.joins import JoinRequest
+from hengd.rules.merge import MISSING
+from hengd.rules.merge import Change as FieldChange
+from hengd.rules.outcome import Outcome
+from hengd.rules.why import Explained
 from henge_protocol.model import API_VERSION
 
 
@@ -79,9 +82,22 @@ def outcome_view(outcome: Outcome) -> dict[str, Any]:
         "revision": outcome.revision,
         "epoch": outcome.epoch,
         "dry_run": outcome.dry_run,
-        "objects": [{"kind": done.kind, "name": done.name, "action": done.action} for done in outcome.objects],
-        "devices": [{"name": moved.name, "before": moved.before, "after": moved.after} for moved in outcome.devices],
+        "objects": [
+            {"kind": done.kind, "name": done.name, "action": done.action, "changes": _fields_view(done.changes)}
+            for done in outcome.objects
+        ],
+        "devices": [
+            {"name": moved.name, "before": moved.before, "after": moved.after}
+            | ({"changes": _fields_view(moved.changes)} if outcome.dry_run else {})
+            for moved in outcome.devices
+        ],
     }
+
+
+def outcome_response(outcome: Outcome) -> web.Response:
+    """The result of a change of several objects, with the fleet's version."""
+    headers = {"ETag": etag(outcome.epoch, outcome.revision), "Henge-Revision": str(outcome.revision)}
+    return json_response(outcome_view(outcome), headers=headers)
 
 
 def revision_view(record: RevisionRecord, *, whole: bool = False) -> dict[str, Any]:
@@ -139,6 +155,15 @@ def event_view(event: Event) -> dict[str, Any]:
         "seq": event.seq, "time": moment(event.time), "type": event.type, "kind": event.kind, "name": event.name,
         **event.detail,
     }  # fmt: skip
+
+
+def _fields_view(changes: tuple[FieldChange, ...]) -> list[dict[str, Any]]:
+    """What differs, field by field, without ``before`` or ``after`` where there is nothing."""
+    return [
+        {"pointer": one.pointer}
+        | {side: value for side, value in (("before", one.before), ("after", one.after)) if value is not MISSING}
+        for one in changes
+    ]
 
 
 def _reported(reported: Reported) -> dict[str, Any]:

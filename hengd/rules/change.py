@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final, cast
 
 import msgspec
@@ -14,6 +13,7 @@ from hengd.records import (
     Meta,
     ObjectChange,
     ObjectRecord,
+    Origin,
     RevisionRecord,
     number_key,
     object_key,
@@ -24,6 +24,7 @@ from hengd.rules.fleet import (
     desired_of_all,
     etag,
     find_desired,
+    find_document,
     find_object,
     find_reported,
     missing,
@@ -36,6 +37,8 @@ from hengd.rules.layers import check_layers
 from hengd.rules.merge import merge
 from hengd.rules.notes import Committed, Cut
 from hengd.rules.objects import BUILT_IN_GROUP, Manifest, manifest_of, object_path, parse_manifest
+from hengd.rules.outcome import Author, Differences, Done, Moved, Outcome, differing_fields
+from hengd.rules.provenance import origins, without_origins
 from hengd.rules.refusals import Refusals
 from hengd.rules.rendering import Document
 from hengd.rules.schemas import SchemaCache, schema_digest
@@ -47,43 +50,6 @@ from henge_protocol.strictjson import canonical
 
 SMALL_DOCUMENT_BYTES: Final = 2048
 """Below this no device is asked for a limit of its own: every board can hold it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Author:
-    """Who makes a change and by which way it came in."""
-
-    name: str
-    origin: str
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """What became of one object."""
-
-    kind: str
-    name: str
-    action: str
-
-
-@dataclass(frozen=True, slots=True)
-class Moved:
-    """A device whose document differs now; an empty digest means it has none."""
-
-    name: str
-    before: str
-    after: str
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a change did, or in a dry run would do."""
-
-    revision: int
-    epoch: str
-    dry_run: bool
-    objects: tuple[Done, ...]
-    devices: tuple[Moved, ...]
 
 
 class Change:
@@ -121,8 +87,19 @@ class Change:
         """The object as this change sees it, or ``NotFound``."""
         found = self.current(kind, name)
         if found is None:
-            raise missing(kind, name)
+            raise missing(self.tx, kind, name)
         return found
+
+    def expect_fleet(self, if_match: str | None) -> None:
+        """Refuse with ``Stale`` unless nothing was changed since the fleet had this version (None or ``*``: any)."""
+        now, tag = self.meta.revision, etag(self.meta.epoch, self.meta.revision)
+        if if_match not in (None, "*", tag):
+            raise Stale(
+                "stale",
+                f"the fleet was changed meanwhile and is now at revision {now}",
+                cure="see what was changed: hengectl history",
+                extra={"etag": tag, "revision": now},
+            )
 
     def put(self, manifest: Manifest, *, if_match: str | None = "*") -> None:
         """Create or replace an object; ``if_match`` None = the caller named no version, so only creating is allowed."""
@@ -185,17 +162,20 @@ class Change:
     def _has_joined(self, record: ObjectRecord) -> bool:
         return record.kind == "Device" and identity_state(self.tx, "device", record.id) == "active"
 
-    def finish(self) -> Outcome:
-        """Check layers, render every affected device, store; raises with all problems, and then nothing is kept."""
+    def finish(self, *, fields: bool = False) -> Outcome:
+        """Check layers, render every affected device, store; raises with all problems, and then nothing is kept.
+
+        With ``fields`` the outcome also says which fields of documents differ.
+        """
         changes = [self._stamped(key) for key in self._after]
-        done = tuple(Done(change.kind, change.name, _action(change)) for change in changes)
+        done = tuple(Done(change.kind, change.name, _action(change), differing_fields(change)) for change in changes)
         real = [change for change, what in zip(changes, done, strict=True) if what.action != "unchanged"]
         if not real:
             return Outcome(self.meta.revision, self.meta.epoch, False, done, ())
         revision = self.meta.revision + 1
         self._store(real)
         check_layers(self.tx, self._schemas, real)
-        moved, rung = self._render(real, revision)
+        moved, rung = self._render(real, revision, Differences() if fields else None)
         self._commit(real, revision, rung, tuple(device.name for device in moved))
         return Outcome(revision, self.meta.epoch, False, done, tuple(moved))
 
@@ -220,8 +200,10 @@ class Change:
 
     def _record(self, manifest: Manifest, found: ObjectRecord | None) -> ObjectRecord:
         old = found or ObjectRecord(kind=manifest.kind, name=manifest.name, spec={}, created=self._now)
+        here = Origin(self.meta.revision + 1, self._author.name, self._now, [])
         return msgspec.structs.replace(
             old,
+            origins=origins(found, manifest.spec.get("values", {}), here),
             spec=manifest.spec,
             labels=manifest.labels,
             annotations=manifest.annotations,
@@ -281,7 +263,9 @@ class Change:
 
     # ---- documents -----------------------------------------------------------------------------------
 
-    def _render(self, changes: Sequence[ObjectChange], revision: int) -> tuple[list[Moved], dict[str, Desired | None]]:
+    def _render(
+        self, changes: Sequence[ObjectChange], revision: int, differences: Differences | None
+    ) -> tuple[list[Moved], dict[str, Desired | None]]:
         rendering = renderer(self.tx, self._schemas)
         moved: list[Moved] = []
         rung: dict[str, Desired | None] = {cut.subject: None for cut in self._cut}
@@ -297,7 +281,8 @@ class Change:
             if desired != before:
                 rung[device.id] = desired
             if _digest(desired) != _digest(before):
-                moved.append(Moved(device.name, _digest(before), _digest(desired)))
+                fields = differences.of_documents(self._bytes(before), self._bytes(desired)) if differences else ()
+                moved.append(Moved(device.name, _digest(before), _digest(desired), fields))
         refusals.finish()
         return moved, rung
 
@@ -356,6 +341,9 @@ class Change:
             self.tx.put("documents", bytes.fromhex(document.digest), document.data)
         return made
 
+    def _bytes(self, desired: Desired | None) -> bytes:
+        return (find_document(self.tx, desired.digest) if desired is not None else None) or b""
+
     def _measured(self, device: ObjectRecord, document: Document | None, before: Desired | None) -> Document | None:
         """The document, or why this very device cannot hold it."""
         if document is None or len(document.data) <= SMALL_DOCUMENT_BYTES or document.digest == _digest(before):
@@ -377,7 +365,7 @@ class Change:
             author=self._author.name,
             origin=self._author.origin,
             message=self._message,
-            changes=list(changes),
+            changes=[without_origins(change) for change in changes],
         )
         self.tx.put("revisions", number_key(revision), pack(record))
         self.meta = msgspec.structs.replace(self.meta, revision=revision)

@@ -10,12 +10,13 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from hengd.records import ObjectChange, ObjectRecord, RevisionRecord, number_key, unpack
-from hengd.rules.change import Author, Change, Outcome
-from hengd.rules.fleet import find_desired, find_document, find_object, renderer, required_object
-from hengd.rules.merge import MISSING, Path, Values, get, leaves, overlay, parse_path, pointer, tokens
+from hengd.rules.change import Change
+from hengd.rules.fleet import find_desired, find_document, find_object, nearest, renderer, required_object
+from hengd.rules.merge import parse_path
 from hengd.rules.objects import Manifest, object_path, parse_manifest
-from hengd.rules.rendering import Layer
+from hengd.rules.outcome import Author, Outcome
 from hengd.rules.schemas import SchemaCache
+from hengd.rules.why import Explained, explain
 from hengd.store import Reader, Store, Transaction
 from henge_protocol.errors import HengeError, Invalid, NotFound, Problem
 
@@ -32,31 +33,8 @@ class Request:
     author: Author
     message: str = ""
     dry_run: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Said:
-    """What one layer says about a field; ``removes`` when it takes the inherited value away."""
-
-    layer: str
-    name: str
-    value: object
-    removes: bool
-    revision: int
-    author: str
-    time: float
-    wins: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Explained:
-    """A field of a device: its value and everybody who speaks about it, the strongest first."""
-
-    field: str
-    pointer: str
-    present: bool
-    value: object
-    layers: tuple[Said, ...]
+    fleet: str | None = None
+    """The version of the whole fleet that the change was made for; None = any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +58,10 @@ class Configs:
         self._new_id = new_id
 
     async def apply(self, objects: Sequence[object], delete: Sequence[tuple[str, str]], request: Request) -> Outcome:
-        """Many objects as one transaction and one revision; ``Invalid`` lists the faults of all of them."""
+        """Many objects as one transaction and one revision; ``Invalid`` lists the faults of all of them.
+
+        Deleting nothing but devices is possible on a full disk, too.
+        """
         manifests = _manifests(objects)
         _refuse_both({(manifest.kind, manifest.name) for manifest in manifests}, delete)
 
@@ -90,7 +71,8 @@ class Configs:
             for kind, name in delete:
                 change.delete(kind, name)
 
-        return await self._change(act, request)
+        gone = not manifests and all(kind == "Device" for kind, _ in delete)
+        return await self._change(act, request, essential=gone)
 
     async def put(self, manifest: Manifest, if_match: str | None, request: Request) -> Outcome:
         """Create or replace one object."""
@@ -129,23 +111,16 @@ class Configs:
         return Rendered(data, desired.digest, desired.revision)
 
     def why(self, name: str, field: str = "") -> list[Explained]:
-        """For each field of a device (or one): its value, and what every layer says about it."""
+        """For each field of a device (or those at ``field``): its value, and what every layer says about it."""
+        path = parse_path(field) if field else ()
         with self._store.read() as tx:
             device = required_object(tx, "Device", name)
             layers = renderer(tx, self._schemas).layers(device)
-            sources = {
-                ("schema", device.spec["schema"]): find_object(tx, "Schema", device.spec["schema"]),
-                ("device", name): device,
-            }
-            for layer in layers:
-                if layer.kind == "group":
-                    sources["group", layer.name] = find_object(tx, "Group", layer.name)
-        document = overlay(layer.values for layer in layers)
-        paths = [parse_path(field)] if field else [tokens(pointer) for pointer, _ in leaves(document)]
-        explained = [_explain(path, document, layers, sources) for path in paths]
-        if field and not explained[0].layers:
-            message = f"device/{name} has no field {ascii(field)[:80]}"
-            raise NotFound("bad_path", message, cure=f"see its fields: hengectl why {name}")
+            kinds = {"schema": "Schema", "group": "Group", "device": "Device"}
+            sources = {(layer.kind, layer.name): find_object(tx, kinds[layer.kind], layer.name) for layer in layers}
+        explained = explain(layers, sources, path)
+        if field and not explained:
+            raise _no_such_field(name, field, [one.field for one in explain(layers, sources)])
         return explained
 
     def revisions(self, *, object_: tuple[str, str] | None, before: int | None, limit: int) -> list[RevisionRecord]:
@@ -180,8 +155,9 @@ class Configs:
                 tx, self._schemas, author=request.author, message=request.message, now=now, new_id=self._new_id
             )
             before = change.meta.revision
+            change.expect_fleet(request.fleet)
             act(change)
-            outcome = change.finish()
+            outcome = change.finish(fields=request.dry_run)
             if request.dry_run:
                 raise _NotCommitted(replace(outcome, dry_run=True, revision=before))
             return outcome
@@ -239,6 +215,16 @@ def _numbered(error: HengeError, index: int) -> HengeError:
     return Invalid(error.code, message, cure=error.cure, problems=placed)
 
 
+def _no_such_field(device: str, field: str, known: Sequence[str]) -> NotFound:
+    close = nearest(field, known)
+    cure = f"did you mean {close}? " if close else ""
+    return NotFound(
+        "bad_path",
+        f"device/{device} has no field {ascii(field)[:80]}",
+        cure=f"{cure}see its fields: hengectl why {device}",
+    )
+
+
 # ---- history ------------------------------------------------------------------------------------------
 
 
@@ -294,46 +280,6 @@ def change_summary(changes: Sequence[ObjectChange]) -> list[dict[str, str]]:
         }
         for change in changes
     ]
-
-
-# ---- why ----------------------------------------------------------------------------------------------
-
-
-def _explain(
-    path: Path, document: Values, layers: Sequence[Layer], sources: dict[tuple[str, str], ObjectRecord | None]
-) -> Explained:
-    said: list[Said] = []
-    for layer in reversed(layers):
-        speaks, value = _says(layer.values, path)
-        if speaks:
-            said.append(_said(layer, value, sources.get((layer.kind, layer.name)), wins=not said))
-    value = get(document, path)
-    present = value is not MISSING
-    return Explained(".".join(path), pointer(path), present, value if present else None, tuple(said))
-
-
-def _said(layer: Layer, value: object, source: ObjectRecord | None, *, wins: bool) -> Said:
-    return Said(
-        layer.kind,
-        layer.name,
-        value,
-        value is None,
-        source.revision if source else 0,
-        source.author if source else "",
-        source.changed if source else 0.0,
-        wins,
-    )
-
-
-def _says(values: object, path: Path) -> tuple[bool, object]:
-    """Whether a layer speaks about ``path``, and what: an ancestor that is not an object speaks for all below it."""
-    for key in path:
-        if not isinstance(values, dict):
-            return True, None
-        if key not in values:
-            return False, None
-        values = values[key]
-    return True, values
 
 
 def object_of(text: str) -> tuple[str, str]:

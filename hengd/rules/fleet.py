@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
+from itertools import islice
 from pathlib import Path
+from typing import Final
 
 from hengd.records import FORMAT, META_KEY, Desired, Meta, ObjectRecord, Reported, object_key, unpack
 from hengd.rules.objects import object_path
@@ -11,6 +14,9 @@ from hengd.rules.rendering import Renderer, SchemaEntry, group_entry
 from hengd.rules.schemas import SchemaCache
 from hengd.store import Reader
 from henge_protocol.errors import Internal, NotFound
+
+COMPARED: Final = 2000
+"""Names that a refusal compares with one that does not exist: some 20 ms at most."""
 
 
 def read_meta(tx: Reader) -> Meta:
@@ -47,7 +53,7 @@ def required_object(tx: Reader, kind: str, name: str) -> ObjectRecord:
     """One object, or ``NotFound``."""
     found = find_object(tx, kind, name)
     if found is None:
-        raise missing(kind, name)
+        raise missing(tx, kind, name)
     return found
 
 
@@ -106,10 +112,19 @@ def renderer(tx: Reader, schemas: SchemaCache) -> Renderer:
     )
 
 
-def missing(kind: str, name: str) -> NotFound:
-    """The refusal for an object that is not there."""
+def missing(tx: Reader, kind: str, name: str) -> NotFound:
+    """The refusal for an object that is not there; it suggests one whose name is nearly the same."""
     code = "no_such_device" if kind == "Device" else "no_such_object"
-    return NotFound(code, f"{object_path(kind, name)} does not exist", cure=f"see: hengectl get {kind.lower()}s")
+    prefix = object_key(kind, "")
+    keys = (key for key, _ in islice(tx.scan("objects", prefix), COMPARED))
+    close = nearest(name, [key.removeprefix(prefix).decode() for key in keys])
+    cure = f"did you mean {object_path(kind, close)}? see: " if close else "see: "
+    return NotFound(code, f"{object_path(kind, name)} does not exist", cure=f"{cure}hengectl get {kind.lower()}s")
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """That of the known words which was probably meant; empty if none is close."""
+    return next(iter(get_close_matches(word, known, n=1, cutoff=0.7)), "")
 
 
 def etag(epoch: str, revision: int) -> str:

@@ -21,8 +21,8 @@ from typing import Any, Final
 from hengd.events import EventLog
 from hengd.rules.authority import Authority
 from hengd.rules.certificates import USED
-from hengd.rules.change import Author
 from hengd.rules.limits import counted_as
+from hengd.rules.outcome import Author
 from hengd.rules.schemas import SchemaCache
 from hengd.rules.tokens import claim_device, known_schema
 from hengd.store import Store, Transaction

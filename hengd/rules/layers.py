@@ -59,8 +59,14 @@ class _LayerCheck:
         ]
         if users:
             more = f" and {len(users) - SHOWN} more" if len(users) > SHOWN else ""
-            shown = ", ".join(users[:SHOWN]) + more
-            raise Conflict("in_use", f"schema/{schema} is in use by {shown}", cure="move or delete these first")
+            raise Conflict(
+                "in_use",
+                f"schema/{schema} is in use by {', '.join(users[:SHOWN])}{more}",
+                cure="give these another schema, or delete them too",
+                problems=[Problem("/spec/schema", f"is {schema}", user) for user in users[:MAX_PROBLEMS]]
+                if more
+                else (),
+            )
 
     def _schema(self, record: ObjectRecord) -> None:
         try:

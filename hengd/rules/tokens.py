@@ -13,10 +13,11 @@ import msgspec
 from hengd.records import TokenRecord, pack, unpack
 from hengd.rules.authority import Authority
 from hengd.rules.certificates import LIVE, certificates_of, has_certificate
-from hengd.rules.change import Author, Change
+from hengd.rules.change import Change
 from hengd.rules.fleet import find_object
 from hengd.rules.limits import FailureLimit
 from hengd.rules.objects import Manifest, manifest_of
+from hengd.rules.outcome import Author
 from hengd.rules.schemas import SchemaCache
 from hengd.store import Reader, Store, Transaction
 from henge_protocol.csr import Csr, read_csr

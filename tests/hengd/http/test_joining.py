@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from hengd.rules import joins
-from hengd.rules.change import Author
+from hengd.rules.outcome import Author
 from henge_protocol import pki
 from henge_protocol.errors import Gone, Limited
 from henge_protocol.joining import format_code, parse_token

@@ -377,6 +377,67 @@ async def test_a_schema_in_use_stays_j40(daemon: Service, admin: Admin) -> None:
     assert "group/hall" in answer.json["detail"]
 
 
+async def test_all_users_of_a_schema_are_listed_when_a_sentence_has_no_room(daemon: Service, admin: Admin) -> None:
+    await admin.apply(schema(), *[device(f"lamp-{number:02}") for number in range(12)])
+    answer = await admin.refused("DELETE", "/v1/schemas/lamp")
+
+    assert answer.json["detail"].endswith("device/lamp-07 and 4 more")
+    assert [one["object"] for one in answer.json["errors"]] == [f"device/lamp-{number:02}" for number in range(12)]
+
+
+async def test_a_dry_run_tells_what_would_differ_field_by_field(daemon: Service, admin: Admin) -> None:
+    await admin.apply(schema(), device("lamp-1", color="red"))
+    body = {"objects": [device("lamp-1", brightness=7)]}
+    dry = await admin.ok("POST", "/v1/apply?dry_run=1", body)
+    wet = await admin.ok("POST", "/v1/apply", body)
+
+    own = [
+        {"pointer": "/spec/values/brightness", "after": 7},
+        {"pointer": "/spec/values/color", "before": "red"},
+    ]
+    assert dry["objects"] == wet["objects"] == [
+        {"kind": "Device", "name": "lamp-1", "action": "configured", "changes": own}
+    ]  # fmt: skip
+    assert dry["devices"][0]["changes"] == [
+        {"pointer": "/brightness", "before": 80, "after": 7},
+        {"pointer": "/color", "before": "red", "after": "green"},
+    ]
+    assert "changes" not in wet["devices"][0]
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/apply", {"objects": [device("lamp-1", color="red")]}),
+        ("/v1/apply", {"delete": [{"kind": "Device", "name": "lamp-1"}]}),
+        ("/v1/rollback", {"to": 0}),
+    ],
+    ids=["apply", "delete", "rollback"],
+)
+async def test_a_change_of_many_may_name_the_version_of_the_fleet_it_was_made_for(
+    daemon: Service, admin: Admin, path: str, body: dict[str, Any]
+) -> None:
+    made = await admin.call("POST", "/v1/apply", {"objects": [schema(), device("lamp-1")]})
+    seen = made.headers["ETag"]
+    assert seen == f'"{made.json["epoch"]}.1"'
+    await admin.set("lamp-1", brightness=3)
+
+    stale = await admin.refused("POST", path, body, headers={"If-Match": seen})
+    assert (stale.status, stale.code, stale.json["revision"]) == (412, "stale", 2)
+    bad = await admin.refused("POST", path, body, headers={"If-Match": "1"})
+    assert (bad.status, bad.code) == (400, "bad_parameter")
+    good = await admin.call("POST", path, body, headers={"If-Match": stale.json["etag"]})
+    assert (good.status, good.headers["Henge-Revision"]) == (200, "3")
+
+
+async def test_a_name_that_nearly_exists_is_suggested(daemon: Service, admin: Admin) -> None:
+    await admin.apply(schema(), device("lamp-1"), device("stove"))
+    near, far = [await admin.refused("GET", f"/v1/devices/{name}") for name in ("lmap-1", "garden")]
+
+    assert near.json["cure"] == "did you mean device/lamp-1? see: hengectl get devices"
+    assert far.json["cure"] == "see: hengectl get devices"
+
+
 async def test_a_schema_that_no_longer_fits_is_refused_with_the_list_j39(daemon: Service, admin: Admin) -> None:
     await admin.apply(schema(), *[device(f"lamp-{number}", color="red") for number in range(12)], device("lamp-ok"))
     narrow = {**LAMP, "properties": {**LAMP["properties"], "color": {"type": "string", "enum": ["green"]}}}  # type: ignore[dict-item]

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from hengd.datadir import open_data_dir
-from hengd.rules.change import Author, Outcome
 from hengd.rules.configs import Configs, Request
 from hengd.rules.notes import Committed
+from hengd.rules.outcome import Author, Outcome
 from hengd.rules.schemas import SchemaCache
 from hengd.store import Store
 from henge_protocol.errors import HengeError

@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 
 from hengd.rules.change import Change
+from hengd.rules.configs import Request
+from hengd.rules.merge import MISSING
 from hengd.rules.notes import Cut
 from hengd.rules.schemas import SchemaCache
 from hengd.store import Transaction
-from henge_protocol.errors import Conflict, HengeError, Invalid, TooLarge
+from henge_protocol.errors import Conflict, HengeError, Invalid, Stale, TooLarge
 from tests.hengd.rules.conftest import ADA, NOW, Desk
 from tests.service import LAMP, device, group, schema
 
@@ -100,6 +102,53 @@ async def test_a_dry_run_is_the_same_change_not_kept(desk: Desk) -> None:
     assert (dry.dry_run, dry.revision, wet.revision) == (True, 1, 2)
     assert dry.objects == wet.objects
     assert [(one.name, one.after) for one in dry.devices] == [(one.name, one.after) for one in wet.devices]
+
+
+async def test_a_dry_run_tells_the_fields_that_differ_in_objects_and_in_documents(desk: Desk) -> None:
+    await desk.apply(schema(), device("lamp-1", color="red", wifi={"ssid": "a"}), group("hall", "room=hall"))
+    outcome = await desk.apply(
+        device("lamp-1", labels=HALL, wifi={"ssid": "b"}), group("hall", "room=hall", color="blue"), dry=True
+    )
+    fields = {
+        one.name: [(field.pointer, field.before, field.after) for field in one.changes] for one in outcome.objects
+    }
+
+    assert fields == {
+        "lamp-1": [
+            ("/metadata/labels/room", MISSING, "hall"),
+            ("/spec/values/color", "red", MISSING),
+            ("/spec/values/wifi/ssid", "a", "b"),
+        ],
+        "hall": [("/spec/values/color", MISSING, "blue")],
+    }
+    (moved,) = outcome.devices
+    assert [(field.pointer, field.before, field.after) for field in moved.changes] == [
+        ("/color", "red", "blue"), ("/wifi/ssid", "a", "b"),
+    ]  # fmt: skip
+
+
+async def test_a_document_that_comes_or_goes_differs_in_all_its_fields(desk: Desk) -> None:
+    await desk.apply(schema(), device("old"), device("new", bound=""))
+    outcome = await desk.apply(device("old", bound=""), device("new"), dry=True)
+    new, old = outcome.devices
+
+    assert [(field.pointer, field.before) for field in old.changes] == [("/brightness", 80), ("/color", "green")]
+    assert [(field.pointer, field.after) for field in new.changes] == [("/brightness", 80), ("/color", "green")]
+
+
+async def test_a_change_made_for_another_version_of_the_fleet_is_refused(desk: Desk) -> None:
+    first = await desk.apply(schema(), device("lamp-1"))
+    tag = f'"{first.epoch}.{first.revision}"'
+    await desk.configs.apply([device("lamp-1", color="red")], [], Request(ADA, fleet=tag))
+    before = desk.everything()
+
+    for stale in (tag, f'"other.{first.revision + 1}"'):
+        with pytest.raises(Stale) as refusal:
+            await desk.configs.apply([device("lamp-1", color="blue")], [], Request(ADA, fleet=stale))
+        assert refusal.value.extra == {"etag": f'"{first.epoch}.2"', "revision": 2}
+    assert desk.everything() == before
+    for good in ("*", f'"{first.epoch}.2"'):
+        await desk.configs.rollback(1, None, Request(ADA, dry_run=True, fleet=good))
 
 
 # ---- schemas and groups -------------------------------------------------------------------------------

@@ -1,0 +1,80 @@
+"""Who makes a change and what came of it, down to the fields that differ. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import msgspec
+
+from hengd.records import ObjectChange, ObjectRecord
+from hengd.rules.merge import Change as FieldChange
+from hengd.rules.merge import diff
+
+
+@dataclass(frozen=True, slots=True)
+class Author:
+    """Who makes a change and by which way it came in."""
+
+    name: str
+    origin: str
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What became of one object; ``changes`` has the fields of a configured one that differ."""
+
+    kind: str
+    name: str
+    action: str
+    changes: tuple[FieldChange, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """A device whose document differs now; an empty digest means it has none. ``changes``: in a dry run only."""
+
+    name: str
+    before: str
+    after: str
+    changes: tuple[FieldChange, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a change did, or in a dry run would do."""
+
+    revision: int
+    epoch: str
+    dry_run: bool
+    objects: tuple[Done, ...]
+    devices: tuple[Moved, ...]
+
+
+@dataclass(slots=True)
+class Differences:
+    """Compares documents field by field; devices that go from one same document to another share the work."""
+
+    _found: dict[tuple[bytes, bytes], tuple[FieldChange, ...]] = field(default_factory=dict)
+
+    def of_documents(self, before: bytes, after: bytes) -> tuple[FieldChange, ...]:
+        """The fields that differ between two documents; empty bytes are no document."""
+        found = self._found.get((before, after))
+        if found is None:
+            found = tuple(diff(_decoded(before), _decoded(after)))
+            self._found[before, after] = found
+        return found
+
+
+def differing_fields(change: ObjectChange) -> tuple[FieldChange, ...]:
+    """The fields that differ in an object that was there and stays, by pointers as in its manifest."""
+    if change.before is None or change.after is None:
+        return ()
+    return tuple(diff(_said(change.before), _said(change.after)))
+
+
+def _decoded(document: bytes) -> object:
+    return msgspec.json.decode(document) if document else {}
+
+
+def _said(record: ObjectRecord) -> dict[str, object]:
+    return {"metadata": {"labels": record.labels, "annotations": record.annotations}, "spec": record.spec}
