@@ -8,7 +8,8 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 
 import click
@@ -16,14 +17,25 @@ import click
 from henge_protocol import __version__
 from henge_protocol.errors import HengeError
 from hengectl import refusal
-from hengectl.invocation import HELP_OPTIONS, debugging, everywhere, made_invocation, refuse_twice, writing
+from hengectl.invocation import (
+    HELP_OPTIONS,
+    aimed,
+    command_of,
+    debugging,
+    everywhere,
+    given_of,
+    made_invocation,
+    refuse_twice,
+)
 
 COMMANDS: Final = {
     "apply": "apply",
+    "diff": "diff",
     "get": "get",
     "describe": "describe",
     "set": "values",
     "unset": "values",
+    "delete": "delete",
     "why": "documents",
     "document": "documents",
     "explain": "explain",
@@ -112,21 +124,20 @@ def main() -> None:
 def run(arguments: Sequence[str]) -> int:
     """Run one command and return its exit code; nothing is raised."""
     _prepare_streams()
+    meta: dict[str, Any] = {}
     try:
-        code = _call(arguments)
+        code = _call(arguments, meta)
         sys.stdout.flush()
     except BrokenPipeError:
         return _quiet_end()
     except OSError as error:
-        return _say([f"Error: cannot write the output ({error.strerror})"], refusal.NO)
+        return _say([f"Error: cannot write the output ({error.strerror})"], _trouble(refusal.NO, meta))
     return code
 
 
-def _call(arguments: Sequence[str]) -> int:
-    meta: dict[str, Any] = {}
+def _call(arguments: Sequence[str], meta: dict[str, Any]) -> int:
     try:
-        with hengectl.make_context("hengectl", list(arguments)) as ctx:
-            meta = ctx.meta
+        with _context(arguments, meta) as ctx:
             result = hengectl.invoke(ctx)
             return result if isinstance(result, int) else refusal.OK
     except click.exceptions.Exit as end:
@@ -136,8 +147,9 @@ def _call(arguments: Sequence[str]) -> int:
     except click.UsageError as error:
         return _say(_usage_lines(error), refusal.USAGE)
     except HengeError as error:
-        lines = refusal.lines_of(error, writes=writing(meta), outcome=_outcome(meta))
-        return _say(lines, refusal.exit_code(error))
+        command = command_of(meta)
+        lines = refusal.lines_of(error, writes=command is not None and command.writes, outcome=_outcome(meta))
+        return _say([aimed(line, given_of(meta)) for line in lines], _trouble(refusal.exit_code(error), meta))
     except (click.Abort, KeyboardInterrupt):
         return _say(_interrupted_lines(meta), refusal.INTERRUPTED)
     except OSError:
@@ -145,7 +157,23 @@ def _call(arguments: Sequence[str]) -> int:
     except Exception as error:  # the program's edge: a fault of ours, told in one line
         if debugging(meta):
             raise
-        return _say([_fault_line(error)], refusal.NO)
+        return _say([_fault_line(error)], _trouble(refusal.NO, meta))
+
+
+@contextmanager
+def _context(arguments: Sequence[str], meta: dict[str, Any]) -> Iterator[click.Context]:
+    """The command line, read; ``meta`` has at the end what became known of the run, whatever happened."""
+    with hengectl.make_context("hengectl", list(arguments)) as ctx:
+        try:
+            yield ctx
+        finally:
+            meta.update(ctx.meta)
+
+
+def _trouble(code: int, meta: dict[str, Any]) -> int:
+    """The exit code of a failure: of a command that compares, 1 is an answer and no failure."""
+    command = command_of(meta)
+    return max(code, refusal.USAGE) if command is not None and command.compares else code
 
 
 def _usage_lines(error: click.UsageError) -> list[str]:

@@ -98,9 +98,10 @@ class Client:
         """Fetch; ``timeout_s`` is added to the usual patience (for long-polls)."""
         return self._ask("GET", path, query=query, patience_s=self.answer_timeout_s + timeout_s)
 
-    def post(self, path: str, body: object = None, **query: object) -> Reply:
+    def post(self, path: str, body: object = None, *, if_match: str = "", **query: object) -> Reply:
         """Do something; ``dry_run`` and ``message`` are query parameters like others."""
-        return self._ask("POST", path, {} if body is None else body, query=query)
+        headers = {"If-Match": if_match} if if_match else {}
+        return self._ask("POST", path, {} if body is None else body, query=query, headers=headers)
 
     def put(self, path: str, body: object, *, if_match: str = "", **query: object) -> Reply:
         """Create or replace; ``if_match`` is an ETag or ``*``."""

@@ -6,13 +6,14 @@ import functools
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 import click
 
 from henge_protocol.errors import HengeError, Invalid
+from henge_protocol.hints import repeated
 from hengectl.client import Client
 from hengectl.find import Choice, Surroundings, choose, find, nothing_found, sightings
 from hengectl.render import Paper, Style, wants_colour
@@ -23,7 +24,9 @@ R = TypeVar("R")
 HELP_OPTIONS: Final = {"help_option_names": ["-h", "--help"]}
 _GIVEN: Final = "hengectl.given"
 _INVOCATION: Final = "hengectl.invocation"
-_WRITES: Final = "hengectl.writes"
+_COMMAND: Final = "hengectl.command"
+_ELSEWHERE: Final = ("login", "logout", "context", "paths", "completion")
+"""Commands in hints that must not be aimed at the daemon of this run."""
 
 
 @dataclass(slots=True)
@@ -37,6 +40,8 @@ class Invocation:
     """Whether a person sits there who can be asked."""
     now: Callable[[], float] = time.time
     verbose: bool = False
+    given: Sequence[str] = ()
+    """The options that chose the daemon, as they were given: ``--socket PATH``."""
     _client: Client | None = field(default=None, repr=False)
 
     @property
@@ -62,8 +67,12 @@ class Invocation:
             self._client.close()
 
     def note(self, text: str) -> None:
-        """One line beside the answer, on standard error."""
-        click.echo(text, err=True)
+        """One line beside the answer, on standard error; commands in it are aimed at the daemon of this run."""
+        click.echo(self.aimed(text), err=True)
+
+    def aimed(self, text: str) -> str:
+        """The text with the options that chose the daemon in every command that it suggests."""
+        return aimed(text, self.given)
 
     def confirm(self, question: str, *, yes: bool, nothing_done: str = "nothing was done") -> None:
         """Ask; ``--yes`` answers. Without a person and without ``--yes``: ``Invalid`` ``bad_usage``."""
@@ -102,10 +111,13 @@ class Command(click.Command):
 
     writes = False
     """Whether a refusal should say that nothing was changed."""
+    compares = False
+    """Whether 1 as exit code means that things differ, so that trouble needs another one."""
 
-    def __init__(self, *args: Any, writes: bool = False, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, writes: bool = False, compares: bool = False, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.writes = writes
+        self.compares = compares
         self.context_settings = {**HELP_OPTIONS, **self.context_settings}
         self.params += everywhere(hidden=True)
 
@@ -115,7 +127,7 @@ class Command(click.Command):
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
-        ctx.meta[_WRITES] = self.writes
+        ctx.meta[_COMMAND] = self
         return super().invoke(ctx)
 
 
@@ -169,7 +181,7 @@ def invocation_of(ctx: click.Context) -> Invocation:
     """The invocation of this run, made when it is first asked for."""
     made: Invocation | None = ctx.meta.get(_INVOCATION)
     if made is None:
-        made = ctx.meta[_INVOCATION] = _make(ctx.meta.get(_GIVEN, {}), os.environ)
+        made = ctx.meta[_INVOCATION] = _make(ctx.meta, os.environ)
         ctx.find_root().call_on_close(made.close)
     return made
 
@@ -179,9 +191,21 @@ def debugging(meta: Mapping[str, Any]) -> bool:
     return bool(meta.get(_GIVEN, {}).get("debug"))
 
 
-def writing(meta: Mapping[str, Any]) -> bool:
-    """Whether the command that ran is one that changes something."""
-    return bool(meta.get(_WRITES))
+def command_of(meta: Mapping[str, Any]) -> Command | None:
+    """The command that ran, if it got that far."""
+    return meta.get(_COMMAND)
+
+
+def given_of(meta: Mapping[str, Any]) -> list[str]:
+    """The options that chose the daemon, as they were given."""
+    given = meta.get(_GIVEN, {})
+    return [word for name in ("socket", "server", "context") if name in given for word in (f"--{name}", given[name])]
+
+
+def aimed(text: str, given: Sequence[str]) -> str:
+    """The text with the given options in every command of this program that it suggests for the same daemon."""
+    there = () if "--socket" in given else ("token create --admin",)  # only on the daemon's own machine
+    return repeated(text, "hengectl", given, but=(*_ELSEWHERE, *there))
 
 
 def made_invocation(meta: Mapping[str, Any]) -> Invocation | None:
@@ -189,7 +213,8 @@ def made_invocation(meta: Mapping[str, Any]) -> Invocation | None:
     return meta.get(_INVOCATION)
 
 
-def _make(given: Mapping[str, Any], environ: Mapping[str, str]) -> Invocation:
+def _make(meta: Mapping[str, Any], environ: Mapping[str, str]) -> Invocation:
+    given: Mapping[str, Any] = meta.get(_GIVEN, {})
     options = Choice(given.get("socket", ""), given.get("server", ""), given.get("context", ""))
     colour = given.get("color") or _colour_variable(environ)
     terminal = sys.stdout.isatty()
@@ -205,6 +230,7 @@ def _make(given: Mapping[str, Any], environ: Mapping[str, str]) -> Invocation:
         choose(options, environ),
         interactive=sys.stdin.isatty() and sys.stderr.isatty(),
         verbose=bool(given.get("verbose")),
+        given=given_of(meta),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -61,8 +61,13 @@ def parse_kind(word: str) -> Kind:
     """The kind that a word names; ``Invalid`` ``unknown_kind`` lists those there are."""
     kind = find_kind(word)
     if kind is None:
-        known = ", ".join(kind.plural for kind in KINDS)
-        raise Invalid("unknown_kind", f"{ascii(word)[:60]} is not a kind of thing; there are {known}")
+        known = [kind.plural for kind in KINDS]
+        close = _nearest(word.lower(), [*known, *(kind.singular for kind in KINDS)])
+        raise Invalid(
+            "unknown_kind",
+            f"{ascii(word)[:60]} is not a kind of thing; there are {', '.join(known)}",
+            cure=f"did you mean {close}?" if close else "",
+        )
     return kind
 
 
@@ -70,14 +75,27 @@ def parse_ref(text: str, *, of: tuple[Kind, ...] = OBJECT_KINDS) -> Ref:
     """Read ``device/lamp-1``; ``Invalid`` ``bad_usage``, ``unknown_kind`` or ``bad_name``."""
     word, slash, name = text.partition("/")
     if not slash:
-        raise Invalid(
-            "bad_usage", f"{ascii(text)[:80]} is not of the form KIND/NAME", cure=f"write {of[-1].singular}/{text[:63]}"
-        )
+        name = "NAME" if find_kind(word) else text[:63]
+        example = (find_kind(word) or of[-1]).singular
+        raise Invalid("bad_usage", f"{ascii(text)[:80]} is not of the form KIND/NAME", cure=f"write {example}/{name}")
     kind = parse_kind(word)
     if kind not in of:
         allowed = " or ".join(f"{kind.singular}/NAME" for kind in of)
         raise Invalid("bad_usage", f"{kind.singular} cannot be named here; write {allowed}")
     return Ref(kind, check_name(name, f"{kind.singular} name"))
+
+
+def parse_refs(words: Sequence[str], *, of: tuple[Kind, ...] = OBJECT_KINDS) -> list[Ref]:
+    """Read ``device/lamp-1 group/kitchen``, or ``device lamp-1 lamp-2``, each once; raises as ``parse_ref``."""
+    if len(words) > 1 and not any("/" in word for word in words):
+        words = [f"{words[0]}/{name}" for name in words[1:]]
+    return list(dict.fromkeys(parse_ref(word, of=of) for word in words))
+
+
+def _nearest(word: str, known: Sequence[str]) -> str:
+    from difflib import get_close_matches  # 8 ms that those who mistype can wait for
+
+    return next(iter(get_close_matches(word, known, n=1, cutoff=0.7)), "")
 
 
 def name_of(object_: Object) -> str:

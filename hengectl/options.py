@@ -80,7 +80,19 @@ class Pattern(click.ParamType[str]):
         return str(value)
 
 
+class WhatType(click.ParamType[str]):
+    """A kind, a name, or ``kind/name``; TAB knows all three."""
+
+    name = "what"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
+        from hengectl.offering import kinds_and_names
+
+        return kinds_and_names(ctx, ctx.params.get("what") or (), incomplete)
+
+
 DEVICE_NAME: Final = Name(DEVICE)
+WHAT: Final = WhatType()
 DURATION: Final = Duration()
 
 
@@ -122,6 +134,30 @@ def message_option(function: F) -> F:
 def dry_run_option(function: F) -> F:
     """``--dry-run``."""
     return click.option("--dry-run", is_flag=True, help="Let the daemon check everything and change nothing.")(function)
+
+
+def files_option(function: F) -> F:
+    """``-f FILE``, as often as there are files."""
+    return click.option(
+        "-f",
+        "--filename",
+        "names",
+        metavar="FILE|DIR|-",
+        multiple=True,
+        required=True,
+        help="YAML or JSON; may be repeated.",
+    )(function)
+
+
+def if_revision_option(function: F) -> F:
+    """``--if-revision N``."""
+    return click.option(
+        "--if-revision",
+        type=click.IntRange(0),
+        default=None,
+        metavar="REVISION",
+        help="Only if nothing was changed since this revision.",
+    )(function)
 
 
 def yes_option(function: F) -> F:

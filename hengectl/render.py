@@ -7,16 +7,22 @@ from __future__ import annotations
 
 import json
 import re
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import zip_longest
 from typing import Any, Final, TextIO
 
 from henge_protocol.quantity import format_duration
+from hengectl.fitting import fitted, fitting, width_of, wrapped
 
 MAX_CELL_CHARS: Final = 200
 GAP: Final = "   "
+NARROWEST: Final = 20
+"""Columns of a terminal below which nothing is fitted or cut."""
+NARROWEST_CELL: Final = 8
+"""Columns that a cell keeps for its text before the table is cut instead."""
+_SUSPICIOUS: Final = re.compile(r"[^\x20-\x7e\n]")
 
 _COLOURS: Final = {"good": "32", "busy": "33", "bad": "31", "faint": "2", "strong": "1"}
 _MOODS: Final = {
@@ -64,15 +70,6 @@ def safe(value: object) -> str:
     return cut if cut.isprintable() else "".join(one if one.isprintable() else _escaped(one) for one in cut)
 
 
-def width_of(text: str) -> int:
-    """Columns that a text takes: East Asian wide characters two, combining ones none."""
-    if text.isascii():
-        return len(text)
-    return sum(
-        0 if unicodedata.combining(one) else 2 if unicodedata.east_asian_width(one) in "WF" else 1 for one in text
-    )
-
-
 @dataclass(frozen=True, slots=True)
 class Table:
     """Rows under headers, columns as wide as they need; a column without any content is left out."""
@@ -90,21 +87,42 @@ class Table:
         return [self._width(header, column) for header, column in zip(self.headers, columns, strict=True)]
 
     def lines(self, style: Style, *, headers: bool = True, widths: Sequence[int] = ()) -> list[str]:
-        """The table's lines; ``widths`` of an earlier table keep later rows in its columns."""
-        used = list(widths) or self.widths()
-        head = [_line(self.headers, used, style, header=True)] if headers else []
-        return head + [_line(row, used, style) for row in self.rows]
+        """The table's lines; ``widths`` of an earlier table keep later rows in its columns.
+
+        Where the terminal is too narrow, cells go on in the next line; only where not even that helps lines are cut.
+        """
+        used = self._fitted(list(widths) or self.widths(), style)
+        head = _row(self.headers, used, style, header=True) if headers else []
+        return head + [line for row in self.rows for line in _row(row, used, style)]
+
+    def _fitted(self, widths: list[int], style: Style) -> list[int]:
+        shown = [column for column, width in enumerate(widths) if width]
+        room = style.width - len(GAP) * (len(shown) - 1)
+        if style.width < NARROWEST or sum(widths) <= room:
+            return widths
+        floors = [min(widths[column], max(width_of(self.headers[column]), NARROWEST_CELL)) for column in shown]
+        narrower = dict(zip(shown, fitted([widths[column] for column in shown], floors, room), strict=False))
+        return [narrower.get(column, width) for column, width in enumerate(widths)]
 
     def _width(self, header: str, column: Iterable[str]) -> int:
         widest = max(map(width_of, column), default=0)
         return max(widest, width_of(header)) if widest or header in self.keep else 0
 
 
-def _line(cells: Sequence[str], widths: Sequence[int], style: Style, *, header: bool = False) -> str:
+def _row(cells: Sequence[str], widths: Sequence[int], style: Style, *, header: bool = False) -> list[str]:
+    """One row in as many lines as it needs."""
     shown = [(cell, width) for cell, width in zip(cells, widths, strict=True) if width]
-    plain = GAP.join(cell + " " * max(0, width - width_of(cell)) for cell, width in shown).rstrip()
-    if style.width >= 20 and len(plain) > style.width:
-        plain = plain[: style.width - 1] + ("…" if style.unicode else "~")
+    columns = [wrapped(cell, width) if style.width >= NARROWEST else [cell] for cell, width in shown]
+    return [
+        _line([(one, width) for one, (_, width) in zip(line, shown, strict=True)], style, header=header)
+        for line in zip_longest(*columns, fillvalue="")
+    ]
+
+
+def _line(cells: Sequence[tuple[str, int]], style: Style, *, header: bool) -> str:
+    plain = GAP.join(cell + " " * max(0, width - width_of(cell)) for cell, width in cells).rstrip()
+    if style.width >= NARROWEST and width_of(plain) > style.width:
+        plain = plain[: fitting(plain, style.width - 1)] + ("…" if style.unicode else "~")
     if not style.colour:
         return plain
     return style.paint("strong", plain) if header else _coloured(plain, style)
@@ -123,12 +141,17 @@ def mood_of(state: str) -> str:
 
 def as_json(value: object) -> str:
     """Indented JSON, as ``-o json`` prints it."""
-    return json.dumps(value, ensure_ascii=False, indent=2)
+    return harmless_json(json.dumps(value, ensure_ascii=False, indent=2))
 
 
 def as_json_line(value: object) -> str:
     """JSON on one line, as ``-o json -w`` prints it."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return harmless_json(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
+
+
+def harmless_json(text: str) -> str:
+    """The same JSON, in which no character moves a cursor, hides or turns text round: those are escaped."""
+    return _SUSPICIOUS.sub(lambda found: found[0] if found[0].isprintable() else _json_escape(found[0]), text)
 
 
 def as_yaml(value: object) -> str:
@@ -213,6 +236,14 @@ class Paper:
         """A value as JSON or YAML."""
         self.out.write(as_yaml(value) if form == "yaml" else as_json(value) + "\n")
         self.out.flush()
+
+
+def _json_escape(character: str) -> str:
+    code = ord(character)
+    if code < 0x10000:
+        return f"\\u{code:04x}"
+    high, low = divmod(code - 0x10000, 0x400)
+    return f"\\u{0xD800 + high:04x}\\u{0xDC00 + low:04x}"
 
 
 def _escaped(character: str) -> str:

@@ -25,6 +25,7 @@ MAX_ALIASES: Final = 100
 MAX_NODES: Final = 500_000
 """Counted with every alias expanded: a few lines of aliases can stand for gigabytes."""
 
+_SUSPICIOUS = re.compile(r"[^\x20-\x7e\n]")
 _NULLS = frozenset({"", "~", "null", "Null", "NULL"})
 _TRUTHS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 _INTEGER = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", re.ASCII)
@@ -83,8 +84,12 @@ def read_documents(text: str, name: str) -> list[Node]:
 
 
 def write(value: object) -> str:
-    """Render a value so that YAML 1.1 and 1.2 readers get the same text, number or truth from every scalar."""
-    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=False, width=100)
+    """Render a value so that YAML 1.1 and 1.2 readers get the same text, number or truth from every scalar.
+
+    Characters that move a cursor, hide or turn text round are escaped.
+    """
+    text = yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=False, width=100)
+    return _SUSPICIOUS.sub(lambda found: found[0] if found[0].isprintable() else _escaped(found[0]), str(text))
 
 
 def _events(text: str) -> Iterator[yaml.Event]:
@@ -240,11 +245,24 @@ class _Dumper(yaml.CSafeDumper):
         return True
 
 
+def _represent_text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    """What has characters to escape stands in double quotes: only there escapes mean something."""
+    quoted = not text.replace("\n", "").isprintable()
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"' if quoted else None)
+
+
+_Dumper.add_representer(str, _represent_text)
+
 for _tag, _pattern, _first in (
     ("tag:yaml.org,2002:int", rf"^(?:{_INTEGER.pattern})$", list("-+0123456789")),
     ("tag:yaml.org,2002:float", rf"^(?:{_FLOAT.pattern}|{_NOT_FINITE.pattern})$", list("-+.0123456789")),
 ):
     _Dumper.add_implicit_resolver(_tag, re.compile(_pattern), _first)
+
+
+def _escaped(character: str) -> str:
+    code = ord(character)
+    return f"\\x{code:02X}" if code < 0x100 else f"\\u{code:04X}" if code < 0x10000 else f"\\U{code:08X}"
 
 
 def _place(event: yaml.Event) -> tuple[int, int]:

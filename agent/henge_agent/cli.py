@@ -37,6 +37,7 @@ from henge_agent.settings import (
 from henge_agent.state import Membership, State, is_running, read_membership, read_progress, set_aside
 from henge_protocol import __version__
 from henge_protocol.errors import Conflict, HengeError, Invalid, Malformed, NotFound
+from henge_protocol.hints import repeated
 from henge_protocol.joining import JoinToken, format_code, parse_token
 from henge_protocol.keyfiles import read_public
 from henge_protocol.model import check_name, short_digest
@@ -95,7 +96,7 @@ def run_command_line(arguments: list[str]) -> int:
     except HengeError as error:
         click.echo(f"Error: {error.message}", err=True)
         if error.cure:
-            click.echo(f"  {error.cure}", err=True)
+            click.echo(f"  {_here(error.cure, _given_folder(arguments))}", err=True)
         return exit_code(error)
     except Exception as error:  # the outermost boundary of the program
         if "--debug" in arguments:
@@ -103,6 +104,19 @@ def run_command_line(arguments: list[str]) -> int:
         click.echo(f"Error: henge-agent failed: {type(error).__name__}: {error}", err=True)
         click.echo("  run it again with --debug and report what it says", err=True)
         return 70
+
+
+def _given_folder(arguments: Sequence[str]) -> list[str]:
+    """The option that names the state folder, if it was given: the next step needs it, too."""
+    for number, word in enumerate(arguments):
+        option, equals, folder = word.partition("=")
+        if option == "--state-dir":
+            return [option, *([folder] if equals else arguments[number + 1 : number + 2])]
+    return []
+
+
+def _here(text: str, given: Sequence[str]) -> str:
+    return repeated(text, "henge-agent", given, after_command=True)
 
 
 def exit_code(error: HengeError) -> int:
@@ -163,7 +177,7 @@ def join(url: str | None, token_file: str | None, token: str | None, **options: 
     folder = _folder(options["state_dir"])
     with closing(_state_to_join(folder, replace=options["replace"])) as state:
         joined = asyncio.run(_join(state, address, read, name, options))
-    _tell_joined(joined, folder)
+    _tell_joined(joined, folder, given=bool(options["state_dir"]))
 
 
 @cli.command(cls=OnceCommand)
@@ -336,14 +350,17 @@ async def _ask(question: str) -> bool:
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
-def _tell_joined(joined: Joined, folder: Path) -> None:
+def _tell_joined(joined: Joined, folder: Path, *, given: bool) -> None:
     membership = joined.membership
     click.echo(f"Joined fleet {membership.fleet_id} as {membership.name}.")
     click.echo(f"  daemon     {membership.last_address}")
     click.echo(f"  identity   {folder}/identity-{membership.slot}.pem, renewed from {_day(membership.renew_at)}")
     if joined.warning:
         click.echo(f"  warning    the identity could not be tried yet: {joined.warning}", err=True)
-    click.echo("Next: henge-agent run --output FILE   (or systemctl enable --now henge-agent)")
+    if given:  # the service of the package works with its own folder
+        click.echo(_here("Next: henge-agent run --output FILE", ["--state-dir", str(folder)]))
+    else:
+        click.echo("Next: henge-agent run --output FILE   (or systemctl enable --now henge-agent)")
 
 
 def _status_lines(folder: Path, membership: Membership) -> list[tuple[str, str]]:

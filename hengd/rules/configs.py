@@ -217,11 +217,11 @@ def _numbered(error: HengeError, index: int) -> HengeError:
 
 def _no_such_field(device: str, field: str, known: Sequence[str]) -> NotFound:
     close = nearest(field, known)
-    cure = f"did you mean {close}? " if close else ""
+    cure = f"did you mean {close}? See its fields" if close else "see its fields"
     return NotFound(
         "bad_path",
         f"device/{device} has no field {ascii(field)[:80]}",
-        cure=f"{cure}see its fields: hengectl why {device}",
+        cure=f"{cure}: hengectl why {device}",
     )
 
 

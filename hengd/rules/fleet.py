@@ -118,7 +118,7 @@ def missing(tx: Reader, kind: str, name: str) -> NotFound:
     prefix = object_key(kind, "")
     keys = (key for key, _ in islice(tx.scan("objects", prefix), COMPARED))
     close = nearest(name, [key.removeprefix(prefix).decode() for key in keys])
-    cure = f"did you mean {object_path(kind, close)}? see: " if close else "see: "
+    cure = f"did you mean {object_path(kind, close)}? See: " if close else "see: "
     return NotFound(code, f"{object_path(kind, name)} does not exist", cure=f"{cure}hengectl get {kind.lower()}s")
 
 

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Sequence
+from typing import Any, Final
 
 import click
 
 from henge_protocol.errors import HengeError
 from hengectl import delivery, refusal
 from hengectl.invocation import Command, Invocation, with_invocation
-from hengectl.options import dry_run_option, message_option, output_option, wait_options
+from hengectl.options import (
+    dry_run_option,
+    files_option,
+    if_revision_option,
+    message_option,
+    output_option,
+    wait_options,
+)
 from hengectl.render import plural, safe
 
 UNCHANGED_SHOWN: Final = 5
@@ -17,16 +25,9 @@ UNCHANGED_SHOWN: Final = 5
 
 
 @click.command("apply", cls=Command, writes=True, short_help="Make the fleet as files say.")
-@click.option(
-    "-f",
-    "--filename",
-    "names",
-    metavar="FILE|DIR|-",
-    multiple=True,
-    required=True,
-    help="YAML or JSON; may be repeated.",
-)
+@files_option
 @dry_run_option
+@if_revision_option
 @wait_options(60)
 @message_option
 @output_option("json", "yaml", "name")
@@ -35,6 +36,7 @@ def apply_command(
     invocation: Invocation,
     names: tuple[str, ...],
     dry_run: bool,
+    if_revision: int | None,
     wait: bool,
     timeout_s: int,
     message: str,
@@ -49,21 +51,35 @@ def apply_command(
     hengectl apply -f fleet/
     hengectl apply -f - < lamp.yaml
     """
-    from hengectl import manifest  # YAML takes 15 ms to import
-
-    read = manifest.read(names)
-    try:
-        body = {"objects": read.objects, "message": message}
-        result = invocation.client.post("/v1/apply", body, dry_run=dry_run).json()
-    except HengeError as error:
-        error.extra["places"] = [read.place(problem) for problem in error.problems]
-        raise
+    result = apply_files(invocation, names, message=message, dry_run=dry_run, if_revision=if_revision)
     if form in ("json", "yaml"):
         invocation.paper.data(result, form)
     else:
         tell_result(invocation, result, names_only=form == "name")
     moved = [device["name"] for device in result["devices"] if device.get("after")]
     return delivery.await_delivery(invocation, moved, timeout_s) if wait and not dry_run else refusal.OK
+
+
+def apply_files(
+    invocation: Invocation, names: Sequence[str], *, message: str = "", dry_run: bool, if_revision: int | None = None
+) -> dict[str, Any]:
+    """Send all objects of all files as one change; what the daemon answers. Its refusals are placed in the files."""
+    from hengectl import manifest  # YAML takes 15 ms to import
+
+    read = manifest.read(names)
+    tag = "" if if_revision is None else fleet_tag(invocation, if_revision)
+    try:
+        body = {"objects": read.objects, "message": message}
+        return dict(invocation.client.post("/v1/apply", body, dry_run=dry_run, if_match=tag).json())
+    except HengeError as error:
+        error.extra["places"] = [read.place(problem) for problem in error.problems]
+        raise
+
+
+def fleet_tag(invocation: Invocation, revision: int) -> str:
+    """The version of the whole fleet at a revision, as ``If-Match`` takes it."""
+    epoch = invocation.client.get("/v1/status").json().get("epoch", "")
+    return f'"{epoch}.{revision}"'
 
 
 def tell_result(invocation: Invocation, result: dict[str, object], *, names_only: bool = False) -> None:
@@ -89,7 +105,7 @@ def tell_result(invocation: Invocation, result: dict[str, object], *, names_only
     elif len(same) == len(listed):
         paper.say(f"nothing to change, revision stays {result['revision']}")
     else:
-        verb = "changes" if len(moved) == 1 else "change"
+        verb = "change" if len(moved) > 1 else "changes"
         paper.say(
             f"revision {result['revision']}, {plural(len(moved), 'device') if moved else 'no device'} {verb}{whom}"
         )

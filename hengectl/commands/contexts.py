@@ -47,7 +47,7 @@ def login_command(
         check_name(invocation.choice.context, "context name")
     from hengectl import operator  # cryptography takes 60 ms to import
 
-    changed, made, identity = operator.log_in(
+    _, made, identity = operator.log_in(
         address,
         read,
         name or _user_name(invocation),
@@ -59,7 +59,7 @@ def login_command(
         f"Logged in to {address.url} as {safe(identity.name)}. Context {made.name!r} saved and current."
     )
     invocation.paper.say(f"The daemon's authority is {operator.fingerprint_of(identity.server_ca)}")
-    invocation.note(f"Next: hengectl status{'' if len(changed.profiles) == 1 else f' --context {made.name}'}")
+    invocation.note("Next: hengectl status")
 
 
 @click.command("logout", cls=Command, writes=True, short_help="Forget a context and its credential.")

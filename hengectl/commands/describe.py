@@ -28,7 +28,7 @@ def describe_command(invocation: Invocation, target: Ref) -> None:
     paper.pairs(_facts(invocation, target, object_), indent="  ")
     _block(invocation, "values", object_.get("spec", {}).get("values"))
     if target.kind == SCHEMA:
-        paper.say(f"  fields: hengectl explain {target.name}")
+        paper.say(invocation.aimed(f"  fields: hengectl explain {target.name}"))
     _errors(invocation, object_)
     _history(invocation, target)
 

@@ -8,6 +8,7 @@ from hengectl.invocation import Command, Group, Invocation, with_invocation
 from hengectl.kinds import DEVICE, Ref, name_of
 from hengectl.options import DEVICE_NAME, Name, message_option, yes_option
 from hengectl.render import safe
+from hengectl.waiting import REFUSED
 
 
 @click.group("device", cls=Group, short_help="Revoke, rename or delete a device.")
@@ -69,6 +70,14 @@ def retry_command(invocation: Invocation, device: str) -> None:
     It is not offered again by itself until it changes.
     """
     ref = Ref(DEVICE, device)
+    before = invocation.client.read(ref).get("status", {})
+    config = str(before.get("config"))
+    if config not in REFUSED | {"ahead"}:
+        invocation.paper.say(f"{ref} is {safe(config)} and refused nothing: there is nothing to offer again")
+        return
     invocation.client.post(f"{ref.path}/retry")
-    invocation.paper.say(f"{ref} is offered its document again")
+    if before.get("connection") == "online":
+        invocation.paper.say(f"{ref} is offered its document again")
+    else:
+        invocation.paper.say(f"{ref} is offered its document again when it is back")
     invocation.note(f"See what comes of it: hengectl wait --for=in-sync {ref}")

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, Final
 
 import click
 
 from hengectl.invocation import Command, Invocation, with_invocation
 from hengectl.kinds import DEVICE, Ref
 from hengectl.options import DEVICE_NAME, output_option
-from hengectl.render import GAP, Style, Table, age, safe, width_of
+from hengectl.render import Style, Table, age, harmless_json, safe
+
+INDENT: Final = "  "
 
 
 @click.command("document", cls=Command, short_help="Print the exact document that a device gets.")
@@ -24,10 +27,11 @@ def document_command(invocation: Invocation, device: str, form: str | None) -> N
     if form is not None:
         invocation.paper.data(reply.json(), form)
         return
+    if sys.stdout.isatty():  # a prompt in the same line would look like a part of it
+        invocation.paper.say(harmless_json(reply.body.decode()))
+        return
     sys.stdout.flush()
     sys.stdout.buffer.write(reply.body)
-    if sys.stdout.isatty():
-        sys.stdout.buffer.write(b"\n")  # a prompt in the same line would look like a part of it
     sys.stdout.buffer.flush()
 
 
@@ -42,35 +46,33 @@ def why_command(invocation: Invocation, device: str, field: str, form: str | Non
     if form is not None:
         invocation.paper.data(answer, form)
         return
-    if not answer["fields"]:
+    fields = answer["fields"]
+    if not fields:
         invocation.note(f"device/{safe(device)} has no values.")
-    elif field:
-        for one in answer["fields"]:
-            invocation.paper.say("\n".join(explained(one, invocation.paper.style, now=invocation.now())))
-    else:
-        headers = ["FIELD", "VALUE", "FROM", "REVISION", "AUTHOR", "AGE", "OVERRIDES"]
-        invocation.paper.table(Table(headers, [_overview(one, now=invocation.now()) for one in answer["fields"]]))
+    elif len(fields) == 1 and field:
+        invocation.paper.say("\n".join(explained(fields[0], invocation.paper.style, now=invocation.now())))
+    else:  # of an object the whole comes first, then what it is made of
+        invocation.paper.table(overview(fields[1:] if field else fields, now=invocation.now()))
+
+
+def overview(fields: Sequence[Mapping[str, Any]], *, now: float) -> Table:
+    """One line for a field: its value, who set it when, and what that overrides."""
+    headers = ["FIELD", "VALUE", "FROM", "REVISION", "AUTHOR", "AGE", "OVERRIDES"]
+    return Table(headers, [_overview(one, now=now) for one in fields], keep=frozenset({"VALUE"}))
 
 
 def explained(field: Mapping[str, Any], style: Style, *, now: float) -> list[str]:
     """A field with its value, and below it one line for each layer."""
     value = safe(field["value"]) if "value" in field else "(not set)"
-    rows = [_row(layer, now=now) for layer in field["layers"]]
-    widths = [max((width_of(row[column]) for row in rows), default=0) for column in range(6)]
-    lines = [style.paint("strong", f"{safe(field['field'])} = {value}")]
-    for row, layer in zip(rows, field["layers"], strict=True):
-        cells = GAP.join(
-            cell + " " * (width - width_of(cell)) for cell, width in zip(row, widths, strict=True) if width
-        )
-        verdict = style.paint("good", "in force") if layer.get("wins") else style.paint("faint", "overridden")
-        lines.append(f"  {cells}{GAP}{verdict}")
-    return lines
+    rows = [[*_row(layer, now=now), "in force" if layer.get("wins") else "overridden"] for layer in field["layers"]]
+    inner = replace(style, width=max(0, style.width - len(INDENT)))
+    lines = Table([""] * 7, rows).lines(inner, headers=False)
+    return [style.paint("strong", f"{safe(field['field'])} = {value}"), *(f"{INDENT}{line}" for line in lines)]
 
 
 def _overview(field: Mapping[str, Any], *, now: float) -> list[str]:
-    """One line for a field: its value, who won, and over whom."""
     winner: Mapping[str, Any] = next((layer for layer in field["layers"] if layer.get("wins")), {})
-    others = ", ".join(_source(layer) for layer in field["layers"] if not layer.get("wins"))
+    others = ", ".join(f"{_value(layer)} ({_source(layer)})" for layer in field["layers"] if not layer.get("wins"))
     changed = ["", "", ""]
     if winner.get("revision") and winner.get("layer") != "schema":
         changed = [f"r{winner['revision']}", safe(winner.get("author") or ""), age(winner.get("time"), now=now)]
@@ -83,8 +85,12 @@ def _source(layer: Mapping[str, Any]) -> str:
     )
 
 
+def _value(layer: Mapping[str, Any]) -> str:
+    return "(removed)" if layer.get("removes") else safe(layer.get("value"))
+
+
 def _row(layer: Mapping[str, Any], *, now: float) -> Sequence[str]:
-    value = "(removed)" if layer.get("removes") else safe(layer.get("value"))
+    value = _value(layer)
     if layer["layer"] == "schema":
         return value, "schema", safe(layer["name"]), "default", "", ""
     when = f"{age(layer.get('time'), now=now)} ago" if layer.get("time") else ""

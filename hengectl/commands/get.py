@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import click
 
@@ -27,7 +26,7 @@ from hengectl.kinds import (
     parse_kind,
     parse_ref,
 )
-from hengectl.options import output_option, selector_option
+from hengectl.options import WHAT, output_option, selector_option
 from hengectl.render import as_json_line, safe
 
 HISTORY_SHOWN = 50
@@ -52,21 +51,10 @@ class Shape:
     labels: bool
 
 
-class WhatType(click.ParamType[str]):
-    """A kind, a name, or ``kind/name``; TAB knows all three."""
-
-    name = "what"
-
-    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
-        from hengectl.offering import kinds_and_names
-
-        return kinds_and_names(ctx, ctx.params.get("what") or (), incomplete)
-
-
 @click.command(
     "get", cls=Command, short_help="List things: devices, groups, schemas, joins, tokens, operators, revisions."
 )
-@click.argument("what", metavar="KIND [NAME]... | KIND/NAME...", nargs=-1, required=True, type=WhatType())
+@click.argument("what", metavar="KIND [NAME]... | KIND/NAME...", nargs=-1, required=True, type=WHAT)
 @output_option("json", "yaml", "wide", "name")
 @selector_option
 @click.option("-w", "--watch", is_flag=True, help="Go on and show what changes.")
@@ -102,7 +90,7 @@ def get_command(
     single = (len(what) == 1 and "/" in what[0]) or (len(what) == 2 and "/" not in what[0])
     _show(invocation, found, shape, single=single)
     for refused in missing:
-        invocation.note(f"Error: {refused.message}")
+        invocation.note("\n".join(refusal.lines_of(refused, writes=False, outcome="nothing")))
     return refusal.OK if not missing else refusal.PARTIAL if any(items for _, items in found) else refusal.NOT_FOUND
 
 

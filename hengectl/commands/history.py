@@ -55,14 +55,16 @@ def rollback_command(
     if everything == (target is not None):
         raise Invalid("bad_usage", "either KIND/NAME or --all is needed, and not both")
     body = {"to": to, "message": message} | ({"object": str(target)} if target else {})
+    seen = ""
     if everything and not dry_run and not yes:
-        plan = invocation.client.post("/v1/rollback", body, dry_run=True).json()
+        reply = invocation.client.post("/v1/rollback", body, dry_run=True)
+        plan, seen = reply.json(), reply.etag
         touched = [one for one in plan["objects"] if one["action"] != "unchanged"]
         if touched:
             told = f"This would change {changes_text(touched, most=10)}"
             invocation.note(f"{told}; {plural(len(plan['devices']), 'device')} would get another document.")
         invocation.confirm(f"Roll everything back to revision {to}?", yes=yes)
-    result = invocation.client.post("/v1/rollback", body, dry_run=dry_run).json()
+    result = invocation.client.post("/v1/rollback", body, dry_run=dry_run, if_match=seen).json()
     tell_result(invocation, result)
     if not dry_run and not any(one["action"] != "unchanged" for one in result["objects"]):
         invocation.note(f"{safe(str(target)) if target else 'Everything'} is already as it was at revision {to}.")

@@ -190,7 +190,9 @@ def _tell_window(invocation: Invocation, window: Mapping[str, Any]) -> None:
     if window.get("open"):
         invocation.paper.say(f"Devices may ask to join for another {left(window.get('closes'), now=invocation.now())}.")
     else:
-        invocation.paper.say("Devices may not ask to join now. Open for a while with: hengectl join open")
+        invocation.paper.say(
+            invocation.aimed("Devices may not ask to join now. Open for a while with: hengectl join open")
+        )
 
 
 def _tell_waiting(invocation: Invocation) -> None:

@@ -101,6 +101,12 @@ def test_a_device_that_has_not_joined_says_so(capsys: pytest.CaptureFixture[str]
         assert "henge-agent join" in err
 
 
+def test_the_next_step_keeps_the_folder_that_was_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    for words in (["--state-dir", str(tmp_path / "own")], [f"--state-dir={tmp_path / 'own'}"]):
+        _, err = run(capsys, "status", *words, code=78)
+        assert f"henge-agent join --state-dir {tmp_path / 'own'} https://HOST:4364" in err
+
+
 @pytest.mark.parametrize(
     ("content", "code"),
     [

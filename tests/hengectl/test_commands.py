@@ -247,6 +247,180 @@ async def test_a_document_is_printed_byte_for_byte(person: Face, admin: Admin) -
     assert json.loads(await person.ok("document", "lamp-1", "-o", "json")) == {"brightness": 80, "color": "blue"}
 
 
+async def test_diff_tells_what_apply_would_change_and_changes_nothing(person: Face, tmp_path: Path) -> None:
+    path = manifest(
+        tmp_path,
+        group("kitchen", "room=kitchen", brightness=5),
+        device("lamp-2", labels={"room": "hall"}, wifi={"ssid": "12"}),
+        device("lamp-3"),
+    )
+    before = await person.ok("get", "devices,groups,revisions", "-o", "json")
+
+    ran = await person.run("diff", "-f", path)
+    assert (ran.code, ran.err) == (1, "")
+    assert ran.out.splitlines() == [
+        "group/kitchen configured",
+        '  - color        "blue"',
+        "  + brightness   5",
+        "device/lamp-2 configured",
+        '  + wifi.ssid   "12"',
+        "device/lamp-3 created",
+        "",
+        "lamp-1",
+        "  ~ brightness   80 → 5",
+        '  ~ color        "blue" → "green"',
+        "",
+        "lamp-2",
+        '  + wifi.ssid   "12"',
+        "",
+        "lamp-3: a first document",
+        "  + brightness   80",
+        '  + color        "green"',
+        "",
+        "3 objects differ; 3 devices would get another document",
+    ]
+    assert await person.ok("get", "devices,groups,revisions", "-o", "json") == before
+
+
+async def test_what_is_lost_comes_first_and_like_devices_are_told_together(person: Face, tmp_path: Path) -> None:
+    path = manifest(
+        tmp_path,
+        device("lamp-2", bound="", labels={"room": "hall"}),
+        device("lamp-1"),
+        device("lamp-3"),
+        device("lamp-4"),
+    )
+    told = (await person.run("diff", "-f", path)).out.splitlines()
+
+    assert [line for line in told if line.startswith("lamp-")] == [
+        "lamp-2: no document any more",
+        "lamp-1",
+        "lamp-3, lamp-4: a first document",
+    ]
+    assert told[:2] == ["device/lamp-2 configured", '  ~ spec.schema   "lamp" → ""']
+    assert json.loads((await person.run("diff", "-f", path, "-o", "json")).out)["dry_run"] is True
+
+
+async def test_diff_ends_with_0_1_or_trouble(person: Face, tmp_path: Path) -> None:
+    same = await person.run("diff", "-f", manifest(tmp_path, device("lamp-1", labels={"room": "kitchen"})))
+    assert (same.code, same.out, same.err) == (0, "", "Nothing differs from revision 1.\n")
+
+    bad = await person.run("diff", "-f", manifest(tmp_path, device("lamp-1", brightness=500)))
+    assert bad.code == 6
+    assert "fleet.yaml:" in bad.err
+    assert "Nothing was changed." not in bad.err
+    assert (await person.run("diff", "-f", str(tmp_path / "none.yaml"))).code == 3
+    assert (await person.run("diff", "-f", str(tmp_path / "fleet.yaml"), "--socket", "/none")).code == 7
+
+
+async def test_things_are_deleted_together_after_a_yes(person: Face, admin: Admin) -> None:
+    refused = await person.run("delete", "group/kitchen")
+    assert (refused.code, refused.out) == (2, "")
+    assert "1 device would get another document: lamp-1." in refused.err
+    wrong = await person.run("delete", "group/kitchen", stdin="kitchn\n", terminal=True)
+    assert wrong.code == 2
+    dry = await person.ok("delete", "group/kitchen", "--dry-run")
+    assert dry == "group/kitchen deleted (dry run)\ndry run: 1 device would change: lamp-1\n"
+    right = await person.run("delete", "group/kitchen", "-m", "no kitchen", stdin="kitchen\n", terminal=True)
+    assert (right.code, right.out) == (0, "group/kitchen deleted\nrevision 2, 1 device changes: lamp-1\n")
+    assert "no kitchen" in await person.ok("history")
+
+    declined = await person.run("delete", "device", "lamp-1", "lamp-2", stdin="n\n", terminal=True)
+    assert declined.code == 1
+    assert "has to join anew" in declined.err
+    done = await person.ok("delete", "schema/lamp", "device/lamp-1", "device/lamp-2", "--yes")
+    assert done.splitlines()[-1] == "revision 3, no device changes"
+    assert (await admin.ok("GET", "/v1/schemas"))["items"] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        ("schema/lamp", 5, "schema/lamp is in use by device/lamp-1, device/lamp-2"),
+        ("group/all", 5, "the group all is built in"),
+        ("group/kitchn", 3, "Did you mean group/kitchen? See: hengectl get groups"),
+        ("device/lamp-1 group/nosuch", 3, "group/nosuch does not exist"),
+        ("device", 2, "Write device/NAME"),
+        ("lamp-1", 2, "Write device/lamp-1"),
+        ("token/x", 2, "token cannot be named here"),
+        ("devcie lamp-1", 2, "Did you mean device?"),
+    ],
+)
+async def test_what_cannot_be_deleted_is_refused_before_anybody_is_asked(
+    person: Face, arguments: str, code: int, words: str
+) -> None:
+    for more in ((), ("--yes",)):
+        ran = await person.run("delete", *arguments.split(), *more)
+        assert (ran.code, ran.out) == (code, ""), ran
+        assert words in ran.err
+        assert "nobody can be asked" not in ran.err
+    assert "revision 1" in await person.ok("status")
+
+
+async def test_a_change_of_the_fleet_meanwhile_is_noticed(person: Face, tmp_path: Path) -> None:
+    path = manifest(tmp_path, device("lamp-1", color="red"))
+    await person.ok("set", "device/lamp-2", "color=red")
+
+    stale = await person.run("apply", "-f", path, "--if-revision", "1")
+    assert stale.code == 5
+    assert "is now at revision 2" in stale.err
+    assert stale.err.endswith("Nothing was changed.\nSee what was changed: hengectl history\n")
+    assert "revision 3" in await person.ok("apply", "-f", path, "--if-revision", "2")
+
+
+async def test_names_that_nearly_exist_are_suggested(person: Face) -> None:
+    for command in (
+        ("get", "device/lmap-1"), ("why", "lmap-1"), ("document", "lmap-1"), ("set", "device/lmap-1", "color=red"),
+        ("describe", "device/lmap-1"), ("retry", "lmap-1"), ("device", "revoke", "lmap-1"),
+        ("wait", "--for=online", "device/lmap-1"),
+    ):  # fmt: skip
+        ran = await person.run(*command)
+        assert ran.code == 3, command
+        assert "Did you mean device/lamp-1? See: hengectl get devices" in ran.err, command
+    assert "Did you mean color? See its fields: hengectl why lamp-1" in (await person.run("why", "lamp-1", "colr")).err
+
+
+async def test_suggested_commands_work_as_printed(face: Face, daemon: Service, admin: Admin) -> None:
+    await admin.apply(*FLEET)
+    where = ("--socket", str(daemon.socket))
+
+    for command, words in (
+        (("get", "device/lmap-1"), "get devices"),
+        (("join", "close"), "join open"),
+        (("unset", "device/lamp-1", "color"), "why lamp-1 color"),
+        (("describe", "schema/lamp"), "explain lamp"),
+    ):
+        ran = await face.run(*where, *command)
+        hint = f"hengectl --socket {daemon.socket} {words}"
+        assert hint in ran.out + ran.err, ran
+        assert (await face.run(*hint.split()[1:])).code == 0
+    assert f"  hengectl login {daemon.url}" in (await face.run("token", "create", "--admin", *where)).err
+
+
+async def test_why_tells_who_set_a_value_whatever_else_was_changed(person: Face) -> None:
+    await person.ok("set", "device/lamp-1", "wifi.ssid=den")
+    await person.ok("set", "device/lamp-1", "brightness=3")
+
+    table = {row[0]: row[1:] for row in lines(await person.ok("why", "lamp-1"))}
+    assert table["wifi.ssid"][:3] == ["den", "device/lamp-1", "r2"]
+    assert table["brightness"][:3] == ["3", "device/lamp-1", "r3"]
+    assert table["brightness"][-1] == "80 (schema)"
+    assert [row[0] for row in lines(await person.ok("why", "lamp-1", "wifi"))] == ["FIELD", "wifi.ssid"]
+
+
+async def test_a_document_on_a_terminal_cannot_move_the_cursor(
+    person: Face, admin: Admin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await admin.set("lamp-1", wifi={"ssid": "\x9b2J\u202e"})
+    piped = await person.ok("document", "lamp-1")
+    monkeypatch.setattr("tests.hengectl.conftest._Stream.isatty", lambda stream: True)
+    shown = await person.ok("document", "lamp-1")
+
+    assert "\x9b2J\u202e" in piped
+    assert shown.rstrip("\n").isprintable()
+    assert json.loads(shown) == json.loads(piped)
+
+
 async def test_history_and_rollback(person: Face, admin: Admin) -> None:
     await person.ok("set", "device/lamp-1", "color=red", "-m", "redder")
     await person.ok("set", "group/kitchen", "brightness=5")
@@ -348,9 +522,15 @@ async def test_a_retry_offers_the_document_again(person: Face, daemon: Service, 
         await lamp.report(await lamp.config(), "rejected", reason="invalid")
         await admin.until("lamp-1", config="quarantined")
 
-        assert "offered its document again" in await person.ok("retry", "lamp-1")
+        assert "is offered its document again\n" in await person.ok("retry", "lamp-1")
         await lamp.report(await lamp.config())
         await admin.until("lamp-1", config="in-sync")
+
+        assert "is in-sync and refused nothing" in await person.ok("retry", "lamp-1")
+        await admin.set("lamp-1", brightness=3)
+        await lamp.report(await lamp.config(), "rejected", reason="invalid")
+    await admin.until("lamp-1", config="quarantined", connection="offline")
+    assert "again when it is back" in await person.ok("retry", "lamp-1")
 
 
 async def test_events_tell_what_happened(person: Face) -> None:

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hengectl import render
-from hengectl.render import Paper, Style, Table, safe, width_of
+from hengectl.fitting import width_of
+from hengectl.render import Paper, Style, Table, safe
 
 PLAIN = Style()
 
@@ -33,12 +34,25 @@ def test_later_rows_stay_in_the_columns_of_earlier_ones() -> None:
     assert later.lines(PLAIN, headers=False, widths=first.widths()) == ["x              pending"]
 
 
-@pytest.mark.parametrize("width", [20, 30, 79])
-def test_a_terminal_is_not_overrun(width: int) -> None:
+@pytest.mark.parametrize("width", [20, 30, 79, 103])
+def test_a_terminal_is_not_overrun_and_nothing_is_lost(width: int) -> None:
     lines = Table(["A", "B"], [["a" * 50, "b" * 50]]).lines(Style(width=width))
 
     assert all(len(line) <= width for line in lines)
-    assert lines[1].endswith("…")
+    assert ["".join(lines[1:]).count(one) for one in "ab"] == [50, 50]
+    assert width < 103 or len(lines) == 2
+
+
+def test_where_columns_have_no_room_at_all_lines_are_cut() -> None:
+    lines = Table(["FIRST", "SECOND", "THIRD"], [["a" * 9, "b" * 9, "c" * 9]]).lines(Style(width=20))
+
+    assert lines == ["FIRST       SECOND …", "aaaaaaaaa   bbbbbbb…"]
+
+
+def test_a_long_note_goes_on_in_its_own_column() -> None:
+    lines = Table(["NAME", "NOTE"], [["lamp-1", "the pin is for input only"], ["x", ""]]).lines(Style(width=24))
+
+    assert lines == ["NAME     NOTE", "lamp-1   the pin is for", "         input only", "x"]
 
 
 def test_a_terminal_of_one_column_gets_everything() -> None:
@@ -130,3 +144,19 @@ def test_data_is_json_or_yaml() -> None:
     head, _, tail = out.getvalue().partition("}\n")
     assert json.loads(head + "}") == {"name": "Küche", "on": "yes"}
     assert tail == "name: Küche\n'on': 'yes'\n"
+
+
+HARMFUL = "\x1b[2J\x7f\x9b31m\u202e\u2066\u200f\u2028\ufeff\U000e0001"
+
+
+@given(st.recursive(st.text() | st.just(HARMFUL) | st.integers(), lambda inner: st.dictionaries(st.text(), inner)))
+def test_data_holds_nothing_that_moves_the_cursor_and_keeps_its_value(value: object) -> None:
+    for text in (render.as_json(value), render.as_json_line(value)):
+        assert text.replace("\n", "").isprintable()
+        assert json.loads(text) == value
+
+
+def test_what_would_turn_text_round_is_escaped_in_json_and_letters_are_not() -> None:
+    assert render.as_json_line({"Küche": HARMFUL}) == (
+        '{"Küche":"\\u001b[2J\\u007f\\u009b31m\\u202e\\u2066\\u200f\\u2028\\ufeff\\udb40\\udc01"}'
+    )

@@ -152,6 +152,17 @@ def test_what_is_written_reads_back_the_same(value: object) -> None:
     written = yamltext.write({"value": value})
 
     assert value_of(written) == {"value": value}
+    assert written.replace("\n", "").isprintable()
+
+
+def test_what_would_turn_text_round_is_escaped_and_lines_are_not() -> None:
+    harmful = "\x9b31m\u202e\u2028\ufeff\U000e0001"
+    written = yamltext.write({harmful: harmful, "text": "one\ntwo", "ß": "灯"})
+
+    assert written.isascii() is False
+    assert "\\x9B31m\\u202E" in written
+    assert written.replace("\n", "").isprintable()
+    assert value_of(written) == yaml.safe_load(written) == {harmful: harmful, "text": "one\ntwo", "ß": "灯"}
 
 
 @pytest.mark.parametrize(

@@ -181,6 +181,7 @@ class Daemon:
             input=token, capture_output=True, text=True, check=False, timeout=PATIENCE_S,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
+        assert f"Next: henge-agent run --state-dir {state} --output FILE\n" in done.stdout
         return state
 
     def agent(self, state: Path, *options: str) -> Program:

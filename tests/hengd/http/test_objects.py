@@ -434,7 +434,7 @@ async def test_a_name_that_nearly_exists_is_suggested(daemon: Service, admin: Ad
     await admin.apply(schema(), device("lamp-1"), device("stove"))
     near, far = [await admin.refused("GET", f"/v1/devices/{name}") for name in ("lmap-1", "garden")]
 
-    assert near.json["cure"] == "did you mean device/lamp-1? see: hengectl get devices"
+    assert near.json["cure"] == "did you mean device/lamp-1? See: hengectl get devices"
     assert far.json["cure"] == "see: hengectl get devices"
 
 

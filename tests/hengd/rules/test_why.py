@@ -139,6 +139,6 @@ async def test_a_name_of_a_field_that_nearly_exists_is_suggested(desk: Desk) -> 
     with pytest.raises(NotFound) as refusal:
         desk.configs.why("lamp-1", "colour")
 
-    assert refusal.value.cure == "did you mean color? see its fields: hengectl why lamp-1"
+    assert refusal.value.cure == "did you mean color? See its fields: hengectl why lamp-1"
     with pytest.raises(NotFound):
         desk.configs.why("lamp-1", "color.red")
