@@ -28,15 +28,23 @@ def fitted(widths: Sequence[int], floors: Sequence[int], room: int) -> list[int]
 
 
 def wrapped(text: str, width: int) -> list[str]:
-    """The text in lines of at most ``width`` columns, broken at spaces where there are any."""
+    """The text in lines of at most ``width`` columns, broken at spaces and behind commas where there are any."""
     lines: list[str] = []
+    if width_of(text) > width:
+        text = text.lstrip(" ")
     while width_of(text) > width:
         end = fitting(text, width)
         space = end if text[end : end + 1] == " " else text.rfind(" ", 1, end)
-        cut = space if space > 0 else end
+        cut = max(space, text.rfind(",", 0, end) + 1)
+        cut = cut if cut > 0 else end
         lines.append(text[:cut].rstrip())
         text = text[cut:].lstrip(" ")
     return [*lines, text]
+
+
+def longest_word(text: str) -> int:
+    """Columns of the longest part that ``wrapped`` leaves whole where it can."""
+    return max(map(width_of, text.replace(",", ", ").split()), default=0)
 
 
 def fitting(text: str, width: int) -> int:

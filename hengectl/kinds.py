@@ -62,7 +62,7 @@ def parse_kind(word: str) -> Kind:
     kind = find_kind(word)
     if kind is None:
         known = [kind.plural for kind in KINDS]
-        close = _nearest(word.lower(), [*known, *(kind.singular for kind in KINDS)])
+        close = nearest(word.lower(), [*known, *(kind.singular for kind in KINDS)])
         raise Invalid(
             "unknown_kind",
             f"{ascii(word)[:60]} is not a kind of thing; there are {', '.join(known)}",
@@ -92,7 +92,8 @@ def parse_refs(words: Sequence[str], *, of: tuple[Kind, ...] = OBJECT_KINDS) -> 
     return list(dict.fromkeys(parse_ref(word, of=of) for word in words))
 
 
-def _nearest(word: str, known: Sequence[str]) -> str:
+def nearest(word: str, known: Sequence[str]) -> str:
+    """That of the known words which was probably meant; empty if none is close."""
     from difflib import get_close_matches  # 8 ms that those who mistype can wait for
 
     return next(iter(get_close_matches(word, known, n=1, cutoff=0.7)), "")

@@ -52,9 +52,8 @@ class Contexts:
         found = self.profiles.get(name)
         if found is None:
             known = ", ".join(sorted(self.profiles)) or "none"
-            raise NotFound(
-                "no_such_context", f"there is no context {name!r}; there are: {known}", cure="hengectl login URL"
-            )
+            cure = "see: hengectl context list" if self.profiles else "hengectl login URL"
+            raise NotFound("no_such_context", f"there is no context {name!r}; there are: {known}", cure=cure)
         return found
 
 

@@ -14,10 +14,12 @@ from itertools import zip_longest
 from typing import Any, Final, TextIO
 
 from henge_protocol.quantity import format_duration
-from hengectl.fitting import fitted, fitting, width_of, wrapped
+from hengectl.fitting import fitted, fitting, longest_word, width_of, wrapped
 
 MAX_CELL_CHARS: Final = 200
 GAP: Final = "   "
+SMALL_GAP: Final = "  "
+"""Between the columns of a table that has little room."""
 NARROWEST: Final = 20
 """Columns of a terminal below which nothing is fitted or cut."""
 NARROWEST_CELL: Final = 8
@@ -91,36 +93,52 @@ class Table:
 
         Where the terminal is too narrow, cells go on in the next line; only where not even that helps lines are cut.
         """
-        used = self._fitted(list(widths) or self.widths(), style)
-        head = _row(self.headers, used, style, header=True) if headers else []
-        return head + [line for row in self.rows for line in _row(row, used, style)]
+        used, gap = self._fitted(list(widths) or self.widths(), style)
+        head = _row(self.headers, used, gap, style, header=True) if headers else []
+        return head + [line for row in self.rows for line in _row(row, used, gap, style)]
 
-    def _fitted(self, widths: list[int], style: Style) -> list[int]:
+    def _fitted(self, widths: list[int], style: Style) -> tuple[list[int], str]:
+        """The widths that fit, and what stands between columns."""
         shown = [column for column, width in enumerate(widths) if width]
-        room = style.width - len(GAP) * (len(shown) - 1)
-        if style.width < NARROWEST or sum(widths) <= room:
-            return widths
-        floors = [min(widths[column], max(width_of(self.headers[column]), NARROWEST_CELL)) for column in shown]
-        narrower = dict(zip(shown, fitted([widths[column] for column in shown], floors, room), strict=False))
-        return [narrower.get(column, width) for column, width in enumerate(widths)]
+        if style.width < NARROWEST or sum(widths) + len(GAP) * (len(shown) - 1) <= style.width:
+            return widths, GAP
+        room = style.width - len(SMALL_GAP) * (len(shown) - 1)
+        words = [max(width_of(self.headers[column]), self._longest_word(column)) for column in shown]
+        least = [max(width_of(self.headers[column]), NARROWEST_CELL) for column in shown]
+        used = [widths[column] for column in shown]
+        tries = (
+            words,
+            [*words[:-1], *least[-1:]],
+            least,
+        )  # words stay whole, at the worst those of the last column not
+        narrower = next(filter(None, (fitted(used, _at_most(used, floors), room) for floors in tries)), [])
+        fit = dict(zip(shown, narrower, strict=False))
+        return [fit.get(column, width) for column, width in enumerate(widths)], SMALL_GAP
+
+    def _longest_word(self, column: int) -> int:
+        return max((longest_word(row[column]) for row in self.rows), default=0)
 
     def _width(self, header: str, column: Iterable[str]) -> int:
         widest = max(map(width_of, column), default=0)
         return max(widest, width_of(header)) if widest or header in self.keep else 0
 
 
-def _row(cells: Sequence[str], widths: Sequence[int], style: Style, *, header: bool = False) -> list[str]:
+def _at_most(widths: Sequence[int], floors: Sequence[int]) -> list[int]:
+    return list(map(min, widths, floors))
+
+
+def _row(cells: Sequence[str], widths: Sequence[int], gap: str, style: Style, *, header: bool = False) -> list[str]:
     """One row in as many lines as it needs."""
     shown = [(cell, width) for cell, width in zip(cells, widths, strict=True) if width]
     columns = [wrapped(cell, width) if style.width >= NARROWEST else [cell] for cell, width in shown]
     return [
-        _line([(one, width) for one, (_, width) in zip(line, shown, strict=True)], style, header=header)
+        _line([(one, width) for one, (_, width) in zip(line, shown, strict=True)], gap, style, header=header)
         for line in zip_longest(*columns, fillvalue="")
     ]
 
 
-def _line(cells: Sequence[tuple[str, int]], style: Style, *, header: bool) -> str:
-    plain = GAP.join(cell + " " * max(0, width - width_of(cell)) for cell, width in cells).rstrip()
+def _line(cells: Sequence[tuple[str, int]], gap: str, style: Style, *, header: bool) -> str:
+    plain = gap.join(cell + " " * max(0, width - width_of(cell)) for cell, width in cells).rstrip()
     if style.width >= NARROWEST and width_of(plain) > style.width:
         plain = plain[: fitting(plain, style.width - 1)] + ("…" if style.unicode else "~")
     if not style.colour:
@@ -229,8 +247,12 @@ class Paper:
         """Names and values, the values in one column; empty values are left out."""
         shown = [(name, value) for name, value in pairs if value]
         width = max((len(name) for name, _ in shown), default=0)
+        start = len(indent) + width + len(GAP)
+        room = self.style.width - start
         for name, value in shown:
-            self.say(f"{indent}{name:<{width}}{GAP}{value}".rstrip())
+            lines = wrapped(value, room) if room >= NARROWEST and "\x1b" not in value else [value]
+            text = f"\n{' ' * start}".join(lines)
+            self.say(f"{indent}{name:<{width}}{GAP}{text}".rstrip())
 
     def data(self, value: Any, form: str) -> None:
         """A value as JSON or YAML."""

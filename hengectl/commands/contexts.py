@@ -70,7 +70,7 @@ def logout_command(invocation: Invocation, yes: bool) -> None:
     contexts = invocation.around.contexts()
     name = invocation.choice.context or contexts.current
     if not name:
-        raise NotFound("no_such_context", "no context is current, so you are not logged in anywhere")
+        raise NotFound("no_such_context", "no context is current", cure="see those there are: hengectl context list")
     contexts.profile(name)
     invocation.confirm(f"Forget context {name!r} and its key?", yes=yes)
     profile.forget(contexts, name)
@@ -142,7 +142,8 @@ def context_delete(invocation: Invocation, name: str, yes: bool) -> None:
 def paths_command(invocation: Invocation, form: str | None) -> None:
     """Print where this program keeps and looks for things."""
     folder = places.contexts_dir(invocation.environ)
-    sockets = [str(path) for path in places.admin_sockets(invocation.environ)]
+    chosen = invocation.choice.socket
+    sockets = [chosen] if chosen else [str(path) for path in places.admin_sockets(invocation.environ)]
     if form is not None:
         found = {
             "contexts": str(folder / places.CONTEXTS_NAME),

@@ -79,7 +79,7 @@ def whoami_command(invocation: Invocation, form: str | None) -> None:
         invocation.paper.data(answer, form)
         return
     who = f"{safe(answer.get('name', '?'))}   {safe(answer.get('role', ''))}"
-    invocation.paper.say(f"{who}   via {safe(answer.get('via', '?'))}, {safe(invocation.client.label)}")
+    invocation.paper.say(f"{who}   via {safe(invocation.client.label)}")
 
 
 def _headline(status: Mapping[str, Any], *, now: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from hengectl.columns import state_of
 from hengectl.invocation import Command, Group, Invocation, with_invocation
 from hengectl.kinds import DEVICE, Ref, name_of
 from hengectl.options import DEVICE_NAME, Name, message_option, yes_option
@@ -70,13 +71,12 @@ def retry_command(invocation: Invocation, device: str) -> None:
     It is not offered again by itself until it changes.
     """
     ref = Ref(DEVICE, device)
-    before = invocation.client.read(ref).get("status", {})
-    config = str(before.get("config"))
-    if config not in REFUSED | {"ahead"}:
-        invocation.paper.say(f"{ref} is {safe(config)} and refused nothing: there is nothing to offer again")
+    before = invocation.client.read(ref)
+    if before.get("status", {}).get("config") not in REFUSED | {"ahead"}:
+        invocation.paper.say(f"{ref} is {safe(state_of(before))} and refused nothing: there is nothing to offer again")
         return
     invocation.client.post(f"{ref.path}/retry")
-    if before.get("connection") == "online":
+    if before.get("status", {}).get("connection") == "online":
         invocation.paper.say(f"{ref} is offered its document again")
     else:
         invocation.paper.say(f"{ref} is offered its document again when it is back")

@@ -57,7 +57,7 @@ def why_command(invocation: Invocation, device: str, field: str, form: str | Non
 
 def overview(fields: Sequence[Mapping[str, Any]], *, now: float) -> Table:
     """One line for a field: its value, who set it when, and what that overrides."""
-    headers = ["FIELD", "VALUE", "FROM", "REVISION", "AUTHOR", "AGE", "OVERRIDES"]
+    headers = ["FIELD", "VALUE", "FROM", "REV", "AUTHOR", "AGE", "OVERRIDES"]
     return Table(headers, [_overview(one, now=now) for one in fields], keep=frozenset({"VALUE"}))
 
 

@@ -10,12 +10,9 @@ import click
 from henge_protocol.errors import NotFound
 from hengectl.fields import Path, Schema, at, parse_field
 from hengectl.invocation import Command, Invocation, with_invocation
-from hengectl.kinds import SCHEMA, Ref
+from hengectl.kinds import SCHEMA, Ref, nearest
 from hengectl.options import Name
 from hengectl.render import Paper, Table, safe
-
-MAX_ALLOWED_CHARS: Final = 40
-"""In the table; a field on its own is shown whole."""
 
 _RANGES: Final = (
     ("minimum", "at least {}"),
@@ -61,9 +58,7 @@ def explain_command(invocation: Invocation, what: tuple[str, Path]) -> None:
     parts = at(root, path)
     field = ".".join(path)
     if not parts:
-        raise NotFound(
-            "bad_path", f"schema/{name} declares no field {field}", cure=f"see its fields: hengectl explain {name}"
-        )
+        raise _no_such_field(name, field, root)
     _explain(invocation.paper, f"{name}.{field}" if field else name, parts, root)
 
 
@@ -81,6 +76,12 @@ def _explain(paper: Paper, title: str, parts: Sequence[Schema], root: Schema) ->
         paper.table(Table(["FIELD", "TYPE", "ALLOWED", "DEFAULT", "MEANING"], rows))
 
 
+def _no_such_field(name: str, field: str, root: Schema) -> NotFound:
+    close = nearest(field, [row[0] for row in _rows(at(root, ()), root)])
+    cure = f"did you mean {name}.{close}? See its fields" if close else "see its fields"
+    return NotFound("bad_path", f"schema/{name} declares no field {field}", cure=f"{cure}: hengectl explain {name}")
+
+
 def _rows(parts: Sequence[Schema], root: Schema, prefix: str = "", depth: int = 0) -> Iterator[list[str]]:
     required = {name for part in parts for name in part.get("required", ()) if isinstance(name, str)}
     names = dict.fromkeys(name for part in parts for name in part.get("properties", ()))
@@ -88,9 +89,7 @@ def _rows(parts: Sequence[Schema], root: Schema, prefix: str = "", depth: int = 
         below = _below(parts, name, root)
         description = next((str(one["description"]) for one in below if one.get("description")), "")
         needed = "required" if name in required and default_text(below) == "" else default_text(below)
-        allowed = allowed_text(below)
-        short = allowed if len(allowed) <= MAX_ALLOWED_CHARS else allowed[: MAX_ALLOWED_CHARS - 3] + "..."
-        yield [f"{prefix}{safe(name)}", type_text(below), short, needed, safe(description)]
+        yield [f"{prefix}{safe(name)}", type_text(below), allowed_text(below), needed, safe(description)]
         if depth < 4:
             yield from _rows(below, root, f"{prefix}{safe(name)}.", depth + 1)
 

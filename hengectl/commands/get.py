@@ -88,7 +88,7 @@ def get_command(
         return _watch(invocation, wanted[0], shape)
     found, missing = _fetch(invocation, wanted)
     single = (len(what) == 1 and "/" in what[0]) or (len(what) == 2 and "/" not in what[0])
-    _show(invocation, found, shape, single=single)
+    _show(invocation, found, shape, single=single, selector=selector)
     for refused in missing:
         invocation.note("\n".join(refusal.lines_of(refused, writes=False, outcome="nothing")))
     return refusal.OK if not missing else refusal.PARTIAL if any(items for _, items in found) else refusal.NOT_FOUND
@@ -142,11 +142,14 @@ def _named(invocation: Invocation, kind: Kind, name: str) -> list[Object]:
         return [invocation.client.get(f"/v1/revisions/{name}").json()]
     matching = [item for item in invocation.client.items(kind) if name in (item.get("id"), item.get("name"))]
     if not matching:
-        raise NotFound("no_such_object", f"{kind.singular}/{safe(name)} does not exist")
+        missing = f"{kind.singular}/{safe(name)} does not exist"
+        raise NotFound("no_such_object", missing, cure=f"see: hengectl get {kind.plural}")
     return matching
 
 
-def _show(invocation: Invocation, found: Sequence[tuple[Kind, list[Object]]], shape: Shape, *, single: bool) -> None:
+def _show(
+    invocation: Invocation, found: Sequence[tuple[Kind, list[Object]]], shape: Shape, *, single: bool, selector: str
+) -> None:
     items = [item for _, listed in found for item in listed]
     if shape.form in ("json", "yaml"):
         if not single or items:
@@ -161,7 +164,13 @@ def _show(invocation: Invocation, found: Sequence[tuple[Kind, list[Object]]], sh
                 invocation.paper.say()
             _table(invocation, kind, listed, shape)
         elif not single and len(found) == 1:
-            invocation.note("No device is waiting to join." if kind == JOIN else f"There are no {kind.plural}.")
+            invocation.note(_nothing(kind, selector))
+
+
+def _nothing(kind: Kind, selector: str) -> str:
+    if kind == JOIN:
+        return "No device is waiting to join."
+    return f"There are no {kind.plural} with {safe(selector)}." if selector else f"There are no {kind.plural}."
 
 
 def _ref(kind: Kind, item: Object) -> str:

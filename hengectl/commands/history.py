@@ -33,8 +33,13 @@ def history_command(
     elif items:
         view = View(invocation.now(), invocation.paper.style)
         invocation.paper.table(table_of(REVISION, items, view, wide=form == "wide", labels=False))
+    elif before is not None:
+        invocation.note(f"There is nothing before revision {before}.")
+    elif target is not None:
+        invocation.client.read(target)  # refused if it does not exist; what was deleted has a history
+        invocation.note(f"{target} was never changed.")
     else:
-        invocation.note(f"{target} was never changed." if target else "Nothing was changed yet.")
+        invocation.note("Nothing was changed yet.")
 
 
 @click.command("rollback", cls=Command, writes=True, short_help="Make an object, or everything, as it was.")
@@ -61,8 +66,8 @@ def rollback_command(
         plan, seen = reply.json(), reply.etag
         touched = [one for one in plan["objects"] if one["action"] != "unchanged"]
         if touched:
-            told = f"This would change {changes_text(touched, most=10)}"
-            invocation.note(f"{told}; {plural(len(plan['devices']), 'device')} would get another document.")
+            moved = plural(len(plan["devices"]), "device") if plan["devices"] else "no device"
+            invocation.note(f"Then: {changes_text(touched, most=10)}; {moved} would get another document.")
         invocation.confirm(f"Roll everything back to revision {to}?", yes=yes)
     result = invocation.client.post("/v1/rollback", body, dry_run=dry_run, if_match=seen).json()
     tell_result(invocation, result)

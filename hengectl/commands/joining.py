@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import click
 
-from henge_protocol.errors import Invalid, Malformed
+from henge_protocol.errors import Invalid, Malformed, NotFound
 from henge_protocol.joining import format_code, parse_code
 from henge_protocol.quantity import format_duration
 from hengectl.columns import View, table_of
@@ -160,6 +160,8 @@ def approve_command(
     except Malformed as error:
         raise Invalid("bad_usage", error.message, cure=error.cure) from None
     if not yes and invocation.interactive:
+        if not invocation.client.items(JOIN):
+            raise NotFound("no_such_join", "no device is waiting", cure="see: hengectl join status")
         _tell_waiting(invocation)
     invocation.confirm(f"Does the device itself show {format_code(digits)}?", yes=yes)
     body = {key: value for key, value in (("name", name), ("schema", schema), ("labels", labels)) if value}
@@ -178,12 +180,12 @@ def _tell_next_step(invocation: Invocation, made: Mapping[str, Any], *, ttl_s: i
     name = str(made.get("name", ""))
     named = "" if "*" in name or "?" in name else f" --name {safe(name)}"
     if made.get("kind") == "admin":
-        invocation.note(f"  hengectl login {safe(urls[0])}{named}            there; paste the token when asked")
+        invocation.note(f"  hengectl login {safe(urls[0])}{named}")
+        invocation.note("on the other machine; paste the token when asked")
         return
-    invocation.note(
-        f"  henge-agent join {safe(urls[0])}{named} --token-file -      on the device; paste the token, then Ctrl-D"
-    )
+    invocation.note(f"  henge-agent join {safe(urls[0])}{named} --token-file -")
     invocation.note("  henge-agent run")
+    invocation.note("on the device; paste the token, then press Ctrl-D")
 
 
 def _tell_window(invocation: Invocation, window: Mapping[str, Any]) -> None:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import click
 
-from henge_protocol.errors import Conflict, Stale
+from henge_protocol.errors import Conflict, Invalid, Stale
 from hengectl import delivery, refusal
 from hengectl.client import Reply
 from hengectl.fields import (
@@ -60,7 +60,7 @@ def set_command(
     parsed = parse_assignments(assignments)
     before = invocation.client.get(target.path)
     schemas = _schemas_for(invocation, before.json(), parsed)
-    values = [(one.path, value_of(one, schemas, as_json=as_json)) for one in parsed]
+    values = [(one.path, _meant(one, schemas, before.json(), as_json=as_json)) for one in parsed]
     if any(value is None or isinstance(value, dict) for _, value in values):
         before, after = _replace(invocation, target, before, values, message)
     else:
@@ -90,9 +90,21 @@ def unset_command(
     for path in paths:
         if path not in present:
             field = field_of("".join(f"/{key}" for key in path))
-            where = f" See: hengectl why {target.name} {field}" if target.kind == DEVICE else ""
+            where = f" See where values come from: hengectl why {target.name}" if target.kind == DEVICE else ""
             invocation.note(f"{target} did not set {field}.{where}")
     return code
+
+
+def _meant(one: Assignment, schemas: Sequence[Schema], target: Object, *, as_json: bool) -> Any:
+    """What an assignment means; a refusal names where the allowed values stand."""
+    try:
+        return value_of(one, schemas, as_json=as_json)
+    except Invalid as error:
+        schema = target.get("spec", {}).get("schema")
+        if error.cure or not schema:
+            raise
+        cure = f"see what is allowed: hengectl explain {schema}.{'.'.join(one.path)}"
+        raise Invalid(error.code, error.message, cure=cure) from None
 
 
 def _patch(values: Sequence[tuple[Path, object]]) -> dict[str, Any]:
@@ -132,6 +144,8 @@ def _tell(invocation: Invocation, target: Ref, before: Reply, after: Reply, *, w
     if target.kind == DEVICE:
         return delivery.await_delivery(invocation, [target.name], timeout_s)
     touched = _touched(invocation, after) if after.etag != before.etag else []
+    if not touched:
+        invocation.paper.say("no device gets another document")
     return delivery.await_delivery(invocation, touched, timeout_s)
 
 

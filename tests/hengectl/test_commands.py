@@ -141,7 +141,7 @@ async def test_a_group_waits_for_those_of_its_devices_that_the_change_concerns(
         async with obedient(daemon, await daemon.join(admin, "lamp-1")):
             changed = await person.run("set", "group/kitchen", "brightness=3", "--wait", "--timeout", "5s")
 
-    assert (same.code, same.out) == (0, "group/kitchen unchanged\n")
+    assert (same.code, same.out) == (0, "group/kitchen unchanged\nno device gets another document\n")
     assert (changed.code, changed.out.splitlines()[1:]) == (0, ["lamp-1 in-sync"])
 
 
@@ -221,7 +221,36 @@ async def test_get_says_what_is_missing(person: Face) -> None:
     assert "Error: device/nosuch does not exist" in some.err
     assert none.out == ""
     nobody = await person.run("get", "devices", "-l", "room=attic")
-    assert (nobody.code, nobody.out, nobody.err) == (0, "", "There are no devices.\n")
+    assert (nobody.code, nobody.out, nobody.err) == (0, "", "There are no devices with room=attic.\n")
+
+
+async def test_a_history_is_of_something_that_is_or_was(person: Face) -> None:
+    await person.ok("delete", "device/lamp-2", "--yes")
+
+    assert len((await person.ok("history", "device/lamp-2")).splitlines()) == 3
+    assert (await person.run("history", "group/all")).err == "group/all was never changed.\n"
+    assert (await person.run("history", "--before", "1")).err == "There is nothing before revision 1.\n"
+    never = await person.run("history", "device/lamp-9")
+    assert (never.code, never.out) == (3, "")
+
+
+async def test_nobody_is_asked_for_a_code_that_no_device_shows(person: Face) -> None:
+    ran = await person.run("approve", "1234 5678", stdin="y\n", terminal=True)
+
+    assert (ran.code, ran.out) == (3, "")
+    assert ran.err == "Error: no device is waiting\nNothing was changed.\nSee: hengectl join status\n"
+
+
+async def test_what_a_person_may_do_next_is_said(person: Face) -> None:
+    wrong = await person.run("set", "device/lamp-1", "brightness=red")
+    assert wrong.err.endswith("See what is allowed: hengectl explain lamp.brightness\n")
+    assert (await person.run("explain", "lamp.brightness")).code == 0
+    unset = await person.run("unset", "device/lamp-1", "colour")
+    assert "did not set colour. See where values come from: hengectl why lamp-1" in unset.err
+    assert "See: hengectl get tokens" in (await person.run("get", "token", "nosuch")).err
+    assert "is never-seen and refused nothing" in await person.ok("retry", "lamp-2")
+    assert f"socket        {os.environ['HENGE_SOCKET']}\n" in await person.ok("paths")
+    assert len([line for line in (await person.ok("paths")).splitlines() if line.startswith("socket")]) == 1
 
 
 async def test_why_names_every_layer(person: Face) -> None:
@@ -377,6 +406,7 @@ async def test_names_that_nearly_exist_are_suggested(person: Face) -> None:
         ran = await person.run(*command)
         assert ran.code == 3, command
         assert "Did you mean device/lamp-1? See: hengectl get devices" in ran.err, command
+    assert "Did you mean lamp.color? See its" in (await person.run("explain", "lamp.colr")).err
     assert "Did you mean color? See its fields: hengectl why lamp-1" in (await person.run("why", "lamp-1", "colr")).err
 
 
@@ -387,7 +417,7 @@ async def test_suggested_commands_work_as_printed(face: Face, daemon: Service, a
     for command, words in (
         (("get", "device/lmap-1"), "get devices"),
         (("join", "close"), "join open"),
-        (("unset", "device/lamp-1", "color"), "why lamp-1 color"),
+        (("unset", "device/lamp-1", "color"), "why lamp-1"),
         (("describe", "schema/lamp"), "explain lamp"),
     ):
         ran = await face.run(*where, *command)
@@ -567,7 +597,7 @@ async def test_an_operator_works_from_another_machine(face: Face, daemon: Servic
 
 async def test_a_token_may_be_bound_to_a_persons_name(person: Face, daemon: Service) -> None:
     told = await person.run("token", "create", "--admin", "--name", "ada")
-    assert f"hengectl login {daemon.url} --name ada " in told.err
+    assert f"hengectl login {daemon.url} --name ada\n" in told.err
 
     other = await person.run("login", daemon.url, "--token-file", "-", "--name", "bob", stdin=told.out)
     assert other.code == 6

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hengectl.fitting import fitted, width_of, wrapped
+from hengectl.fitting import fitted, longest_word, width_of, wrapped
 
 WIDTHS = st.lists(st.tuples(st.integers(0, 60), st.integers(0, 20)), min_size=1, max_size=8)
 
@@ -42,8 +42,20 @@ def test_no_line_is_too_wide_and_nothing_but_spaces_is_lost(text: str, width: in
         ("one two three", ["one two", "three"]),
         ("one two  three", ["one two", "three"]),
         ("onetwothree", ["onetwoth", "ree"]),
+        ("a=1,b=2,c=3", ["a=1,b=2,", "c=3"]),
+        ("in (one,two)", ["in (one,", "two)"]),
         ("灯灯灯灯灯", ["灯灯灯灯", "灯"]),
     ],
 )
 def test_lines_are_broken_at_spaces(text: str, lines: list[str]) -> None:
     assert wrapped(text, 8) == lines
+
+
+@given(st.text(alphabet="ab,  灯"))
+def test_no_word_is_broken_where_the_longest_has_room(text: str) -> None:
+    width = max(longest_word(text), 1)
+
+    assert all(line in text and width_of(line) <= width for line in wrapped(text, width))
+    assert [word for line in wrapped(text, width) for word in line.replace(",", ", ").split()] == text.replace(
+        ",", ", "
+    ).split()

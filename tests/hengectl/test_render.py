@@ -43,16 +43,28 @@ def test_a_terminal_is_not_overrun_and_nothing_is_lost(width: int) -> None:
     assert width < 103 or len(lines) == 2
 
 
+def test_words_stay_whole_as_long_as_sentences_give_way() -> None:
+    rows = [["eink-display", "purpose=growing,site=home", "due in 5m: the pin is for input only"]]
+    lines = Table(["SCHEMA", "LABELS", "NOTE"], rows).lines(Style(width=42))
+
+    assert lines[1:] == [
+        "eink-display  purpose=growing,  due in 5m:",
+        "              site=home         the pin is",
+        "                                for input",
+        "                                only",
+    ]
+
+
 def test_where_columns_have_no_room_at_all_lines_are_cut() -> None:
     lines = Table(["FIRST", "SECOND", "THIRD"], [["a" * 9, "b" * 9, "c" * 9]]).lines(Style(width=20))
 
-    assert lines == ["FIRST       SECOND …", "aaaaaaaaa   bbbbbbb…"]
+    assert lines == ["FIRST      SECOND  …", "aaaaaaaaa  bbbbbbbb…"]
 
 
 def test_a_long_note_goes_on_in_its_own_column() -> None:
     lines = Table(["NAME", "NOTE"], [["lamp-1", "the pin is for input only"], ["x", ""]]).lines(Style(width=24))
 
-    assert lines == ["NAME     NOTE", "lamp-1   the pin is for", "         input only", "x"]
+    assert lines == ["NAME    NOTE", "lamp-1  the pin is for", "        input only", "x"]
 
 
 def test_a_terminal_of_one_column_gets_everything() -> None:
@@ -133,6 +145,13 @@ def test_names_and_values_stand_in_columns() -> None:
     Paper(out, PLAIN).pairs([("a", "1"), ("longer", "2"), ("empty", "")], indent="  ")
 
     assert out.getvalue() == "  a        1\n  longer   2\n"
+
+
+def test_a_long_value_goes_on_below_itself() -> None:
+    out = io.StringIO()
+    Paper(out, Style(width=30)).pairs([("CA", "SHA256 E9C4 F2BC 773E 63E4 C617")])
+
+    assert out.getvalue() == "CA   SHA256 E9C4 F2BC 773E\n     63E4 C617\n"
 
 
 def test_data_is_json_or_yaml() -> None:
