@@ -65,7 +65,8 @@ def parse_fields(texts: Sequence[str]) -> list[Path]:
     """Read field names, each once; ``Invalid`` ``bad_usage`` or ``bad_path``."""
     for text in texts:
         if "=" in text:
-            raise Invalid("bad_usage", f"{ascii(text)[:80]} is not a field's name: unset takes no value")
+            cure = f"write {text.partition('=')[0][:80]} alone"
+            raise Invalid("bad_usage", f"{ascii(text)[:80]} is not a field's name: unset takes no value", cure=cure)
     paths = [parse_field(text) for text in texts]
     _refuse_overlaps(paths)
     return paths

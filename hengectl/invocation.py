@@ -160,7 +160,11 @@ def everywhere(*, hidden: bool) -> list[click.Parameter]:
 
 def refuse_twice(command: click.Command, ctx: click.Context, args: list[str]) -> None:
     """Of an option given twice one would be ignored in silence; which one nobody remembers."""
-    _, _, order = command.make_parser(ctx).parse_args(list(args))
+    try:
+        _, _, order = command.make_parser(ctx).parse_args(list(args))
+    except click.UsageError as error:
+        error.ctx = error.ctx or ctx  # so that the command's own help is named
+        raise
     once = [one for one in order if isinstance(one, click.Option) and not one.multiple and not one.is_flag]
     for option in once:
         if once.count(option) > 1:

@@ -66,7 +66,7 @@ def parse_kind(word: str) -> Kind:
         raise Invalid(
             "unknown_kind",
             f"{ascii(word)[:60]} is not a kind of thing; there are {', '.join(known)}",
-            cure=f"did you mean {close}?" if close else "",
+            cure=f"did you mean {close}?" if close else "see: hengectl get --help",
         )
     return kind
 

@@ -154,7 +154,9 @@ def _bytes(path: Path) -> bytes:
             return _limited(_rest(file, first), str(path))
     except FileNotFoundError:
         why = "is a link to nothing" if path.is_symlink() else "does not exist"
-        raise NotFound("bad_file", f"{path} {why}") from None
+        raise NotFound(
+            "bad_file", f"{path} {why}", cure="name a file or a folder that is there, or - for a pipe"
+        ) from None
     except OSError as error:
         raise Invalid("bad_file", f"cannot read {path}: {error.strerror}") from None
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 import pytest
 
+from henge_protocol.errors import Internal, StorageFull
 from hengectl import cli
 from tests.hengectl.conftest import Face
 
@@ -212,6 +213,24 @@ def test_a_full_disk_behind_the_output_is_told() -> None:
 
     assert ran.returncode == 1
     assert ran.stderr == b"Error: cannot write the output (No space left on device)\n"
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [StorageFull("storage_full", "full"), Internal("internal", "x"), RuntimeError("ours"), OSError(28, "no room")],
+    ids=lambda trouble: type(trouble).__name__,
+)
+def test_trouble_of_a_comparison_is_never_the_answer_that_things_differ(
+    face: Face, monkeypatch: pytest.MonkeyPatch, trouble: Exception
+) -> None:
+    def failing(*_: object, **__: object) -> None:
+        raise trouble
+
+    monkeypatch.setattr("hengectl.commands.diff.apply_files", failing)
+    monkeypatch.setattr("hengectl.commands.apply.apply_files", failing)
+
+    assert face.now("diff", "-f", "x").code == 2
+    assert face.now("apply", "-f", "x").code == 1
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
