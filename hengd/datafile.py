@@ -7,6 +7,7 @@ make it reuse pages that are in use. So the whole structure is walked by plain r
 
 from __future__ import annotations
 
+import re
 import struct
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -23,6 +24,15 @@ _META: Final = struct.Struct("=II Q Q IHH5Q IHH5Q Q Q")
 _ENGINE: Final = (0xBEEFC0DE, 1)
 _FLAGS: Final = 0x08
 """Of the database of free pages: integer keys. It would also carry flags of the environment; we set none."""
+
+_SHORTENED: Final = re.compile(r"header mp_pages (?P<held>\d+) != OVPAGES\(\d+\)=(?P<needed>\d+)")
+_AFTER_SHORTENING: Final = re.compile(
+    r"walked (?P<walked>\d+) overflow pages, record says (?P<claimed>\d+)"
+    r"|^(?P<leaked>\d+) page\(s\) are neither reachable nor in the freeDB"
+    r"|further errors suppressed"
+)
+"""What the walk takes for damage and is none: the engine leaves a long value its pages when the transaction that wrote
+it writes a shorter one in its place."""
 
 
 class _Meta(NamedTuple):
@@ -42,13 +52,29 @@ def check_file(file: Path) -> None:
     off or damaged; ``disk_refusal`` if it cannot be read.
     """
     try:
-        faults = verify(str(file), subdir=False) or _faults(file)  # type: ignore[no-untyped-call]
+        faults = _without_spare_pages(verify(str(file), subdir=False)) or _faults(file)  # type: ignore[no-untyped-call]
     except VerifyError as error:
         raise Internal("storage_foreign", f"{file} is not a store of henge ({error})", cure=_CURE) from None
     except OSError as error:
         raise disk_refusal(error, f"{file} cannot be read") from error
     if faults:
         raise Internal("storage_corrupt", f"{file} is damaged or cut off ({faults[0]})", cure=_CURE)
+
+
+def _without_spare_pages(found: list[str]) -> list[str]:
+    """The faults but those that come from values which were shortened, if these explain each other."""
+    held = [match for match in map(_SHORTENED.search, found) if match is not None]
+    spare = [int(match["held"]) - int(match["needed"]) for match in held]
+    if not held or min(spare) < 0:
+        return found
+    rest = [fault for fault in found if not _SHORTENED.search(fault)]
+    follows = [match for match in map(_AFTER_SHORTENING.search, rest) if match is not None]
+    claimed = sum(int(match["claimed"]) - int(match["walked"]) for match in follows if match["claimed"])
+    leaked = sum(int(match["leaked"]) for match in follows if match["leaked"])
+    is_whole = not any("suppressed" in fault for fault in rest)
+    if is_whole and (claimed, leaked) != (sum(spare), sum(spare)):
+        return found
+    return [fault for fault in rest if not _AFTER_SHORTENING.search(fault)]
 
 
 def _faults(file: Path) -> list[str]:
