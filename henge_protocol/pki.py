@@ -249,6 +249,8 @@ def fleet_of_authority(which: Literal["server", "client"], authority: Authority)
         is_authority = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
     except (*UNREADABLE, InvalidSignature, x509.ExtensionNotFound) as error:
         raise _bad_certificate(f"it is not signed by itself or is damaged ({type(error).__name__})") from None
+    if not authority.certificate_der.endswith(b"\0" + certificate.signature):
+        raise _bad_certificate("its signature does not fill its bytes")  # verifies, and is not what devices have pinned
     match = _AUTHORITY.fullmatch(str(name.value))
     if match is None or not is_authority:
         raise _bad_certificate("it is not that of an authority of henge")
