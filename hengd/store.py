@@ -122,9 +122,15 @@ class Store:
 
     @contextmanager
     def read(self) -> Iterator[Reader]:
-        """A consistent view for the length of one synchronous block on the loop's thread."""
-        with self._env.begin(buffers=False) as txn:
-            yield Reader(txn, self._databases)
+        """A consistent view for the length of one synchronous block on the loop's thread.
+
+        Raises ``Internal`` ``storage_failed``: after a failed sync LMDB refuses even reads until the process ends.
+        """
+        try:
+            with self._env.begin(buffers=False) as txn:
+                yield Reader(txn, self._databases)
+        except lmdb.Error as error:
+            raise Internal("storage_failed", f"the store cannot be read ({error})") from error
 
     async def write(self, operation: Callable[[Transaction], T], *, essential: bool = False) -> T:
         """Run ``operation`` on the writer thread; returns its result once it is on disk.

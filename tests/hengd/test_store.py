@@ -508,3 +508,17 @@ async def test_a_writer_that_has_ended_is_noticed(tmp_path: Path) -> None:
     assert store.is_writing
     await store.close()
     assert not store.is_writing
+
+
+async def test_reading_a_store_beyond_use_is_refused_as_that(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a failed sync LMDB refuses even reads; what a person asks meanwhile is no fault of the daemon's code."""
+
+    class Broken:
+        def begin(self, **options: Any) -> Any:
+            raise lmdb.PanicError("mdb_txn_begin: MDB_PANIC: Update of meta page failed or environment had fatal error")
+
+    monkeypatch.setattr(store, "_env", Broken())
+    with pytest.raises(Internal) as refused, store.read():
+        pass
+    assert refused.value.code == "storage_failed"
+    monkeypatch.undo()
