@@ -10,9 +10,9 @@ from aiohttp import web
 
 from hengd.events import Event
 from hengd.records import ObjectRecord, Reported, RevisionRecord, TokenRecord
-from hengd.rules.configs import change_summary
 from hengd.rules.devices import DeviceView
 from hengd.rules.fleet import etag
+from hengd.rules.history import change_summary
 from hengd.rules.joins import JoinRequest
 from hengd.rules.merge import MISSING
 from hengd.rules.merge import Change as FieldChange

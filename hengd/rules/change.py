@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from typing import Any, Final, cast
+from collections.abc import Callable, Container, Mapping, Sequence
+from typing import Any, cast
 
 import msgspec
 
@@ -20,36 +20,25 @@ from hengd.records import (
     pack,
 )  # fmt: skip
 from hengd.rules.certificates import forget_keys, identity_state, revoke_all
+from hengd.rules.documents import Documents
 from hengd.rules.fleet import (
-    desired_of_all,
     etag,
-    find_desired,
-    find_document,
     find_object,
-    find_reported,
     missing,
-    objects_of,
     read_meta,
-    renderer,
     required_object,
 )  # fmt: skip
 from hengd.rules.layers import check_layers
 from hengd.rules.merge import merge
 from hengd.rules.notes import Committed, Cut
 from hengd.rules.objects import BUILT_IN_GROUP, Manifest, manifest_of, object_path, parse_manifest
-from hengd.rules.outcome import Author, Differences, Done, Moved, Outcome, differing_fields
+from hengd.rules.outcome import Author, Differences, Done, Outcome, differing_fields
 from hengd.rules.provenance import origins, without_origins
-from hengd.rules.refusals import Refusals
-from hengd.rules.rendering import Document
 from hengd.rules.schemas import SchemaCache, schema_digest
 from hengd.store import Transaction
-from henge_protocol.errors import Conflict, Invalid, PreconditionRequired, Problem, Stale
+from henge_protocol.errors import Conflict, Invalid, PreconditionRequired, Stale
 from henge_protocol.model import check_name
-from henge_protocol.selector import parse_selector
 from henge_protocol.strictjson import canonical
-
-SMALL_DOCUMENT_BYTES: Final = 2048
-"""Below this no device is asked for a limit of its own: every board can hold it."""
 
 
 class Change:
@@ -75,8 +64,6 @@ class Change:
         self._before: dict[tuple[str, str], ObjectRecord | None] = {}
         self._after: dict[tuple[str, str], ObjectRecord | None] = {}
         self._cut: list[Cut] = []
-        self._made: dict[tuple[str, int], tuple[Desired, bytes]] = {}
-        """What devices of a new document should run, and its payload."""
 
     def current(self, kind: str, name: str) -> ObjectRecord | None:
         """The object as this change sees it."""
@@ -175,8 +162,10 @@ class Change:
         revision = self.meta.revision + 1
         self._store(real)
         check_layers(self.tx, self._schemas, real)
-        moved, rung = self._render(real, revision, Differences() if fields else None)
-        self._commit(real, revision, rung, tuple(device.name for device in moved))
+        documents = Documents(self.tx, self._schemas, revision, Differences() if fields else None)
+        moved, rung = documents.render_anew(real)
+        gone: dict[str, Desired | None] = {cut.subject: None for cut in self._cut}
+        self._commit(real, revision, gone | rung, tuple(device.name for device in moved))
         return Outcome(revision, self.meta.epoch, False, done, tuple(moved))
 
     # ---- objects -------------------------------------------------------------------------------------
@@ -261,99 +250,6 @@ class Change:
             if change.after.id:
                 self.tx.put("ids", change.after.id.encode(), change.name.encode())
 
-    # ---- documents -----------------------------------------------------------------------------------
-
-    def _render(
-        self, changes: Sequence[ObjectChange], revision: int, differences: Differences | None
-    ) -> tuple[list[Moved], dict[str, Desired | None]]:
-        rendering = renderer(self.tx, self._schemas)
-        moved: list[Moved] = []
-        rung: dict[str, Desired | None] = {cut.subject: None for cut in self._cut}
-        refusals = Refusals()
-        find_before = self._desired_before(changes)
-        for device in self._affected(changes):
-            before = find_before(device.id)
-            document = self._measured(device, rendering.render(device), before)
-            if document is not None and document.code:
-                refusals.add(device, document)
-                continue
-            desired = self._desire(device, document, before, revision)
-            if desired != before:
-                rung[device.id] = desired
-            if _digest(desired) != _digest(before):
-                fields = differences.of_documents(self._bytes(before), self._bytes(desired)) if differences else ()
-                moved.append(Moved(device.name, _digest(before), _digest(desired), fields))
-        refusals.finish()
-        return moved, rung
-
-    def _desired_before(self, changes: Sequence[ObjectChange]) -> Callable[[str], Desired | None]:
-        """How to find what a device should run until now: one scan if the change may concern the whole fleet."""
-        if any(change.kind != "Device" for change in changes):
-            return desired_of_all(self.tx).get
-        return lambda device_id: find_desired(self.tx, device_id)
-
-    def _affected(self, changes: Sequence[ObjectChange]) -> Iterator[ObjectRecord]:
-        """Every device whose document may differ: one scan for groups and schemas, none for single devices."""
-        own = {change.name for change in changes if change.kind == "Device"}
-        for name in sorted(own):
-            device = find_object(self.tx, "Device", name)
-            if device is not None:
-                yield device
-        schemas = {change.name for change in changes if change.kind == "Schema"}
-        selectors = [
-            parse_selector(record.spec["selector"])
-            for change in changes
-            if change.kind == "Group"
-            for record in (change.before, change.after)
-            if record is not None
-        ]
-        if not schemas and not selectors:
-            return
-        for device in objects_of(self.tx, "Device"):
-            if device.name in own:
-                continue
-            if device.spec["schema"] in schemas or any(selector.matches(device.labels) for selector in selectors):
-                yield device
-
-    def _desire(
-        self, device: ObjectRecord, document: Document | None, before: Desired | None, revision: int
-    ) -> Desired | None:
-        """Store what the device should run from now on, if that differs from ``before``; return what it is."""
-        if document is None:
-            self.tx.delete("desired", device.id.encode())
-            return None
-        if before is not None and before.digest == document.digest:
-            desired = msgspec.structs.replace(before, confirm_s=document.confirm_s)
-            if desired != before:
-                self.tx.put("desired", device.id.encode(), pack(desired))
-            return desired
-        desired, payload = self._fresh(document, revision)
-        self.tx.put("desired", device.id.encode(), payload)
-        return desired
-
-    def _fresh(self, document: Document, revision: int) -> tuple[Desired, bytes]:
-        """What all devices of a new document should run; made, and the document stored, once however many they are."""
-        key = document.digest, document.confirm_s
-        made = self._made.get(key)
-        if made is None:
-            desired = Desired(revision, document.digest, len(document.data), document.confirm_s)
-            made = self._made[key] = desired, pack(desired)
-            self.tx.put("documents", bytes.fromhex(document.digest), document.data)
-        return made
-
-    def _bytes(self, desired: Desired | None) -> bytes:
-        return (find_document(self.tx, desired.digest) if desired is not None else None) or b""
-
-    def _measured(self, device: ObjectRecord, document: Document | None, before: Desired | None) -> Document | None:
-        """The document, or why this very device cannot hold it."""
-        if document is None or len(document.data) <= SMALL_DOCUMENT_BYTES or document.digest == _digest(before):
-            return document
-        limit = find_reported(self.tx, device.id).max_document
-        if not limit or len(document.data) <= limit:
-            return document
-        text = f"the document has {len(document.data)} bytes, the device holds {limit}"
-        return Document(b"", "", 0, (Problem("", text),), "document_too_large")
-
     # ---- the revision --------------------------------------------------------------------------------
 
     def _commit(
@@ -375,10 +271,6 @@ class Change:
         changed = tuple((change.kind, change.name) for change in changes if change.after is not None)
         deleted = tuple((change.kind, change.name) for change in changes if change.after is None)
         self.tx.note(Committed(revision, changed, deleted, rung, moved))
-
-
-def _digest(desired: Desired | None) -> str:
-    return desired.digest if desired is not None else ""
 
 
 def _patched(found: ObjectRecord, patch: object) -> dict[str, Any]:

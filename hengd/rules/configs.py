@@ -9,15 +9,16 @@ from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from hengd.records import ObjectChange, ObjectRecord, RevisionRecord, number_key, unpack
+from hengd.records import ObjectChange, ObjectRecord, RevisionRecord
 from hengd.rules.change import Change
 from hengd.rules.fleet import find_desired, find_document, find_object, nearest, renderer, required_object
+from hengd.rules.history import changes_since, drop_revisions, find_revision, revisions_back
 from hengd.rules.merge import parse_path
 from hengd.rules.objects import Manifest, object_path, parse_manifest
 from hengd.rules.outcome import Author, Outcome
 from hengd.rules.schemas import SchemaCache
 from hengd.rules.why import Explained, explain
-from hengd.store import Reader, Store, Transaction
+from hengd.store import Store, Transaction
 from henge_protocol.errors import HengeError, Invalid, NotFound, Problem
 
 MAX_OBJECTS: Final = 5000
@@ -127,8 +128,7 @@ class Configs:
         """The newest revisions first, all or those that touched one object."""
         found: list[RevisionRecord] = []
         with self._store.read() as tx:
-            for _, payload in tx.scan_back("revisions", number_key(before) if before else None):
-                record = unpack(RevisionRecord, payload)
+            for record in revisions_back(tx, before):
                 if object_ is None or any((change.kind, change.name) == object_ for change in record.changes):
                     found.append(record)
                     if len(found) == limit:
@@ -143,7 +143,7 @@ class Configs:
     async def prune(self, keep: int, keep_s: float, *, now: float) -> int:
         """Drop some revisions beyond the newest ``keep`` that are older than ``keep_s`` too; how many, 0 = no more."""
         horizon = now - keep_s
-        return await self._store.write(lambda tx: _prune(tx, keep, horizon))
+        return await self._store.write(lambda tx: drop_revisions(tx, keep, horizon, most=PRUNED_AT_ONCE))
 
     async def _change(self, act: Callable[[Change], None], request: Request, *, essential: bool = False) -> Outcome:
         if len(request.message) > MAX_MESSAGE_CHARS:
@@ -228,26 +228,15 @@ def _no_such_field(device: str, field: str, known: Sequence[str]) -> NotFound:
 # ---- history ------------------------------------------------------------------------------------------
 
 
-def find_revision(tx: Reader, number: int) -> RevisionRecord:
-    """One revision, or ``NotFound``."""
-    payload = tx.get("revisions", number_key(number)) if 0 < number < 2**63 else None
-    if payload is None:
-        raise NotFound("no_such_revision", f"there is no revision {number}", cure="see: hengectl history")
-    return unpack(RevisionRecord, payload)
-
-
 def _undo(change: Change, to: int, target: tuple[str, str] | None) -> dict[tuple[str, str], ObjectRecord | None]:
     """Each object touched after ``to``, as it was at ``to``: the oldest later revision knows."""
-    if to < 0 or to > change.meta.revision:
-        raise NotFound("no_such_revision", f"there is no revision {to}", cure="see: hengectl history")
     wanted: dict[tuple[str, str], ObjectRecord | None] = {}
     found = change.current(*target) if target else None
     device_id = found.id if found else ""
-    for number in range(to + 1, change.meta.revision + 1):
-        for touched in find_revision(change.tx, number).changes:
-            key = (touched.kind, touched.name)
-            if (target in (None, key) or _is_of(touched, device_id)) and key not in wanted:
-                wanted[key] = touched.before
+    for touched in changes_since(change.tx, to):
+        key = (touched.kind, touched.name)
+        if target in (None, key) or _is_of(touched, device_id):
+            wanted.setdefault(key, touched.before)
     if target is not None and target not in wanted:
         change.required(*target)
     return wanted
@@ -256,30 +245,6 @@ def _undo(change: Change, to: int, target: tuple[str, str] | None) -> dict[tuple
 def _is_of(touched: ObjectChange, device_id: str) -> bool:
     """Whether a change is of this device, whatever its name was then."""
     return bool(device_id) and device_id in {side.id for side in (touched.before, touched.after) if side is not None}
-
-
-def _prune(tx: Transaction, keep: int, horizon: float) -> int:
-    doomed: list[bytes] = []
-    surplus = tx.count("revisions") - keep
-    for key, payload in tx.scan("revisions"):
-        if len(doomed) >= min(surplus, PRUNED_AT_ONCE) or unpack(RevisionRecord, payload).time >= horizon:
-            break
-        doomed.append(key)
-    for key in doomed:
-        tx.delete("revisions", key)
-    return len(doomed)
-
-
-def change_summary(changes: Sequence[ObjectChange]) -> list[dict[str, str]]:
-    """Which objects a revision touched and how."""
-    return [
-        {
-            "kind": change.kind,
-            "name": change.name,
-            "action": "created" if change.before is None else "deleted" if change.after is None else "configured",
-        }
-        for change in changes
-    ]
 
 
 def object_of(text: str) -> tuple[str, str]:

@@ -1,0 +1,89 @@
+"""What was: single revisions, the changes since one, and the fleet read as it was at one.
+
+Each revision keeps every object that it touched before and after, so an object at revision N is what the first later
+revision that touches it says was before; untouched since, it is as it is now.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from hengd.records import ObjectChange, ObjectRecord, RevisionRecord, number_key, unpack
+from hengd.rules.fleet import find_object, objects_of, read_meta
+from hengd.store import Reader, Transaction
+from henge_protocol.errors import NotFound
+
+
+def find_revision(tx: Reader, number: int) -> RevisionRecord:
+    """One revision, or ``NotFound``."""
+    payload = tx.get("revisions", number_key(number)) if 0 < number < 2**63 else None
+    if payload is None:
+        raise NotFound("no_such_revision", f"there is no revision {number}", cure="see: hengectl history")
+    return unpack(RevisionRecord, payload)
+
+
+def revisions_back(tx: Reader, before: int | None = None) -> Iterator[RevisionRecord]:
+    """Revisions from the newest (or the one before ``before``) back to the oldest that is kept."""
+    for _, payload in tx.scan_back("revisions", number_key(before) if before else None):
+        yield unpack(RevisionRecord, payload)
+
+
+def changes_since(tx: Reader, revision: int) -> Iterator[ObjectChange]:
+    """What each later revision did, the oldest first; ``NotFound`` if there is no such revision or one was dropped."""
+    newest = read_meta(tx).revision
+    if not 0 <= revision <= newest:
+        raise NotFound("no_such_revision", f"there is no revision {revision}", cure="see: hengectl history")
+    for number in range(revision + 1, newest + 1):
+        yield from find_revision(tx, number).changes
+
+
+class FleetAt:
+    """The objects as they were at a revision. Lives as long as its transaction; ``NotFound`` if too old."""
+
+    def __init__(self, tx: Reader, revision: int) -> None:
+        self._tx = tx
+        self._then: dict[tuple[str, str], ObjectRecord | None] = {}
+        """Objects that were changed since; None = it was not there."""
+        for change in changes_since(tx, revision):
+            self._then.setdefault((change.kind, change.name), change.before)
+
+    @property
+    def changed(self) -> frozenset[tuple[str, str]]:
+        """Kind and name of every object that was written, created or deleted since."""
+        return frozenset(self._then)
+
+    def find(self, kind: str, name: str) -> ObjectRecord | None:
+        """The object of that name then, or None."""
+        key = (kind, name)
+        return self._then[key] if key in self._then else find_object(self._tx, kind, name)
+
+    def of(self, kind: str) -> Iterator[ObjectRecord]:
+        """All objects of a kind then, in order of names."""
+        now = {record.name: record for record in objects_of(self._tx, kind)}
+        then = {name: record for (its_kind, name), record in self._then.items() if its_kind == kind}
+        return (record for _, record in sorted((now | then).items()) if record is not None)
+
+
+def drop_revisions(tx: Transaction, keep: int, horizon: float, *, most: int) -> int:
+    """Drop at most so many revisions beyond the newest ``keep`` that are older than ``horizon`` too; how many."""
+    doomed: list[bytes] = []
+    surplus = tx.count("revisions") - keep
+    for key, payload in tx.scan("revisions"):
+        if len(doomed) >= min(surplus, most) or unpack(RevisionRecord, payload).time >= horizon:
+            break
+        doomed.append(key)
+    for key in doomed:
+        tx.delete("revisions", key)
+    return len(doomed)
+
+
+def change_summary(changes: Sequence[ObjectChange]) -> list[dict[str, str]]:
+    """Which objects a revision touched and how."""
+    return [
+        {
+            "kind": change.kind,
+            "name": change.name,
+            "action": "created" if change.before is None else "deleted" if change.after is None else "configured",
+        }
+        for change in changes
+    ]
