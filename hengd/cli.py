@@ -52,6 +52,8 @@ EXIT_CODES: Final = {
     "storage_full": 74,
     "bad_file": 74,
 }
+A_PATH: Final = click.Path(path_type=Path, readable=False)
+"""What may be wrong with a path is told by whoever uses it, with its cure and exit code; click would say: usage."""
 
 
 class _Group(click.Group):
@@ -65,10 +67,8 @@ class _Group(click.Group):
 
 def _common(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
-        click.option("--config", type=click.Path(path_type=Path), envvar="HENGE_CONFIG", help="Settings file."),
-        click.option(
-            "--data-dir", type=click.Path(path_type=Path), envvar="HENGE_DATA_DIR", help="Where the store lies."
-        ),
+        click.option("--config", type=A_PATH, envvar="HENGE_CONFIG", help="Settings file."),
+        click.option("--data-dir", type=A_PATH, envvar="HENGE_DATA_DIR", help="Where the store lies."),
     ):
         command = option(command)
     return command
@@ -84,7 +84,7 @@ def cli() -> None:
 @_common
 @click.option("--listen", "devices", metavar="HOST:PORT", help="TLS port for devices and operators.")
 @click.option("--local", "local", metavar="HOST:PORT", help="Plain port for health, this machine only.")
-@click.option("--socket", "socket_path", type=click.Path(path_type=Path), help="Admin socket.")
+@click.option("--socket", "socket_path", type=A_PATH, help="Admin socket.")
 @click.option("--name", help="Name of this daemon.")
 @click.option("--no-mdns", is_flag=True, help="Do not announce on the network.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="How much to say.")

@@ -14,6 +14,7 @@ a folder that starts.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import ipaddress
 import os
@@ -188,8 +189,9 @@ class _Lock:
         try:
             return os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except OSError as error:
-            cure = f"see who owns it: ls -ld {self._path}"
-            raise Invalid("bad_file", f"cannot open {path}: {error.strerror}", cure=cure) from error
+            if error.errno not in (errno.ELOOP, errno.EISDIR, errno.ENOTDIR, errno.ENXIO):
+                raise disk_refusal(error, f"cannot open {path}") from error
+            raise Invalid("bad_file", f"{path} is not what it should be: {error.strerror}") from error
 
     def _hold(self, descriptor: int) -> None:
         try:

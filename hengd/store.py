@@ -86,6 +86,7 @@ class Store:
         self._commits = 0
         self._failures = 0
         self._last_error = ""
+        self._identity = _identity(folder)
         self._committed: Callable[[list[object]], None] = lambda notes: None
         self._failed: Callable[[str], None] = lambda reason: None
         self._thread = threading.Thread(target=self._write_loop, name="store-writer", daemon=True)
@@ -218,6 +219,8 @@ class Store:
             return [refusal] * len(batch), []
 
     def _commit_batch(self, batch: list[_Job]) -> tuple[list[Any], list[object]]:
+        if _identity(self._folder) != self._identity:
+            return self._refuse_all(batch, _Gone(f"{self._folder}/data.mdb was moved or removed while hengd ran"))
         try:
             self._grow_if_needed()
             if free_bytes(self._folder) < FREE_RESERVE_BYTES:
@@ -294,7 +297,7 @@ class Store:
     def _is_full(self, error: Exception) -> bool:
         if isinstance(error, lmdb.MapFullError) or system_error(error) in FULL:
             return True
-        return not isinstance(error, lmdb.PanicError) and not has_room(self._folder)
+        return not isinstance(error, lmdb.PanicError | _Gone) and not has_room(self._folder)
 
     def _full(self, error: BaseException) -> StorageFull:
         return StorageFull("storage_full", f"{self._folder} is full ({error}); nothing was changed", cure=FULL_CURE)
@@ -305,7 +308,7 @@ class Store:
             return self._full(error)
         self._failures += 1
         log.error("commit failed: %s", error, extra={"event": "store_failed"})
-        if isinstance(error, lmdb.PanicError) or self._failures >= 2:
+        if isinstance(error, lmdb.PanicError | _Gone) or self._failures >= 2:
             self._loop.call_soon_threadsafe(self._failed, str(error))
         return Internal("storage_failed", f"the store failed ({error}); the change may not have been kept")
 
@@ -331,6 +334,18 @@ class Store:
 
 
 FULL_CURE: Final = "free space on that disk; reading, pushing and revoking go on meanwhile"
+
+
+class _Gone(Exception):
+    """The file that is open is no longer the one under its name; a commit would be lost with it."""
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    try:
+        status = (folder / "data.mdb").stat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _run_apart(callback: Callable[[], None]) -> None:

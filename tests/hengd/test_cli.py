@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -208,6 +209,21 @@ def test_a_file_that_the_system_does_not_let_it_use_is_77(home: Path) -> None:
     """Root may read everything, so the system's answer is played."""
     refused = hengd(home, *serving(home), program=[sys.executable, "-c", DENIED])
     assert (refused.returncode, "hengd.lock: Permission denied" in refused.stderr) == (77, True)
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.getuid() != 0 or not shutil.which("setpriv"), reason="needs root and setpriv")
+@pytest.mark.parametrize("owned", [".", "data/db/data.mdb", "data/ca/client-ca.key", "hengd.lock"])
+def test_what_belongs_to_another_user_is_77_and_named(home: Path, owned: str) -> None:  # C39, F15
+    """Root without its capabilities is a user like others."""
+    with running(home, *serving(home)) as process:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE_S) == 0
+    os.chown(home / "data" / owned, 65534, 65534)
+    refused = hengd(home, *serving(home), program=["setpriv", "--bounding-set=-all", "--inh-caps=-all", str(HENGD)])
+    assert refused.returncode == 77, refused
+    assert "Permission denied" in refused.stderr
+    assert str(home / "data" / owned) in refused.stderr
 
 
 def test_deleting_the_lock_file_of_a_running_daemon_lets_no_second_one_in(home: Path) -> None:

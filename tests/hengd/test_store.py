@@ -483,6 +483,31 @@ async def test_a_store_beyond_use_says_so(store: Store, monkeypatch: pytest.Monk
     await store.write(lambda tx: None)
 
 
+@pytest.mark.parametrize("fate", ["moved", "removed", "replaced", "folder moved"])
+async def test_what_would_be_written_into_a_file_that_nobody_finds_again_is_refused(tmp_path: Path, fate: str) -> None:
+    """Somebody puts a backup in place, or tidies up, under a running daemon."""
+    folder = tmp_path / "db"
+    folder.mkdir()
+    store, failures = Store.open(folder), list[str]()
+    store.on_failure(failures.append)
+    await store.write(putting(b"kept", b"1"))
+    if fate == "folder moved":
+        folder.rename(tmp_path / "old")
+    elif fate == "removed":
+        (folder / "data.mdb").unlink()
+    else:
+        (folder / "data.mdb").rename(folder / "old.mdb")
+    if fate == "replaced":
+        (folder / "data.mdb").write_bytes((folder / "old.mdb").read_bytes())
+    with pytest.raises(Internal) as refused:
+        await store.write(putting(b"lost", b"1"))
+    await asyncio.sleep(0)
+    assert refused.value.code == "storage_failed"
+    assert "moved or removed" in failures[0]
+    assert (value_of(store, b"kept"), value_of(store, b"lost")) == (b"1", None)
+    await store.close()
+
+
 async def test_a_fault_of_the_writer_is_answered_and_told_and_the_writer_lives(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
