@@ -20,7 +20,7 @@ from aiohttp import web
 from hengd.announce import Announcer, local_addresses
 from hengd.datadir import DataDir, open_data_dir, server_identity
 from hengd.events import EventLog
-from hengd.http.admission import GateLimits
+from hengd.http.admission import GateLimits, connections_within
 from hengd.http.devices import DeviceRoutes
 from hengd.http.edge import ADMIN, DEVICES, LOCAL, Edge, Route
 from hengd.http.enrol import EnrolRoutes
@@ -54,7 +54,7 @@ from hengd.rules.tokens import Tokens
 from hengd.settings import Settings
 from hengd.store import Store
 from henge_protocol import __version__, pki
-from henge_protocol.errors import StorageFull
+from henge_protocol.errors import Invalid, StorageFull
 from henge_protocol.tls import device_server_context
 
 log = logging.getLogger("hengd")
@@ -62,6 +62,7 @@ log = logging.getLogger("hengd")
 GRACE_S: Final = 5.0
 """What requests under way get at shutdown; systemd waits 90 s, Kubernetes 30 s."""
 UPKEEP_S: Final = 600.0
+LEAST_FILES: Final = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,8 @@ class Environment:
 
     data_dir: Path
     socket: Path
+    max_files: int = 65_536
+    """Descriptors that the process may have open."""
     clock: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
     chance: Callable[[], float] = random.random
@@ -101,6 +104,9 @@ class App:
 
     async def _start(self) -> None:
         settings = self._settings
+        if self._environment.max_files < LEAST_FILES:
+            message = f"{self._environment.max_files} open files are allowed, hengd needs {LEAST_FILES} at least"
+            raise Invalid("bad_setting", message, cure="raise it: ulimit -n 4096, or LimitNOFILE=4096 in the unit")
         sockets = self._bind()
         self._open()
         self._assemble(self._folder)
@@ -270,7 +276,7 @@ class App:
         settings, server = self._settings, self._runner.server
         assert server is not None
         limits = GateLimits(
-            max_connections=settings["limits.max_connections"],
+            max_connections=self._max_connections(name),
             per_address=settings["limits.per_address"],
             handshakes=settings["limits.handshakes"],
             handshakes_per_address=settings["limits.handshakes_per_address"],
@@ -285,6 +291,18 @@ class App:
             clock=self._environment.monotonic,
             log=logging.getLogger(f"hengd.gate.{name}"),
         )
+
+    def _max_connections(self, name: str) -> int:
+        """What is set, or what the descriptors of this process bear."""
+        wanted: int = self._settings["limits.max_connections"]
+        files = self._environment.max_files
+        within = connections_within(files, local=name != DEVICES)
+        if within < wanted and name == DEVICES:
+            log.warning(
+                "%d open files are allowed: at most %d connections, not %d", files, within, wanted,
+                extra={"event": "few_files"},
+            )  # fmt: skip
+        return min(wanted, within)
 
     def _server_context(self) -> ssl.SSLContext:
         keys = self._folder.keys

@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -190,8 +191,7 @@ async def _serve(settings: Settings, environment: Environment) -> int:
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     loop.set_exception_handler(note_loop_trouble)
     ignore_signals()
-    raise_file_limit()
-    app = App(settings, environment)
+    app = App(settings, replace(environment, max_files=raise_file_limit()))
     await app.start()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _on_signal, stop)

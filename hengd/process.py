@@ -44,12 +44,13 @@ def ignore_signals() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def raise_file_limit() -> None:
-    """Take what the system allows: every connection is a descriptor, and 1,024 of them are a small fleet."""
+def raise_file_limit() -> int:
+    """Take what the system allows: every connection is a descriptor, and 1,024 of them are a small fleet; how many."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = min(hard, MAX_FILES) if hard != resource.RLIM_INFINITY else MAX_FILES
     if soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return max(soft, wanted)
 
 
 def note_loop_trouble(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -94,12 +94,15 @@ class Service:
             "limits.retry_after": "1s",
             **(flags or {}),
         }
+        self.max_files = 65_536
         self.app: App
 
     async def start(self) -> None:
         """Assemble and listen."""
         settings = load_settings(flags=self._flags)
-        environment = Environment(self.data_dir, self.socket, self.clock.wall, self.clock.monotonic)
+        environment = Environment(
+            self.data_dir, self.socket, clock=self.clock.wall, monotonic=self.clock.monotonic, max_files=self.max_files
+        )
         self.app = App(settings, environment)
         await self.app.start()
 

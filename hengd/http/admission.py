@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,18 @@ class GateLimits:
     """To take a last answer and close, before the connection is cut."""
     max_head_bytes: int = 16384
     max_requests_per_connection: int = 1000
+
+
+RESERVED_FILES: Final = 64
+"""Descriptors for the store, the journal, the log, listeners, and what libraries open for a moment."""
+LOCAL_SHARE: Final = 16
+"""A listener for this machine only gets one part of so many."""
+
+
+def connections_within(max_files: int, *, local: bool) -> int:
+    """How many connections a listener may hold, so that all listeners together leave descriptors for the store."""
+    share = max_files // LOCAL_SHARE
+    return share if local else max(0, max_files - RESERVED_FILES - 2 * share)
 
 
 class Admission:

@@ -6,14 +6,17 @@ import logging
 import os
 import resource
 import signal
+import socket
 import subprocess
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hengd.process import note_loop_trouble
-from tests.hengd.test_cli import HENGD, environment, serving
+from tests.hengd.test_cli import HENGD, environment, hengd, serving
+from tests.service import device
 from tests.system.programs import PROGRAMS, Daemon, running
 
 
@@ -22,16 +25,16 @@ def home(tmp_path: Path) -> Path:
     return tmp_path
 
 
-class Redirected(Daemon):
-    """A daemon whose standard streams a shell has changed."""
+class Shelled(Daemon):
+    """A daemon that a shell starts, with other standard streams or limits."""
 
-    def __init__(self, folder: Path, redirection: str) -> None:
+    def __init__(self, folder: Path, redirection: str = "", *, before: str = "true") -> None:
         super().__init__(folder)
-        self._redirection = redirection
+        self._script = f'{before} && exec "$0" "$@" {redirection}'
 
     def command(self) -> list[str]:
         program, *options = super().command()
-        return ["/bin/sh", "-c", f'exec "$0" "$@" {self._redirection}', str(PROGRAMS / program), *options]
+        return ["/bin/sh", "-c", self._script, str(PROGRAMS / program), *options]
 
 
 @pytest.mark.parametrize(
@@ -39,7 +42,7 @@ class Redirected(Daemon):
     [">&-", "<&-", "2>&-", "<&- >&- 2>&-", ">/dev/full", ">/dev/full 2>&1", "2>/dev/full --log-level debug"],
 )
 def test_whatever_its_streams_are_it_serves_and_stops(tmp_path: Path, redirection: str) -> None:
-    daemon = Redirected(tmp_path, redirection)
+    daemon = Shelled(tmp_path, redirection)
     try:
         daemon.start()
         streams = [os.readlink(f"/proc/{daemon.program.process.pid}/fd/{number}") for number in range(3)]  # type: ignore[union-attr]
@@ -75,6 +78,31 @@ def test_as_many_descriptors_are_taken_as_the_system_allows(home: Path) -> None:
     finally:
         process.kill()
         process.communicate()
+
+
+def test_with_few_descriptors_connections_are_fewer_and_changes_are_kept(tmp_path: Path) -> None:  # C41
+    daemon = Shelled(
+        tmp_path, before="ulimit -n 256 && export HENGE_LIMITS__PER_ADDRESS=999 HENGE_LIMITS__HANDSHAKES=999"
+        " HENGE_LIMITS__HANDSHAKES_PER_ADDRESS=999",
+    )  # fmt: skip
+    with ExitStack() as stack:
+        stack.callback(daemon.clean)
+        daemon.start()
+        for _ in range(400):
+            stack.enter_context(socket.create_connection(("127.0.0.1", daemon.port)))
+        daemon.admin.call("POST", "/v1/apply", {"objects": [device("lamp-1", bound="")]})
+        daemon.admin.close()
+        daemon.admin.call("POST", "/v1/tokens", {"name": "lamp-1"})
+        assert daemon.stop() == 0
+    assert "256 open files are allowed: at most 160 connections, not 8192" in daemon.output
+    assert "Too many open files" not in daemon.output
+
+
+def test_too_few_descriptors_are_78_and_nothing_is_made(home: Path) -> None:
+    command = ["/bin/sh", "-c", 'ulimit -n 100 && exec "$0" "$@"', str(HENGD)]
+    refused = hengd(home, *serving(home), program=command)
+    assert (refused.returncode, "hengd needs 128" in refused.stderr) == (78, True)
+    assert not (home / "data").exists()
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hengd.http.admission import Admission, GateLimits, LogBudget
+from hengd.http.admission import RESERVED_FILES, Admission, GateLimits, LogBudget, connections_within
 
 
 @given(st.lists(st.tuples(st.booleans(), st.sampled_from(["a", "b", ""])), max_size=60))
@@ -43,3 +43,10 @@ def test_the_log_budget_stays_small_under_a_flood_of_addresses() -> None:
 
     assert sum(lines) == 10
     assert budget.allows("full", "later", 60.0)
+
+
+@given(st.integers(128, 2**20))
+def test_all_listeners_together_leave_descriptors_for_the_store(files: int) -> None:
+    shares = [connections_within(files, local=local) for local in (False, True, True)]
+    assert min(shares) >= 8
+    assert sum(shares) == files - RESERVED_FILES
