@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
 
 from hengd.records import ObjectChange, ObjectRecord
 from hengd.rules.fleet import find_object, objects_of, schema_entry
 from hengd.rules.merge import pointer
 from hengd.rules.objects import object_path
 from hengd.rules.refusals import MAX_PROBLEMS
+from hengd.rules.rendering import SchemaEntry
 from hengd.rules.schemas import SchemaCache, check_schema
 from hengd.store import Reader
 from henge_protocol.errors import Conflict, HengeError, Invalid, Problem
+from henge_protocol.selector import Selector, parse_selector
 
 SHOWN: Final = 8
 """Names that a sentence lists; the problems have them all."""
@@ -84,7 +86,38 @@ class _LayerCheck:
             entry = schema_entry(self._named(bound, record), self._schemas)
             _refuse(entry.compiled.validate_layer(values), record, bound)
             return
-        unknown = [field for field in values if field not in self._declared()]
+        self._refuse_undeclared(record)
+        for schema, spoken in self._spoken(record):
+            _refuse(schema.compiled.validate_layer(spoken), record, schema.name)
+
+    def _spoken(self, group: ObjectRecord) -> Iterator[tuple[SchemaEntry, dict[str, Any]]]:
+        """What an unbound group says, by the schemas of the devices that it selects.
+
+        A field that none of them declares waits for devices to come: it is held against the schemas that declare it
+        only if they all agree that it cannot fit.
+        """
+        values = group.spec["values"]
+        if not values:
+            return
+        entries = [schema_entry(schema, self._schemas) for schema in objects_of(self._tx, "Schema")]
+        selected = self._schemas_of(parse_selector(group.spec["selector"]))
+        unheard = dict(values)
+        for entry in entries:
+            if entry.name in selected:
+                spoken = {field: values[field] for field in values if field in entry.compiled.top_level_fields}
+                unheard = {field: unheard[field] for field in unheard if field not in spoken}
+                yield entry, spoken
+        for field, value in unheard.items():
+            declaring = [entry for entry in entries if field in entry.compiled.top_level_fields]
+            if all(entry.compiled.validate_layer({field: value}) for entry in declaring):
+                yield declaring[0], {field: value}
+
+    def _schemas_of(self, selector: Selector) -> set[str]:
+        devices = objects_of(self._tx, "Device")
+        return {device.spec["schema"] for device in devices if selector.matches(device.labels)}
+
+    def _refuse_undeclared(self, record: ObjectRecord) -> None:
+        unknown = [field for field in record.spec["values"] if field not in self._declared()]
         if unknown:
             path = object_path(record.kind, record.name)
             raise Invalid(
