@@ -121,7 +121,8 @@ def open_databases(env: Any) -> dict[str, Any]:
     """All databases, made where they are missing; ``lmdb.Error`` if the environment holds another program's."""
     if env.stat()["entries"]:
         env.open_db(b"meta", create=False)
-    return {name: env.open_db(name.encode()) for name in DATABASES}
+    with env.begin(write=True) as txn:  # one commit for all that are new
+        return {name: env.open_db(name.encode(), txn=txn) for name in DATABASES}
 
 
 _SEEDS: Final = {database: zlib.crc32(database.encode()) for database in DATABASES}
