@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
 from hengd.records import Desired
-from hengd.rules.fleet import device_by_id, find_desired, find_document, find_object, read_meta
+from hengd.rules.fleet import device_by_id, find_desired, find_document, find_object, read_line
 from hengd.rules.states import Line
-from hengd.store import Reader, Store
+from hengd.store import Store
 from henge_protocol.errors import Internal
 from henge_protocol.model import MAX_DOCUMENT_BYTES
 from henge_protocol.wire import Config, Receipt, Report, encode
@@ -38,7 +38,7 @@ class Deliveries:
         self._acknowledged: Report | None = None
         self._receipt: tuple[Receipt, bytes] = (Receipt(), b"")
         with store.read() as tx:
-            self.line = _line(tx)
+            self.line = read_line(tx)
 
     def advance(self, revision: int, desired: Mapping[str, Desired | None]) -> None:
         """A revision was committed; ``desired`` is what devices whose document differs should run now."""
@@ -53,7 +53,7 @@ class Deliveries:
         """What the device should run now: from memory if ``advance`` rang, ``fresh`` from the store with ``line``."""
         if fresh or device_id not in self._desired:
             with self._store.read() as tx:
-                self.line, self._desired[device_id] = _line(tx), find_desired(tx, device_id)
+                self.line, self._desired[device_id] = read_line(tx), find_desired(tx, device_id)
         return self._desired[device_id]
 
     def names(self, device_ids: Iterable[str]) -> list[str]:
@@ -106,8 +106,3 @@ class Deliveries:
             raise Internal("storage_corrupt", f"document {desired.digest} is not in the store")
         config = Config(self.line.epoch, desired.revision, desired.digest, desired.confirm_s, "apply", document)
         return Delivery(config, encode(config))
-
-
-def _line(tx: Reader) -> Line:
-    meta = read_meta(tx)
-    return Line(meta.epoch, meta.revision)

@@ -10,7 +10,7 @@ from typing import Final
 
 from hengd.records import Desired, ObjectRecord, Reported, pack
 from hengd.rules.certificates import identity_state
-from hengd.rules.fleet import find_desired, find_reported, read_meta, required_object
+from hengd.rules.fleet import find_desired, find_reported, read_line, required_object
 from hengd.rules.notes import Rung
 from hengd.rules.presence import Live, Presence
 from hengd.rules.states import Line, configuration_of, connection_of, forgiven
@@ -46,7 +46,7 @@ class Devices:
     def view(self, name: str) -> DeviceView:
         """One device, or ``NotFound``."""
         with self._store.read() as tx:
-            return self._view(tx, required_object(tx, "Device", name), _line(tx))
+            return self._view(tx, required_object(tx, "Device", name), read_line(tx))
 
     async def retry(self, name: str) -> None:
         """Offer a quarantined document again."""
@@ -67,7 +67,7 @@ class Devices:
             ids = tx.keys("ids")
         for start in range(0, len(ids), PIECE):
             with self._store.read() as tx:
-                line = _line(tx)
+                line = read_line(tx)
                 for device_id in ids[start : start + PIECE]:
                     if tx.get("ids", device_id) is None:  # deleted meanwhile
                         continue
@@ -97,8 +97,3 @@ class Devices:
             reported,
             live,
         )
-
-
-def _line(tx: Reader) -> Line:
-    meta = read_meta(tx)
-    return Line(meta.epoch, meta.revision)

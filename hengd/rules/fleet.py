@@ -12,6 +12,7 @@ from hengd.records import FORMAT, META_KEY, Desired, Meta, ObjectRecord, Reporte
 from hengd.rules.objects import object_path
 from hengd.rules.rendering import Renderer, SchemaEntry, group_entry
 from hengd.rules.schemas import SchemaCache
+from hengd.rules.states import Line
 from hengd.store import Reader
 from henge_protocol.errors import Internal, NotFound
 
@@ -25,6 +26,12 @@ def read_meta(tx: Reader) -> Meta:
     if payload is None:
         raise Internal("storage_foreign", "the store has no meta record", cure="restore a backup into an empty folder")
     return unpack(Meta, payload)
+
+
+def read_line(tx: Reader) -> Line:
+    """The history line as it is now."""
+    meta = read_meta(tx)
+    return Line(meta.epoch, meta.revision)
 
 
 def refuse_foreign_store(meta: Meta, folder: Path, *, fleet: str) -> None:
