@@ -16,8 +16,6 @@ from hengd.rules.reports import Done, Reports
 from hengd.rules.states import after_hello, after_report, due_in_s, forgiven, retry_in_s
 from henge_protocol.wire import Hello, Receipt, Report, Welcome
 
-Cut = Callable[[], None]
-
 
 class Contacts:
     """Makes a ``Contact`` for each conversation, from the rules that all of them need."""
@@ -44,6 +42,10 @@ class Contacts:
     def identify(self, certificate: bytes | None) -> Caller:
         """Who shows this certificate (DER); see ``Authority.identify``."""
         return self.authority.identify(certificate)
+
+    def forgive(self, device_id: str) -> None:
+        """A person said retry; see ``Reports.forgive``. A conversation under way is told by ``Contact.forgive``."""
+        self.reports.forgive(device_id)
 
     def meet(self, caller: Caller, address: str) -> Contact:
         """A conversation with the device behind a certificate."""
@@ -82,14 +84,14 @@ class Contact:
         if self._among.presence.leave(self.device_id, now=self._among.clock()):
             self._tell("device.offline", address=self._address)
 
-    def hold(self, cut: Cut) -> bool:
-        """Call ``cut`` when the identity ends; False if it has ended already. Ends with ``release``."""
-        self._among.authority.hold("device", self.device_id, cut)
+    def hold(self, close: Callable[[], None]) -> bool:
+        """Call ``close`` when the identity ends; False if it has ended already. Ends with ``release``."""
+        self._among.authority.hold("device", self.device_id, close)
         return not self.is_cut
 
-    def release(self, cut: Cut) -> None:
+    def release(self, close: Callable[[], None]) -> None:
         """The conversation ended by itself."""
-        self._among.authority.release("device", self.device_id, cut)
+        self._among.authority.release("device", self.device_id, close)
 
     @property
     def is_cut(self) -> bool:
@@ -157,15 +159,17 @@ class Contact:
         """The answer to a durable report, and its frame."""
         return self._among.deliveries.receipt(report)
 
-    def due(self, retry_in: float, *, fresh: bool) -> Desired | None:
+    def due(self, retry_after_s: float, *, fresh: bool) -> Desired | None:
         """What should be sent now: the newest document, unless the device runs it or refused it.
 
-        What was refused for a passing reason is due again when ``retry_in`` seconds have become none. ``fresh`` asks
-        the store instead of memory.
+        What was refused for a passing reason is due again when ``retry_after_s`` has become none. ``fresh`` asks the
+        store instead of memory.
         """
         deliveries = self._among.deliveries
         desired = deliveries.newest(self.device_id, fresh=fresh)
-        return desired if due_in_s(desired, self.reported, deliveries.line, retry_in=retry_in) == 0.0 else None
+        return (
+            desired if due_in_s(desired, self.reported, deliveries.line, retry_after_s=retry_after_s) == 0.0 else None
+        )
 
     def due_to(self, have: str, *, fresh: bool) -> tuple[Desired | None, float]:
         """What a device that says it runs ``have`` should be sent, and in how many seconds."""
@@ -173,7 +177,7 @@ class Contact:
         desired = deliveries.newest(self.device_id, fresh=fresh)
         running = msgspec.structs.replace(self.latest(), running=have)
         again_s = retry_in_s(running, now=self._among.clock())
-        wait_s = None if self.is_cut else due_in_s(desired, running, deliveries.line, retry_in=again_s)
+        wait_s = None if self.is_cut else due_in_s(desired, running, deliveries.line, retry_after_s=again_s)
         return (None, 0.0) if wait_s is None else (desired, wait_s)
 
     def delivery(self, desired: Desired) -> Delivery:

@@ -124,17 +124,17 @@ def is_ahead(reported: Reported, line: Line) -> bool:
     return bool(reported.epoch) and reported.epoch != line.epoch and reported.revision > line.revision
 
 
-def due_in_s(desired: Desired | None, reported: Reported, line: Line, *, retry_in: float) -> float | None:
+def due_in_s(desired: Desired | None, reported: Reported, line: Line, *, retry_after_s: float) -> float | None:
     """In how many seconds the desired document should be sent: 0.0 = now, None = it should not.
 
-    A device is offered what it neither runs nor refused; what it refused for a passing reason after ``retry_in``
-    seconds; nothing if it knows a newer revision of another history line.
+    A device is offered what it neither runs nor refused; what it refused for a passing reason after
+    ``retry_after_s``; nothing if it knows a newer revision of another history line.
     """
     if desired is None or desired.digest == reported.running or is_ahead(reported, line):
         return None
     if desired.digest != reported.refused:
         return 0.0
-    return max(0.0, retry_in) if reported.transient else None
+    return max(0.0, retry_after_s) if reported.transient else None
 
 
 def retry_in_s(reported: Reported, *, now: float) -> float:

@@ -119,7 +119,7 @@ class DaemonSide:
         if self._link is None or self.desired is None:
             return
         wire, session = self._link
-        wait_s = due_in_s(self.desired, self.reported, self.line, retry_in=self._retry_at - self.world.now)
+        wait_s = due_in_s(self.desired, self.reported, self.line, retry_after_s=self._retry_at - self.world.now)
         if session.state == "idle" and wait_s == 0.0:
             config = Config(
                 "e1", self.desired.revision, self.desired.digest, self.desired.confirm_s, "apply",

@@ -86,8 +86,8 @@ def test_a_refusal_keeps_what_runs_and_says_why() -> None:
     record = after_report(RUNS_A, refusal, LINE, now=10.0)
     assert record is not None
     assert (record.running, record.refused, record.reason, record.errors[0].pointer) == (A, B, "invalid", "/color")
-    assert due_in_s(DESIRED_B, record, LINE, retry_in=0) is None
-    assert due_in_s(Desired(6, C, 1), record, LINE, retry_in=9) == 0.0
+    assert due_in_s(DESIRED_B, record, LINE, retry_after_s=0) is None
+    assert due_in_s(Desired(6, C, 1), record, LINE, retry_after_s=9) == 0.0
 
 
 @pytest.mark.parametrize("reason", ["invalid", "write-failed"])
@@ -97,7 +97,7 @@ def test_a_refusal_stays_the_news_while_the_old_document_drifts_and_is_back(reas
     for record in (drifting, reported(drifting, "applied", A)):
         assert configuration_of(DESIRED_B, record, LINE) == configuration_of(DESIRED_B, refused, LINE)
         assert (record.digest, record.reason, record.refused) == (B, reason, B)
-        assert due_in_s(DESIRED_B, record, LINE, retry_in=7) != 0.0
+        assert due_in_s(DESIRED_B, record, LINE, retry_after_s=7) != 0.0
 
 
 def test_who_drifts_is_not_in_sync_with_the_document_that_it_goes_back_to() -> None:
@@ -111,7 +111,7 @@ def test_a_quarantine_survives_hellos_and_ends_when_the_document_runs() -> None:
     quarantined = reported(RUNS_A, "rejected", reason="invalid")
     again = greeted(quarantined, A)
     assert configuration_of(DESIRED_B, again, LINE) == "quarantined"
-    assert due_in_s(DESIRED_B, again, LINE, retry_in=0) is None
+    assert due_in_s(DESIRED_B, again, LINE, retry_after_s=0) is None
     assert configuration_of(DESIRED_B, greeted(again, B), LINE) == "in-sync"
 
 
@@ -119,11 +119,11 @@ def test_a_quarantine_survives_hellos_and_ends_when_the_document_runs() -> None:
 def test_a_passing_refusal_is_due_again_whatever_happens_in_between(reason: str) -> None:
     record = reported(RUNS_A, "rejected", reason=reason)
     for later in (record, reported(record, "applying"), greeted(reported(record, "applying"), A), greeted(record, A)):
-        assert due_in_s(DESIRED_B, later, LINE, retry_in=7) == 7
-        assert due_in_s(DESIRED_B, later, LINE, retry_in=-1) == 0.0
+        assert due_in_s(DESIRED_B, later, LINE, retry_after_s=7) == 7
+        assert due_in_s(DESIRED_B, later, LINE, retry_after_s=-1) == 0.0
     final = reported(record, "rejected", reason="invalid")
-    assert due_in_s(DESIRED_B, final, LINE, retry_in=0) is None
-    assert due_in_s(DESIRED_B, reported(record, "applied"), LINE, retry_in=0) is None
+    assert due_in_s(DESIRED_B, final, LINE, retry_after_s=0) is None
+    assert due_in_s(DESIRED_B, reported(record, "applied"), LINE, retry_after_s=0) is None
 
 
 def test_a_passing_refusal_waits_a_minute_unless_the_clock_was_set_back() -> None:
@@ -135,7 +135,7 @@ def test_a_passing_refusal_waits_a_minute_unless_the_clock_was_set_back() -> Non
 
 def test_a_device_ahead_is_offered_nothing() -> None:
     ahead = Reported(epoch="e0", revision=9, digest=A, running=A, refused=B, transient=True, seen=1.0)
-    assert due_in_s(DESIRED_B, ahead, LINE, retry_in=0) is None
+    assert due_in_s(DESIRED_B, ahead, LINE, retry_after_s=0) is None
 
 
 _reports = st.builds(
@@ -160,7 +160,7 @@ def test_whatever_a_device_says_it_is_offered_exactly_what_it_neither_runs_nor_r
         else:
             record = after_report(record, message, LINE, now=1.0) or record
     state = configuration_of(DESIRED_B, record, LINE)
-    offered = due_in_s(DESIRED_B, record, LINE, retry_in=0) is not None
+    offered = due_in_s(DESIRED_B, record, LINE, retry_after_s=0) is not None
     if state in ("in-sync", "quarantined", "ahead"):
         assert not offered or state == "in-sync"
     if state in ("pending", "unknown"):
