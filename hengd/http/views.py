@@ -14,8 +14,7 @@ from hengd.rules.devices import DeviceView
 from hengd.rules.fleet import etag
 from hengd.rules.history import change_summary
 from hengd.rules.joins import JoinRequest
-from hengd.rules.merge import MISSING
-from hengd.rules.merge import Change as FieldChange
+from hengd.rules.merge import MISSING, FieldChange
 from hengd.rules.outcome import Outcome
 from hengd.rules.why import Explained
 from henge_protocol.model import API_VERSION

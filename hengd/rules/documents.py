@@ -17,7 +17,7 @@ from hengd.rules.fleet import (
     objects_of,
     renderer,
 )  # fmt: skip
-from hengd.rules.merge import Change as FieldChange
+from hengd.rules.merge import FieldChange
 from hengd.rules.outcome import Differences, Moved
 from hengd.rules.refusals import Refusals
 from hengd.rules.rendering import Document

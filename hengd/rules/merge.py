@@ -33,7 +33,7 @@ MISSING: Final = Missing.MISSING
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class FieldChange:
     """One field that differs; ``before`` or ``after`` is ``MISSING`` where the field is not there."""
 
     pointer: str
@@ -106,9 +106,9 @@ def get(values: object, path: Sequence[str], default: object = MISSING) -> objec
     return values
 
 
-def diff(before: object, after: object) -> list[Change]:
+def diff(before: object, after: object) -> list[FieldChange]:
     """Return the fields that differ, in order of pointers; numbers of another type (``1``, ``1.0``) differ."""
-    return [Change(pointer(path), old, new) for path, old, new in _differences((), before, after)]
+    return [FieldChange(pointer(path), old, new) for path, old, new in _differences((), before, after)]
 
 
 def same(left: object, right: object) -> bool:

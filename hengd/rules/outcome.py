@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from hengd.records import ObjectChange, ObjectRecord
-from hengd.rules.merge import Change as FieldChange
-from hengd.rules.merge import diff
+from hengd.rules.merge import FieldChange, diff
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from hengd.rules.merge import (
     MISSING,
-    Change,
+    FieldChange,
     diff,
     drop_nulls,
     get,
@@ -187,11 +187,11 @@ def test_diff_names_fields_not_objects() -> None:
     after = {"level": 1.0, "mqtt": {"host": "h", "port": 1}, "on": True, "wifi": {"ssid": "b"}}
 
     assert diff(before, after) == [
-        Change("/level", 1, 1.0),
-        Change("/mqtt/host", MISSING, "h"),
-        Change("/mqtt/port", MISSING, 1),
-        Change("/wifi/channel", 6, MISSING),
-        Change("/wifi/ssid", "a", "b"),
+        FieldChange("/level", 1, 1.0),
+        FieldChange("/mqtt/host", MISSING, "h"),
+        FieldChange("/mqtt/port", MISSING, 1),
+        FieldChange("/wifi/channel", 6, MISSING),
+        FieldChange("/wifi/ssid", "a", "b"),
     ]
 
 
