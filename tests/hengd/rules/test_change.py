@@ -17,6 +17,8 @@ from tests.hengd.rules.conftest import ADA, NOW, Desk
 from tests.service import LAMP, device, group, schema
 
 HALL = {"room": "hall"}
+WIFI = {"wifi": {"type": "object", "properties": {"channel": {"type": "integer"}}, "required": ["ssid"]}}
+"""What a group may say alone and no device can run."""
 
 
 def open_schema(name: str, *fields: str, **more: Any) -> dict[str, Any]:
@@ -73,20 +75,21 @@ async def test_values_that_python_calls_equal_are_changes(desk: Desk, values: tu
 
 
 async def test_one_device_that_does_not_fit_refuses_the_whole_change_and_all_are_listed(desk: Desk) -> None:
-    await desk.apply(schema(), *[device(f"lamp-{number:02}", labels=HALL) for number in range(20)], device("far"))
-    error = await desk.refused(group("hall", "room=hall", brightness=101), device("other"))
+    lamp = schema(type="object", properties=WIFI)
+    await desk.apply(lamp, *[device(f"lamp-{number:02}", labels=HALL) for number in range(20)], device("far"))
+    error = await desk.refused(group("hall", "room=hall", wifi={"channel": 6}), device("other"))
 
     assert isinstance(error, Invalid)
     assert (error.code, error.extra["device_count"]) == ("does_not_fit", 20)
     assert error.extra["devices"] == [f"lamp-{number:02}" for number in range(20)]
     assert {(problem.object, problem.pointer) for problem in error.problems} == {
-        (f"device/lamp-{number:02}", "/brightness") for number in range(20)
+        (f"device/lamp-{number:02}", "/wifi/ssid") for number in range(20)
     }
 
 
 async def test_a_change_that_breaks_thousands_is_told_by_count(desk: Desk) -> None:
-    await desk.apply(schema(), *[device(f"lamp-{number}") for number in range(500)])
-    error = await desk.refused(group("all", priority=0, brightness=-1))
+    await desk.apply(schema(type="object", properties=WIFI), *[device(f"lamp-{number}") for number in range(500)])
+    error = await desk.refused(group("all", priority=0, wifi={"channel": 6}))
 
     assert (error.extra["device_count"], len(error.problems)) == (500, 100)
     assert "and 492 more" in error.message
