@@ -11,13 +11,13 @@ from hengd.http.edge import CALLER, PEER, Auth, Route
 from hengd.http.parse import MAX_WAIT_S, Query, base64_field, facts_field, hex_field, json_object, no_body, text_field
 from hengd.http.views import json_response
 from hengd.rules.authority import Authority
+from hengd.rules.enrolment import is_board
 from hengd.rules.joins import Joins
 from hengd.rules.tokens import Tokens
 from henge_protocol.errors import Invalid, Unauthenticated
 from henge_protocol.trust import Trust, trust_answer
 
 MAX_ENROL_BYTES = 32 * 1024
-BOARD_CLIENT = "henge-micro"
 
 
 class EnrolRoutes:
@@ -55,7 +55,7 @@ class EnrolRoutes:
             base64_field(body, "csr"),
             text_field(body, "name", default=None),
             address=request[PEER].address,
-            board=text_field(body, "client").startswith(BOARD_CLIENT),
+            board=is_board(text_field(body, "client")),
             wish=facts.get("schema"),
         )
         return json_response(identity, status=201)
@@ -115,7 +115,7 @@ class EnrolRoutes:
         if shown is None:
             raise Unauthenticated("certificate_required", "show the certificate that is to be renewed")
         csr = base64_field(body, "csr") if "csr" in body else None
-        board = text_field(body, "client").startswith(BOARD_CLIENT)
+        board = is_board(text_field(body, "client"))
         return json_response(await self._authority.renew(request[CALLER], shown, csr, board=board))
 
     async def login(self, request: web.Request) -> web.Response:

@@ -36,8 +36,7 @@ class Operator:
 def add_certificate(tx: Transaction, sha256: bytes, record: CertificateRecord) -> None:
     """Put a certificate on the list; ``Conflict`` ``key_in_use`` if its key belongs to another identity."""
     principal = _principal(record.role, record.subject)
-    owner = tx.get("spki", bytes.fromhex(record.spki))
-    if owner is not None and owner != principal:
+    if owner_of_key(tx, bytes.fromhex(record.spki)) not in (None, (record.role, record.subject)):
         raise Conflict("key_in_use", "the public key belongs to another identity", cure="make a new key and ask again")
     tx.put("spki", bytes.fromhex(record.spki), principal)
     tx.put("certs", sha256, pack(record))
@@ -48,6 +47,15 @@ def find_certificate(tx: Reader, sha256: bytes) -> CertificateRecord | None:
     """The record of a certificate, or None if it is not ours."""
     payload = tx.get("certs", sha256)
     return None if payload is None else unpack(CertificateRecord, payload)
+
+
+def owner_of_key(tx: Reader, spki_sha256: bytes) -> tuple[str, str] | None:
+    """Role and subject of the identity that a public key belongs to, or None if nobody has it."""
+    principal = tx.get("spki", spki_sha256)
+    if principal is None:
+        return None
+    role, _, subject = principal.decode().partition(":")
+    return role, subject
 
 
 def certificates_of(tx: Reader, role: str, subject: str) -> Iterator[tuple[bytes, CertificateRecord]]:

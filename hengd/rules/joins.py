@@ -21,10 +21,10 @@ from typing import Any, Final
 from hengd.events import EventLog
 from hengd.rules.authority import Authority
 from hengd.rules.certificates import USED
+from hengd.rules.enrolment import claim_device, is_board, known_schema
 from hengd.rules.limits import counted_as
 from hengd.rules.outcome import Author
 from hengd.rules.schemas import SchemaCache
-from hengd.rules.tokens import claim_device, known_schema
 from hengd.store import Store, Transaction
 from henge_protocol.csr import Csr, read_csr
 from henge_protocol.errors import (
@@ -201,7 +201,7 @@ class Joins:
         """
         request, key = self._typed(parse_code(typed))
         name = check_name(name or request.name, "device name")
-        board = request.client.startswith("henge-micro")
+        board = is_board(request.client)
 
         def operation(tx: Transaction) -> dict[str, Any]:
             device_id = claim_device(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 import secrets
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from fnmatch import fnmatchcase
 from typing import Any, Final
 
@@ -12,11 +12,10 @@ import msgspec
 
 from hengd.records import TokenRecord, pack, unpack
 from hengd.rules.authority import Authority
-from hengd.rules.certificates import LIVE, certificates_of, has_certificate
-from hengd.rules.change import Change
+from hengd.rules.certificates import LIVE, certificates_of, owner_of_key
+from hengd.rules.enrolment import claim_device, known_schema
 from hengd.rules.fleet import find_object
 from hengd.rules.limits import FailureLimit
-from hengd.rules.objects import Manifest, manifest_of
 from hengd.rules.outcome import Author
 from hengd.rules.schemas import SchemaCache
 from hengd.store import Reader, Store, Transaction
@@ -29,7 +28,7 @@ from henge_protocol.errors import (
     Unauthenticated,
 )  # fmt: skip
 from henge_protocol.joining import JoinToken, format_token, new_token, secret_hash
-from henge_protocol.model import check_name, is_name
+from henge_protocol.model import check_name
 from henge_protocol.selector import check_labels
 
 MAX_TTL_S: Final = 30 * 86400
@@ -195,7 +194,7 @@ class Tokens:
 
     def _check_operator(self, tx: Transaction, token: TokenRecord, key: Csr, name: str) -> None:
         """A name in use is for those who have its key already, or a token made for this very name."""
-        ours = tx.get("spki", key.spki_sha256) == f"admin:{name}".encode()
+        ours = owner_of_key(tx, key.spki_sha256) == ("admin", name)
         taken = any(operator.name == name for operator in self._authority.operators_in(tx))
         if taken and not ours and token.pattern != name:
             raise Conflict(
@@ -239,53 +238,12 @@ class Tokens:
             raise Conflict("too_complex", f"{MAX_TOKENS} tokens are waiting to be used", cure="revoke some of them")
 
 
-def known_schema(tx: Transaction, wish: object) -> str:
-    """The schema that a device asks for, or nothing if there is none of that name: a wish is never refused."""
-    return wish if isinstance(wish, str) and is_name(wish) and find_object(tx, "Schema", wish) is not None else ""
-
-
-def claim_device(
-    tx: Transaction,
-    schemas: SchemaCache,
-    name: str,
-    key: Csr,
-    author: Author,
-    schema: str,
-    labels: dict[str, str],
-    *,
-    now: float,
-    new_id: Callable[[], str],
-    taken: Collection[str] = LIVE,
-) -> str:
-    """The id of device ``name``: made if it does not exist, claimed if nobody has it, ``Conflict`` otherwise.
-
-    Somebody has it who holds a certificate in one of the states ``taken``.
-    """
-    found = find_object(tx, "Device", name)
-    if found is not None:
-        owner = tx.get("spki", key.spki_sha256)
-        ours = owner == f"device:{found.id}".encode()
-        if has_certificate(tx, "device", found.id, taken) and not ours:
-            raise Conflict(
-                "name_taken",
-                f"the name {name} belongs to another device",
-                cure=f"choose another name with --name; if that device is gone: hengectl device revoke {name}",
-            )
-    change = Change(tx, schemas, author=author, message=f"{name} joined", now=now, new_id=new_id)
-    base = manifest_of(found) if found else Manifest("Device", name, {"schema": "", "values": {}}, {}, {})
-    spec = {**base.spec, "schema": base.spec["schema"] or schema}
-    change.put(Manifest("Device", name, spec, {**labels, **base.labels}, base.annotations))
-    device_id = change.required("Device", name).id
-    change.finish()
-    return device_id
-
-
 def _is_repeated(tx: Transaction, token: TokenRecord, key: Csr, now: float) -> bool:
     """Whether this key bought its identity with this token a moment ago, and that identity still stands."""
-    role, _, subject = (tx.get("spki", key.spki_sha256) or b"").decode().partition(":")
-    return any(
+    owner = owner_of_key(tx, key.spki_sha256)
+    return owner is not None and any(
         record.via == "token" and record.by == token.id and record.state in LIVE and now - record.at <= RETRY_WINDOW_S
-        for _, record in certificates_of(tx, role, subject)
+        for _, record in certificates_of(tx, *owner)
         if record.spki == key.spki_sha256.hex()
     )
 

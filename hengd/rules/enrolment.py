@@ -1,0 +1,68 @@
+"""What every way of joining does alike, with a token or by approval: which device the newcomer becomes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Final
+
+from hengd.rules.certificates import LIVE, has_certificate, owner_of_key
+from hengd.rules.change import Change
+from hengd.rules.fleet import find_object
+from hengd.rules.objects import Manifest, manifest_of
+from hengd.rules.outcome import Author
+from hengd.rules.schemas import SchemaCache
+from hengd.store import Reader, Transaction
+from henge_protocol.csr import Csr
+from henge_protocol.errors import Conflict
+from henge_protocol.model import is_name
+
+_BOARD_CLIENT: Final = "henge-micro"
+
+
+def is_board(client: str) -> bool:
+    """Whether a client of that name runs on a board, whose certificate lives longer."""
+    return client.startswith(_BOARD_CLIENT)
+
+
+def known_schema(tx: Reader, wish: object) -> str:
+    """The schema that a device asks for, or nothing if there is none of that name: a wish is never refused."""
+    return wish if isinstance(wish, str) and is_name(wish) and find_object(tx, "Schema", wish) is not None else ""
+
+
+def claim_device(
+    tx: Transaction,
+    schemas: SchemaCache,
+    name: str,
+    key: Csr,
+    author: Author,
+    schema: str,
+    labels: dict[str, str],
+    *,
+    now: float,
+    new_id: Callable[[], str],
+    taken: Collection[str] = LIVE,
+) -> str:
+    """The id of device ``name``: made if it does not exist, claimed if nobody has it, ``Conflict`` otherwise.
+
+    Somebody has it who holds a certificate in one of the states ``taken``.
+    """
+    found = find_object(tx, "Device", name)
+    if found is not None and has_certificate(tx, "device", found.id, taken):
+        _refuse_another(tx, name, found.id, key)
+    change = Change(tx, schemas, author=author, message=f"{name} joined", now=now, new_id=new_id)
+    base = manifest_of(found) if found else Manifest("Device", name, {"schema": "", "values": {}}, {}, {})
+    spec = {**base.spec, "schema": base.spec["schema"] or schema}
+    change.put(Manifest("Device", name, spec, {**labels, **base.labels}, base.annotations))
+    device_id = change.required("Device", name).id
+    change.finish()
+    return device_id
+
+
+def _refuse_another(tx: Reader, name: str, device_id: str, key: Csr) -> None:
+    """Only the device itself, by its key, may take its name a second time."""
+    if owner_of_key(tx, key.spki_sha256) != ("device", device_id):
+        raise Conflict(
+            "name_taken",
+            f"the name {name} belongs to another device",
+            cure=f"choose another name with --name; if that device is gone: hengectl device revoke {name}",
+        )
