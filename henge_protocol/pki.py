@@ -44,14 +44,9 @@ from henge_protocol.keys import (
 from henge_protocol.trust import server_name
 
 __all__ = [
-    "ADMIN_LIFETIME_S",
-    "BOARD_LIFETIME_S",
     "CA_LIFETIMES_S",
     "DAY_S",
-    "DEVICE_LIFETIME_S",
     "MAX_CSR_BYTES",
-    "RECOVERY_S",
-    "SERVER_LIFETIME_OFFLINE_S",
     "SERVER_LIFETIME_S",
     "Authority",
     "Csr",
@@ -86,15 +81,8 @@ EARLIEST_CREATION = 1_767_225_600
 """2026-01-01, when henge did not exist yet: every authority begins here, whatever its maker's clock said."""
 CA_LIFETIMES_S = {"server": 20 * 365 * DAY_S, "client": 10 * 365 * DAY_S}
 SERVER_LIFETIME_S = 2 * 365 * DAY_S
-SERVER_LIFETIME_OFFLINE_S = 5 * 365 * DAY_S
-"""For a daemon whose server authority's key is kept elsewhere, so that it cannot renew by itself."""
-DEVICE_LIFETIME_S = 90 * DAY_S
-BOARD_LIFETIME_S = 397 * DAY_S
-ADMIN_LIFETIME_S = 30 * DAY_S
 CLIENT_BACKDATED_S = 3600
 """Forgives a peer whose clock is a little behind."""
-RECOVERY_S = 180 * DAY_S
-"""How long after its end a certificate can still be renewed without an operator."""
 
 _CERTIFICATE_PEM = re.compile(rb"\s*-----BEGIN CERTIFICATE-----([A-Za-z0-9+/=\s]+)-----END CERTIFICATE-----\s*")
 _IDENTITY = re.compile(r"henge://([0-9a-z]{26})/(?:(server)|(device|admin)/([a-z0-9-]{1,63}))")

@@ -41,12 +41,11 @@ from henge_protocol.errors import Conflict, Denied, Limited, NotFound, StorageFu
 
 log = logging.getLogger("hengd.authority")
 
-DAY_S: Final = 86400.0
-DEVICE_LIFETIME_S: Final = 90 * DAY_S
-BOARD_LIFETIME_S: Final = 397 * DAY_S
+DEVICE_LIFETIME_S: Final = 90 * pki.DAY_S
+BOARD_LIFETIME_S: Final = 397 * pki.DAY_S
 """Boards renew rarely: each renewal is a handshake and a write to flash."""
-ADMIN_LIFETIME_S: Final = 30 * DAY_S
-EXPIRED_OK_S: Final = 180 * DAY_S
+ADMIN_LIFETIME_S: Final = 30 * pki.DAY_S
+EXPIRED_OK_S: Final = 180 * pki.DAY_S
 """How long after its end a certificate may still renew itself; a drawer is not an attack."""
 RENEW_AT: Final = 2 / 3
 MAX_RENEWALS_PER_HOUR: Final = 3
@@ -196,9 +195,8 @@ class Authority:
         Expired certificates may ask up to 180 days after their end; ``Denied`` later, ``Limited`` too often.
         """
         if caller.expired_s > EXPIRED_OK_S:
-            ended = (
-                f"the certificate ended {int(caller.expired_s / DAY_S)} days ago, more than {int(EXPIRED_OK_S / DAY_S)}"
-            )
+            days, most = int(caller.expired_s / pki.DAY_S), EXPIRED_OK_S // pki.DAY_S
+            ended = f"the certificate ended {days} days ago, more than {most}"
             raise Denied("approval_required", ended, cure="join again with a new token")
         self._count_renewal(caller)
         spki_der = read_csr(csr).spki_der if csr is not None else pki.spki_der(shown_der)

@@ -39,13 +39,14 @@ from henge_protocol.errors import (
 )  # fmt: skip
 from henge_protocol.joining import code, commitment, parse_code
 from henge_protocol.model import check_name
+from henge_protocol.pki import DAY_S
 
 log = logging.getLogger("hengd.joins")
 
 REQUEST_LIFETIME_S: Final = 600.0
 MAX_PENDING_PER_ADDRESS: Final = 3
 MAX_WRONG_CODES: Final = 3
-MAX_WINDOW_S: Final = 86400
+MAX_WINDOW_S: Final = DAY_S
 
 
 @dataclass(slots=True)

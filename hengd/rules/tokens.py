@@ -29,9 +29,10 @@ from henge_protocol.errors import (
 )  # fmt: skip
 from henge_protocol.joining import JoinToken, format_token, new_token, secret_hash
 from henge_protocol.model import check_name
+from henge_protocol.pki import DAY_S
 from henge_protocol.selector import check_labels
 
-MAX_TTL_S: Final = 30 * 86400
+MAX_TTL_S: Final = 30 * DAY_S
 MAX_USES: Final = 1000
 RETRY_WINDOW_S: Final = 600.0
 """How long the same token with the same key may ask again: its answer may have been lost."""
@@ -232,7 +233,7 @@ class Tokens:
     def _sweep(self, tx: Transaction) -> None:
         now = self._clock()
         for key, payload in list(tx.scan("tokens")):
-            if unpack(TokenRecord, payload).expires < now - 86400:
+            if unpack(TokenRecord, payload).expires < now - DAY_S:
                 tx.delete("tokens", key)
         if tx.count("tokens") >= MAX_TOKENS:
             raise Conflict("too_complex", f"{MAX_TOKENS} tokens are waiting to be used", cure="revoke some of them")

@@ -98,7 +98,7 @@ class Certificates:
             role="device",
             subject=pki.new_id(os.urandom(16)),
             now=self.now,
-            lifetime_s=pki.DEVICE_LIFETIME_S,
+            lifetime_s=90 * pki.DAY_S,
         )
         return pki.certificate_pem(certificate).decode() + key.decode()
 

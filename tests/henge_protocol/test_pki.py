@@ -29,7 +29,7 @@ def fleet() -> Fleet:
 
 
 def client(fleet: Fleet, **changes: Any) -> bytes:
-    what: dict[str, Any] = {"role": "device", "subject": DEVICE, "now": NOW, "lifetime_s": pki.DEVICE_LIFETIME_S}
+    what: dict[str, Any] = {"role": "device", "subject": DEVICE, "now": NOW, "lifetime_s": 90 * pki.DAY_S}
     return pki.issue_client(fleet.client_ca, changes.pop("spki", SPKI), fleet_id=FLEET, **(what | changes))
 
 
@@ -173,7 +173,7 @@ def test_a_client_certificate_has_the_documented_profile(fleet: Fleet, role: Any
     assert_is_leaf_of(der, fleet.client_ca, ExtendedKeyUsageOID.CLIENT_AUTH)
     assert common_name(der) == subject
     assert [name.value for name in names] == [f"henge://{FLEET}/{role}/{subject}"]
-    assert pki.validity(der) == (int(NOW) - 3600, int(NOW) + pki.DEVICE_LIFETIME_S)
+    assert pki.validity(der) == (int(NOW) - 3600, int(NOW) + 90 * pki.DAY_S)
     assert pki.spki_der(der) == SPKI
 
 

@@ -15,7 +15,7 @@ import pytest_asyncio
 from aiohttp import web
 
 from hengd.http.edge import Auth, Edge, Route
-from hengd.rules.authority import BOARD_LIFETIME_S, DAY_S
+from hengd.rules.authority import BOARD_LIFETIME_S
 from henge_protocol import pki
 from henge_protocol.errors import CODES
 from henge_protocol.joining import parse_token
@@ -111,12 +111,12 @@ async def every_identity(service: Service, admin: Admin, clock: Clock) -> dict[s
     """A client certificate of every state; 300 days pass meanwhile."""
     found = {"long-expired": await service.join(admin, "drawer")}
     await use(service, found["long-expired"])
-    clock.advance(150 * DAY_S)
+    clock.advance(150 * pki.DAY_S)
     found["expired"] = await service.join(admin, "shelf")
     found["admin-expired"] = await log_in(service, admin, "old-ada")
     for one in ("expired", "admin-expired"):
         await use(service, found[one])
-    clock.advance(150 * DAY_S)
+    clock.advance(150 * pki.DAY_S)
     for caller in ("active", "issued", "revoked", "superseded", "deleted"):
         found[caller] = await service.join(admin, caller)
         if caller != "issued":

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from hengd.journal import read_ends
-from hengd.rules.authority import DAY_S, DEVICE_LIFETIME_S
+from hengd.rules.authority import DEVICE_LIFETIME_S
 from henge_protocol import pki
 from henge_protocol.joining import parse_token
 from tests.hengd.http.conftest import Standing
@@ -397,14 +397,14 @@ async def test_a_clock_that_cannot_be_right_lets_devices_in_and_issues_nothing_k
     daemon: Service, admin: Admin, clock: Clock, years: int
 ) -> None:
     identity, token = await daemon.join(admin, "lamp-1"), await token_of(admin)
-    clock.jump(years * 365 * DAY_S)
+    clock.jump(years * 365 * pki.DAY_S)
     await daemon.restart()
     async with daemon.remote(identity) as lamp, daemon.admin() as operator:
         served = await lamp.call("GET", "/v1/device/config")
         renewing = await lamp.refused("POST", "/v1/renew", {})
         warned = (await operator.ok("GET", "/v1/status"))["warnings"]
     refused = await spend(daemon, token, KEY, "lamp-2")
-    clock.jump(-years * 365 * DAY_S)
+    clock.jump(-years * 365 * pki.DAY_S)
 
     assert (served.status, renewing.code, refused.status) == (200, "clock_suspect", 401 if years > 0 else 503)
     assert any("clock says" in warning for warning in warned)
@@ -514,7 +514,7 @@ async def test_an_expired_certificate_renews_itself_for_half_a_year(
     identity = await daemon.join(admin, "lamp-1")
     async with daemon.remote(identity) as lamp:
         await lamp.call("GET", "/v1/device/config")
-        clock.advance(days * DAY_S)
+        clock.advance(days * pki.DAY_S)
         answer = await lamp.call("POST", "/v1/renew", {})
 
     assert (answer.status, answer.code if status != 200 else "") == (status, code)

@@ -13,7 +13,7 @@ import pytest
 from hengd.datadir import DataDir, open_data_dir
 from hengd.journal import append_end, read_ends
 from hengd.records import CertificateRecord
-from hengd.rules.authority import DAY_S, Authority, Caller
+from hengd.rules.authority import Authority, Caller
 from hengd.rules.certificates import activate, certificates_of, identity_state
 from hengd.store import Store
 from henge_protocol import pki
@@ -147,7 +147,7 @@ async def test_superseded_certificates_that_expired_are_forgotten_at_the_next(re
     first = await registry.issue(LAMP, "device")
     await registry.store.write(lambda tx: activate(tx, pki.fingerprint(first)))
     for _ in range(3):
-        registry.now += 60 * DAY_S
+        registry.now += 60 * pki.DAY_S
         sha256 = pki.fingerprint(await registry.issue(LAMP, "device"))
         await registry.store.write(partial(activate, sha256=sha256))
     states = [record.state for record in registry.records(LAMP, "device")]
