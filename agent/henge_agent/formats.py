@@ -29,12 +29,11 @@ _ENV_NAME = re.compile(r"[A-Z_][A-Z0-9_]*", re.ASCII)
 _ENV_PLAIN = re.compile(r"[A-Za-z0-9_./:@%+,=-]*", re.ASCII)
 _INI_KEY = re.compile(r"[^\s=:\[\];#\x00-\x20\x7f](?:[^=:\x00-\x1f\x7f]*[^\s=:\x00-\x20\x7f])?")
 _INI_SECTION = re.compile(r"[^\[\]\x00-\x1f\x7f]+")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-_Leaf = tuple[tuple[str, ...], str, object]
-"""Path, pointer and value of a field that is no object."""
-
 _LINE_ENDS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
 _ENV_UNHOLDABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+
+_Leaf = tuple[tuple[str, ...], str, object]
+"""Path, pointer and value of a field that is no object."""
 
 _TOML_ESCAPES: Final = {"\b": "\\b", "\t": "\\t", "\n": "\\n", "\f": "\\f", "\r": "\\r", '"': '\\"', "\\": "\\\\"}
 
