@@ -23,7 +23,7 @@ class Meta(msgspec.Struct, frozen=True, kw_only=True):
     revision: int = 0
     created: float = 0.0
     clock_high_water: float = 0.0
-    """Latest time the daemon has seen; a clock far behind it is in doubt."""
+    """The mark: a moment that has passed for certain; see ``rules.timekeeping``."""
 
 
 class Origin(msgspec.Struct, frozen=True, array_like=True):
