@@ -12,7 +12,8 @@ from hengd.http.edge import Auth, Route
 from hengd.http.objects import change_request
 from hengd.http.parse import MAX_WAIT_S, Query, if_match, json_object, no_body, text_field
 from hengd.http.views import event_view, json_response, outcome_response, revision_view
-from hengd.rules.configs import Configs, object_of
+from hengd.rules.configs import MAX_MESSAGE_CHARS, Configs
+from hengd.rules.objects import parse_object_path
 from henge_protocol.errors import Invalid, NotFound
 
 MAX_REVISIONS = 1000
@@ -37,7 +38,7 @@ class HistoryRoutes:
         no_body(request)
         query = Query(request, "object", "limit", "before")
         found = self._configs.revisions(
-            object_=object_of(query.text("object")) if query.has("object") else None,
+            object_=parse_object_path(query.text("object")) if query.has("object") else None,
             before=query.number("before", 0) or None,
             limit=query.number("limit", 50, least=1, most=MAX_REVISIONS),
         )
@@ -59,9 +60,13 @@ class HistoryRoutes:
         to, target = body.get("to"), text_field(body, "object")
         if type(to) is not int or to < 0:
             raise Invalid("bad_object", "to is not the number of a revision")
-        message = wanted.message or text_field(body, "message", max_chars=1000) or f"roll back to revision {to}"
+        message = (
+            wanted.message or text_field(body, "message", max_chars=MAX_MESSAGE_CHARS) or f"roll back to revision {to}"
+        )
         request_ = replace(wanted, message=message, fleet=if_match(request))
-        return outcome_response(await self._configs.rollback(to, object_of(target) if target else None, request_))
+        return outcome_response(
+            await self._configs.rollback(to, parse_object_path(target) if target else None, request_)
+        )
 
     async def events(self, request: web.Request) -> web.Response:
         """What happened after a number; waits for the next if there is nothing."""

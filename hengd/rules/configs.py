@@ -14,7 +14,7 @@ from hengd.rules.change import Change
 from hengd.rules.fleet import find_desired, find_document, find_object, nearest, renderer, required_object
 from hengd.rules.history import changes_since, drop_revisions, find_revision, revisions_back
 from hengd.rules.merge import parse_path
-from hengd.rules.objects import Manifest, object_path, parse_manifest
+from hengd.rules.objects import KINDS, Manifest, object_path, parse_manifest
 from hengd.rules.outcome import Author, Outcome
 from hengd.rules.schemas import SchemaCache
 from hengd.rules.why import Explained, explain
@@ -117,8 +117,7 @@ class Configs:
         with self._store.read() as tx:
             device = required_object(tx, "Device", name)
             layers = renderer(tx, self._schemas).layers(device)
-            kinds = {"schema": "Schema", "group": "Group", "device": "Device"}
-            sources = {(layer.kind, layer.name): find_object(tx, kinds[layer.kind], layer.name) for layer in layers}
+            sources = {(layer.kind, layer.name): find_object(tx, KINDS[layer.kind], layer.name) for layer in layers}
         explained = explain(layers, sources, path)
         if field and not explained:
             raise _no_such_field(name, field, [one.field for one in explain(layers, sources)])
@@ -147,7 +146,10 @@ class Configs:
 
     async def _change(self, act: Callable[[Change], None], request: Request, *, essential: bool = False) -> Outcome:
         if len(request.message) > MAX_MESSAGE_CHARS:
-            raise Invalid("bad_parameter", f"the message has {len(request.message)} characters, at most 1000 are kept")
+            raise Invalid(
+                "bad_parameter",
+                f"the message has {len(request.message)} characters, at most {MAX_MESSAGE_CHARS} are kept",
+            )
         now = self._clock()
 
         def operation(tx: Transaction) -> Outcome:
@@ -225,9 +227,6 @@ def _no_such_field(device: str, field: str, known: Sequence[str]) -> NotFound:
     )
 
 
-# ---- history ------------------------------------------------------------------------------------------
-
-
 def _undo(change: Change, to: int, target: tuple[str, str] | None) -> dict[tuple[str, str], ObjectRecord | None]:
     """Each object touched after ``to``, as it was at ``to``: the oldest later revision knows."""
     wanted: dict[tuple[str, str], ObjectRecord | None] = {}
@@ -245,12 +244,3 @@ def _undo(change: Change, to: int, target: tuple[str, str] | None) -> dict[tuple
 def _is_of(touched: ObjectChange, device_id: str) -> bool:
     """Whether a change is of this device, whatever its name was then."""
     return bool(device_id) and device_id in {side.id for side in (touched.before, touched.after) if side is not None}
-
-
-def object_of(text: str) -> tuple[str, str]:
-    """``device/lamp-1`` as (kind, name); ``Invalid`` otherwise."""
-    kind, slash, name = text.partition("/")
-    known = {"schema": "Schema", "group": "Group", "device": "Device"}
-    if not slash or kind not in known:
-        raise Invalid("bad_parameter", f"object {ascii(text)[:80]} is not of the form device/lamp-1")
-    return known[kind], name

@@ -15,6 +15,8 @@ from henge_protocol.errors import HengeError, Invalid, Problem
 from henge_protocol.model import API_VERSION, MAX_DOCUMENT_BYTES, PLURALS, check_name, is_name
 from henge_protocol.selector import check_labels, parse_selector
 
+KINDS: Final = {kind.lower(): kind for kind in PLURALS}
+"""Kinds by the word that paths, messages and layers have for them."""
 BUILT_IN_GROUP: Final = "all"
 DEFAULT_PRIORITY: Final = 100
 MAX_PRIORITY: Final = 1000
@@ -42,6 +44,14 @@ class Manifest:
 def object_path(kind: str, name: str) -> str:
     """``device/lamp-1``, as people and error messages name an object."""
     return f"{kind.lower()}/{name}"
+
+
+def parse_object_path(text: str) -> tuple[str, str]:
+    """Kind and name of ``device/lamp-1``; ``Invalid`` ``bad_parameter`` otherwise."""
+    kind, slash, name = text.partition("/")
+    if not slash or kind not in KINDS:
+        raise Invalid("bad_parameter", f"object {ascii(text)[:80]} is not of the form device/lamp-1")
+    return KINDS[kind], name
 
 
 def parse_manifest(value: object, *, kind: str = "", name: str = "") -> Manifest:

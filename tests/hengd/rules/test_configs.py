@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hengd.rules.configs import MAX_MESSAGE_CHARS, MAX_OBJECTS, Request, object_of
+from hengd.rules.configs import MAX_MESSAGE_CHARS, MAX_OBJECTS, Request
 from henge_protocol.errors import HengeError, Invalid, NotFound
 from tests.hengd.rules.conftest import ADA, Desk
 from tests.service import device, group, schema
@@ -80,22 +80,6 @@ async def test_history_tells_who_and_when(desk: Desk) -> None:
     found = desk.configs.revisions(object_=("Device", "one"), before=None, limit=10)
 
     assert [(record.revision, record.time - found[1].time) for record in found] == [(2, 60), (1, 0)]
-
-
-@pytest.mark.parametrize("text", ["", "/", "lamp-1", "Device/lamp-1", "secret/x", "/lamp-1"])
-def test_an_object_is_named_by_kind_and_name(text: str) -> None:
-    with pytest.raises(Invalid):
-        object_of(text)
-
-
-@given(st.text())
-def test_any_text_names_an_object_or_is_refused(text: str) -> None:
-    try:
-        kind, _ = object_of(text)
-    except HengeError as error:
-        assert error.code == "bad_parameter"
-    else:
-        assert kind in ("Schema", "Group", "Device")
 
 
 ACTIONS = st.lists(

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hengd.records import ObjectRecord
-from hengd.rules.objects import Manifest, manifest_of, object_path, parse_manifest
+from hengd.rules.objects import Manifest, manifest_of, object_path, parse_manifest, parse_object_path
 from henge_protocol.errors import HengeError, Invalid
 
 DEVICE = {"kind": "Device", "metadata": {"name": "lamp-1"}, "spec": {}}
@@ -122,3 +122,19 @@ def test_anything_is_a_manifest_or_our_refusal(value: object) -> None:
         assert error.kind == "invalid"
     else:
         assert parse_manifest({"kind": manifest.kind, "metadata": {"name": manifest.name}, "spec": manifest.spec})
+
+
+@pytest.mark.parametrize("text", ["", "/", "lamp-1", "Device/lamp-1", "secret/x", "/lamp-1"])
+def test_an_object_is_named_by_kind_and_name(text: str) -> None:
+    with pytest.raises(Invalid):
+        parse_object_path(text)
+
+
+@given(st.text())
+def test_any_text_names_an_object_or_is_refused(text: str) -> None:
+    try:
+        kind, _ = parse_object_path(text)
+    except HengeError as error:
+        assert error.code == "bad_parameter"
+    else:
+        assert kind in ("Schema", "Group", "Device")
