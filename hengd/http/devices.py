@@ -6,14 +6,12 @@ from collections.abc import Iterator
 
 from aiohttp import web
 
-from hengd.http.edge import Auth, Route
-from hengd.http.objects import change_request
-from hengd.http.parse import Query, json_object, no_body, text_field
+from hengd.http.edge import Auth, Route, change_request
+from hengd.http.parse import Query, json_object, name_of, no_body, text_field
 from hengd.http.views import device_view, explained_view, json_response, outcome_view
 from hengd.rules.authority import Authority
 from hengd.rules.configs import Configs
 from hengd.rules.devices import Devices
-from henge_protocol.model import check_name
 
 
 class DeviceRoutes:
@@ -37,21 +35,21 @@ class DeviceRoutes:
         """The exact bytes that the device gets."""
         no_body(request)
         Query(request)
-        rendered = self._configs.document(_name(request))
+        rendered = self._configs.document(name_of(request))
         headers = {"ETag": f'"{rendered.digest}"', "Henge-Revision": str(rendered.revision)}
         return web.Response(body=rendered.data, headers=headers, content_type="application/json")
 
     async def why(self, request: web.Request) -> web.Response:
         """Where each value comes from."""
         no_body(request)
-        name = _name(request)
+        name = name_of(request)
         explained = self._configs.why(name, Query(request, "field").text("field"))
         return json_response({"device": name, "fields": [explained_view(one) for one in explained]})
 
     async def revoke(self, request: web.Request) -> web.Response:
         """End the device's identity; its links are closed before the answer."""
         await _empty(request)
-        name = _name(request)
+        name = name_of(request)
         await self._authority.revoke_device(name)
         return json_response(device_view(self._devices.view(name)))
 
@@ -59,13 +57,13 @@ class DeviceRoutes:
         """Give the device another name."""
         wanted = change_request(request)
         to = text_field(await json_object(request, ("to",)), "to", default=None)
-        outcome = await self._configs.rename(_name(request), to, wanted)
+        outcome = await self._configs.rename(name_of(request), to, wanted)
         return json_response(outcome_view(outcome) if outcome.dry_run else device_view(self._devices.view(to)))
 
     async def retry(self, request: web.Request) -> web.Response:
         """Offer a quarantined document again."""
         await _empty(request)
-        name = _name(request)
+        name = name_of(request)
         await self._devices.retry(name)
         return json_response(device_view(self._devices.view(name)))
 
@@ -74,7 +72,3 @@ async def _empty(request: web.Request) -> None:
     Query(request)
     if request.can_read_body:
         await json_object(request, ())
-
-
-def _name(request: web.Request) -> str:
-    return check_name(request.match_info["name"])

@@ -19,8 +19,10 @@ from aiohttp import HttpVersion11, web
 from aiohttp.typedefs import Middleware
 
 from hengd.http.dispatch import Peer, connection_of, keep_turns, refuse_odd_request
+from hengd.http.parse import Query
 from hengd.http.problems import problem_response
 from hengd.rules.authority import NOBODY, Authority, Caller
+from hengd.rules.configs import Request
 from hengd.rules.limits import RateLimit
 from hengd.rules.outcome import Author
 from henge_protocol.errors import (
@@ -224,6 +226,12 @@ def author_of(request: web.Request) -> Author:
     """Who makes a change through this request, and which way it came."""
     peer = request[PEER]
     return Author(request[CALLER].name, "socket" if peer.listener == ADMIN else f"tls {peer.address}")
+
+
+def change_request(request: web.Request) -> Request:
+    """Who wants a change, why, and whether only to see it, from the query of a writing request."""
+    query = Query(request, "dry_run", "message")
+    return Request(author_of(request), query.text("message"), query.flag("dry_run"))
 
 
 async def _continue(request: web.Request) -> web.Response | None:

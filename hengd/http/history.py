@@ -8,8 +8,7 @@ from dataclasses import replace
 from aiohttp import web
 
 from hengd.events import EventLog
-from hengd.http.edge import Auth, Route
-from hengd.http.objects import change_request
+from hengd.http.edge import Auth, Route, change_request
 from hengd.http.parse import MAX_WAIT_S, Query, if_match, json_object, no_body, text_field
 from hengd.http.views import event_view, json_response, outcome_response, revision_view
 from hengd.rules.configs import MAX_MESSAGE_CHARS, Configs

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -12,11 +11,19 @@ from typing import Any, Final
 from aiohttp import web
 
 from hengd.events import EventLog
-from hengd.http.edge import Auth, Handler, Route, author_of
-from hengd.http.parse import Query, if_match, json_body, no_body, text_field
-from hengd.http.views import device_view, json_response, object_response, object_view, outcome_response, outcome_view
+from hengd.http.edge import Auth, Handler, Route, change_request
+from hengd.http.parse import Query, if_match, json_body, name_of, no_body, text_field
+from hengd.http.views import (
+    device_view,
+    json_bytes,
+    json_response,
+    object_response,
+    object_view,
+    outcome_response,
+    outcome_view,
+)
 from hengd.records import ObjectRecord, object_key
-from hengd.rules.configs import MAX_MESSAGE_CHARS, Configs, Request
+from hengd.rules.configs import MAX_MESSAGE_CHARS, Configs
 from hengd.rules.devices import Devices
 from hengd.rules.fleet import find_object, read_meta, required_object
 from hengd.rules.objects import parse_manifest
@@ -30,7 +37,6 @@ APPLY_LIMITS: Final = replace(LIMITS, max_nodes=200_000)
 """A whole fleet in one change: its size is limited by the body's bytes and the number of objects."""
 PIECE: Final = 100
 """Objects read and rendered before everybody else has a turn."""
-_WRITE_QUERY: Final = ("dry_run", "message")
 
 
 class ObjectRoutes:
@@ -85,13 +91,13 @@ class ObjectRoutes:
         async def handler(request: web.Request) -> web.Response:
             no_body(request)
             Query(request)
-            return self._answer(kind, _name(request))
+            return self._answer(kind, name_of(request))
 
         return handler
 
     def _put(self, kind: str) -> Handler:
         async def handler(request: web.Request) -> web.Response:
-            name, match = _name(request), if_match(request)
+            name, match = name_of(request), if_match(request)
             wanted = change_request(request)
             manifest = parse_manifest(await json_body(request), kind=kind, name=name)
             outcome = await self._configs.put(manifest, match, wanted)
@@ -104,7 +110,7 @@ class ObjectRoutes:
 
     def _patch(self, kind: str) -> Handler:
         async def handler(request: web.Request) -> web.Response:
-            name, match = _name(request), if_match(request)
+            name, match = name_of(request), if_match(request)
             wanted = change_request(request)
             outcome = await self._configs.patch(kind, name, await json_body(request), match, wanted)
             return json_response(outcome_view(outcome)) if outcome.dry_run else self._answer(kind, name)
@@ -114,7 +120,7 @@ class ObjectRoutes:
     def _delete(self, kind: str) -> Handler:
         async def handler(request: web.Request) -> web.Response:
             no_body(request)
-            name, match = _name(request), if_match(request)
+            name, match = name_of(request), if_match(request)
             wanted = change_request(request)
             gone = self._answer(kind, name)
             outcome = await self._configs.delete(kind, name, match, wanted)
@@ -153,25 +159,11 @@ async def list_response(
     for start in range(0, len(names), PIECE):
         views = [seen for seen in map(view, names[start : start + PIECE]) if seen is not None]
         if views:
-            pieces.append(_json(views)[1:-1])
+            pieces.append(json_bytes(views)[1:-1])
         await asyncio.sleep(0)
-    opened = _json({"kind": kind, "metadata": metadata})[:-1]
+    opened = json_bytes({"kind": kind, "metadata": metadata})[:-1]
     body = b"".join([opened, b',"items":[', b",".join(pieces), b"]}"])
     return web.Response(body=body, content_type="application/json")
-
-
-def change_request(request: web.Request, *more: str) -> Request:
-    """Who wants a change, why, and whether only to see it, from the query of a writing request."""
-    query = Query(request, *_WRITE_QUERY, *more)
-    return Request(author_of(request), query.text("message"), query.flag("dry_run"))
-
-
-def _json(value: object) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
-
-
-def _name(request: web.Request) -> str:
-    return check_name(request.match_info["name"])
 
 
 def _deletions(value: object) -> list[tuple[str, str]]:

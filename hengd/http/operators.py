@@ -8,11 +8,10 @@ from typing import Any
 from aiohttp import web
 
 from hengd.http.edge import Auth, Route
-from hengd.http.parse import Query, no_body
+from hengd.http.parse import Query, name_of, no_body
 from hengd.http.views import json_response, moment
 from hengd.rules.authority import Authority
 from hengd.rules.certificates import Operator
-from henge_protocol.model import check_name
 
 
 class OperatorRoutes:
@@ -37,7 +36,7 @@ class OperatorRoutes:
         """End an operator's identity; what waits for him is cut before the answer. Also one's own."""
         no_body(request)
         Query(request)
-        name = check_name(request.match_info["name"], "operator name")
+        name = name_of(request, "operator name")
         await self._authority.revoke_operator(name)
         return json_response({"name": name, "state": "revoked"})
 

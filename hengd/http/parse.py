@@ -13,6 +13,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from henge_protocol.errors import Invalid, Malformed, Misdirected, TimedOut, TooLarge, UnsupportedMedia
+from henge_protocol.model import check_name
 from henge_protocol.strictjson import LIMITS, JsonLimits, parse
 
 MAX_BODY_BYTES: Final = 1024 * 1024
@@ -143,6 +144,11 @@ class Query:
         if text not in _TRUE | _FALSE:
             raise Malformed("bad_parameter", f"{name}={ascii(text)[:40]} is neither 1 nor 0")
         return text in _TRUE
+
+
+def name_of(request: web.Request, what: str = "name") -> str:
+    """The name in the path; ``Invalid`` ``bad_name`` if it cannot be one."""
+    return check_name(request.match_info["name"], what)
 
 
 def no_body(request: web.Request) -> None:

@@ -20,10 +20,14 @@ from hengd.rules.why import Explained
 from henge_protocol.model import API_VERSION
 
 
-def json_response(value: object, *, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
+def json_bytes(value: object) -> bytes:
     """``value`` as JSON in real UTF-8."""
-    body = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
-    return web.Response(status=status, body=body, headers=headers, content_type="application/json")
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def json_response(value: object, *, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
+    """An answer with ``value`` as JSON."""
+    return web.Response(status=status, body=json_bytes(value), headers=headers, content_type="application/json")
 
 
 def moment(unix_s: float) -> str:
