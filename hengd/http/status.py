@@ -15,12 +15,11 @@ from hengd.http.views import json_response, moment
 from hengd.rules.authority import Authority
 from hengd.rules.devices import Devices
 from hengd.rules.fleet import objects_of, read_meta
+from hengd.rules.health import warnings_of
 from hengd.rules.joins import Joins
-from hengd.store import Store
+from hengd.store import Figures, Store
 from henge_protocol import pki
 
-NEARLY_FULL: Final = 0.9
-LOW_DISK_BYTES: Final = 64 * 1024 * 1024
 _LOCAL_HOST: Final = re.compile(
     r"(?:localhost|[0-9]{1,3}(?:\.[0-9]{1,3}){3}|\[[0-9a-f:.]{2,45}\])(?::[0-9]{1,5})?", re.ASCII | re.IGNORECASE
 )
@@ -79,7 +78,8 @@ class StatusRoutes:
             meta = read_meta(tx)
             schemas = sum(1 for _ in objects_of(tx, "Schema"))
             groups = sum(1 for _ in objects_of(tx, "Group"))
-        closes, daemon = self._joins.closes, self._daemon
+            trouble = self._authority.timekeeper.trouble(tx)
+        closes, daemon, figures = self._joins.closes, self._daemon, self._store.figures()
         counts = await self._devices.counts()
         return json_response(
             {
@@ -97,8 +97,8 @@ class StatusRoutes:
                 "groups": groups,
                 "devices": {"total": sum(counts["connection"].values()), **counts},
                 "join": {"open": bool(closes), "closes": moment(closes), "waiting": len(self._joins.waiting())},
-                "store": self._store_figures(),
-                "warnings": self._warnings(),
+                "store": _store_view(figures),
+                "warnings": warnings_of(figures, daemon.data_dir, trouble),
             }
         )
 
@@ -109,36 +109,19 @@ class StatusRoutes:
         caller, peer = request[CALLER], request[PEER]
         return json_response({"name": caller.name, "role": caller.role, "via": peer.listener})
 
-    def _store_figures(self) -> dict[str, Any]:
-        figures = self._store.figures()
-        return {
-            "used_bytes": figures.used_bytes,
-            "map_bytes": figures.map_bytes,
-            "free_disk_bytes": figures.free_disk_bytes,
-            "commits": figures.commits,
-        }
-
-    def _warnings(self) -> list[str]:
-        figures = self._store.figures()
-        warnings = []
-        if figures.free_disk_bytes < LOW_DISK_BYTES:
-            warnings.append(
-                f"only {figures.free_disk_bytes // 1024} KiB are free on the disk of {self._daemon.data_dir}"
-            )
-        if figures.used_bytes > NEARLY_FULL * figures.map_bytes:
-            warnings.append("the store's map is more than 90 % full")
-        if figures.last_error:
-            warnings.append(f"the last commit that failed said: {figures.last_error}")
-        with self._store.read() as tx:
-            trouble = self._authority.timekeeper.trouble(tx)
-        if trouble is not None:
-            warnings.append(f"{trouble.message} ({trouble.cure})")
-        return warnings
-
     def _refuse_foreign_host(self, request: web.Request) -> None:
         no_body(request)
         if request[PEER].listener == LOCAL:
             refuse_host(request, _is_local_host)
+
+
+def _store_view(figures: Figures) -> dict[str, Any]:
+    return {
+        "used_bytes": figures.used_bytes,
+        "map_bytes": figures.map_bytes,
+        "free_disk_bytes": figures.free_disk_bytes,
+        "commits": figures.commits,
+    }
 
 
 def _is_local_host(host: str) -> bool:
