@@ -37,7 +37,6 @@ from hengd.hub import Hub
 from hengd.listen import bind_error, bind_tcp, bind_unix
 from hengd.local import local_admin
 from hengd.records import Reported
-from hengd.room import make_ballast
 from hengd.rules.authority import Authority
 from hengd.rules.configs import Configs
 from hengd.rules.contact import Contacts
@@ -49,19 +48,18 @@ from hengd.rules.notes import Committed, Cut, DevicesReported, Rung
 from hengd.rules.presence import Presence
 from hengd.rules.reports import Reports
 from hengd.rules.schemas import SchemaCache
-from hengd.rules.sweep import Sweep
 from hengd.rules.tokens import Tokens
 from hengd.settings import Settings
 from hengd.store import Store
+from hengd.upkeep import Kept, Upkeep
 from henge_protocol import __version__, pki
-from henge_protocol.errors import Invalid, StorageFull
+from henge_protocol.errors import Invalid
 from henge_protocol.tls import device_server_context
 
 log = logging.getLogger("hengd")
 
 GRACE_S: Final = 5.0
 """What requests under way get at shutdown; systemd waits 90 s, Kubernetes 30 s."""
-UPKEEP_S: Final = 600.0
 LEAST_FILES: Final = 128
 
 
@@ -86,7 +84,7 @@ class App:
         self._environment = environment
         self._gates: list[Gate] = []
         self._announcer: Announcer | None = None
-        self._upkeep: asyncio.Task[None] | None = None
+        self._keeping_up: asyncio.Task[None] | None = None
         self._opened = AsyncExitStack()
         """What is open, to be closed in the opposite order."""
         self.failed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -110,20 +108,20 @@ class App:
         sockets = self._bind()
         self._open()
         self._assemble(self._folder)
-        self._tell_doubt()
+        self._upkeep.tell_doubt()
         await self._serve(sockets)
         if self.founded and settings.seconds("join.window_after_init"):
             self.joins.open(settings.seconds("join.window_after_init"))
         await self._announce()
-        self._upkeep = asyncio.create_task(self._keep_up(), name="upkeep")
+        self._keeping_up = asyncio.create_task(self._upkeep.run(), name="upkeep")
 
     async def stop(self) -> None:
         """Say goodbye to devices, finish what is under way, commit, close. No acknowledged write is lost."""
         retry_after_s = self._settings.seconds("limits.retry_after")
         self._edge.stopping = True
-        if self._upkeep is not None:
-            self._upkeep.cancel()
-            await asyncio.gather(self._upkeep, return_exceptions=True)
+        if self._keeping_up is not None:
+            self._keeping_up.cancel()
+            await asyncio.gather(self._keeping_up, return_exceptions=True)
         for gate in self._gates:
             gate.stop_accepting()
         self._links.say_goodbye(retry_after_s)
@@ -177,7 +175,6 @@ class App:
             clock=clock, monotonic=monotonic,
         )  # fmt: skip
         self.configs = Configs(store, schemas, clock=clock, new_id=_new_id)
-        self._sweep = Sweep(store)
         self.devices = Devices(store, self.presence, clock=clock)
         self.tokens = Tokens(store, self.authority, schemas, clock=clock, monotonic=monotonic, new_id=_new_id)
         self.joins = Joins(
@@ -189,6 +186,11 @@ class App:
         self._links = Links(self.contacts, monotonic=monotonic, chance=environment.chance)
         self._polls = PollRoutes(self.contacts)
         self._hub, self._deliveries = hub, deliveries
+        self._upkeep = Upkeep(
+            store, folder.database, self.configs, self.authority.timekeeper,
+            kept=Kept(self._settings["store.keep_revisions"], self._settings.seconds("store.keep_for")),
+            renew_certificate=self._renew_server_certificate,
+        )  # fmt: skip
         store.on_commit(self._committed)
         store.on_failure(lambda reason: None if self.failed.done() else self.failed.set_result(reason))
         self._edge = Edge(self.authority, lambda peer: local_admin(peer.uid, peer.gid), monotonic=monotonic)
@@ -339,33 +341,6 @@ class App:
             name=self._settings.name, port=port, fleet_id=self.authority.fleet, server_ca_fingerprint=self.authority.pin
         )
         await self._announcer.start()
-
-    # ---- upkeep --------------------------------------------------------------------------------------
-
-    async def _keep_up(self) -> None:
-        keep, keep_s = self._settings["store.keep_revisions"], self._settings.seconds("store.keep_for")
-        while True:
-            await asyncio.sleep(UPKEEP_S)  # first: a clock that was wrong at boot may be right by then
-            try:
-                make_ballast(self._folder.database)
-                await self.authority.timekeeper.note()
-                self._tell_doubt()
-                passed = self.authority.timekeeper.passed()
-                while await self.configs.prune(keep, keep_s, now=passed):
-                    pass
-                while await self._sweep.step():
-                    pass
-                self._renew_server_certificate()
-            except StorageFull as error:
-                log.warning("upkeep waits: %s", error, extra={"event": "upkeep_waits"})
-            except Exception:  # task boundary: upkeep goes on at its next turn
-                log.exception("upkeep failed", extra={"event": "upkeep_failed"})
-
-    def _tell_doubt(self) -> None:
-        with self._store.read() as tx:
-            trouble = self.authority.timekeeper.trouble(tx)
-        if trouble is not None:
-            log.warning("%s (%s)", trouble.message, trouble.cure, extra={"event": "clock_suspect"})
 
     def _renew_server_certificate(self) -> None:
         for gate in self._gates:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 from typing import Any
 
@@ -12,7 +11,7 @@ from hengd import app as app_module
 from hengd.rules.fleet import read_meta
 from hengd.rules.notes import Committed
 from hengd.store import Store
-from tests.service import PATIENCE_S, Admin, Clock, Service, connected, device, group, schema
+from tests.service import Admin, Clock, Service, connected, device, group, schema
 
 
 async def test_a_value_set_reaches_the_device_and_its_report_is_durable(daemon: Service, admin: Admin) -> None:
@@ -113,26 +112,6 @@ async def test_a_clock_that_is_wrong_at_boot_is_not_believed_at_once(daemon: Ser
     await daemon.restart()
     await daemon.app._store.write(lambda tx: None)  # upkeep that ran at once would have been queued before this
     assert high_water(daemon) == before
-
-
-async def test_upkeep_notes_the_time_and_sets_space_aside_again(
-    daemon: Service, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ballast = daemon.app._folder.database / "ballast"
-    ballast.unlink()
-    await daemon.stop()
-    monkeypatch.setattr(app_module, "UPKEEP_S", 0.001)
-    turned = asyncio.Event()
-    monkeypatch.setattr(app_module.App, "_renew_server_certificate", lambda app: turned.set())
-    clock.jump(1800)
-    before = clock.wall()
-    await daemon.start()
-    ballast.unlink()
-    await asyncio.wait_for(turned.wait(), PATIENCE_S)
-    turned.clear()
-    await asyncio.wait_for(turned.wait(), PATIENCE_S)
-    assert high_water(daemon) >= before
-    assert ballast.exists()
 
 
 # --- what it prints -----------------------------------------------------------------------------------------

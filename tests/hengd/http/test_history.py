@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from hengd.rules.sweep import Sweep
 from tests.hengd.http.conftest import Standing
 from tests.service import LAMP, Admin, Service, connected, device, group, schema
 
@@ -293,7 +294,8 @@ def documents(daemon: Service) -> int:
 
 async def swept(daemon: Service) -> None:
     """One whole round of the sweep."""
-    while await daemon.app._sweep.step():
+    sweep = Sweep(daemon.app._store)
+    while await sweep.step():
         pass
 
 

@@ -1,0 +1,85 @@
+"""What the daemon does now and then while it runs; nothing that is correct depends on it.
+
+Space is set aside, the time is noted, old revisions and documents go, the server's certificate is renewed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from hengd.room import make_ballast
+from hengd.rules.configs import Configs
+from hengd.rules.sweep import Sweep
+from hengd.rules.timekeeping import Timekeeper
+from hengd.store import Store
+from henge_protocol.errors import StorageFull
+
+log = logging.getLogger("hengd")
+
+UPKEEP_S: Final = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """How much of the history is kept: so many revisions at least, and all that are younger."""
+
+    revisions: int
+    for_s: float
+
+
+class Upkeep:
+    """One turn after the other, until ``run`` is cancelled."""
+
+    def __init__(
+        self,
+        store: Store,
+        database: Path,
+        configs: Configs,
+        timekeeper: Timekeeper,
+        *,
+        kept: Kept,
+        renew_certificate: Callable[[], None],
+        every_s: float = UPKEEP_S,
+    ) -> None:
+        self._store = store
+        self._database = database
+        self._configs = configs
+        self._timekeeper = timekeeper
+        self._kept = kept
+        self._renew_certificate = renew_certificate
+        self._every_s = every_s
+        self._sweep = Sweep(store)
+
+    async def run(self) -> None:
+        """Take turns for ever; one that fails is told and leaves the next to try again."""
+        while True:
+            await asyncio.sleep(self._every_s)  # first: a clock that was wrong at boot may be right by then
+            try:
+                await self._turn()
+            except StorageFull as error:
+                log.warning("upkeep waits: %s", error, extra={"event": "upkeep_waits"})
+            except Exception:  # task boundary: upkeep goes on at its next turn
+                log.exception("upkeep failed", extra={"event": "upkeep_failed"})
+
+    def tell_doubt(self) -> None:
+        """Say in the log that the clock is in doubt, if it is."""
+        with self._store.read() as tx:
+            trouble = self._timekeeper.trouble(tx)
+        if trouble is not None:
+            log.warning("%s (%s)", trouble.message, trouble.cure, extra={"event": "clock_suspect"})
+
+    async def _turn(self) -> None:
+        make_ballast(self._database)
+        await self._timekeeper.note()
+        self.tell_doubt()
+        passed = self._timekeeper.passed()
+        while await self._configs.prune(self._kept.revisions, self._kept.for_s, now=passed):
+            pass
+        while await self._sweep.step():
+            pass
+        self._renew_certificate()

@@ -1,0 +1,105 @@
+"""What is done now and then, on a real store."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from hengd.datadir import DataDir, open_data_dir
+from hengd.rules.configs import Configs
+from hengd.rules.schemas import SchemaCache
+from hengd.rules.timekeeping import LEAP_S, Timekeeper, mark_of
+from hengd.store import Store
+from hengd.upkeep import Kept, Upkeep
+from henge_protocol import pki
+from henge_protocol.errors import StorageFull
+from tests.service import PATIENCE_S
+
+NOW = 1_800_000_000.0
+LATER = NOW + 1800
+
+
+class House:
+    """A store half an hour after it was founded, and what keeps it in order."""
+
+    def __init__(self, folder: DataDir, store: Store) -> None:
+        self.folder, self.store = folder, store
+        self.now = LATER
+        self.ballast = folder.database / "ballast"
+
+    def upkeep(self, renew_certificate: Callable[[], None]) -> Upkeep:
+        """Upkeep that does not rest."""
+        clock = lambda: self.now  # noqa: E731
+        keeper = Timekeeper(self.store, ends=NOW + 3650 * pki.DAY_S, clock=clock, monotonic=lambda: 0.0)
+        configs = Configs(self.store, SchemaCache(), clock=clock, new_id=lambda: "0" * 26)
+        return Upkeep(
+            self.store, self.folder.database, configs, keeper, kept=Kept(10, 60.0), every_s=0.001,
+            renew_certificate=renew_certificate,
+        )  # fmt: skip
+
+    async def turns(self, number: int, *, refusing: Exception | None = None) -> None:
+        """So many turns, to their last step, which may refuse each."""
+        left = asyncio.Semaphore(0)
+
+        def renew_certificate() -> None:
+            left.release()
+            if refusing is not None:
+                raise refusing
+
+        running = asyncio.create_task(self.upkeep(renew_certificate).run())
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                for _ in range(number):
+                    await left.acquire()
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+
+    @property
+    def mark(self) -> float:
+        """What the store knows to have passed."""
+        with self.store.read() as tx:
+            return mark_of(tx)
+
+
+@pytest.fixture
+async def house(tmp_path: Path) -> AsyncIterator[House]:
+    folder = open_data_dir(tmp_path / "state", allow_network_fs=True, now=NOW, map_bytes=2**24)
+    store = Store.open(folder.database, map_bytes=2**24)
+    try:
+        yield House(folder, store)
+    finally:
+        await store.close()
+        folder.close()
+
+
+async def test_a_turn_notes_the_time_and_sets_space_aside_again(house: House) -> None:
+    house.ballast.unlink()
+    await house.turns(1)
+
+    assert house.mark == LATER
+    assert house.ballast.exists()
+
+
+@pytest.mark.parametrize(
+    ("trouble", "event"), [(StorageFull("storage_full", "full"), "upkeep_waits"), (ValueError("bug"), "upkeep_failed")]
+)
+async def test_a_turn_that_fails_is_told_and_followed_by_the_next(
+    house: House, caplog: pytest.LogCaptureFixture, trouble: Exception, event: str
+) -> None:
+    with caplog.at_level(logging.WARNING, "hengd"):
+        await house.turns(2, refusing=trouble)
+
+    assert event in {getattr(record, "event", "") for record in caplog.records}
+
+
+async def test_a_clock_in_doubt_is_told(house: House, caplog: pytest.LogCaptureFixture) -> None:
+    house.now = NOW - LEAP_S
+    with caplog.at_level(logging.WARNING, "hengd"):
+        await house.turns(1)
+
+    assert [getattr(record, "event", "") for record in caplog.records] == ["clock_suspect"]
