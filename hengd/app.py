@@ -161,6 +161,8 @@ class App:
         self.founded = self._folder.founded
         self._store = Store.open(self._folder.database, map_bytes=map_bytes)
         self._opened.push_async_callback(self._store.close)
+        self._store.on_commit(self._committed)
+        self._store.on_failure(lambda reason: None if self.failed.done() else self.failed.set_result(reason))
         with self._store.read() as tx:
             refuse_foreign_store(read_meta(tx), self._folder.database, fleet=self._folder.keys.fleet)
 
@@ -191,8 +193,6 @@ class App:
             kept=Kept(self._settings["store.keep_revisions"], self._settings.seconds("store.keep_for")),
             renew_certificate=self._renew_server_certificate,
         )  # fmt: skip
-        store.on_commit(self._committed)
-        store.on_failure(lambda reason: None if self.failed.done() else self.failed.set_result(reason))
         self._edge = Edge(self.authority, lambda peer: local_admin(peer.uid, peer.gid), monotonic=monotonic)
         self._routes = self._make_routes()
 
@@ -214,7 +214,10 @@ class App:
         return [route for resource in resources for route in resource.table()]
 
     def _committed(self, notes: list[object]) -> None:
-        """The after-commit hook: facts that are on disk now; rings bells, closes links, tells listeners."""
+        """The after-commit hook: facts that are on disk now; rings bells, closes links, tells listeners.
+
+        Set before anything can write, and called on the loop: not before ``_assemble``, which never awaits, is through.
+        """
         now = self._environment.clock()
         for note in notes:
             try:
