@@ -1,4 +1,4 @@
-"""The nouns that both sides of the wire use: names, digests, states, kinds. Pure."""
+"""The nouns that both sides of the wire use: names, digests, versions, states, kinds. Pure."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ MAX_DOCUMENT_BYTES: Final = 16 * 1024
 
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
 _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_VERSION_TAG = re.compile(r'"[0-9a-z]{1,32}\.[0-9]{1,15}"', re.ASCII)
 
 PLURALS: Final = {"Schema": "schemas", "Group": "groups", "Device": "devices"}
 """Kinds of objects that can be applied, and their path segment in the API."""
@@ -49,6 +50,16 @@ def check_name(text: object, what: str = "name") -> str:
         f"{what} {shown} is not of the form a-z, 0-9 and inner hyphens, 1 to {MAX_NAME_CHARS} characters",
         cure="choose a name such as lamp-1",
     )
+
+
+def version_tag(epoch: str, revision: int) -> str:
+    """The version of an object, or of the whole fleet, as ``ETag`` and ``If-Match`` carry it."""
+    return f'"{epoch}.{revision}"'
+
+
+def is_version_tag(text: str) -> bool:
+    """Whether ``text`` has the form of a ``version_tag``."""
+    return _VERSION_TAG.fullmatch(text) is not None
 
 
 def digest_of(document: bytes) -> str:

@@ -13,7 +13,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from henge_protocol.errors import Invalid, Malformed, Misdirected, TimedOut, TooLarge, UnsupportedMedia
-from henge_protocol.model import check_name
+from henge_protocol.model import check_name, is_version_tag
 from henge_protocol.strictjson import LIMITS, JsonLimits, parse
 
 MAX_BODY_BYTES: Final = 1024 * 1024
@@ -163,7 +163,7 @@ def if_match(request: web.Request) -> str | None:
     if not values:
         return None
     value = values[0].strip()
-    if len(values) > 1 or not re.fullmatch(r'\*|"[0-9a-z]{1,32}\.[0-9]{1,15}"', value, re.ASCII):
+    if len(values) > 1 or not (value == "*" or is_version_tag(value)):
         raise Malformed("bad_parameter", f"If-Match {ascii(value)[:60]} is not one ETag of ours, nor *")
     return value
 

@@ -11,13 +11,12 @@ from aiohttp import web
 from hengd.events import Event
 from hengd.records import ObjectRecord, Reported, RevisionRecord, TokenRecord
 from hengd.rules.devices import DeviceView
-from hengd.rules.fleet import etag
 from hengd.rules.history import change_summary
 from hengd.rules.joins import JoinRequest
 from hengd.rules.merge import MISSING, FieldChange
 from hengd.rules.outcome import Outcome
 from hengd.rules.why import Explained
-from henge_protocol.model import API_VERSION
+from henge_protocol.model import API_VERSION, version_tag
 
 
 def json_bytes(value: object) -> bytes:
@@ -52,7 +51,7 @@ def object_view(record: ObjectRecord, status: dict[str, Any] | None = None) -> d
 
 def object_response(record: ObjectRecord, epoch: str, *, view: dict[str, Any], status: int = 200) -> web.Response:
     """One object with its version."""
-    headers = {"ETag": etag(epoch, record.revision), "Henge-Revision": str(record.revision)}
+    headers = {"ETag": version_tag(epoch, record.revision), "Henge-Revision": str(record.revision)}
     return json_response(view, status=status, headers=headers)
 
 
@@ -99,7 +98,7 @@ def outcome_view(outcome: Outcome) -> dict[str, Any]:
 
 def outcome_response(outcome: Outcome) -> web.Response:
     """The result of a change of several objects, with the fleet's version."""
-    headers = {"ETag": etag(outcome.epoch, outcome.revision), "Henge-Revision": str(outcome.revision)}
+    headers = {"ETag": version_tag(outcome.epoch, outcome.revision), "Henge-Revision": str(outcome.revision)}
     return json_response(outcome_view(outcome), headers=headers)
 
 

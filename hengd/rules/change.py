@@ -21,13 +21,7 @@ from hengd.records import (
 )  # fmt: skip
 from hengd.rules.certificates import forget_keys, identity_state, revoke_all
 from hengd.rules.documents import Documents
-from hengd.rules.fleet import (
-    etag,
-    find_object,
-    missing,
-    read_meta,
-    required_object,
-)  # fmt: skip
+from hengd.rules.fleet import find_object, missing, read_meta, required_object
 from hengd.rules.layers import check_layers
 from hengd.rules.merge import merge
 from hengd.rules.notes import Committed, Cut
@@ -37,7 +31,7 @@ from hengd.rules.provenance import origins, without_origins
 from hengd.rules.schemas import SchemaCache, schema_digest
 from hengd.store import Transaction
 from henge_protocol.errors import Conflict, Invalid, PreconditionRequired, Stale
-from henge_protocol.model import check_name
+from henge_protocol.model import check_name, version_tag
 from henge_protocol.strictjson import canonical
 
 
@@ -79,7 +73,7 @@ class Change:
 
     def expect_fleet(self, if_match: str | None) -> None:
         """Refuse with ``Stale`` unless nothing was changed since the fleet had this version (None or ``*``: any)."""
-        now, tag = self.meta.revision, etag(self.meta.epoch, self.meta.revision)
+        now, tag = self.meta.revision, version_tag(self.meta.epoch, self.meta.revision)
         if if_match not in (None, "*", tag):
             raise Stale(
                 "stale",
@@ -171,7 +165,7 @@ class Change:
     # ---- objects -------------------------------------------------------------------------------------
 
     def _expect(self, found: ObjectRecord, if_match: str | None) -> None:
-        path, tag = object_path(found.kind, found.name), etag(self.meta.epoch, found.revision)
+        path, tag = object_path(found.kind, found.name), version_tag(self.meta.epoch, found.revision)
         if if_match is None:
             raise PreconditionRequired(
                 "if_match_required",

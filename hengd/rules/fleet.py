@@ -132,8 +132,3 @@ def missing(tx: Reader, kind: str, name: str) -> NotFound:
 def nearest(word: str, known: Iterable[str]) -> str:
     """That of the known words which was probably meant; empty if none is close."""
     return next(iter(get_close_matches(word, known, n=1, cutoff=0.7)), "")
-
-
-def etag(epoch: str, revision: int) -> str:
-    """The version of an object as HTTP carries it."""
-    return f'"{epoch}.{revision}"'

@@ -8,6 +8,7 @@ from typing import Any, Final
 import click
 
 from henge_protocol.errors import HengeError
+from henge_protocol.model import version_tag
 from hengectl import delivery, refusal
 from hengectl.invocation import Command, Invocation, with_invocation
 from hengectl.options import (
@@ -79,7 +80,7 @@ def apply_files(
 def fleet_tag(invocation: Invocation, revision: int) -> str:
     """The version of the whole fleet at a revision, as ``If-Match`` takes it."""
     epoch = invocation.client.get("/v1/status").json().get("epoch", "")
-    return f'"{epoch}.{revision}"'
+    return version_tag(epoch, revision)
 
 
 def tell_result(invocation: Invocation, result: dict[str, object], *, names_only: bool = False) -> None:

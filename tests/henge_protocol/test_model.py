@@ -76,6 +76,16 @@ def test_a_digest_has_one_spelling(text: object) -> None:
     assert not model.is_digest(text)
 
 
+@given(st.text("0123456789abcdefghijklmnopqrstuvwxyz", min_size=1, max_size=32), st.integers(0, 10**15 - 1))
+def test_a_version_is_an_epoch_and_a_revision(epoch: str, revision: int) -> None:
+    assert model.is_version_tag(model.version_tag(epoch, revision))
+
+
+@pytest.mark.parametrize("text", ["", "*", "a.1", '"a.1', '"a"', '".1"', '"a.x"', '"A.1"', 'W/"a.1"', '"a.1", "a.2"'])
+def test_nothing_else_is_a_version(text: str) -> None:
+    assert not model.is_version_tag(text)
+
+
 def test_short_digests_are_for_people() -> None:
     assert model.short_digest("0123456789abcdef" * 4) == "0123456789ab"
     assert model.short_digest("") == "-"
