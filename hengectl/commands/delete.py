@@ -9,7 +9,7 @@ import click
 
 from henge_protocol.errors import HengeError, Invalid
 from hengectl import delivery
-from hengectl.commands.apply import tell_result
+from hengectl.changes import tell_result
 from hengectl.invocation import Command, Invocation, with_invocation
 from hengectl.kinds import DEVICE, Ref, parse_refs
 from hengectl.options import WHAT, dry_run_option, message_option, yes_option

@@ -9,7 +9,7 @@ from typing import Any, Final
 import click
 
 from hengectl import delivery, refusal
-from hengectl.commands.apply import apply_files
+from hengectl.changes import apply_files
 from hengectl.invocation import Command, Invocation, with_invocation
 from hengectl.options import files_option, output_option
 from hengectl.refusal import field_of

@@ -5,8 +5,8 @@ from __future__ import annotations
 import click
 
 from henge_protocol.errors import Invalid
+from hengectl.changes import tell_result
 from hengectl.columns import View, changes_text, table_of
-from hengectl.commands.apply import tell_result
 from hengectl.invocation import Command, Invocation, with_invocation
 from hengectl.kinds import REVISION, Ref, list_of
 from hengectl.options import RefType, dry_run_option, message_option, output_option, yes_option

@@ -1,0 +1,66 @@
+"""Changing the fleet as files say, and telling what any change did; shared by several commands."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from henge_protocol.errors import HengeError
+from henge_protocol.model import version_tag
+from hengectl import delivery
+from hengectl.invocation import Invocation
+from hengectl.render import plural, safe
+
+UNCHANGED_SHOWN: Final = 5
+"""More of them would hide what did change."""
+
+
+def apply_files(
+    invocation: Invocation, names: Sequence[str], *, message: str = "", dry_run: bool, if_revision: int | None = None
+) -> dict[str, Any]:
+    """Send all objects of all files as one change; what the daemon answers. Its refusals are placed in the files."""
+    from hengectl import manifest  # YAML takes 15 ms to import
+
+    read = manifest.read(names)
+    tag = "" if if_revision is None else _fleet_tag(invocation, if_revision)
+    try:
+        body = {"objects": read.objects, "message": message}
+        return dict(invocation.client.post("/v1/apply", body, dry_run=dry_run, if_match=tag).json())
+    except HengeError as error:
+        error.extra["places"] = [read.place(problem) for problem in error.problems]
+        raise
+
+
+def tell_result(invocation: Invocation, result: dict[str, object], *, names_only: bool = False) -> None:
+    """What a change did, or would do."""
+    paper, dry = invocation.paper, bool(result.get("dry_run"))
+    objects, devices = result.get("objects"), result.get("devices")
+    listed = [one for one in objects if isinstance(one, dict)] if isinstance(objects, list) else []
+    same = [one for one in listed if one["action"] == "unchanged"]
+    for one in listed:
+        ref = f"{safe(str(one['kind']).lower())}/{safe(one['name'])}"
+        if names_only:
+            paper.say(ref)
+        elif one["action"] != "unchanged" or len(same) <= UNCHANGED_SHOWN:
+            paper.say(f"{ref} {safe(one['action'])}{' (dry run)' if dry else ''}")
+    if len(same) > UNCHANGED_SHOWN and not names_only:
+        paper.say(f"{len(same)} objects unchanged")
+    if names_only:
+        return
+    moved = [safe(device["name"]) for device in devices] if isinstance(devices, list) else []
+    whom = f": {delivery.some(moved)}" if moved else ""
+    if dry:
+        paper.say(f"dry run: {plural(len(moved), 'device')} would change{whom}")
+    elif len(same) == len(listed):
+        paper.say(f"nothing to change, revision stays {result['revision']}")
+    else:
+        verb = "change" if len(moved) > 1 else "changes"
+        paper.say(
+            f"revision {result['revision']}, {plural(len(moved), 'device') if moved else 'no device'} {verb}{whom}"
+        )
+
+
+def _fleet_tag(invocation: Invocation, revision: int) -> str:
+    """The version of the whole fleet at a revision, as ``If-Match`` takes it."""
+    epoch = invocation.client.get("/v1/status").json().get("epoch", "")
+    return version_tag(epoch, revision)
