@@ -13,11 +13,8 @@ from hengectl import refusal
 from hengectl.columns import View, rooms, table_of
 from hengectl.invocation import Command, Invocation, with_invocation
 from hengectl.kinds import (
-    DEVICE,
-    GROUP,
     JOIN,
     REVISION,
-    SCHEMA,
     Kind,
     Object,
     Ref,
@@ -83,7 +80,7 @@ def get_command(
         raise Invalid("bad_usage", error.message, cure=error.cure) from None
     shape = Shape(form, not no_headers, show_labels)
     if watch:
-        if len(wanted) > 1 or wanted[0].kind not in (SCHEMA, GROUP, DEVICE) or form == "yaml":
+        if len(wanted) > 1 or not wanted[0].kind.applied or form == "yaml":
             raise Invalid("bad_usage", "-w watches schemas, groups or devices, as a table, -o json or -o name")
         return _watch(invocation, wanted[0], shape)
     found, missing = _fetch(invocation, wanted)
@@ -97,15 +94,15 @@ def get_command(
 def read_wanted(what: Sequence[str], selector: str) -> list[Wanted]:
     """What the arguments ask for; ``Invalid`` ``bad_usage``, ``unknown_kind``, ``bad_name``."""
     if any("/" in word for word in what):
-        refs = [parse_ref(word, of=(SCHEMA, GROUP, DEVICE)) for word in what]
+        refs = [parse_ref(word) for word in what]
         kinds = dict.fromkeys(ref.kind for ref in refs)
         wanted = [Wanted(kind, tuple(ref.name for ref in refs if ref.kind == kind)) for kind in kinds]
     elif "," in what[0] and len(what) == 1:
         wanted = [Wanted(kind, (), selector) for kind in dict.fromkeys(map(parse_kind, what[0].split(",")))]
     else:
         kind = parse_kind(what[0])
-        check = (lambda name, _what: name) if kind not in (SCHEMA, GROUP, DEVICE) else check_name
-        wanted = [Wanted(kind, tuple(check(name, f"{kind.singular} name") for name in what[1:]), selector)]
+        names = [check_name(name, f"{kind.singular} name") if kind.applied else name for name in what[1:]]
+        wanted = [Wanted(kind, tuple(names), selector)]
     if selector and any(one.names for one in wanted):
         raise Invalid("bad_usage", "names and a selector cannot be given together")
     return wanted
