@@ -81,6 +81,17 @@ def plain(text: str) -> str:
     return text.replace("`", "")
 
 
+# --- architecture ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("folder", ["hengd", "hengd/rules"])
+def test_every_module_of_the_daemon_stands_in_the_architecture(folder: str) -> None:
+    named = quoted(TEXTS["architecture.md"]) | {"__init__", "__main__"}
+    modules = {path.stem for path in (TOP / folder).glob("*.py")}
+
+    assert {module for module in modules if not module.startswith("schema_")} <= named
+
+
 # --- settings ---------------------------------------------------------------------------------------------
 
 SETTING_ROWS = {plain(row[0]): row for row in rows("settings.md", "key")}
