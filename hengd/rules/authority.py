@@ -158,16 +158,10 @@ class Authority:
         """Put a new certificate on the list and return the identity that its owner stores (DER in base64)."""
         now = self._clock()
         self.timekeeper.check(tx)
-        lifetime_s = ADMIN_LIFETIME_S if role == "admin" else BOARD_LIFETIME_S if board else DEVICE_LIFETIME_S
         der = pki.issue_client(
-            self._client_ca,
-            spki_der,
-            fleet_id=self.fleet,
-            role="admin" if role == "admin" else "device",
-            subject=subject,
-            now=now,
-            lifetime_s=lifetime_s,
-        )
+            self._client_ca, spki_der, fleet_id=self.fleet, role="admin" if role == "admin" else "device",
+            subject=subject, now=now, lifetime_s=_lifetime_s(role, board=board),
+        )  # fmt: skip
         not_after = float(pki.validity(der)[1])
         spki = pki.spki_sha256(der).hex()
         if spki in self._own_keys:
@@ -331,3 +325,9 @@ class Authority:
                 extra={"retry_after_s": int(3600 - (now - recent[0])) + 1},
             )
         self._renewals[caller.subject] = [*recent, now]
+
+
+def _lifetime_s(role: str, *, board: bool) -> float:
+    if role == "admin":
+        return ADMIN_LIFETIME_S
+    return BOARD_LIFETIME_S if board else DEVICE_LIFETIME_S
