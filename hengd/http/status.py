@@ -12,9 +12,10 @@ from aiohttp import web
 from hengd.http.edge import CALLER, LOCAL, PEER, Auth, Route
 from hengd.http.parse import Query, no_body, refuse_host
 from hengd.http.views import json_response, moment
+from hengd.records import object_key
 from hengd.rules.authority import Authority
 from hengd.rules.devices import Devices
-from hengd.rules.fleet import objects_of, read_meta
+from hengd.rules.fleet import read_meta
 from hengd.rules.health import warnings_of
 from hengd.rules.joins import Joins
 from hengd.store import Figures, Store
@@ -76,8 +77,7 @@ class StatusRoutes:
         Query(request)
         with self._store.read() as tx:
             meta = read_meta(tx)
-            schemas = sum(1 for _ in objects_of(tx, "Schema"))
-            groups = sum(1 for _ in objects_of(tx, "Group"))
+            schemas, groups = (len(tx.keys("objects", object_key(kind, ""))) for kind in ("Schema", "Group"))
             trouble = self._authority.timekeeper.trouble(tx)
         closes, daemon, figures = self._joins.closes, self._daemon, self._store.figures()
         counts = await self._devices.counts()
