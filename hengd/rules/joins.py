@@ -202,21 +202,11 @@ class Joins:
         """
         request, key = self._typed(parse_code(typed))
         name = check_name(name or request.name, "device name")
-        board = is_board(request.client)
-
-        def operation(tx: Transaction) -> dict[str, Any]:
-            device_id = claim_device(
-                tx, self._schemas, name, key, by, schema or known_schema(tx, request.facts.get("schema")), labels,
-                now=self._clock(), new_id=self._new_id, taken=USED,
-            )  # fmt: skip
-            return self._authority.issue(
-                tx, role="device", subject=device_id, name=name, spki_der=key.spki_der, via="approved", by=by.name,
-                board=board,
-            )  # fmt: skip
-
         request.taken = True
         try:
-            request.identity = await self._store.write(operation)
+            request.identity = await self._store.write(
+                lambda tx: self._admit(tx, request, key, name, schema, labels, by=by)
+            )
         finally:
             request.taken = False
         device_id = request.identity["device_id"]
@@ -227,6 +217,19 @@ class Joins:
         request.changed.set()
         self._events.add(self._clock(), "join.closed", "Join", request.name, outcome="approved", device=name)
         return name
+
+    def _admit(
+        self, tx: Transaction, request: JoinRequest, key: Csr, name: str, schema: str, labels: dict[str, str],
+        *, by: Author,
+    ) -> dict[str, Any]:  # fmt: skip
+        schema = schema or known_schema(tx, request.facts.get("schema"))
+        device_id = claim_device(
+            tx, self._schemas, name, key, by, schema, labels, now=self._clock(), new_id=self._new_id, taken=USED
+        )
+        return self._authority.issue(
+            tx, role="device", subject=device_id, name=name, spki_der=key.spki_der, via="approved", by=by.name,
+            board=is_board(request.client),
+        )  # fmt: skip
 
     def _typed(self, wanted: str) -> tuple[JoinRequest, Csr]:
         """The request that a typed code belongs to; raises ``NotFound``, or ``Gone`` for one whose time is over."""
