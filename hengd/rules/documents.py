@@ -8,6 +8,7 @@ from typing import Final
 import msgspec
 
 from hengd.records import Desired, ObjectChange, ObjectRecord, pack
+from hengd.rules.certificates import identity_state
 from hengd.rules.fleet import (
     desired_of_all,
     find_desired,
@@ -107,11 +108,11 @@ class Documents:
         return (find_document(self._tx, desired.digest) if desired is not None else None) or b""
 
     def _measured(self, device: ObjectRecord, document: Document | None, before: Desired | None) -> Document | None:
-        """The document, or why this very device cannot hold it."""
+        """The document, or why this very device cannot hold it; who was revoked has no say in what others get."""
         if document is None or len(document.data) <= SMALL_DOCUMENT_BYTES or document.digest == _digest(before):
             return document
         limit = find_reported(self._tx, device.id).max_document
-        if not limit or len(document.data) <= limit:
+        if not limit or len(document.data) <= limit or identity_state(self._tx, "device", device.id) == "revoked":
             return document
         text = f"the document has {len(document.data)} bytes, the device holds {limit}"
         return Document(b"", "", 0, (Problem("", text),), "document_too_large")

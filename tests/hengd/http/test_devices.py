@@ -270,3 +270,18 @@ async def test_a_device_says_how_much_it_can_hold_v15(daemon: Service, admin: Ad
     assert fits.status == 200
     assert (refused.status, refused.code) == (413, "document_too_large")
     assert refused.json["devices"] == ["lamp-1"]
+
+
+async def test_a_revoked_device_has_no_say_in_what_others_can_get(daemon: Service, admin: Admin) -> None:
+    text = {"type": "object", "properties": {"x": {"type": "string"}}}
+    await admin.apply(schema("any", **text), device("lamp-1", bound="any"), device("lamp-2", bound="any"))
+    identity = await daemon.join(admin, "lamp-1")
+    async with connected(daemon, identity, max_document=1) as lamp:
+        await lamp.apply_next()
+        await admin.until("lamp-1", config="in-sync")
+    refused = await admin.refused("POST", "/v1/apply", {"objects": [group("all", priority=0, x="y" * 4000)]})
+    await admin.ok("POST", "/v1/devices/lamp-1/revoke")
+    await admin.apply(group("all", priority=0, x="y" * 4000))
+
+    assert (refused.code, refused.json["devices"]) == ("document_too_large", ["lamp-1"])
+    assert len((await admin.call("GET", "/v1/devices/lamp-2/document")).body) > 4000
