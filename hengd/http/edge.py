@@ -163,14 +163,7 @@ class Edge:
         if caller.role != "admin" or not caller.certificate or request.method != "GET":
             yield
             return
-        waiting = asyncio.current_task()
-
-        def cut() -> None:
-            if request.transport is not None:
-                request.transport.abort()
-            if waiting is not None:
-                waiting.cancel()
-
+        cut = cutter_of(request)
         self._authority.hold("admin", caller.subject, cut)
         try:
             yield
@@ -195,6 +188,19 @@ class Edge:
             self._rates[caller.role].take(caller.subject, now=self._monotonic())
         await self._authority.used(caller)
         return caller
+
+
+def cutter_of(request: web.Request) -> Callable[[], None]:
+    """What ends this request at once, to be held by an identity: the connection goes, and who waits is cancelled."""
+    waiting = asyncio.current_task()
+
+    def cut() -> None:
+        if request.transport is not None:
+            request.transport.abort()
+        if waiting is not None:
+            waiting.cancel()
+
+    return cut
 
 
 def stamp(response: web.StreamResponse, request_id: str) -> None:

@@ -9,7 +9,7 @@ from typing import Final
 
 from aiohttp import web
 
-from hengd.http.edge import CALLER, PEER, REQUEST_ID, Auth, Route, stamp
+from hengd.http.edge import CALLER, PEER, REQUEST_ID, Auth, Route, cutter_of, stamp
 from hengd.http.parse import MAX_WAIT_S, Query, body_bytes, no_body
 from hengd.records import Desired
 from hengd.rules.contact import Contact, Contacts
@@ -86,14 +86,11 @@ class PollRoutes:
     @contextmanager
     def _held(self, request: web.Request, contact: Contact) -> Iterator[None]:
         """Cut the request when the device's identity ends: no document leaves for it from then on."""
-        waiting = asyncio.current_task()
+        cut_request = cutter_of(request)
 
         def cut() -> None:
             self._leave(contact.device_id)
-            if request.transport is not None:
-                request.transport.abort()
-            if waiting is not None:
-                waiting.cancel()
+            cut_request()
 
         contact.hold(cut)
         try:
