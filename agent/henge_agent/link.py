@@ -32,6 +32,7 @@ CLOSE_UNSUPPORTED: Final = 1003
 LAST_WORDS_S: Final = 1.0
 """How long to read what came before a connection broke."""
 
+_FAULT_CODES: Final = frozenset({1002, 1003, 1007, 1008, 1009, 1011, 1013})
 _MEANINGS: Final = {
     CLOSE_PROTOCOL: "unsupported_protocol",
     CLOSE_HELLO_TIMEOUT: "hello_timeout",
@@ -59,6 +60,8 @@ class Ended:
     welcome: Welcome | None = None
     """The daemon's welcome: the connection was good."""
     retry_after_s: float | None = None
+    fault: bool = False
+    """One side could not bear the other, rather than that the network or the daemon went away."""
 
 
 def hello(applier: Applier, greeting: Greeting) -> Hello:
@@ -97,6 +100,7 @@ class Link:
         self._welcome: Welcome | None = None
         self._ended: Ended | None = None
         self._close_code = 0
+        self._fault = False
 
     async def run(self) -> Ended:
         """Say hello, then receive and report until the link ends; cancelling closes it politely."""
@@ -109,7 +113,8 @@ class Link:
             await self._hear_out()
         finally:
             await self._socket.close()
-        return self._ended or Ended(_MEANINGS.get(self._close_code, "closed"), self._welcome)
+        reason = _MEANINGS.get(self._close_code, "closed")
+        return self._ended or Ended(reason, self._welcome, fault=self._fault or self._close_code in _FAULT_CODES)
 
     async def _greeted(self) -> bool:
         """Read until the welcome has come; a daemon that says nothing is none."""
@@ -154,6 +159,7 @@ class Link:
         if frame.type is aiohttp.WSMsgType.CLOSE:
             self._close_code = frame.data  # the socket's own close_code says 1006 when our answer did not get through
         if frame.type is not aiohttp.WSMsgType.TEXT:
+            self._fault = frame.type is aiohttp.WSMsgType.ERROR
             return False
         step = self._session.receive(frame.data, now=self._clock())
         if step.reply is not None:
@@ -194,5 +200,5 @@ class Link:
         await self._socket.send_str(frame.decode())
 
     async def _close(self, close: Close) -> None:
-        self._ended = Ended(close.reason, self._welcome)
+        self._ended = Ended(close.reason, self._welcome, fault=True)
         await self._socket.close(code=close.code, message=close.reason.encode())

@@ -40,6 +40,8 @@ CLONED_S: Final = 60.0
 RENEW_RETRY_S: Final = 3 * 86400.0
 """At most this long until the next try after a failed renewal: a thirtieth of a certificate's life."""
 LEAST_RENEW_RETRY_S: Final = 60.0
+GOOD_S: Final = 60.0
+"""A link that a fault ends sooner than this after its welcome was no good one: the next such fault waits longer."""
 KNOWN_TIME_S: Final = 86400
 """How much newer a moment is that is worth a write to the card."""
 
@@ -86,6 +88,8 @@ class Runner:
         self._greeting = greeting
         self._around = around
         self._backoff = Backoff(around.random)
+        self._after_faults = Backoff(around.random)
+        self._welcomed_at = 0.0
         self._websocket_from = 0.0
         self._last_trouble = ""
         self._life: asyncio.Task[Ended] | None = None
@@ -157,11 +161,15 @@ class Runner:
         if life.cancelled():
             return Ended("renewed")
         try:
-            return life.result()
+            ended = life.result()
         except HengeError as error:
             self._trouble(f"{address}: {error.message}", error.cure)
             reason = "untrusted" if isinstance(error, Untrusted) else error.code
             return Ended(reason, retry_after_s=retry_after_s(error))
+        if ended.welcome is None:
+            said = f"the connection ended before the daemon welcomed this device ({ended.reason})"
+            self._trouble(f"{address}: {said}", "")
+        return ended
 
     async def _connected(self, address: Address) -> Ended:
         if self._membership.trial is not None:
@@ -194,6 +202,7 @@ class Runner:
         name = welcome.name or self._membership.name
         self._backoff.reset()
         self._last_trouble = ""
+        self._welcomed_at = self._around.clock()
         log.info("connected to %s as %s", address, name)
         self._around.tell(f"connected to {address} as {name}")
         await self._keep_contact(str(address), welcome.time)
@@ -232,9 +241,18 @@ class Runner:
             return self._spread_s(HOURLY_S)
         if reason in _LONG_PAUSES_S:
             return self._spread_s(_LONG_PAUSES_S[reason])
+        if ended.fault and ended.welcome is not None:
+            return self._fault_pause_s()
+        self._after_faults.reset()
         if ended.retry_after_s is not None:
             self._backoff.hint(ended.retry_after_s)
         return self._backoff.next_delay_s()
+
+    def _fault_pause_s(self) -> float:
+        """Each link is welcomed and then breaks: who came back at once would do so for ever, with the whole fleet."""
+        if self._around.clock() - self._welcomed_at >= GOOD_S:
+            self._after_faults.reset()
+        return self._after_faults.next_delay_s()
 
     def _trouble(self, text: str, cure: str) -> None:
         """A trouble that goes on is told once."""

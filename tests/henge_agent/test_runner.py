@@ -272,6 +272,36 @@ async def test_close_codes_decide_how_long_to_stay_away(
     assert pauses == [54.0, 3240.0, 3240.0, 0.25]
 
 
+@pytest.mark.parametrize("code", [1008, 1009, 1011])
+async def test_a_link_that_fails_soon_after_its_welcome_is_tried_less_and_less_often(
+    joined: State, scripted: Scripted, path: Path, world: World, code: int
+) -> None:
+    scripted.receipts = False  # so that each link brings the report again, after the welcome
+    async with agent(at(joined, scripted.address), path, world):
+        await scripted.want(RED)
+        for count in range(1, 6):
+            await scripted.seen(lambda count=count: len(scripted.reports) == count)
+            await asyncio.gather(*(socket.close(code=code) for socket in list(scripted.sockets)))
+            await world.asleep(count)
+        world.ahead_s += 60
+        await scripted.seen(lambda: len(scripted.reports) == 6)
+        world.ahead_s += 60
+        await asyncio.gather(*(socket.close(code=code) for socket in list(scripted.sockets)))
+        pauses = await world.asleep(6)
+
+    assert pauses == [0.5, 1, 2, 4, 8, 0.5]
+
+
+async def test_a_connection_that_comes_to_nothing_is_told_once(
+    joined: State, scripted: Scripted, path: Path, world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    scripted.on_frame = lambda frame: Report(EPOCH, 1, "0" * 64, "applied") if isinstance(frame, Hello) else None
+    async with agent(at(joined, scripted.address), path, world):
+        await world.asleep(4)
+
+    assert caplog.text.count("before the daemon welcomed this device") == 1
+
+
 async def test_versions_that_do_not_overlap_ask_hourly(
     joined: State, scripted: Scripted, path: Path, world: World
 ) -> None:
