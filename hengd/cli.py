@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import signal
@@ -37,6 +38,7 @@ from henge_protocol.notify import notify
 from henge_protocol.places import admin_socket, admin_sockets, config_dir, state_dir
 
 EXIT_INTERNAL: Final = 70
+EXIT_STORAGE: Final = 74
 EXIT_DENIED: Final = 77
 EXIT_CODES: Final = {
     "storage_foreign": 65,
@@ -53,6 +55,8 @@ EXIT_CODES: Final = {
     "storage_full": 74,
     "bad_file": 74,
 }
+UNWRITTEN: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
+"""What the system says of standard output that leads to a file which takes no more."""
 A_PATH: Final = click.Path(path_type=Path, readable=False)
 """What may be wrong with a path is told by whoever uses it, with its cure and exit code; click would say: usage."""
 
@@ -292,6 +296,11 @@ def main() -> NoReturn:
     except HengeError as error:
         say(f"Error: {error.message}", *([f"Cure: {error.cure}"] if error.cure else []), err=True)
         sys.exit(_exit_code(error))
+    except OSError as error:
+        if error.errno not in UNWRITTEN or error.filename is not None:
+            raise
+        say(f"Error: cannot write the output ({error.strerror})", err=True)
+        sys.exit(EXIT_STORAGE)
     sys.exit(0)
 
 

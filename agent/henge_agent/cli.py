@@ -71,6 +71,9 @@ _EXIT_CODES: Final = {
     "bad_setting": 78,
 }
 
+_UNWRITTEN: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
+"""What the system says of standard output that leads to a file which takes no more."""
+
 state_dir_option = click.option(
     "--state-dir",
     metavar="DIR",
@@ -101,6 +104,9 @@ def run_command_line(arguments: list[str]) -> int:
     except Exception as error:  # the outermost boundary of the program
         if "--debug" in arguments:
             raise
+        if isinstance(error, OSError) and error.errno in _UNWRITTEN and error.filename is None:
+            click.echo(f"Error: cannot write the output ({error.strerror})", err=True)
+            return 74
         click.echo(f"Error: henge-agent failed: {type(error).__name__}: {error}", err=True)
         click.echo("  run it again with --debug and report what it says", err=True)
         return 70

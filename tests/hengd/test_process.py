@@ -59,6 +59,14 @@ def test_a_refusal_that_nobody_can_read_still_has_its_exit_code(home: Path, stre
     assert subprocess.run(command, env=environment(home), check=False).returncode == 78
 
 
+def test_an_output_that_cannot_be_written_is_told(home: Path) -> None:
+    with open("/dev/full", "w") as full:
+        command = [str(HENGD), "config", "default"]
+        ran = subprocess.run(command, env=environment(home), stdout=full, stderr=subprocess.PIPE, check=False)
+
+    assert (ran.returncode, ran.stderr) == (74, b"Error: cannot write the output (No space left on device)\n")
+
+
 def test_signals_that_ask_other_daemons_to_reload_change_nothing(tmp_path: Path) -> None:
     with running(tmp_path) as daemon:
         assert daemon.program is not None

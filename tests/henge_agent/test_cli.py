@@ -293,3 +293,11 @@ async def test_killed_at_any_moment_the_agent_comes_back(scripted: Scripted, joi
         assert json.loads(await asyncio.to_thread(output.read_bytes))["turn"] == turn
         with closing(State(joined.folder)) as state:
             assert state.progress.current is not None
+
+
+def test_an_output_that_cannot_be_written_is_told(joined: State) -> None:
+    with open("/dev/full", "w") as full:
+        asking = command("status", "--state-dir", str(joined.folder))
+        ran = subprocess.run(asking, env=environ(), stdout=full, stderr=subprocess.PIPE, check=False)
+
+    assert (ran.returncode, ran.stderr) == (74, b"Error: cannot write the output (No space left on device)\n")
