@@ -318,6 +318,8 @@ def refuse_odd_request(request: web.Request) -> None:
         raise Malformed("bad_request", "the target must be a path that begins with /")
     if len(request.headers.getall("Host", ())) != 1:
         raise Malformed("bad_request", "exactly one Host field is expected")
+    if any(coding.lower() != "chunked" for coding in request.headers.getall("Transfer-Encoding", ())):
+        raise Malformed("bad_request", "the only transfer coding is chunked")
 
 
 def _with_certificate(peer: Peer, transport: asyncio.Transport) -> Peer:

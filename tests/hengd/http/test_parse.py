@@ -155,6 +155,10 @@ async def test_json_may_be_named_in_these_ways(standing: Standing, content_type:
             request("PUT", PATH, b"", JSON, "Transfer-Encoding: xchunked"), 400, "bad_request", id="R10"
         ),
         pytest.param(
+            request("PUT", PATH, b"", JSON, "Transfer-Encoding: gzip, chunked") + b"2\r\n{}\r\n0\r\n\r\n",
+            400, "bad_request", id="R10-gzip",
+        ),
+        pytest.param(
             request("PUT", PATH, b"", JSON, "Transfer-Encoding: chunked") + b"-1\r\n{}\r\n0\r\n\r\n",
             400, "bad_request", id="R11-negative-chunk",
         ),
