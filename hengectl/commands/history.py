@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import click
 
 from henge_protocol.errors import Invalid
 from hengectl.changes import tell_result
 from hengectl.columns import View, changes_text, table_of
 from hengectl.invocation import Command, Invocation, with_invocation
-from hengectl.kinds import REVISION, Ref, list_of
+from hengectl.kinds import DEVICE, REVISION, Ref, list_of
 from hengectl.options import RefType, dry_run_option, message_option, output_option, yes_option
 from hengectl.render import plural, safe
 
@@ -53,23 +56,41 @@ def history_command(
 def rollback_command(
     invocation: Invocation, target: Ref | None, everything: bool, to: int, dry_run: bool, message: str, yes: bool
 ) -> None:
-    """Make an object as it was after a revision: a new revision with the old content, nothing is lost.
+    """Make an object as it was after a revision: a new revision with the old content.
 
-    Rolling back everything asks first, and shows what would change.
+    Rolling back everything asks first, and shows what would change. So does rolling a device back to before it was
+    there, because that deletes it: it is cut off at once and has to join anew.
     """
     if everything == (target is not None):
         raise Invalid("bad_usage", "either KIND/NAME or --all is needed, and not both")
     body = {"to": to, "message": message} | ({"object": str(target)} if target else {})
-    seen = ""
-    if everything and not dry_run and not yes:
-        reply = invocation.client.post("/v1/rollback", body, dry_run=True)
-        plan, seen = reply.json(), reply.etag
-        touched = [one for one in plan["objects"] if one["action"] != "unchanged"]
-        if touched:
-            moved = plural(len(plan["devices"]), "device") if plan["devices"] else "no device"
-            invocation.note(f"Then: {changes_text(touched, most=10)}; {moved} would get another document.")
-        invocation.confirm(f"Roll everything back to revision {to}?", yes=yes)
+    seen = "" if dry_run or yes else _confirmed(invocation, target, to, body)
     result = invocation.client.post("/v1/rollback", body, dry_run=dry_run, if_match=seen).json()
     tell_result(invocation, result)
     if not dry_run and not any(one["action"] != "unchanged" for one in result["objects"]):
         invocation.note(f"{safe(str(target)) if target else 'Everything'} is already as it was at revision {to}.")
+
+
+def _confirmed(invocation: Invocation, target: Ref | None, to: int, body: Mapping[str, Any]) -> str:
+    """Ask if it cannot be undone; returns the version of the fleet that was seen then, or nothing."""
+    if target is not None and target.kind != DEVICE:
+        return ""
+    reply = invocation.client.post("/v1/rollback", body, dry_run=True)
+    plan = reply.json()
+    if target is None:
+        _tell_plan(invocation, plan)
+        invocation.confirm(f"Roll everything back to revision {to}?", yes=False)
+    elif any(one["action"] == "deleted" for one in plan["objects"]):
+        invocation.note(f"{target} was not there at revision {to}, so it would be deleted.")
+        invocation.note("A device that is deleted is cut off at once and has to join anew.")
+        invocation.confirm_by_name(target.name, "delete", yes=False)
+    else:
+        return ""
+    return reply.etag
+
+
+def _tell_plan(invocation: Invocation, plan: Mapping[str, Any]) -> None:
+    touched = [one for one in plan["objects"] if one["action"] != "unchanged"]
+    if touched:
+        moved = plural(len(plan["devices"]), "device") if plan["devices"] else "no device"
+        invocation.note(f"Then: {changes_text(touched, most=10)}; {moved} would get another document.")

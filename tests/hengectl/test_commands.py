@@ -476,6 +476,21 @@ async def test_rolling_everything_back_needs_a_yes(person: Face, admin: Admin) -
     assert await values(admin, "devices/lamp-1") == {}
 
 
+async def test_rolling_a_device_back_to_before_it_was_there_needs_a_yes(
+    person: Face, daemon: Service, admin: Admin
+) -> None:
+    await daemon.join(admin, "lamp-1")
+
+    refused = await person.run("rollback", "device/lamp-1", "--to", "0")
+    wrong = await person.run("rollback", "device/lamp-1", "--to", "0", stdin="y\n", terminal=True)
+    assert (refused.code, wrong.code) == (2, 2)
+    assert "join anew" in refused.err
+    assert (await admin.ok("GET", "/v1/devices/lamp-1"))["status"]["identity"] == "active"
+    assert "deleted (dry run)" in await person.ok("rollback", "device/lamp-1", "--to", "0", "--dry-run")
+    right = await person.run("rollback", "device/lamp-1", "--to", "0", stdin="lamp-1\n", terminal=True)
+    assert (right.code, "device/lamp-1 deleted" in right.out) == (0, True)
+
+
 async def test_a_device_is_revoked_renamed_and_deleted_after_a_yes(person: Face, daemon: Service, admin: Admin) -> None:
     await daemon.join(admin, "lamp-1")
 
