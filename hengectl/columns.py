@@ -81,11 +81,12 @@ def trouble_of(device: Object) -> str:
         return ""
     reported = _part(status, "reported")
     errors = [error for error in reported.get("errors") or [] if isinstance(error, Mapping)]
-    told = "; ".join(_error_text(error) for error in errors)
+    told = "; ".join(error_text(error) for error in errors)
     return safe(": ".join(filter(None, [str(reported.get("reason") or ""), told])))
 
 
-def _error_text(error: Mapping[str, Any]) -> str:
+def error_text(error: Mapping[str, Any]) -> str:
+    """One thing that a device said about a document: the field, if it named one, and what is wrong."""
     pointer = str(error.get("pointer") or "")
     return f"{field_of(pointer)}: {error.get('message', '')}" if pointer else str(error.get("message", ""))
 

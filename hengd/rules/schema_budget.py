@@ -52,7 +52,7 @@ CURES: Final = {
     "bad_schema": "docs/schemas.md lists what a schema may contain",
     "remote_ref": "copy the definition into the schema's own $defs and refer to #/$defs/NAME",
     "cyclic_ref": "let a schema reach itself only through properties or items",
-    "unsupported_keyword": "docs/schemas.md lists the keywords; names that start with x- are free for your own use",
+    "unsupported_keyword": "see docs/schemas.md for the keywords; names that start with x- are free for your own use",
     "pattern_unsupported": "write the pattern without look-around, back-references, flags and named groups",
     "unsatisfiable": "loosen one of the two so that some value fits",
     "bad_default": "change the default or example, or what the schema demands of it",

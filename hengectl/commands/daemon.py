@@ -9,6 +9,7 @@ import click
 
 from henge_protocol import __version__
 from henge_protocol.errors import HengeError
+from henge_protocol.model import short_digest
 from hengectl.invocation import Command, Invocation, with_invocation
 from hengectl.options import output_option
 from hengectl.render import age, as_json_line, left, mood_of, plural, safe, unix_s
@@ -149,9 +150,10 @@ def _store_text(store: object) -> str:
 
 def _event_line(event: Mapping[str, Any]) -> str:
     shown = {"seq", "time", "type", "kind", "name"}
-    more = [
-        f"{safe(key)}={safe(value)}" for key, value in event.items() if key not in shown and value not in ("", None, [])
-    ]
+    said = {key: value for key, value in event.items() if key not in shown and value not in ("", None, [])}
+    if "digest" in said:
+        said["digest"] = short_digest(str(said["digest"]))
+    more = [f"{safe(key)}={safe(value)}" for key, value in said.items()]
     thing = f"{str(event.get('kind', '')).lower()}/{event.get('name', '')}"
     return "  ".join(
         [str(event.get("seq")), safe(event.get("time", "")), safe(event.get("type", "")), safe(thing), *more]

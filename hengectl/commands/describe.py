@@ -7,11 +7,10 @@ from typing import Any, Final
 
 import click
 
-from hengectl.columns import View, revisions_of, table_of, trouble_of
+from hengectl.columns import View, error_text, revisions_of, table_of, trouble_of
 from hengectl.invocation import Command, Invocation, with_invocation
 from hengectl.kinds import DEVICE, GROUP, REVISION, SCHEMA, Object, Ref, name_of
 from hengectl.options import RefType
-from hengectl.refusal import field_of
 from hengectl.render import age, as_yaml, labels_text, mood_of, safe, unix_s
 
 REVISIONS_SHOWN: Final = 5
@@ -91,7 +90,7 @@ def _block(invocation: Invocation, title: str, values: object) -> None:
 def _errors(invocation: Invocation, object_: Object) -> None:
     reported = object_.get("status", {}).get("reported") or {}
     for error in reported.get("errors") or []:
-        invocation.paper.say(f"  {safe(field_of(str(error.get('pointer', ''))))}: {safe(error.get('message', ''))}")
+        invocation.paper.say(f"  {safe(error_text(error))}")
     if object_.get("status", {}).get("config") == "quarantined":
         invocation.note(f"It is not offered again until it changes, or: hengectl retry {name_of(object_)}")
 

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
+from henge_protocol.wire import FieldError
 from hengectl import yamltext
 from tests.hengectl.conftest import Face
 from tests.service import LAMP, Admin, Identity, ScriptedDevice, Service, connected, device, group, schema
@@ -576,6 +577,27 @@ async def test_a_retry_offers_the_document_again(person: Face, daemon: Service, 
         await lamp.report(await lamp.config(), "rejected", reason="invalid")
     await admin.until("lamp-1", config="quarantined", connection="offline")
     assert "again when it is back" in await person.ok("retry", "lamp-1")
+
+
+async def test_what_a_device_says_without_naming_a_field_is_described_without_one(
+    person: Face, daemon: Service, admin: Admin
+) -> None:
+    async with connected(daemon, await daemon.join(admin, "lamp-1")) as lamp:
+        errors = (FieldError("", "exit code 1"), FieldError("/color", "too red"))
+        await lamp.report(await lamp.config(), "rejected", reason="invalid", errors=errors)
+    described = (await person.ok("describe", "device/lamp-1")).splitlines()
+
+    assert "  exit code 1" in described
+    assert "  color: too red" in described
+
+
+async def test_events_shorten_digests_for_people_only(person: Face, daemon: Service, admin: Admin) -> None:
+    async with connected(daemon, await daemon.join(admin, "lamp-1")) as lamp:
+        config = await lamp.config()
+        await lamp.report(config)
+
+    assert f"digest={config.digest[:12]} " in await person.ok("events")
+    assert f'"digest":"{config.digest}"' in await person.ok("events", "-o", "json")
 
 
 async def test_events_tell_what_happened(person: Face) -> None:
