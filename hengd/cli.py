@@ -259,8 +259,9 @@ def _next_steps(app: App, environment: Environment) -> list[str]:
     lines += [
         "  look around           hengectl status",
         "  a sample fleet        hengectl apply -f examples/homelab",
-        "  first Linux device    hengectl token create --name my-pi     (prints what to run there)",
-        "  another computer      hengectl token create --admin          (prints what to run there)",
+        "  first Linux device    hengectl token create --name my-pi --schema lamp",
+        "  another computer      hengectl token create --admin",
+        "The last two print what to run there.",
     ]
     if app.joins.closes:
         closes = datetime.fromtimestamp(app.joins.closes, UTC).astimezone().strftime("%H:%M")

@@ -10,7 +10,7 @@ import click
 
 from henge_protocol.errors import HengeError
 from henge_protocol.model import check_name
-from henge_protocol.quantity import parse_duration_s
+from henge_protocol.quantity import format_duration, parse_duration_s
 from hengectl.kinds import DEVICE, OBJECT_KINDS, Kind, Ref, find_kind, parse_ref
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -19,16 +19,19 @@ MAX_DURATION_S: Final = 366 * 86400
 
 
 class Duration(click.ParamType[int]):
-    """``90s``, ``15m``, ``2h``, ``1d12h``: seconds, more than zero and at most a year."""
+    """``90s``, ``15m``, ``2h``, ``1d12h``: seconds, more than zero and at most a year or what is said."""
 
     name = "duration"
+
+    def __init__(self, longest_s: int = MAX_DURATION_S) -> None:
+        self.longest_s = longest_s
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         if isinstance(value, int):
             return value
         seconds = _checked(lambda: parse_duration_s(value), param, ctx)
-        if not 0 < seconds <= MAX_DURATION_S:
-            self.fail(f"{value!r} is not between 1s and 366d", param, ctx)
+        if not 0 < seconds <= self.longest_s:
+            self.fail(f"{value!r} is not between 1s and {format_duration(self.longest_s)}", param, ctx)
         return seconds
 
 

@@ -107,7 +107,9 @@ class Configs:
             data = find_document(tx, desired.digest) if desired else None
         if desired is None or data is None:
             raise NotFound(
-                "no_document", f"device/{name} has no document: it has no schema", cure="set spec.schema of the device"
+                "no_document",
+                f"device/{name} has no document: it has no schema",
+                cure="name one in a file, under spec, and apply it: 'schema: NAME'; see: hengectl get schemas",
             )
         return Rendered(data, desired.digest, desired.revision)
 

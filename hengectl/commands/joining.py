@@ -12,12 +12,15 @@ from henge_protocol.joining import format_code, parse_code
 from henge_protocol.quantity import format_duration
 from hengectl.columns import View, table_of
 from hengectl.invocation import Command, Group, Invocation, with_invocation
-from hengectl.kinds import JOIN, SCHEMA, TOKEN, list_of, name_of
-from hengectl.options import DURATION, Name, Pattern, labels_option, output_option, yes_option
+from hengectl.kinds import DEVICE, JOIN, SCHEMA, TOKEN, Ref, list_of, name_of
+from hengectl.options import Duration, Name, Pattern, labels_option, output_option, yes_option
 from hengectl.render import left, plural, safe
 
 TOKEN_TTL_S: Final = 3600
+MAX_TOKEN_TTL_S: Final = 30 * 86400
 WINDOW_S: Final = 600
+MAX_WINDOW_S: Final = 86400
+"""These two are the daemon's limits (``docs/limits.md``), so that what is too long is told in the words typed."""
 
 
 @click.group("token", cls=Group, short_help="Tokens that let devices join or people log in.")
@@ -31,7 +34,13 @@ def token_command() -> None:
 )
 @click.option("--schema", type=Name(SCHEMA), default=None, help="Devices that join with it get this schema.")
 @labels_option
-@click.option("--ttl", "ttl_s", type=DURATION, default=TOKEN_TTL_S, help="How long it can be used; 1h if not given.")
+@click.option(
+    "--ttl",
+    "ttl_s",
+    type=Duration(MAX_TOKEN_TTL_S),
+    default=TOKEN_TTL_S,
+    help="How long it can be used, at most 30d; 1h if not given.",
+)
 @click.option("--uses", type=click.IntRange(1, 1000), default=1, help="How many devices may use it; 1 if not given.")
 @click.option("-q", "--quiet", is_flag=True, help="Print the token and nothing else.")
 @click.option("--admin", is_flag=True, help="For a person with hengectl on another machine, not for a device.")
@@ -113,7 +122,9 @@ def join_command() -> None:
 
 
 @join_command.command("open", cls=Command, writes=True, short_help="Let devices ask to join for a while.")
-@click.option("--for", "open_s", type=DURATION, default=WINDOW_S, help="How long; 10m if not given.")
+@click.option(
+    "--for", "open_s", type=Duration(MAX_WINDOW_S), default=WINDOW_S, help="How long, at most 1d; 10m if not given."
+)
 @with_invocation
 def join_open(invocation: Invocation, open_s: int) -> None:
     """Let devices ask to join for a while; each still needs your approval."""
@@ -186,6 +197,22 @@ def _tell_next_step(invocation: Invocation, made: Mapping[str, Any], *, ttl_s: i
     invocation.note(f"  henge-agent join {safe(urls[0])}{named} --token-file -")
     invocation.note("  henge-agent run")
     invocation.note("on the device; paste the token, then press Ctrl-D")
+    if all(_is_loopback(url) for url in urls):
+        invocation.note("Only devices on this machine reach that address: the daemon listens on loopback alone.")
+    if not made.get("schema") and not (named and _has_schema(invocation, name)):
+        invocation.note("Without a schema a new device gets no configuration: name one with --schema, or in a file.")
+
+
+def _is_loopback(url: str) -> bool:
+    return url.startswith(("https://127.", "https://[::1]", "https://localhost:"))
+
+
+def _has_schema(invocation: Invocation, name: str) -> bool:
+    try:
+        device = invocation.client.read(Ref(DEVICE, name))
+    except NotFound:
+        return False
+    return bool(device.get("spec", {}).get("schema"))
 
 
 def _tell_window(invocation: Invocation, window: Mapping[str, Any]) -> None:

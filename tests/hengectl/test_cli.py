@@ -101,6 +101,8 @@ def test_no_command_shows_them_all(face: Face) -> None:
         ("wait device/lamp-1", "Missing option '--for'"),
         ("wait --for=happy device/lamp-1", "'happy' is not one of"),
         ("token create --ttl 0", "not of the form"),
+        ("token create --ttl 31d", "not between 1s and 30d"),
+        ("join open --for 25h", "not between 1s and 1d"),
         ("token create --uses 0", "0 is not in the range"),
         ("token create --name Bad_Name", "is not a name"),
         ("token create -l a", "KEY=VALUE"),

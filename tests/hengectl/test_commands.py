@@ -523,6 +523,21 @@ async def test_a_token_is_printed_alone_for_scripts(person: Face) -> None:
     assert (await person.run("token", "revoke", identifier)).code == 3
 
 
+async def test_a_token_for_a_device_that_will_get_no_schema_says_so(person: Face) -> None:
+    new = await person.run("token", "create", "--name", "lamp-9")
+    known = await person.run("token", "create", "--name", "lamp-1")
+    typed = await person.run("token", "create", "--name", "lamp-9", "--schema", "lamp")
+
+    assert "Without a schema a new device gets no configuration" in new.err
+    assert "Without a schema" not in known.err + typed.err
+
+
+async def test_a_token_of_a_daemon_on_loopback_says_that_only_this_machine_reaches_it(person: Face) -> None:
+    told = await person.run("token", "create", "--name", "lamp-1")
+
+    assert "the daemon listens on loopback alone" in told.err
+
+
 async def test_the_join_window_opens_and_closes(person: Face) -> None:
     assert "may not ask" in await person.ok("join", "close")
     assert "another 9m" in await person.ok("join", "open") or "another 10m" in await person.ok("join", "open")
