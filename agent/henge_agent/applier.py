@@ -287,7 +287,8 @@ class Applier:
         if progress.current is not None and (cut is not None or self._untold):
             outcome = await self._activation.run(self._hooks.on_change, progress.current, returning=True)
             if outcome is not None and not outcome.succeeded:
-                log.warning("the on-change command failed with the last good document too: %s", outcome.tail(200))
+                said = outcome.tail(200) or "it printed nothing"
+                log.warning("the on-change command failed with the last good document too: %s", said)
         self._untold = False
         if cut is not None:
             async with self._writing:

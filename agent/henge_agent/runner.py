@@ -53,6 +53,8 @@ HOPELESS_CODES: Final = USELESS_CODES | {
 }
 """What only a person can mend: look again every hour."""
 
+REJOIN: Final = "to come back it needs a new token: henge-agent join --replace --token-file FILE"
+
 _ELSEWHERE: Final = frozenset({"unreachable", "untrusted", "no_daemon"})
 """Endings after which the daemon may be found at another address."""
 _LONG_PAUSES_S: Final = {"untrusted": UNTRUSTED_S, "replaced": CLONED_S}
@@ -235,7 +237,7 @@ class Runner:
             if not reason:
                 return 0.0
         if ended.welcome is not None:
-            log.info("the connection ended (%s)", reason)
+            self._tell_end(reason)
         self._around.tell(f"not connected ({reason}); running the last good document")
         if reason in HOPELESS_CODES:
             return self._spread_s(HOURLY_S)
@@ -253,6 +255,16 @@ class Runner:
         if self._around.clock() - self._welcomed_at >= GOOD_S:
             self._after_faults.reset()
         return self._after_faults.next_delay_s()
+
+    def _tell_end(self, reason: str) -> None:
+        if reason in USELESS_CODES:
+            log.warning(
+                "the connection ended (%s): the daemon lets this device in no more; outputs stay as they are (%s)",
+                reason,
+                REJOIN,
+            )
+        else:
+            log.info("the connection ended (%s)", reason)
 
     def _trouble(self, text: str, cure: str) -> None:
         """A trouble that goes on is told once."""

@@ -302,6 +302,20 @@ async def test_a_connection_that_comes_to_nothing_is_told_once(
     assert caplog.text.count("before the daemon welcomed this device") == 1
 
 
+async def test_a_device_that_is_revoked_while_connected_says_so_and_what_to_do(
+    joined: State, scripted: Scripted, path: Path, world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.held, world.chance = True, 0.25
+    async with agent(at(joined, scripted.address), path, world):
+        await scripted.seen(lambda: scripted.sockets)
+        await asyncio.gather(*(socket.close(code=4005) for socket in list(scripted.sockets)))
+        await world.asleep()
+
+    told = next(record for record in caplog.records if "(revoked)" in record.message)
+    assert told.levelname == "WARNING"
+    assert "henge-agent join --replace" in told.message
+
+
 async def test_versions_that_do_not_overlap_ask_hourly(
     joined: State, scripted: Scripted, path: Path, world: World
 ) -> None:
