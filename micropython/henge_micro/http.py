@@ -1,0 +1,196 @@
+"""One TLS connection to one daemon: HTTP/1.1 requests one after the other, bodies read in small pieces.
+
+Two kinds and no third, as in the agent: without authorities it believes anybody and sends nothing but GET; with them
+it talks only to the daemon that they vouch for under the fleet's fixed name.
+"""
+
+import asyncio
+import json
+
+import tls
+
+from henge_micro.wire import MAX_HEADER_BYTES, Trouble
+
+CONNECT_S = 15
+"""Name, TCP and the TLS handshake, which takes a Pico W two seconds."""
+ANSWER_S = 20
+PIECE_BYTES = 512
+MAX_BODY_BYTES = 8192
+MAX_HEADERS = 40
+
+_MONTHS = "JanFebMarAprMayJunJulAugSepOctNovDec"
+
+
+class Connection:
+    """``open`` it, make requests, ``close`` it. Everything that goes wrong is a ``Trouble``."""
+
+    def __init__(self, address, authorities=(), fleet="", identity=None, limit=None):
+        """``limit`` turns a wish for seconds into what may be waited now."""
+        self.address = address
+        self._name = fleet + ".henge.internal"
+        self._context = context = tls.SSLContext(tls.PROTOCOL_TLS_CLIENT)
+        context.verify_mode = tls.CERT_REQUIRED if authorities else tls.CERT_NONE
+        try:
+            for der in authorities:  # one at a time: of several in one piece only the first is used
+                context.load_verify_locations(der)
+            if identity:
+                context.load_cert_chain(*identity)
+        except (ValueError, OSError) as error:
+            raise Trouble("bad_certificate", str(error))
+        self._verified = bool(authorities)
+        self._limit = limit or float
+        self._stream = None
+        self._piece = memoryview(bytearray(PIECE_BYTES))
+        self._kept = b""
+        self.left = 0
+        """Bytes of the body, or of the frame, that have not arrived."""
+        self.date = None
+        """The daemon's clock in unix seconds, of the last answer that said it."""
+        self.retry_after_s = None
+
+    async def open(self):
+        """Connect; the handshake follows with the first request."""
+        host, _, port = self.address.rpartition(":")
+        opening = asyncio.open_connection(host, int(port), ssl=self._context, server_hostname=self._name)
+        self._stream, _ = await self._timed(opening, CONNECT_S)  # reader and writer are one here
+        return self
+
+    async def request(self, method, path, body=None, wait_s=0, headers=""):
+        """Send a request and read the answer's head: its status. The body is to be read before the next request."""
+        if body is not None:
+            if not self._verified:
+                raise LookupError("nothing is sent to a daemon that is not verified")
+            body = body if isinstance(body, bytes) else json.dumps(body).encode()
+            headers += "Content-Type: application/json\r\nContent-Length: %d\r\n" % len(body)
+        head = "%s %s HTTP/1.1\r\nHost: %s\r\n%s\r\n" % (method, path, self.address, headers)
+        await self.write(head.encode() + (body or b""))  # in one piece: two would wait for each other
+        return await self._timed(self._head(), wait_s + ANSWER_S)
+
+    async def json(self, method, path, body=None, wait_s=0, wanted=(200,)):
+        """Send a request and read a JSON object; a refusal is raised with the daemon's own code."""
+        status = await self.request(method, path, body, wait_s)
+        if status not in wanted:
+            raise await self.refusal(status)
+        fields = await self._fields()
+        fields["status"] = status
+        return fields
+
+    async def refusal(self, status):
+        """The trouble that a refusing answer stands for."""
+        try:
+            fields = await self._fields()
+        except Trouble:
+            fields = {}
+        code, text = fields.get("code"), fields.get("detail", "")
+        return Trouble(code if isinstance(code, str) else "internal", "%d %s" % (status, text), self.retry_after_s)
+
+    async def piece(self):
+        """Up to 512 bytes of the body; empty at its end. The view holds until the next piece."""
+        kept, self._kept = self._kept, b""
+        if kept or not self.left:
+            return kept
+        size = await self._timed(self._stream.readinto(self._piece[: min(PIECE_BYTES, self.left)]), ANSWER_S)
+        if not size:
+            raise Trouble("unreachable", "the connection broke off")
+        self.left -= size
+        return self._piece[:size]
+
+    async def line(self):
+        """The body up to the next line feed or its end."""
+        line = b""
+        while True:
+            piece = bytes(await self.piece())
+            if not piece:
+                return line
+            at = piece.find(b"\n")
+            if at >= 0:
+                self._kept = piece[at + 1 :]
+                return line + piece[:at]
+            line += piece
+            if len(line) > MAX_HEADER_BYTES:
+                raise Trouble("bad_frame", "header")
+
+    @property
+    def rest(self):
+        """Bytes of the body that ``piece`` will still give."""
+        return self.left + len(self._kept)
+
+    async def drain(self):
+        """Read the rest of the body and forget it."""
+        while await self.piece():
+            pass
+
+    async def write(self, data):
+        """Send bytes."""
+        self._stream.write(data)
+        await self._timed(self._stream.drain(), CONNECT_S)
+
+    async def exactly(self, size, wait_s=ANSWER_S):
+        """So many bytes of the stream itself (WebSocket heads)."""
+        return await self._timed(self._stream.readexactly(size), wait_s)
+
+    def close(self):
+        """Hang up."""
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
+
+    async def _head(self):
+        self.left, self._kept, self.retry_after_s = 0, b"", None
+        status = (await self._stream.readline()).split(None, 2)
+        if len(status) < 2 or not status[0].startswith(b"HTTP/1.") or not status[1].isdigit():
+            raise Trouble("unreachable", "no HTTP answer" if status else "the connection broke off")
+        for _ in range(MAX_HEADERS):
+            line = await self._stream.readline()
+            name, _, value = line.partition(b":")
+            name, value = name.lower(), value.strip()
+            if not name.strip():
+                return int(status[1])
+            if name == b"content-length" and value.isdigit():
+                self.left = int(value)
+            elif name == b"date":
+                self.date = _unix_time(value.decode())
+            elif name == b"retry-after" and value.isdigit():
+                self.retry_after_s = int(value)
+            elif name == b"transfer-encoding":
+                break
+        raise Trouble("unreachable", "an answer that is not a daemon's")
+
+    async def _fields(self):
+        if self.left > MAX_BODY_BYTES:
+            raise Trouble("too_large", "answer")
+        body = b""
+        while self.rest:
+            body += bytes(await self.piece())
+        try:
+            fields = json.loads(body.decode())
+        except ValueError:
+            fields = None
+        if not isinstance(fields, dict):
+            raise Trouble("bad_json", "answer")
+        return fields
+
+    async def _timed(self, work, seconds):
+        """Wait for work so long; its errors become ``Trouble``."""
+        try:
+            return await asyncio.wait_for(work, self._limit(seconds))
+        except asyncio.TimeoutError:
+            raise Trouble("unreachable", "no answer in time")
+        except ValueError as error:  # what the TLS library says of a certificate
+            raise Trouble("pin_mismatch", str(error).strip())
+        except (OSError, EOFError) as error:
+            raise Trouble("unreachable", str(error))
+
+
+def _unix_time(date):
+    """Unix seconds of ``Thu, 26 Nov 2026 10:43:27 GMT``; None for anything else."""
+    try:
+        _, day, month, year, time, _ = date.split()
+        hour, minute, second = [int(part) for part in time.split(":")]
+        month, year = _MONTHS.index(month) // 3 + 1, int(year)
+    except ValueError:
+        return None
+    if month <= 2:
+        month, year = month + 12, year - 1
+    days = 365 * year + year // 4 - year // 100 + year // 400 + (153 * month - 457) // 5 + int(day) - 719469
+    return days * 86400 + hour * 3600 + minute * 60 + second

@@ -1,0 +1,174 @@
+"""Looking for daemons with multicast DNS (RFC 6762, 6763): one question, answers straight back to our port.
+
+Anybody can answer anything: what is found is a hint where to try (docs/pki.md, mDNS), never a reason to trust.
+"""
+
+import os
+import struct
+
+from henge_micro.wire import Trouble
+
+GROUP = ("224.0.0.251", 5353)
+SERVICE = "_henge._tcp.local"
+ASK_AT_MS = (0, 1000, 3000)
+MAX_PACKET_BYTES = 1500
+MAX_FOUND = 8
+
+_ID_LETTERS = "0123456789abcdefghjkmnpqrstvwxyz"
+_PTR, _TXT, _SRV, _A = 12, 16, 33, 1
+
+
+async def browse(timeout_s, wanted, group=GROUP, interface=None):
+    """Daemons for which ``wanted(hint)`` is true: a list of (address, port, hint). Empty when there is none.
+
+    ``interface`` is the address of the one to ask on, for machines with several.
+    """
+    import asyncio
+    import socket
+
+    found = []
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    try:
+        if interface:  # IPPROTO_IP, IP_MULTICAST_IF
+            sock.setsockopt(0, 32, bytes([int(part) for part in interface.split(".")]))
+        sock.setblocking(False)
+        target = socket.getaddrinfo(group[0], group[1])[0][-1]
+        asked = waited_ms = 0
+        while waited_ms < timeout_s * 1000 and not found:
+            if asked < len(ASK_AT_MS) and waited_ms >= ASK_AT_MS[asked]:
+                asked += 1
+                sock.sendto(question(), target)
+            await asyncio.sleep_ms(20)
+            waited_ms += 20
+            found = _received(sock, wanted)
+    except OSError:
+        pass  # no network yet, or one without multicast
+    finally:
+        sock.close()
+    return found
+
+
+def _received(sock, wanted):
+    found = []
+    for _ in range(MAX_FOUND):
+        try:
+            packet = sock.recv(MAX_PACKET_BYTES)
+        except OSError:
+            break  # nothing more has come
+        found += [each for each in read_answer(packet) if wanted(each[2]) and each not in found]
+    return found[:MAX_FOUND]
+
+
+def question():
+    """A query for all daemons that asks for a unicast answer."""
+    name = b"".join([bytes((len(label),)) + label.encode() for label in SERVICE.split(".")])
+    return os.urandom(2) + b"\0\0\0\1\0\0\0\0\0\0" + name + b"\0\0\x0c\x80\1"
+
+
+def read_answer(packet):
+    """What a packet announces: (address, port, hint) for each instance that is complete; nothing for nonsense."""
+    try:
+        return _complete(_records(packet))
+    except (IndexError, ValueError):  # cut, or not DNS
+        return []
+
+
+def parse_txt(data):
+    """The hint in TXT data: ``fleet``, ``fp`` (or empty), ``t`` (or None).
+
+    Raises ``Trouble`` as ``henge_protocol.beacon``: too_large, bad_beacon, unsupported_protocol.
+    """
+    if len(data) > 1024:
+        raise Trouble("too_large")
+    entries = {}
+    at = 0
+    while at < len(data):
+        end = at + 1 + data[at]
+        if end > len(data):
+            raise Trouble("bad_beacon")
+        key, equals, value = data[at + 1 : end].partition(b"=")
+        key = _text(key).lower()
+        if equals and key and key not in entries:
+            entries[key] = _text(value)
+        at = end
+    if entries.get("v") != "1":
+        raise Trouble("unsupported_protocol")
+    fleet, fp, t = entries.get("fleet", ""), entries.get("fp", "").lower(), entries.get("t", "")
+    if not is_id(fleet) or (fp and (len(fp) != 16 or not all(char in "0123456789abcdef" for char in fp))):
+        raise Trouble("bad_beacon")
+    is_time = 0 < len(t) <= 11 and all(char in "0123456789" for char in t)
+    return {"fleet": fleet, "fp": fp, "t": int(t) if is_time else None}
+
+
+def is_id(text):
+    """Whether this has the form of a fleet's or device's id."""
+    return len(text) == 26 and all(char in _ID_LETTERS for char in text) and _ID_LETTERS.find(text[-1]) & 3 == 0
+
+
+def _text(data):
+    try:
+        return bytes(data).decode()
+    except ValueError:
+        return "?"  # no value of ours is anything but ASCII
+
+
+def _records(packet):
+    """(name, type, offset of the data, length of the data) of every record."""
+    if len(packet) < 12 or not packet[2] & 0x80:
+        raise ValueError
+    questions, answers, authorities, additional = struct.unpack(">HHHH", packet[4:12])
+    at = 12
+    for _ in range(questions):
+        at = _name(packet, at)[1] + 4
+    records = []
+    for _ in range(answers + authorities + additional):
+        name, at = _name(packet, at)
+        kind, size = packet[at] << 8 | packet[at + 1], packet[at + 8] << 8 | packet[at + 9]
+        at += 10
+        if at + size > len(packet):
+            raise ValueError
+        records.append((name, kind, packet, at, size))
+        at += size
+    return records
+
+
+def _name(packet, at):
+    """The name at an offset, in lower case, and where what follows it begins."""
+    labels = []
+    after = None
+    for _ in range(64):  # more hops or labels than any real name has
+        size = packet[at]
+        if size >= 0xC0:
+            after = after or at + 2
+            at = (size & 0x3F) << 8 | packet[at + 1]
+        elif size:
+            labels.append(_text(packet[at + 1 : at + 1 + size]).lower())
+            at += 1 + size
+        else:
+            return ".".join(labels), after or at + 1
+    raise ValueError
+
+
+def _complete(records):
+    hosts = {}
+    for name, kind, packet, at, size in records:
+        if kind == _A and size == 4:
+            hosts.setdefault(name, []).append(".".join([str(byte) for byte in packet[at : at + 4]]))
+    hints = {name: packet[at : at + size] for name, kind, packet, at, size in records if kind == _TXT}
+    found = []
+    for name, kind, packet, at, size in records:
+        if kind == _SRV and size >= 7 and name.endswith(SERVICE) and name in hints:
+            port, target = packet[at + 4] << 8 | packet[at + 5], _name(packet, at + 6)[0]
+            try:
+                hint = parse_txt(hints[name])
+            except Trouble:
+                continue
+            found += [(address, port, hint) for address in hosts.get(target, ()) if port and is_home(address)]
+    return found[:MAX_FOUND]
+
+
+def is_home(address):
+    """Whether an address is of a kind that home networks use."""
+    first, second = [int(part) for part in address.split(".")[:2]]
+    pair = first << 8 | second
+    return first in (10, 127) or pair in (0xC0A8, 0xA9FE) or 0xAC10 <= pair < 0xAC20

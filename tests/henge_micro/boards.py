@@ -1,0 +1,127 @@
+"""Boards for tests: the client on a real MicroPython, as a process that says in JSON lines how it fares."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SOURCE = REPOSITORY / "micropython"
+PATIENCE_S = 20.0
+"""Far beyond what a board needs for any of its steps here."""
+
+Kind = Literal["native", "small"]
+HEAPS: dict[Kind, str] = {"native": "192k", "small": "96k"}
+"""The small build has a microcontroller's words and heap blocks; there 96 KB must be enough from source."""
+
+PRELUDE = """
+import sys
+sys.path[:0] = [{source!r}]
+import asyncio, gc, json
+from henge_micro import Client, board
+FOLDER, SETUP = {folder!r}, {setup!r}
+def say(**fields):
+    print(json.dumps(fields))
+def show(new, old):
+    say(config=new)
+"""
+RUN = "client = Client(FOLDER, SETUP, on_config=show)\nasyncio.run(client.run())\n"
+"""The usual life of a board."""
+
+
+class NoRuntime(Exception):
+    """Raised where there is no MicroPython; the message is one line for a person."""
+
+
+@cache
+def runtime(kind: Kind) -> Path:
+    """The interpreter, fetched if need be. Raises ``NoRuntime``."""
+    done = subprocess.run(
+        [REPOSITORY / "contrib" / "micropython.sh", kind], capture_output=True, text=True, check=False, timeout=100
+    )
+    if done.returncode != 0:
+        raise NoRuntime(done.stderr.strip() or f"no MicroPython ({kind})")
+    return Path(done.stdout.strip())
+
+
+@dataclass(frozen=True, slots=True)
+class Interpreter:
+    """One build of MicroPython."""
+
+    kind: Kind
+    path: Path
+
+    def command(self, program: str, *, heap: str = "") -> list[str]:
+        """The command line that runs a program text."""
+        return [str(self.path), "-X", f"heapsize={heap or HEAPS[self.kind]}", "-c", program]
+
+    def run(self, program: str, *arguments: str, heap: str = "") -> str:
+        """What a program prints; a failing one fails the test."""
+        done = subprocess.run(
+            [*self.command(program, heap=heap), *arguments],
+            capture_output=True, text=True, check=False, timeout=PATIENCE_S, cwd=REPOSITORY,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+
+class Board:
+    """One board: its flash is a folder, its power a process."""
+
+    def __init__(self, interpreter: Interpreter, folder: Path, setup: dict[str, Any]) -> None:
+        self.interpreter = interpreter
+        self.folder = folder
+        self.setup = setup
+        self.spoken: list[str] = []
+        self.heap = ""
+        self.environment: dict[str, str] = {}
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def start(self, program: str = RUN) -> None:
+        """Power on."""
+        text = PRELUDE.format(source=str(SOURCE), folder=str(self.folder), setup=self.setup) + program
+        self._process = await asyncio.create_subprocess_exec(
+            *self.interpreter.command(text, heap=self.heap),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            env={**os.environ, **self.environment},
+        )
+
+    async def off(self) -> None:
+        """Power off, at whatever moment this is."""
+        process, self._process = self._process, None
+        if process is not None:
+            if process.returncode is None:
+                process.kill()
+            await process.communicate()
+
+    async def says(self, name: str, *values: Any) -> Any:
+        """Wait until the board says something under ``name``; one of ``values``, if any are given."""
+        assert self._process is not None
+        assert self._process.stdout is not None
+        async with asyncio.timeout(PATIENCE_S):
+            while line := await self._process.stdout.readline():
+                self.spoken.append(line.decode().strip())
+                fields = json.loads(line) if line.startswith(b"{") else {}
+                if name in fields and (not values or fields[name] in values):
+                    return fields[name]
+        raise AssertionError("\n".join(self.spoken))
+
+    async def ends(self) -> str:
+        """Wait until the program is over; all that the board has said."""
+        assert self._process is not None
+        async with asyncio.timeout(PATIENCE_S):
+            out, _ = await self._process.communicate()
+        text = "\n".join(self.spoken) + out.decode()
+        assert self._process.returncode == 0, text
+        return text
+
+    def record(self, name: str) -> dict[str, Any]:
+        """A record in the board's flash."""
+        return dict(json.loads((self.folder / name).read_bytes().partition(b"\n")[2]))
