@@ -61,10 +61,10 @@ class Interpreter:
         """The command line that runs a program text."""
         return [str(self.path), "-X", f"heapsize={heap or HEAPS[self.kind]}", "-c", program]
 
-    def run(self, program: str, *arguments: str, heap: str = "") -> str:
+    def run_file(self, program: Path, *arguments: str, heap: str = "") -> str:
         """What a program prints; a failing one fails the test."""
         done = subprocess.run(
-            [*self.command(program, heap=heap), *arguments],
+            [self.path, "-X", f"heapsize={heap or HEAPS[self.kind]}", program, *arguments],
             capture_output=True, text=True, check=False, timeout=PATIENCE_S, cwd=REPOSITORY,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
