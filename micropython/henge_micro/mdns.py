@@ -171,4 +171,4 @@ def is_home(address):
     """Whether an address is of a kind that home networks use."""
     first, second = [int(part) for part in address.split(".")[:2]]
     pair = first << 8 | second
-    return first in (10, 127) or pair in (0xC0A8, 0xA9FE) or 0xAC10 <= pair < 0xAC20
+    return first == 10 or pair in (0xC0A8, 0xA9FE) or 0xAC10 <= pair < 0xAC20

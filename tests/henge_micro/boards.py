@@ -24,7 +24,8 @@ PRELUDE = """
 import sys
 sys.path[:0] = [{source!r}]
 import asyncio, gc, json
-from henge_micro import Client, board
+from henge_micro import board
+from henge_micro.client import Client
 FOLDER, SETUP = {folder!r}, {setup!r}
 def say(**fields):
     print(json.dumps(fields))
@@ -61,10 +62,17 @@ class Interpreter:
         """The command line that runs a program text."""
         return [str(self.path), "-X", f"heapsize={heap or HEAPS[self.kind]}", "-c", program]
 
+    def run(self, program: str, *arguments: str, heap: str = "") -> str:
+        """What a program text prints; a failing one fails the test."""
+        return self._run([*self.command(program, heap=heap), *arguments])
+
     def run_file(self, program: Path, *arguments: str, heap: str = "") -> str:
-        """What a program prints; a failing one fails the test."""
+        """What a program file prints; a failing one fails the test."""
+        return self._run([str(self.path), "-X", f"heapsize={heap or HEAPS[self.kind]}", str(program), *arguments])
+
+    def _run(self, command: list[str]) -> str:
         done = subprocess.run(
-            [self.path, "-X", f"heapsize={heap or HEAPS[self.kind]}", program, *arguments],
+            command,
             capture_output=True, text=True, check=False, timeout=PATIENCE_S, cwd=REPOSITORY,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
