@@ -120,9 +120,15 @@ class Applier:
     async def take(self, head, source):
         """Apply the document whose header has come and whose bytes ``source`` gives; how it went is ``report``.
 
-        ``Trouble`` when the bytes break off; then nothing has changed and the daemon will offer it again.
+        ``Trouble`` when the bytes break off; then nothing has changed and the daemon will offer it again. What was
+        undone and is offered before the daemon knows of it is answered with that verdict.
         """
+        self.reached()
         version = [head["epoch"], head["revision"], head["digest"]]
+        if self.report and self.report["state"] == "rolled-back" and self.report["digest"] == version[2]:
+            await source.drain()
+            self.report = dict(self.report)  # to be said again
+            return
         try:
             if version[2] == self.running[2]:
                 await source.drain()

@@ -37,6 +37,8 @@ _PAUSES_S = {"pin_mismatch": 300, "replaced": 60, "certificate_expired": 60}
 for _code in USELESS + ("approval_required", "wrong_role", "no_such_device", "unsupported_protocol", "token_used",
                         "token_invalid", "token_expired", "token_malformed", "token_name", "name_taken"):  # fmt: skip
     _PAUSES_S[_code] = HOURLY_S  # only a person can mend it
+_AT_ONCE = ("again", "renew", "renewed")
+"""Ends that we chose ourselves."""
 _ELSEWHERE = ("unreachable", "pin_mismatch", "no_daemon", "bad_trust_answer", "enrolment_closed")
 
 
@@ -166,7 +168,7 @@ class Client:
                         board.set_time(clock)  # whoever told the time may have lied
                     return self._note(error)
                 finally:
-                    self._hang_up()
+                    await self._hang_up()
         except MemoryError:
             return self._note(Trouble("internal", "out of memory"))
 
@@ -217,7 +219,7 @@ class Client:
     async def _renew(self, address):
         from henge_micro import enrol
 
-        self._hang_up()
+        await self._hang_up()
         self._connection = await self._connect(address)
         try:
             self._keep_identity(await enrol.renew(self._connection, self._identity, CLIENT))
@@ -230,7 +232,7 @@ class Client:
             return False
         finally:
             _drop("enrol", "p256", "joining", "mdns")
-            self._hang_up()
+            await self._hang_up()
 
     def _keep_identity(self, identity):
         self._identity = {name: value for name, value in identity.items() if value is not None}
@@ -249,9 +251,9 @@ class Client:
         )
         return await self._connection.open()
 
-    def _hang_up(self):
+    async def _hang_up(self):
         if self._connection:
-            self._connection.close()
+            await self._connection.close()
         self._connection = None
         gc.collect()
 
@@ -281,9 +283,9 @@ class Client:
         wifi = self.config.get("wifi")
         while True:
             if session.state in ("idle", "applying"):
+                self._check_link(wifi)
                 for report in self._owed():
                     await socket.send(session.send(report))
-                self._check_link(wifi)
             if await socket.next():
                 await self._frame(address, connection, socket, session)
 
@@ -319,9 +321,9 @@ class Client:
         await self._post(address, connection, self._hello(), "?have=" + self.applier.running[2])
         wifi = self.config.get("wifi")
         while board.monotonic() < self._stream_from:
+            self._check_link(wifi)
             for report in self._owed():
                 await self._post(address, connection, report)
-            self._check_link(wifi)
             began, wait_s = board.monotonic(), int(self._patience_s(POLL_WAIT_S))
             path = "/v1/device/config?have=%s&wait=%d" % (self.applier.running[2], wait_s)
             status = await connection.request("GET", path, None, wait_s)
@@ -398,7 +400,7 @@ class Client:
     # ---- pauses
 
     def _pause_s(self, ended):
-        if ended is None or ended.code in ("again", "renew", "renewed"):
+        if ended is None or ended.code in _AT_ONCE:
             return 0
         if ended.code in _PAUSES_S:
             return _PAUSES_S[ended.code] * (0.8 + 0.4 * board.chance())
@@ -425,7 +427,7 @@ class Client:
             await board.join_wifi(wifi.get("ssid"), wifi.get("password"))
 
     def _note(self, error):
-        if error.code != self.state:
+        if error.code != self.state and error.code not in _AT_ONCE:
             print("henge:", error)
         self.state = error.code
         return error

@@ -27,7 +27,7 @@ async def fetch_trust(address, fingerprint):
     try:
         claim = await connection.json("GET", "/v1/trust")
     finally:
-        connection.close()
+        await connection.close()
     try:
         fleet, ders = claim["fleet"], [a2b_base64(text) for text in claim["server_ca"]]
         if not is_id(fleet) or not 1 <= len(ders) <= MAX_AUTHORITIES:
@@ -55,7 +55,7 @@ async def by_token(address, text, about, store):
             store.forget("joining")
         raise
     finally:
-        connection.close()
+        await connection.close()
     return _identity(answer, key, fleet)
 
 
@@ -84,7 +84,7 @@ async def by_code(address, about, show, confirm):
             await connection.json("POST", path + "/answer", {"accept": False})
             raise Trouble("join_rejected", "the codes are not the same")
     finally:
-        connection.close()
+        await connection.close()
     if _text(ders[0]) not in identity["ca"]:
         raise Trouble("pin_mismatch", "another authority than the one that the code covers")
     return identity

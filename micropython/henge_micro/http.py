@@ -122,18 +122,21 @@ class Connection:
 
     async def write(self, data):
         """Send bytes."""
-        self._stream.write(data)
-        await self._timed(self._stream.drain(), CONNECT_S)
+        await self._timed(self._written(data), CONNECT_S)
 
     async def exactly(self, size, wait_s=ANSWER_S):
         """So many bytes of the stream itself (WebSocket heads)."""
         return await self._timed(self._stream.readexactly(size), wait_s)
 
-    def close(self):
+    async def close(self):
         """Hang up."""
-        if self._stream is not None:
-            self._stream.close()
-            self._stream = None
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            await stream.wait_closed()  # close() alone does nothing here
+
+    async def _written(self, data):
+        self._stream.write(data)  # tries at once, and raises what connecting has come to
+        await self._stream.drain()
 
     async def _head(self):
         self.left, self._kept, self.retry_after_s = 0, b"", None

@@ -24,9 +24,11 @@ PRELUDE = """
 import sys
 sys.path[:0] = [{source!r}]
 import asyncio, gc, json
-from henge_micro import board
+from henge_micro import board, client as life
 from henge_micro.client import Client
+life.BROWSE_S, life.POLL_PAUSE_S = 0.1, 0.1
 FOLDER, SETUP = {folder!r}, {setup!r}
+board.chance = lambda: 0.01  # nobody has to be spread here
 def say(**fields):
     print(json.dumps(fields))
 def show(new, old):
@@ -111,15 +113,25 @@ class Board:
 
     async def says(self, name: str, *values: Any) -> Any:
         """Wait until the board says something under ``name``; one of ``values``, if any are given."""
+        while True:
+            line = await self.prints(f'"{name}":')
+            fields = json.loads(line) if line.startswith("{") else {}
+            if name in fields and (not values or fields[name] in values):
+                return fields[name]
+
+    async def prints(self, text: str) -> str:
+        """Wait until the board prints a line with this text; the line."""
         assert self._process is not None
         assert self._process.stdout is not None
-        async with asyncio.timeout(PATIENCE_S):
-            while line := await self._process.stdout.readline():
-                self.spoken.append(line.decode().strip())
-                fields = json.loads(line) if line.startswith(b"{") else {}
-                if name in fields and (not values or fields[name] in values):
-                    return fields[name]
-        raise AssertionError("\n".join(self.spoken))
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                while line := (await self._process.stdout.readline()).decode():
+                    self.spoken.append(line.strip())
+                    if text in line:
+                        return line.strip()
+        except TimeoutError:
+            pass
+        raise AssertionError(f"nothing with {text!r} in:\n" + "\n".join(self.spoken))
 
     async def ends(self) -> str:
         """Wait until the program is over; all that the board has said."""

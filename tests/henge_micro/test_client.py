@@ -2,17 +2,41 @@
 
 from __future__ import annotations
 
-from tests.henge_micro.boards import Interpreter
+import asyncio
+import base64
+from pathlib import Path
+
+import pytest
+
+from henge_protocol import pki
+from tests.henge_micro.boards import RUN, Board, Interpreter
 from tests.henge_micro.conftest import MakeBoard
 from tests.service import Admin, Service, device, schema
 
+POLL = RUN.replace("on_config=show", "on_config=show, stream=False")
 
+
+async def in_sync(board: Board, admin: Admin, program: str = RUN) -> None:
+    """Start a board and wait until it runs what it should."""
+    await board.start(program)
+    await admin.until(board.setup["name"], config="in-sync")
+    await confirmed(board)
+
+
+async def confirmed(board: Board) -> None:
+    """Wait until the board has the receipt for what it runs and owes nothing."""
+    async with asyncio.timeout(10):
+        while not (board.folder / "progress").exists() or any(board.record("progress")[it] for it in ("trial", "report")):
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("program", [RUN, POLL], ids=["stream", "poll"])
 async def test_a_board_joins_applies_and_reports(
-    micropython: Interpreter, new_board: MakeBoard, daemon: Service, admin: Admin
+    micropython: Interpreter, new_board: MakeBoard, daemon: Service, admin: Admin, program: str
 ) -> None:
     await admin.apply(schema(), device("lamp-1", brightness=5))
     board = await new_board(micropython)
-    await board.start()
+    await board.start(program)
     first = await board.says("config", {"brightness": 5, "color": "green"})
     status = await admin.until("lamp-1", config="in-sync", connection="online")
     await admin.set("lamp-1", color="red")
@@ -23,3 +47,408 @@ async def test_a_board_joins_applies_and_reports(
     assert status["client"] == "henge-micro/0.1"
     assert status["identity"] == "active"
     assert status["facts"]["micropython"].startswith("1.")
+
+
+async def test_a_board_works_without_a_daemon_and_comes_back_to_it(
+    small: Interpreter, new_board: MakeBoard, daemon: Service, admin: Admin
+) -> None:
+    await admin.apply(schema(), device("lamp-1", color="red"))
+    board = await new_board(small)
+    await in_sync(board, admin)
+    await board.off()
+    await daemon.stop()
+    await board.start(RUN)
+    alone = await board.says("config")
+    await board.prints("unreachable")
+    daemon._flags["listen.devices"] = f"127.0.0.1:{board.setup['server'].rpartition(':')[2]}"
+    await daemon.start()
+    async with daemon.admin() as again:
+        await again.set("lamp-1", color="blue")
+        await board.says("config", {"brightness": 80, "color": "blue"})
+        await again.until("lamp-1", config="in-sync")
+
+    assert alone["color"] == "red"
+
+
+@pytest.mark.parametrize("program", [RUN, POLL], ids=["stream", "poll"])
+async def test_a_restart_of_the_daemon_in_the_middle_is_survived(
+    small: Interpreter, new_board: MakeBoard, daemon: Service, admin: Admin, program: str
+) -> None:
+    await admin.apply(schema(), device("lamp-1", color="red"))
+    board = await new_board(small)
+    await in_sync(board, admin, program)
+    daemon._flags["listen.devices"] = f"127.0.0.1:{daemon.port}"
+    await daemon.restart()
+    async with daemon.admin() as again:
+        await again.set("lamp-1", color="blue")
+        await board.says("config", {"brightness": 80, "color": "blue"})
+        await again.until("lamp-1", config="in-sync")
+
+
+async def test_a_token_of_another_daemon_is_not_sent(small: Interpreter, new_board: MakeBoard) -> None:
+    other = pki.make_ca("server", pki.new_id(b"another fleet .."), now=1.7e9)
+    board = await new_board(small)
+    board.setup["token"] = foreign_token(other.certificate_der)
+    await board.start()
+    line = await board.prints("pin_mismatch")
+
+    assert "not the daemon of this token" in line
+    assert not (board.folder / "identity").exists()
+
+
+def foreign_token(authority_der: bytes) -> str:
+    """A well-formed token of a daemon with this authority."""
+    from henge_protocol.joining import format_token, new_token
+
+    return format_token(new_token("join", pki.fingerprint(authority_der), random=lambda size: bytes(range(size))))
+
+
+async def test_a_wrong_token_is_refused_in_the_daemon_s_words(
+    small: Interpreter, new_board: MakeBoard, daemon: Service
+) -> None:
+    board = await new_board(small)
+    board.setup["token"] = foreign_token(daemon.app.authority.server_ca)
+    await board.start()
+    await board.prints("token_invalid")
+
+    assert not (board.folder / "identity").exists()
+
+
+async def test_a_mistyped_token_is_told(small: Interpreter, new_board: MakeBoard) -> None:
+    board = await new_board(small)
+    board.setup["token"] = board.setup["token"][:-1]
+    await board.start()
+    line = await board.prints("token_malformed")
+
+    assert board.setup["token"].split(".")[2] not in line
+
+
+async def test_a_daemon_with_another_name_or_authority_is_not_believed(
+    small: Interpreter, new_board: MakeBoard, admin: Admin
+) -> None:
+    await admin.apply(schema(), device("lamp-1", color="red"))
+    board = await new_board(small)
+    await in_sync(board, admin)
+    await board.off()
+    other = base64.b64encode(pki.make_ca("server", pki.new_id(b"another fleet .."), now=1.7e9).certificate_der)
+    for change in (f"identity['ca'] = [{other.decode()!r}]", "identity['fleet'] = '0' * 26"):
+        await board.start(CHANGED.format(change=change) + RUN)
+        alone = await board.says("config")
+        await board.prints("pin_mismatch")
+        await board.off()
+
+        assert alone["color"] == "red"
+
+
+CHANGED = """
+from henge_micro.store import Store
+identity = Store(FOLDER).load("identity")
+original = dict(identity)
+{change}
+load = Store.load
+Store.load = lambda self, name: identity if name == "identity" else load(self, name)
+"""
+
+
+async def test_of_two_authorities_either_vouches(small: Interpreter, new_board: MakeBoard, admin: Admin) -> None:
+    await admin.apply(schema(), device("lamp-1", color="red"))
+    board = await new_board(small)
+    await in_sync(board, admin)
+    await board.off()
+    other = base64.b64encode(pki.make_ca("server", pki.new_id(b"another fleet .."), now=1.7e9).certificate_der)
+    for order in ("[{!r}] + identity['ca']", "identity['ca'] + [{!r}]"):
+        await board.start(CHANGED.format(change="identity['ca'] = " + order.format(other.decode())) + RUN)
+        await admin.until("lamp-1", connection="online")
+        await board.off()
+        await admin.until("lamp-1", connection="offline")
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["in-time", "expired"])
+async def test_an_identity_is_renewed(
+    small: Interpreter, new_board: MakeBoard, daemon: Service, admin: Admin, late: bool
+) -> None:
+    await admin.apply(schema(), device("lamp-1", color="red"))
+    board = await new_board(small)
+    await in_sync(board, admin)
+    await board.off()
+    before = board.record("identity")
+    if late:
+        daemon.clock.advance(400 * 86400)
+        await board.start()
+    else:
+        await board.start(CHANGED.format(change="identity['renew_at'] = 1") + "Store.load = load\n" + SPOILT + RUN)
+    await admin.until("lamp-1", connection="online", identity="active")
+    async with asyncio.timeout(10):
+        while (after := board.record("identity"))["cert"] == before["cert"] or "trial" in after:
+            await asyncio.sleep(0.02)
+    await board.off()
+    await board.start()
+    await admin.until("lamp-1", connection="online")
+
+    assert after["key"] != before["key"]
+    assert after["id"] == before["id"]
+
+
+SPOILT = "Store(FOLDER).keep('identity', identity)\n"
+
+
+async def test_a_revoked_board_keeps_its_configuration_and_asks_rarely(
+    small: Interpreter, new_board: MakeBoard, admin: Admin
+) -> None:
+    await admin.apply(schema(), device("lamp-1", color="red"))
+    board = await new_board(small)
+    await in_sync(board, admin)
+    await admin.ok("POST", "/v1/devices/lamp-1/revoke")
+    await board.prints("revoked")
+    await board.off()
+    await board.start(RUN.replace("asyncio.run(", "client._pause_s = lambda ended: say(code=ended.code) or 3600\nasyncio.run("))
+    alone = await board.says("config")
+    code = await board.says("code")
+
+    assert alone["color"] == "red"
+    assert code in ("certificate_revoked", "revoked")
+
+
+@pytest.mark.parametrize("accept", ["confirm", "accept_first"])
+async def test_a_board_joins_by_a_code_that_a_person_compares(
+    micropython: Interpreter, new_board: MakeBoard, admin: Admin, accept: str
+) -> None:
+    await admin.apply(schema(), device("lamp-1", color="red"))
+    await admin.ok("PUT", "/v1/join-window", {"open_s": 600})
+    board = await new_board(micropython, "lamp-9", accept_first=accept == "accept_first")
+    del board.setup["token"]
+    await board.start(BY_CODE if accept == "confirm" else BY_CODE.replace("confirm=confirm", ""))
+    code = await board.says("code")
+    await admin.ok("POST", f"/v1/joins/{code.replace(' ', '')}/approve", {"name": "lamp-9", "schema": "lamp"})
+    await admin.until("lamp-9", config="in-sync")
+
+    assert len(code) == 9
+
+
+BY_CODE = """
+async def confirm(code):
+    return len(code) == 8
+client = Client(FOLDER, SETUP, on_config=show, show=lambda code: say(code=code), confirm=confirm)
+asyncio.run(client.run())
+"""
+
+
+async def test_codes_that_differ_void_the_request(small: Interpreter, new_board: MakeBoard, admin: Admin) -> None:
+    await admin.ok("PUT", "/v1/join-window", {"open_s": 600})
+    board = await new_board(small, "lamp-9")
+    del board.setup["token"]
+    await board.start(BY_CODE.replace("len(code) == 8", "False"))
+    code = await board.says("code")
+    await admin.ok("POST", f"/v1/joins/{code.replace(' ', '')}/approve", {"name": "lamp-9"})
+    await board.prints("join_rejected")
+
+    assert not (board.folder / "identity").exists()
+
+
+async def test_without_token_and_without_anybody_to_compare_a_board_does_not_join(
+    small: Interpreter, new_board: MakeBoard
+) -> None:
+    board = await new_board(small, "lamp-9")
+    del board.setup["token"]
+    await board.start()
+
+    await board.prints("accept_first")
+
+
+async def test_a_document_that_cuts_the_board_off_is_undone_and_quarantined(
+    micropython: Interpreter, new_board: MakeBoard, admin: Admin
+) -> None:
+    lamp = schema()
+    lamp["spec"]["confirm_s"] = 1
+    await admin.apply(lamp, device("lamp-1", wifi={"ssid": "home"}))
+    board = await new_board(micropython)
+    await in_sync(board, admin, NETWORK)
+    await admin.set("lamp-1", wifi={"ssid": "typo"})
+    await board.says("ssid", "typo")
+    await board.says("ssid", "home")
+    status = await admin.until("lamp-1", config="quarantined", connection="online")
+
+    assert (status["reported"]["state"], status["reported"]["reason"]) == ("rolled-back", "connectivity-lost")
+    await confirmed(board)
+
+
+NETWORK = """
+async def network(config):
+    if config.get("wifi", {}).get("ssid") == "typo":
+        raise OSError("no such network")
+def show(new, old):
+    say(ssid=new.get("wifi", {}).get("ssid"))
+client = Client(FOLDER, SETUP, on_config=show, network=network)
+asyncio.run(client.run())
+"""
+
+
+async def test_an_outage_at_the_wrong_moment_is_no_fault_of_the_document(
+    small: Interpreter, new_board: MakeBoard, daemon: Service, admin: Admin
+) -> None:
+    lamp = schema()
+    lamp["spec"]["confirm_s"] = 1
+    await admin.apply(lamp, device("lamp-1", color="red"))
+    board = await new_board(small)
+    await in_sync(board, admin, OUTAGE)
+    await admin.set("lamp-1", color="blue")
+    daemon._flags["listen.devices"] = f"127.0.0.1:{daemon.port}"
+    await board.says("color", "blue")
+    await daemon.stop()
+    await board.says("color", "red")
+    await board.says("reason", "server-unreachable")
+    await daemon.start()
+    async with daemon.admin() as again:
+        status = await again.until("lamp-1", connection="online", config="rolled-back")
+
+        assert status["reported"]["reason"] == "server-unreachable"
+
+
+OUTAGE = """
+from henge_micro import applier
+applier.VERDICT_S = 1
+def show(new, old):
+    say(color=new.get("color"))
+owed = Client._owed
+Client._owed = lambda self: [] if self.config.get("color") == "blue" else owed(self)
+decide = applier.Applier._decide
+def told(self, reason):
+    decide(self, reason)
+    say(reason=reason)
+applier.Applier._decide = told
+client = Client(FOLDER, SETUP, on_config=show)
+asyncio.run(client.run())
+"""
+"""A board whose report gets lost on its way."""
+
+
+async def test_a_document_that_the_hook_refuses_is_reported_with_its_words(
+    small: Interpreter, new_board: MakeBoard, admin: Admin
+) -> None:
+    await admin.apply(schema(), device("lamp-1", color="red"))
+    board = await new_board(small)
+    await in_sync(board, admin, CHECKED)
+    await admin.set("lamp-1", color="blue")
+    status = await admin.until("lamp-1", config="quarantined")
+    await admin.set("lamp-1", color="green")
+    await admin.until("lamp-1", config="in-sync")
+
+    assert status["reported"]["reason"] == "invalid"
+    assert status["reported"]["errors"][0]["message"] == "no blue LED"
+
+
+CHECKED = """
+def check(config):
+    if config["color"] == "blue":
+        raise ValueError("no blue LED")
+client = Client(FOLDER, SETUP, on_config=show, check=check)
+asyncio.run(client.run())
+"""
+
+
+async def test_a_sleeper_needs_one_request_and_says_when_it_comes_back(
+    micropython: Interpreter, new_board: MakeBoard, admin: Admin
+) -> None:
+    await admin.apply(schema(), device("lamp-1", color="red"))
+    board = await new_board(micropython)
+    asleep = []
+    for color in ("red", "blue", "blue"):
+        await admin.set("lamp-1", color=color)
+        await board.start(ONCE)
+        await board.ends()
+        asleep.append(await admin.until("lamp-1", connection="asleep", config="in-sync"))
+
+    assert [entry.count("POST") for entry in board.spoken if entry.startswith("requests")] == []
+    assert all(status["due"] for status in asleep)
+
+
+ONCE = """
+client = Client(FOLDER, SETUP, on_config=show)
+say(reached=asyncio.run(client.once(900)), config=client.config)
+"""
+
+
+async def test_the_watchdog_is_fed_while_nobody_answers(small: Interpreter, new_board: MakeBoard) -> None:
+    board = await new_board(small, server="127.0.0.1:9")
+    await board.start(
+        "client = Client(FOLDER, SETUP, defaults={'color': 'factory'}, on_config=show, feed=lambda: say(fed=1))\n"
+        "asyncio.run(client.run())\n"
+    )
+
+    assert await board.says("config") == {"color": "factory"}
+    await board.says("fed")
+    await board.says("fed")
+
+
+async def test_a_hundred_reconnects_leave_the_heap_as_it_was(
+    small: Interpreter, new_board: MakeBoard, admin: Admin
+) -> None:
+    await admin.apply(schema(), device("lamp-1", color="red"))
+    board = await new_board(small)
+    await board.start(RECONNECTS)
+    free = await board.says("free")
+    await board.off()
+    print("free after each tenth connection:", free)
+
+    assert len(free) == 11
+    assert min(free[1:]) > free[1] - 2048
+
+
+RECONNECTS = """
+client = Client(FOLDER, SETUP)
+client._pause_s = lambda ended: 0
+heard, live, free, count = client._heard, client._live, [], 0
+async def note(address, message, connection):
+    global count
+    await heard(address, message, connection)
+    if message["type"] == "welcome":
+        count += 1
+        if count > 100:
+            say(free=free)
+        raise Trouble("again")
+from henge_micro.wire import Trouble
+async def measured(address):
+    if count % 10 == 0 and len(free) == count // 10:
+        gc.collect()
+        free.append(gc.mem_free())
+    await live(address)
+client._heard, client._live = note, measured
+asyncio.run(client.run())
+"""
+
+
+@pytest.mark.parametrize("fields", [1, 600], ids=["one-text", "many-fields"])
+async def test_sixteen_kilobytes_are_applied_in_a_board_s_heap_or_refused(
+    small: Interpreter, new_board: MakeBoard, admin: Admin, fields: int
+) -> None:
+    wide = {"type": "object", "additionalProperties": {"type": "string"}}
+    await admin.apply(schema("wide", **wide), device("lamp-1", "wide", a="x"))
+    board = await new_board(small)
+    await in_sync(board, admin, RUN.replace("on_config=show", "max_document=16384"))
+    size = 16370 // fields
+    values = {f"k{number:04}": "x" * (size - 12) for number in range(fields)}
+    await admin.set("lamp-1", **values)
+    status = await admin.until("lamp-1", connection="online")
+    async with asyncio.timeout(10):
+        while (status := await admin.until("lamp-1", connection="online"))["config"] in ("pending", "applying"):
+            await asyncio.sleep(0.02)
+
+    print(fields, status["config"], status["reported"]["reason"])
+    assert (status["config"], status["reported"]["reason"]) in (("in-sync", ""), ("quarantined", "too-large"))
+
+
+async def test_a_bundle_made_elsewhere_needs_no_joining(
+    small: Interpreter, new_board: MakeBoard, daemon: Service, admin: Admin, tmp_path: Path
+) -> None:
+    await admin.apply(schema(), device("lamp-1", color="red"))
+    board = await new_board(small)
+    await in_sync(board, admin)
+    await board.off()
+    other = Board(small, tmp_path / "other", {"server": board.setup["server"]})
+    other.folder.mkdir()
+    (other.folder / "identity").write_bytes((board.folder / "identity").read_bytes())
+    try:
+        await other.start()
+        await admin.until("lamp-1", connection="online")
+    finally:
+        await other.off()

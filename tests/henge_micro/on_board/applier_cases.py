@@ -129,6 +129,19 @@ def test_without_a_receipt_a_daemon_that_the_old_document_reaches_proves_the_new
     assert bench.says() is None and bench.color == "green"
 
 
+def test_what_was_undone_is_not_applied_again_before_the_daemon_knows_of_it():
+    bench = on_green()
+    bench.offer(RED, 2, receipt=False)
+    bench.pass_time(CONFIRM_S)
+    said = bench.applier.report
+    bench.offer(RED, 2, receipt=False)
+    assert bench.says() == ("rolled-back", "connectivity-lost") and bench.color == "green"
+    assert bench.applier.report is not said, "it is to be said again"
+    bench.receipt(2, RED, "rolled-back")
+    bench.offer(RED, 2)
+    assert bench.color == "red", "a person said retry"
+
+
 def test_without_a_receipt_and_without_a_daemon_it_was_an_outage():
     bench = on_green()
     bench.offer(RED, 2, receipt=False)
