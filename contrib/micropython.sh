@@ -51,16 +51,19 @@ private_apt() {
         sorry "apt could not fetch it for $arch: $(grep -m1 '^E:' "$work/said" || tail -1 "$work/said")"
 }
 private_apt update
-private_apt install -y --no-install-recommends --download-only micropython    # an empty status file: with its libraries
+# An empty status file: with all libraries. The clock of a board that has none is played with by libfaketime.
+private_apt install -y --no-install-recommends --download-only micropython libfaketime
 for package in "$work"/cache/archives/*.deb; do dpkg-deb -x "$package" "$work/root"; done
 rm -rf "$work/root/usr/share" "$work"/root/usr/lib/*/gconv
 
-# Debian's loader with Debian's libraries, wherever the folder lies.
+# Debian's loader with Debian's libraries, wherever the folder lies. With FAKETIME_TIMESTAMP_FILE set: with a clock that a test sets.
 cat > "$work/micropython" <<'WRAPPER'
 #!/bin/sh
 d=$(dirname "$(readlink -f "$0")")/root
 for loader in "$d"/usr/lib/*/ld-linux*.so.* "$d"/usr/lib/ld-linux*.so.*; do [ -e "$loader" ] && break; done
-exec "$loader" --library-path "$(echo "$d"/usr/lib/*-linux-*)" --argv0 micropython "$d/usr/bin/micropython" "$@"
+libraries=$(echo "$d"/usr/lib/*-linux-*)
+exec "$loader" --library-path "$libraries" ${FAKETIME_TIMESTAMP_FILE:+--preload "$libraries/faketime/libfaketime.so.1"} \
+    --argv0 micropython "$d/usr/bin/micropython" "$@"
 WRAPPER
 chmod +x "$work/micropython"
 usable "$work/micropython" || sorry "the build for $arch does not run on this machine"

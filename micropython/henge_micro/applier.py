@@ -32,7 +32,7 @@ class Applier:
 
     def __init__(self, store, hooks, defaults, clock):
         self._store = store
-        self._hooks = hooks
+        self._check, self._on_config, self._health = hooks
         self._defaults = defaults
         self._clock = clock
         self.good = None
@@ -163,10 +163,9 @@ class Applier:
 
     async def _try(self, trial, confirm_s):
         config = self._read(trial)
-        check = self._hooks.get("check")
         try:
-            if check:
-                check(config)
+            if self._check:
+                self._check(config)
         except Exception as error:  # whatever a person's function raises is a refusal
             raise Setback("rejected", "invalid", error)
         self.trial = trial
@@ -201,9 +200,9 @@ class Applier:
     async def _run_hooks(self, config, old):
         reason = "hook-failed"
         try:
-            await self._in_time(_call(self._hooks.get("on_config"), config, old))
+            await self._in_time(_call(self._on_config, config, old))
             reason = "health-failed"
-            healthy = await self._in_time(_call(self._hooks.get("health"), config))
+            healthy = await self._in_time(_call(self._health, config))
         except asyncio.TimeoutError:
             raise Setback("rolled-back", "hook-timeout")
         except Exception as error:  # whatever a person's function raises is a failure of the document
@@ -233,7 +232,7 @@ class Applier:
         """The person's function gets what must run in any case; its failing changes nothing."""
         self.config = config
         try:
-            await _call(self._hooks.get("on_config"), config, old)
+            await _call(self._on_config, config, old)
         except Exception as error:  # as above, and there is nothing better to go back to
             print("henge: on_config failed with the last good document:", error)
 

@@ -1,31 +1,98 @@
-"""Joining and renewing, as docs/pki.md says, step by step. Imported when needed and dropped again: it holds 10 KB.
+"""What happens once in months: finding the daemon, joining, renewing, learning the time. See docs/pki.md, step by step.
 
 An identity is a record: ``fleet``, ``id``, ``name``, ``ca`` (the server authorities), ``key`` and ``cert`` (all DER in
 base64), ``renew_at``, and while a renewal is not proved ``trial``: the new key and certificate.
 """
 
 import asyncio
+import gc
 import hashlib
+import os
 from binascii import a2b_base64, b2a_base64, hexlify, unhexlify
 
-from henge_micro import board, joining, p256
+from henge_micro import board
 from henge_micro.http import Connection
-from henge_micro.mdns import is_id
-from henge_micro.wire import Trouble
+from henge_micro.wire import Trouble, is_id
 
+CLIENT = "henge-micro/0.1"
 POLL_WAIT_S = 25
-MAX_TRUST_BYTES = 4096
+RETRY_S = 3600
 MAX_AUTHORITIES = 2
 
 
+async def announced(client):
+    """Addresses where our daemon may be: of our fleet, or of the daemon that the token is from, or of any."""
+    from henge_micro import mdns
+
+    fleet, token, fp = client.identity and client.identity["fleet"], client.setup.get("token"), ""
+    if token and not fleet:
+        fp = hexlify(_parse(token)[2][:8]).decode()
+
+    def wanted(hint):
+        return hint["fleet"] == fleet if fleet else not fp or hint["fp"] in ("", fp)
+
+    found = await mdns.browse(wanted, *client.setup.get("mdns", ()))
+    return ["%s:%d" % each[:2] for each in found]
+
+
+async def take_hint(client, address):
+    """A board that starts in 2000 cannot verify anybody: believe whoever answers about the time, forward only."""
+    from henge_micro.clock import unix_time
+
+    try:
+        hint = unix_time((await fetch_trust(address, None))[2])
+    except Trouble:
+        return False
+    return bool(hint > board.unix_time() and board.set_time(hint))
+
+
+async def join(client, address):
+    """Become known: by token, or by a code that a person compares; the identity is durable afterwards."""
+    setup = client.setup
+    facts = board.facts()
+    if setup.get("schema"):
+        facts["schema"] = setup["schema"]
+    name = setup.get("name") or "board-" + hexlify(os.urandom(3)).decode()
+    about = {"name": name, "facts": facts, "client": CLIENT}
+    if setup.get("token"):
+        identity = await _by_token(address, setup["token"], about, client.store)
+    elif client.confirm or setup.get("accept_first"):
+        identity = await _by_code(address, about, client.show, client.confirm)
+    else:
+        raise Trouble("bad_setting", "no token, and nobody to compare a code with: see accept_first")
+    client.keep_identity(identity)
+    client.store.forget("joining")
+
+
+async def renew(client, address):
+    """Get a new key certified; True when it is on trial, False when the daemon does not want to now."""
+    identity = client.identity
+    key = _new_key(identity["key"])
+    body = {"csr": _csr(key, identity["name"]), "client": CLIENT}
+    gc.collect()  # the arithmetic leaves much behind, and TLS needs a large piece
+    try:
+        answer = await (await client.connect(address)).json("POST", "/v1/renew", body)
+    except Trouble as error:
+        if error.code != "rate_limited":
+            raise
+        identity["renew_at"] = board.unix_time() + RETRY_S
+        return False
+    finally:
+        await client.hang_up()
+    renewed = _identity(answer, key, identity["fleet"])
+    trial = {"key": renewed["key"], "cert": renewed["cert"]}
+    client.keep_identity(dict(identity, ca=renewed["ca"], renew_at=renewed["renew_at"], trial=trial))
+    return True
+
+
 async def fetch_trust(address, fingerprint):
-    """(fleet, [authorities], the daemon's unproved clock) from whoever answers; with a fingerprint only that one.
+    """(fleet, [authority], the daemon's unproved clock) from whoever answers; with a fingerprint only that authority.
 
     Raises ``Trouble`` bad_trust_answer, pin_mismatch.
     """
-    connection = await Connection(address).open()
+    connection = Connection(address)
     try:
-        claim = await connection.json("GET", "/v1/trust")
+        claim = await (await connection.open()).json("GET", "/v1/trust")
     finally:
         await connection.close()
     try:
@@ -41,15 +108,16 @@ async def fetch_trust(address, fingerprint):
     return fleet, ders[:1], connection.date
 
 
-async def by_token(address, text, about, store):
-    """Join with a token at the daemon it names; the identity. The key is kept until then, for a lost answer."""
-    token_id, secret, fingerprint = joining.parse_token(text)
+async def _by_token(address, text, about, store):
+    """The key is kept until the answer has come: with the same one the daemon gives the same identity again."""
+    token_id, secret, fingerprint = _parse(text)
     fleet, ders, _ = await fetch_trust(address, fingerprint)
     key = _joining_key(store, token_id, text)
     body = dict(about, token_id=token_id, secret=secret, csr=_csr(key, about["name"]))
-    connection = await Connection(address, ders, fleet).open()
+    gc.collect()  # the arithmetic leaves much behind, and TLS needs a large piece
+    connection = Connection(address, ders, fleet)
     try:
-        answer = await connection.json("POST", "/v1/enrol", body, wanted=(201,))
+        answer = await (await connection.open()).json("POST", "/v1/enrol", body, wanted=(201,))
     except Trouble as error:
         if error.code == "key_in_use":
             store.forget("joining")
@@ -59,30 +127,31 @@ async def by_token(address, text, about, store):
     return _identity(answer, key, fleet)
 
 
-async def by_code(address, about, show, confirm):
-    """Ask to join, ``show`` the eight digits, wait for an operator to type them; ``confirm`` compares. The identity."""
+async def _by_code(address, about, show, confirm):
+    """Commit, reveal, ``show`` the digits, wait for an operator to type them; ``confirm`` has the last word."""
+    from henge_micro import joining, p256
+
     fleet, ders, _ = await fetch_trust(address, None)
-    key = p256.make_key(board.random_bytes())
-    spki, nonce = p256.spki_der(key[1]), board.random_bytes()
+    key, nonce = _new_key(""), board.random_bytes()
+    spki, csr = p256.spki_der(key[1]), _csr(key, about["name"])
     connection = await Connection(address, ders, fleet).open()
     try:
         commit = hexlify(joining.commitment(nonce, spki)).decode()
         begun = await connection.json("POST", "/v1/enrol/begin", dict(about, commit=commit), wanted=(201,))
         sid = begun["sid"]
-        reveal = {"sid": sid, "nonce": hexlify(nonce).decode(), "csr": _csr(key, about["name"])}
-        await connection.json("POST", "/v1/enrol/reveal", reveal)
+        await connection.json("POST", "/v1/enrol/reveal", {"sid": sid, "nonce": hexlify(nonce).decode(), "csr": csr})
         code = joining.code(sid, nonce, unhexlify(begun["nonce"]), spki, hashlib.sha256(ders[0]).digest())
         show(code[:4] + " " + code[4:])
-        path = "/v1/enrol/" + sid
-        while True:
-            answer = await connection.json("GET", path + "?wait=%d" % POLL_WAIT_S, None, POLL_WAIT_S, (200, 202))
-            if answer["status"] == 200:
-                break
+        path, answer = "/v1/enrol/" + sid, {}
+        while answer.get("status") != 200:
             await asyncio.sleep_ms(200)  # against a daemon that does not wait
+            answer = await connection.json("GET", path + "?wait=%d" % POLL_WAIT_S, None, POLL_WAIT_S, (200, 202))
         identity = _identity(answer, key, fleet)
-        if not await confirm(code):
+        if confirm and not await confirm(code):
             await connection.json("POST", path + "/answer", {"accept": False})
             raise Trouble("join_rejected", "the codes are not the same")
+    except (KeyError, TypeError, ValueError):
+        raise Trouble("join_mismatch", address)
     finally:
         await connection.close()
     if _text(ders[0]) not in identity["ca"]:
@@ -90,30 +159,37 @@ async def by_code(address, about, show, confirm):
     return identity
 
 
-async def renew(connection, identity, client):
-    """Ask for a new certificate with a new key; the identity with it on trial."""
-    key = p256.make_key(board.random_bytes(a2b_base64(identity["key"])))
-    answer = await connection.json("POST", "/v1/renew", {"csr": _csr(key, identity["name"]), "client": client})
-    renewed = _identity(answer, key, identity["fleet"])
-    trial = {"key": renewed["key"], "cert": renewed["cert"]}
-    return dict(identity, ca=renewed["ca"], renew_at=renewed["renew_at"], trial=trial)
+def _parse(token):
+    from henge_micro.joining import parse_token
+
+    return parse_token(token)
 
 
 def _joining_key(store, purpose, salt):
     kept = store.load("joining")
     if kept and kept["for"] == purpose:
         return a2b_base64(kept["secret"]), a2b_base64(kept["point"])
-    key = p256.make_key(board.random_bytes(salt.encode()))
+    key = _new_key(salt)
     store.keep("joining", {"for": purpose, "secret": _text(key[0]), "point": _text(key[1])})
     return key
 
 
+def _new_key(salt):
+    from henge_micro.p256 import make_key
+
+    return make_key(board.random_bytes(salt.encode()))
+
+
 def _csr(key, name):
-    return _text(p256.csr_der(key[0], key[1], name, board.random_bytes()))
+    from henge_micro.p256 import csr_der
+
+    return _text(csr_der(key[0], key[1], name, board.random_bytes()))
 
 
 def _identity(answer, key, fleet):
     """The record of what was issued, if it is ours: a board's TLS takes a wrong pair at loading and fails later."""
+    from henge_micro.p256 import key_der
+
     try:
         cert, device = a2b_base64(answer["certificate"]), answer["device_id"]
         names = "henge://%s/device/%s" % (fleet, device)
@@ -124,7 +200,7 @@ def _identity(answer, key, fleet):
             "id": device,
             "name": answer["name"],
             "ca": [_text(a2b_base64(text)) for text in answer["server_ca"]][:MAX_AUTHORITIES],
-            "key": _text(p256.key_der(*key)),
+            "key": _text(key_der(*key)),
             "cert": _text(cert),
             "renew_at": answer["now"] + int((answer["renew_after"] - answer["now"]) * (0.9 + board.chance() / 5)),
         }

@@ -18,7 +18,6 @@ PIECE_BYTES = 512
 MAX_BODY_BYTES = 8192
 MAX_HEADERS = 40
 
-_MONTHS = "JanFebMarAprMayJunJulAugSepOctNovDec"
 
 
 class Connection:
@@ -38,14 +37,14 @@ class Connection:
         except (ValueError, OSError) as error:
             raise Trouble("bad_certificate", str(error))
         self._verified = bool(authorities)
-        self._limit = limit or float
+        self.limit = limit or float
         self._stream = None
         self._piece = memoryview(bytearray(PIECE_BYTES))
         self._kept = b""
         self.left = 0
         """Bytes of the body, or of the frame, that have not arrived."""
-        self.date = None
-        """The daemon's clock in unix seconds, of the last answer that said it."""
+        self.date = ""
+        """The daemon's clock, as the last answer wrote it: see ``clock``."""
         self.retry_after_s = None
 
     async def open(self):
@@ -152,7 +151,7 @@ class Connection:
             if name == b"content-length" and value.isdigit():
                 self.left = int(value)
             elif name == b"date":
-                self.date = _unix_time(value.decode())
+                self.date = value.decode()
             elif name == b"retry-after" and value.isdigit():
                 self.retry_after_s = int(value)
             elif name == b"transfer-encoding":
@@ -176,24 +175,10 @@ class Connection:
     async def _timed(self, work, seconds):
         """Wait for work so long; its errors become ``Trouble``."""
         try:
-            return await asyncio.wait_for(work, self._limit(seconds))
+            return await asyncio.wait_for(work, self.limit(seconds))
         except asyncio.TimeoutError:
             raise Trouble("unreachable", "no answer in time")
         except ValueError as error:  # what the TLS library says of a certificate
             raise Trouble("pin_mismatch", str(error).strip())
         except (OSError, EOFError) as error:
             raise Trouble("unreachable", str(error))
-
-
-def _unix_time(date):
-    """Unix seconds of ``Thu, 26 Nov 2026 10:43:27 GMT``; None for anything else."""
-    try:
-        _, day, month, year, time, _ = date.split()
-        hour, minute, second = [int(part) for part in time.split(":")]
-        month, year = _MONTHS.index(month) // 3 + 1, int(year)
-    except ValueError:
-        return None
-    if month <= 2:
-        month, year = month + 12, year - 1
-    days = 365 * year + year // 4 - year // 100 + year // 400 + (153 * month - 457) // 5 + int(day) - 719469
-    return days * 86400 + hour * 3600 + minute * 60 + second

@@ -3,9 +3,8 @@
 import hashlib
 from binascii import crc32
 
-from henge_micro.wire import Trouble
+from henge_micro.wire import BASE32, Trouble
 
-_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _LENGTHS = (8, 26, 52, 4)
 
 
@@ -17,11 +16,11 @@ def parse_token(text):
     parts = [_canonical(part) for part in parts]
     body = ".".join([head] + parts[:3])
     checksum = crc32(body.encode()) & 0xFFFFF
-    if "".join([_ALPHABET[checksum >> shift & 31] for shift in (15, 10, 5, 0)]) != parts[3]:
+    if "".join([BASE32[checksum >> shift & 31] for shift in (15, 10, 5, 0)]) != parts[3]:
         raise Trouble("token_malformed", "a character is wrong")
     number = 0
     for letter in parts[2]:
-        number = number << 5 | _ALPHABET.find(letter)
+        number = number << 5 | BASE32.find(letter)
     if number & 15:
         raise Trouble("token_malformed", "the fingerprint ends in bits that should be zero")
     return parts[0], parts[1], (number >> 4).to_bytes(32, "big")
@@ -50,7 +49,7 @@ def _plain(text):
 
 def _canonical(part):
     letters = part.replace("o", "0").replace("i", "1").replace("l", "1")
-    if not all(letter in _ALPHABET for letter in letters):
+    if not all(letter in BASE32 for letter in letters):
         raise Trouble("token_malformed", "a character is outside of base32")
     return letters
 

@@ -6,7 +6,7 @@ Anybody can answer anything: what is found is a hint where to try (docs/pki.md, 
 import os
 import struct
 
-from henge_micro.wire import Trouble
+from henge_micro.wire import Trouble, is_id
 
 GROUP = ("224.0.0.251", 5353)
 SERVICE = "_henge._tcp.local"
@@ -14,11 +14,10 @@ ASK_AT_MS = (0, 1000, 3000)
 MAX_PACKET_BYTES = 1500
 MAX_FOUND = 8
 
-_ID_LETTERS = "0123456789abcdefghjkmnpqrstvwxyz"
 _PTR, _TXT, _SRV, _A = 12, 16, 33, 1
 
 
-async def browse(timeout_s, wanted, group=GROUP, interface=None):
+async def browse(wanted, timeout_s=4, group=GROUP, interface=None):
     """Daemons for which ``wanted(hint)`` is true: a list of (address, port, hint). Empty when there is none.
 
     ``interface`` is the address of the one to ask on, for machines with several.
@@ -98,11 +97,6 @@ def parse_txt(data):
         raise Trouble("bad_beacon")
     is_time = 0 < len(t) <= 11 and all(char in "0123456789" for char in t)
     return {"fleet": fleet, "fp": fp, "t": int(t) if is_time else None}
-
-
-def is_id(text):
-    """Whether this has the form of a fleet's or device's id."""
-    return len(text) == 26 and all(char in _ID_LETTERS for char in text) and _ID_LETTERS.find(text[-1]) & 3 == 0
 
 
 def _text(data):

@@ -11,6 +11,7 @@ MAX_HEADER_BYTES = 8192
 HELLO_TIMEOUT_S = 10
 FAULT_WINDOW_S = 60
 MAX_FAULTS = 3
+BASE32 = "0123456789abcdefghjkmnpqrstvwxyz"
 FINAL = ("applied", "rejected", "rolled-back")
 
 TRANSITIONS = {
@@ -68,7 +69,7 @@ class Trouble(Exception):
     """Raised for everything that ends an attempt: a stable code of docs/errors.md, and words for a person."""
 
     def __init__(self, code, text="", retry_after_s=None):
-        super().__init__(code + ": " + text if text else code)
+        super().__init__("%s: %s" % (code, text) if text else code)
         self.code = code
         self.retry_after_s = retry_after_s
 
@@ -121,6 +122,11 @@ def encode(message):
 def is_digest(text):
     """Whether this is a digest in its one spelling."""
     return isinstance(text, str) and len(text) == 64 and _only(text, "0123456789abcdef")
+
+
+def is_id(text):
+    """Whether this has the form of a fleet's or device's id."""
+    return len(text) == 26 and _only(text, BASE32) and BASE32.find(text[-1]) & 3 == 0
 
 
 class Session:

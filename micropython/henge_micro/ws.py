@@ -40,11 +40,11 @@ class WebSocket:
     async def next(self):
         """Wait for a text frame: True when the connection has its body to read, False when it was only a ping."""
         first, second = await self._connection.exactly(2, SILENCE_S)
-        size = second
+        size = second & 127
         if size > 125:
             size = int.from_bytes(await self._connection.exactly(2 if size == 126 else 8), "big")
         opcode = first & 15
-        if not first & 0x80 or (opcode >= 8 and size > 125) or opcode not in (_TEXT, _CLOSE, _PING, _PONG):
+        if not first & 0x80 or second & 0x80 or (opcode >= 8 and size > 125) or opcode not in (_TEXT, _CLOSE, _PING, _PONG):
             await self.close(1002)
             raise Trouble("bad_frame", "WebSocket")
         if opcode == _TEXT:

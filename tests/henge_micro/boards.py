@@ -24,9 +24,8 @@ PRELUDE = """
 import sys
 sys.path[:0] = [{source!r}]
 import asyncio, gc, json
-from henge_micro import board, client as life
+from henge_micro import board
 from henge_micro.client import Client
-life.BROWSE_S, life.POLL_PAUSE_S = 0.1, 0.1
 FOLDER, SETUP = {folder!r}, {setup!r}
 board.chance = lambda: 0.01  # nobody has to be spread here
 def say(**fields):
@@ -87,7 +86,7 @@ class Board:
     def __init__(self, interpreter: Interpreter, folder: Path, setup: dict[str, Any]) -> None:
         self.interpreter = interpreter
         self.folder = folder
-        self.setup = setup
+        self.setup = {"mdns": [0.1], **setup}
         self.spoken: list[str] = []
         self.heap = ""
         self.environment: dict[str, str] = {}
@@ -109,7 +108,9 @@ class Board:
         if process is not None:
             if process.returncode is None:
                 process.kill()
-            await process.communicate()
+            out, _ = await process.communicate()
+            self.spoken += out.decode().splitlines()
+            print("\n".join(self.spoken))  # pytest shows it with a failure
 
     async def says(self, name: str, *values: Any) -> Any:
         """Wait until the board says something under ``name``; one of ``values``, if any are given."""

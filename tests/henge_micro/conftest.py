@@ -16,6 +16,7 @@ import pytest
 
 from hengd import app
 from henge_protocol.tls import device_server_context
+from tests.henge_agent import scripted
 from tests.henge_micro.boards import Board, Interpreter, Kind, NoRuntime, runtime
 from tests.service import Admin, Service
 
@@ -65,6 +66,7 @@ def _tls_of_boards(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
         return context
 
     monkeypatch.setattr(app, "device_server_context", limited)
+    monkeypatch.setattr(scripted, "device_server_context", limited)
 
 
 @pytest.fixture

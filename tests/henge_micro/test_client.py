@@ -309,8 +309,8 @@ from henge_micro import applier
 applier.VERDICT_S = 1
 def show(new, old):
     say(color=new.get("color"))
-owed = Client._owed
-Client._owed = lambda self: [] if self.config.get("color") == "blue" else owed(self)
+owed = Client.owed
+Client.owed = lambda self: None if self.config.get("color") == "blue" else owed(self)
 decide = applier.Applier._decide
 def told(self, reason):
     decide(self, reason)
@@ -397,7 +397,7 @@ async def test_a_hundred_reconnects_leave_the_heap_as_it_was(
 RECONNECTS = """
 client = Client(FOLDER, SETUP)
 client._pause_s = lambda ended: 0
-heard, live, free, count = client._heard, client._live, [], 0
+heard, live, free, count = client.heard, client._live, [], 0
 async def note(address, message, connection):
     global count
     await heard(address, message, connection)
@@ -412,7 +412,7 @@ async def measured(address):
         gc.collect()
         free.append(gc.mem_free())
     await live(address)
-client._heard, client._live = note, measured
+client.heard, client._live = note, measured
 asyncio.run(client.run())
 """
 

@@ -90,7 +90,7 @@ def browse_at(reply, wanted=lambda hint: True):
     async def both():
         task = asyncio.create_task(respond())
         try:
-            return await mdns.browse(0.3, wanted, ("127.0.0.1", port))
+            return await mdns.browse(wanted, 0.3, ("127.0.0.1", port))
         finally:
             task.cancel()
 

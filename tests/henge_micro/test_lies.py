@@ -1,0 +1,222 @@
+"""Daemons and networks that do not do what they should: the old document stays, and what happened has a name."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from henge_protocol.csr import read_csr
+from henge_protocol.joining import format_token
+from henge_protocol.model import digest_of
+from henge_protocol.wire import Report, encode
+from tests.henge_agent import scripted as scripts
+from tests.henge_agent.scripted import Scripted, serving
+from tests.henge_micro.boards import RUN, Board, Interpreter
+from tests.henge_protocol.authorities import Fleet
+
+GREEN, RED = b'{"color":"green"}', b'{"color":"red"}'
+
+
+def setup_for(daemon: Scripted, port: int = 0) -> dict[str, str]:
+    """What a board is given that shall join this daemon."""
+    address = f"127.0.0.1:{port or daemon.address.port}"
+    return {"server": address, "token": format_token(daemon.token()), "name": "lamp-1"}
+
+
+HASTY = "Client._pause_s = lambda self, ended: 0.05\n" + RUN
+
+
+@pytest.fixture
+async def liar() -> AsyncIterator[Scripted]:
+    async with serving(Scripted(Fleet())) as daemon:
+        yield daemon
+
+
+@pytest.fixture
+async def blank(small: Interpreter, liar: Scripted, tmp_path: Path) -> AsyncIterator[Board]:
+    """A board that has not joined, and a daemon that wants it green."""
+    await liar.want(GREEN)
+    board = Board(small, tmp_path / "lamp-1", setup_for(liar))
+    try:
+        yield board
+    finally:
+        await board.off()
+
+
+@pytest.fixture
+async def board(blank: Board, liar: Scripted) -> Board:
+    """A board that runs the green document."""
+    await blank.start(HASTY)
+    await liar.reported("applied", digest_of(GREEN))
+    return blank
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "poll"])
+async def test_a_wrong_digest_is_reported_and_the_old_document_stays(
+    blank: Board, liar: Scripted, monkeypatch: pytest.MonkeyPatch, stream: bool
+) -> None:
+    honest, wrong = scripts.encode, "0" * 64
+    monkeypatch.setattr(scripts, "encode", lambda it: honest(it).replace(digest_of(RED).encode(), wrong.encode()))
+    await blank.start(HASTY if stream else HASTY.replace("on_config=show", "on_config=show, stream=False"))
+    await liar.reported("applied", digest_of(GREEN))
+    await liar.want(RED)
+    report = await liar.reported("rejected", wrong)
+    await blank.off()
+    await blank.start()
+    kept = await blank.says("config")
+
+    assert report.reason == "digest-mismatch"
+    assert kept == {"color": "green"}
+
+
+class Cutter:
+    """A network between board and daemon that breaks after so many bytes of the daemon's."""
+
+    def __init__(self, port: int) -> None:
+        self.port = 0
+        self.left: int | None = None
+        self.cuts = 0
+        self._behind = port
+        self._open: set[asyncio.StreamWriter] = set()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Cutter]:
+        server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        self.port = server.sockets[0].getsockname()[1]
+        try:
+            yield self
+        finally:
+            server.close()
+            for writer in list(self._open):
+                writer.transport.abort()
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        behind_reader, behind_writer = await asyncio.open_connection("127.0.0.1", self._behind)
+        both = {writer, behind_writer}
+        self._open |= both
+        await asyncio.gather(
+            self._copy(reader, behind_writer, both, down=False), self._copy(behind_reader, writer, both, down=True)
+        )
+        self._open -= both
+
+    async def _copy(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, both: set[asyncio.StreamWriter], *, down: bool
+    ) -> None:
+        with suppress(ConnectionError):
+            while data := await reader.read(256):
+                if down and self._is_over(len(data)):
+                    break
+                writer.write(data)
+                await writer.drain()
+        for each in both:
+            each.transport.abort()
+
+    def _is_over(self, size: int) -> bool:
+        if self.left is None:
+            return False
+        self.left -= size
+        if self.left >= 0:
+            return False
+        self.cuts, self.left = self.cuts + 1, None
+        return True
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "poll"])
+async def test_a_cut_body_changes_nothing_and_is_fetched_again(
+    small: Interpreter, liar: Scripted, tmp_path: Path, stream: bool
+) -> None:
+    big = b'{"color":"red","text":"' + b"x" * 2000 + b'"}'
+    await liar.want(GREEN)
+    async with Cutter(liar.address.port).running() as network:
+        board = Board(small, tmp_path / "lamp-1", setup_for(liar, network.port))
+        try:
+            await board.start(HASTY if stream else HASTY.replace("on_config=show", "on_config=show, stream=False"))
+            await liar.reported("applied", digest_of(GREEN))
+            for cut in (10, 1000):
+                network.left, before = cut, network.cuts
+                await liar.want(big + b" " * cut)
+                await liar.reported("applied", digest_of(big + b" " * cut))
+
+                assert network.cuts == before + 1
+        finally:
+            await board.off()
+
+    assert {report.state for report in liar.reports} == {"applied"}
+
+
+async def test_a_network_without_websockets_is_polled(blank: Board, liar: Scripted) -> None:
+    liar.websockets = False
+    await blank.start()
+    await liar.reported("applied", digest_of(GREEN))
+    await liar.want(RED)
+    await liar.reported("applied", digest_of(RED))
+
+    assert liar.polls >= 1
+
+
+async def test_a_lost_answer_to_joining_costs_nothing(blank: Board, liar: Scripted) -> None:
+    liar.lose_enrolments = 1
+    await blank.start()
+    await liar.reported("applied", digest_of(GREEN))
+
+    first, second = (enrolment["csr"] for enrolment in liar.enrolments)
+    assert public_key(first) == public_key(second), "with the same key the daemon gives the same identity"
+
+
+def public_key(csr: str) -> bytes:
+    return read_csr(base64.b64decode(csr)).spki_der
+
+
+async def test_a_renewed_identity_that_is_refused_is_dropped(board: Board, liar: Scripted) -> None:
+    before = board.record("identity")["cert"]
+    await board.off()
+    await board.start(REFUSED_RENEWAL)
+    await liar.seen(lambda: liar.renewals >= 1)
+    await board.says("trial", False)
+
+    assert board.record("identity")["cert"] == before
+
+
+REFUSED_RENEWAL = """
+client = Client(FOLDER, SETUP)
+async def run():
+    await client._start()
+    client.identity["renew_at"] = 1
+    live = client._live
+    async def refused(address):
+        if "trial" in client.identity:
+            from henge_micro.wire import Trouble
+            raise Trouble("unknown_certificate")
+        say(trial=False)
+        await live(address)
+    client._live = refused
+    for _ in range(2):
+        await client._round()
+        client.identity["renew_at"] = 1 << 33
+asyncio.run(run())
+"""
+
+
+async def test_a_frame_of_the_wrong_form_is_answered_and_the_link_stays(board: Board, liar: Scripted) -> None:
+    [socket] = liar.sockets
+    await socket.send_str('{"type":"surprise"}')
+    await socket.send_str('{"type":"receipt","digest":7}')
+    await socket.ping()
+    await liar.want(RED)
+    await liar.reported("applied", digest_of(RED))
+
+    assert list(liar.sockets) == [socket]
+    assert liar.connections == 1
+
+
+async def test_binary_frames_end_the_link(board: Board, liar: Scripted) -> None:
+    [socket] = liar.sockets
+    await socket.send_bytes(encode(Report(digest=digest_of(RED))))
+    await liar.seen(lambda: len(liar.hellos) >= 2)
+
+    assert liar.sockets != {socket}

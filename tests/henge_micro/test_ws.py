@@ -1,0 +1,11 @@
+"""On both builds."""
+
+from __future__ import annotations
+
+from tests.henge_micro.boards import Interpreter
+from tests.henge_micro.cases import each_case, run_case
+
+
+@each_case("ws_cases")
+def test_on_board(micropython: Interpreter, case: str) -> None:
+    run_case(micropython, "ws_cases", case)
