@@ -8,7 +8,7 @@ FOR_RUN := $(VENV)/.for-run
 FOR_WORK := $(VENV)/.for-work
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test lint format bench powerloss diskfaults venv lock dist clean
+.PHONY: help run demo board test lint format bench powerloss diskfaults venv lock dist clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-10s %s\n", $$1, $$2 }'
@@ -18,6 +18,9 @@ run: $(FOR_RUN) ## start the daemon with the sample fleet and one demo device; s
 
 demo: $(FOR_RUN) ## the same without staying; succeeds only if the device really runs the changed value
 	@$(PY) contrib/first_run.py --once
+
+board: $(FOR_RUN) ## a simulated MicroPython board beside `make run`: runs the lamp example and draws its LED
+	@$(PY) contrib/board.py
 
 test: $(FOR_WORK) ## run every test that needs neither root nor special hardware (ARGS="-k name" narrows it)
 	@$(PY) -m pytest -q $(ARGS)

@@ -1,10 +1,11 @@
-"""``device`` and ``retry``: what is done to one device."""
+"""``device`` and ``retry``: what is done to one device; ``device add`` stands in ``flashing``."""
 
 from __future__ import annotations
 
 import click
 
 from hengectl.columns import state_of
+from hengectl.commands.flashing import add_command
 from hengectl.invocation import Command, Group, Invocation, with_invocation
 from hengectl.kinds import DEVICE, Ref, name_of
 from hengectl.options import DEVICE_NAME, Name, message_option, yes_option
@@ -12,9 +13,12 @@ from hengectl.render import safe
 from hengectl.waiting import REFUSED
 
 
-@click.group("device", cls=Group, short_help="Revoke, rename or delete a device.")
+@click.group("device", cls=Group, short_help="Add, revoke, rename or delete a device.")
 def device_command() -> None:
     """What is done to one device."""
+
+
+device_command.add_command(add_command)
 
 
 @device_command.command("revoke", cls=Command, writes=True, short_help="Let a device in no more.")

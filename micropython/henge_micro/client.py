@@ -17,9 +17,8 @@ from henge_micro.applier import Applier
 from henge_micro.backoff import BOOT_SPREAD_S, Backoff
 from henge_micro.http import Connection
 from henge_micro.store import Store
-from henge_micro.wire import Trouble
+from henge_micro.wire import CLIENT, Trouble
 
-CLIENT = "henge-micro/0.1"
 MAX_DOCUMENT_BYTES = 16384
 HOURLY_S = 3600
 DAILY_S = 86400

@@ -12,9 +12,8 @@ from binascii import a2b_base64, b2a_base64, hexlify, unhexlify
 
 from henge_micro import board
 from henge_micro.http import Connection
-from henge_micro.wire import Trouble, is_id
+from henge_micro.wire import CLIENT, Trouble, is_id
 
-CLIENT = "henge-micro/0.1"
 POLL_WAIT_S = 25
 RETRY_S = 3600
 MAX_AUTHORITIES = 2

@@ -7,6 +7,7 @@ import hashlib
 import json
 from binascii import hexlify
 
+CLIENT = "henge-micro/0.1"
 MAX_HEADER_BYTES = 8192
 HELLO_TIMEOUT_S = 10
 FAULT_WINDOW_S = 60

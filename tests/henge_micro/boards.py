@@ -88,18 +88,26 @@ class Board:
         self.folder = folder
         self.setup = {"mdns": [0.1], **setup}
         self.spoken: list[str] = []
-        self.heap = ""
         self.environment: dict[str, str] = {}
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self, program: str = RUN) -> None:
         """Power on."""
         text = PRELUDE.format(source=str(SOURCE), folder=str(self.folder), setup=self.setup) + program
+        await self._power_on(self.interpreter.command(text), self.environment)
+
+    async def start_file(self, program: Path, environment: dict[str, str]) -> None:
+        """Power on with a program in the board's own folder."""
+        heap = f"heapsize={HEAPS[self.interpreter.kind]}"
+        await self._power_on([str(self.interpreter.path), "-X", heap, program.name], environment)
+
+    async def _power_on(self, command: list[str], environment: dict[str, str]) -> None:
         self._process = await asyncio.create_subprocess_exec(
-            *self.interpreter.command(text, heap=self.heap),
+            *command,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
-            env={**os.environ, **self.environment},
+            env={**os.environ, **environment},
+            cwd=self.folder if self.folder.exists() else None,
         )
 
     async def off(self) -> None:

@@ -1,0 +1,150 @@
+"""``device add``: all that a MicroPython board needs to join, in a folder or straight over USB."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import click
+
+from henge_protocol.errors import Invalid
+from henge_protocol.keyfiles import replace_file
+from henge_protocol.quantity import format_duration
+from hengectl.invocation import Command, Invocation, with_invocation
+from hengectl.kinds import SCHEMA
+from hengectl.options import DURATION, Name, labels_option
+
+TOKEN_TTL_S: Final = 3600
+SETUP_FILE: Final = "henge.json"
+STARTER: Final = '''"""Prints the configuration whenever it changes; put your own work here."""
+
+import asyncio
+
+from henge_micro.client import Client
+
+
+def show(new, old):
+    """Called at start and for each new configuration; an exception takes the new one back."""
+    print("configuration:", new)
+
+
+client = Client(on_config=show)
+asyncio.run(client.run())
+'''
+
+
+@click.command("add", cls=Command, writes=True, short_help="Prepare a MicroPython board to join.")
+@click.argument("device", metavar="NAME", type=Name())
+@click.option("--usb", is_flag=True, help="Copy it to the board on USB (needs mpremote).")
+@click.option("--port", default="auto", help="With --usb: the board's serial port, if there are several.")
+@click.option("--print", "folder", type=click.Path(path_type=Path), default=None, help="Write the files into DIR instead.")
+@click.option("--schema", type=Name(SCHEMA), default=None, help="Give it this schema when it joins.")
+@labels_option
+@click.option("--wifi", "ssid", default=None, metavar="SSID", help="The network that the board joins; asks for the password.")
+@click.option("--reach", default=None, metavar="HOST:PORT", help="Where the board reaches the daemon, if not as shown by status.")
+@click.option("--ttl", "ttl_s", type=DURATION, default=TOKEN_TTL_S, help="Until when it must have joined; 1h if not given.")
+@with_invocation
+def add_command(
+    invocation: Invocation,
+    device: str,
+    usb: bool,
+    port: str,
+    folder: Path | None,
+    schema: str | None,
+    labels: dict[str, str],
+    ssid: str | None,
+    reach: str | None,
+    ttl_s: int,
+) -> None:
+    """Prepare a board that runs MicroPython 1.25 or newer: client, one-time token, Wi-Fi.
+
+    The board makes its own key and joins as NAME when it starts. The folder holds a secret until then.
+    """
+    if usb == (folder is not None):
+        raise Invalid("bad_usage", "say where to: --usb for a connected board, or --print DIR for a folder")
+    if usb and importlib.util.find_spec("mpremote") is None:
+        raise Invalid("bad_usage", "mpremote is not installed here", cure="pip install 'hengd[flash]', or use --print DIR")
+    wifi = {"ssid": ssid, "password": _password(ssid)} if ssid else None
+    setup = {"name": device, "server": reach or _reachable(invocation), "schema": schema, "wifi": wifi}
+    body = {"kind": "join", "name": device, "ttl_s": ttl_s, "uses": 1, "labels": labels}
+    made = invocation.client.post("/v1/tokens", body | ({"schema": schema} if schema else {})).json()
+    setup["token"] = str(made["token"])
+    content = {key: value for key, value in setup.items() if value}
+    if folder is not None:
+        _write(folder, content)
+        invocation.paper.say(f"device/{device} is prepared in {folder}")
+        invocation.note(f"Within {format_duration(ttl_s)}: copy what is in it to the board's root, then restart the board.")
+        invocation.note(f"  mpremote cp -r {folder}/. :    then    mpremote reset")
+        return
+    with tempfile.TemporaryDirectory() as place:
+        _write(Path(place), content)
+        _copy(Path(place), port)
+    invocation.paper.say(f"device/{device} is prepared; the board restarts and joins")
+
+
+def _write(folder: Path, setup: dict[str, Any]) -> None:
+    """The board's root: ``lib/henge_micro``, the setup, and a ``main.py`` unless there is one."""
+    library = folder / "lib" / "henge_micro"
+    try:
+        library.mkdir(parents=True, exist_ok=True)
+        for source in _client_files():
+            (library / source.name).write_bytes(source.read_bytes())
+        if not (folder / "main.py").exists():
+            (folder / "main.py").write_text(STARTER, "utf-8")
+    except OSError as error:
+        raise Invalid("bad_file", f"cannot write into {folder}: {error.strerror}") from error
+    replace_file(folder / SETUP_FILE, json.dumps(setup, ensure_ascii=False, indent=1).encode() + b"\n")
+
+
+def _client_files() -> Iterator[Path]:
+    """The boards' client as it was installed with this program; it is copied, never imported."""
+    found = importlib.util.find_spec("henge_micro")
+    for place in found.submodule_search_locations or () if found is not None else ():
+        yield from sorted(Path(place).glob("*.py"))
+
+
+def _copy(folder: Path, port: str) -> None:
+    """Everything to the board in one go. An own ``main.py`` on the board is left alone."""
+    remote = [sys.executable, "-m", "mpremote", "connect", port]
+    listed = _mpremote([*remote, "fs", "ls", ":"])
+    names = ["lib", SETUP_FILE] + ([] if "main.py" in listed.split() else ["main.py"])
+    steps = [step for name in names for step in ("+", "fs", "cp", "-r", str(folder / name), ":")]
+    _mpremote([*remote, *steps[1:], "+", "rtc", "--set", "+", "reset"])
+
+
+def _mpremote(command: list[str]) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "NO_COLOR": "1"})
+    if done.returncode != 0:
+        said = (done.stderr or done.stdout).strip().splitlines()
+        raise Invalid(
+            "bad_usage",
+            f"mpremote failed: {ascii(said[-1])[1:-1][:200] if said else f'exit code {done.returncode}'}",
+            cure="check the cable and that no other program uses the port; see: mpremote devs",
+        )
+    return done.stdout
+
+
+def _reachable(invocation: Invocation) -> str:
+    """An address of the daemon that a board can use: IPv4 or a name; none if there is only loopback, mDNS then."""
+    listeners = invocation.client.get("/v1/status").json().get("listeners", {})
+    for url in listeners.get("devices", []):
+        place = urlsplit(str(url))
+        host = place.hostname or ""
+        if host and ":" not in host and host != "localhost" and not host.startswith("127."):
+            return f"{host}:{place.port or 4364}"
+    invocation.note("The daemon names no address that a board could reach; it will look for it with mDNS.")
+    return ""
+
+
+def _password(ssid: str) -> str:
+    if not sys.stdin.isatty():
+        return sys.stdin.readline().rstrip("\r\n")
+    return str(click.prompt(f"Password of {ssid}", hide_input=True, default="", show_default=False, err=True))
