@@ -91,7 +91,9 @@ def test_every_package_is_in_the_wheel() -> None:
 
     found = [name for package in PACKAGES for name, file in files_of(package) if file.name == "__init__.py"]
 
-    assert sorted(setup["options"]["packages"].split()) == sorted(found)
+    boards = ["henge_micro"]  # not imported by any of ours: `hengectl device add` copies its files
+
+    assert sorted(setup["options"]["packages"].split()) == sorted(found + boards)
 
 
 def test_every_module_imports_alone() -> None:

@@ -45,12 +45,16 @@ asyncio.run(client.run())
 @click.argument("device", metavar="NAME", type=Name())
 @click.option("--usb", is_flag=True, help="Copy it to the board on USB (needs mpremote).")
 @click.option("--port", default="auto", help="With --usb: the board's serial port, if there are several.")
-@click.option("--print", "folder", type=click.Path(path_type=Path), default=None, help="Write the files into DIR instead.")
+@click.option(
+    "--print", "folder", type=click.Path(path_type=Path), metavar="DIR", help="Write the files into DIR instead."
+)
 @click.option("--schema", type=Name(SCHEMA), default=None, help="Give it this schema when it joins.")
 @labels_option
-@click.option("--wifi", "ssid", default=None, metavar="SSID", help="The network that the board joins; asks for the password.")
-@click.option("--reach", default=None, metavar="HOST:PORT", help="Where the board reaches the daemon, if not as shown by status.")
-@click.option("--ttl", "ttl_s", type=DURATION, default=TOKEN_TTL_S, help="Until when it must have joined; 1h if not given.")
+@click.option("--wifi", "ssid", metavar="SSID", help="The network that the board joins; asks for the password.")
+@click.option("--reach", metavar="HOST:PORT", help="Where the board reaches the daemon, if not as status shows.")
+@click.option(
+    "--ttl", "ttl_s", type=DURATION, default=TOKEN_TTL_S, help="How long it may take to join; 1h if not given."
+)
 @with_invocation
 def add_command(
     invocation: Invocation,
@@ -71,7 +75,8 @@ def add_command(
     if usb == (folder is not None):
         raise Invalid("bad_usage", "say where to: --usb for a connected board, or --print DIR for a folder")
     if usb and importlib.util.find_spec("mpremote") is None:
-        raise Invalid("bad_usage", "mpremote is not installed here", cure="pip install 'hengd[flash]', or use --print DIR")
+        cure = "pip install 'hengd[flash]', or use --print DIR"
+        raise Invalid("bad_usage", "mpremote is not installed here", cure=cure)
     wifi = {"ssid": ssid, "password": _password(ssid)} if ssid else None
     setup = {"name": device, "server": reach or _reachable(invocation), "schema": schema, "wifi": wifi}
     body = {"kind": "join", "name": device, "ttl_s": ttl_s, "uses": 1, "labels": labels}
@@ -81,7 +86,9 @@ def add_command(
     if folder is not None:
         _write(folder, content)
         invocation.paper.say(f"device/{device} is prepared in {folder}")
-        invocation.note(f"Within {format_duration(ttl_s)}: copy what is in it to the board's root, then restart the board.")
+        invocation.note(
+            f"Within {format_duration(ttl_s)}: copy what is in it to the board's root and restart the board."
+        )
         invocation.note(f"  mpremote cp -r {folder}/. :    then    mpremote reset")
         return
     with tempfile.TemporaryDirectory() as place:

@@ -1,8 +1,8 @@
 """henge for MicroPython 1.25 and newer: the board gets its configuration, applies it, undoes what cuts it off.
 
-    import asyncio
-    from henge_micro.client import Client
+import asyncio
+from henge_micro.client import Client
 
-    client = Client(defaults={"color": "green"}, on_config=lambda new, old: print(new))
-    asyncio.run(client.run())
+client = Client(defaults={"color": "green"}, on_config=lambda new, old: print(new))
+asyncio.run(client.run())
 """

@@ -19,7 +19,6 @@ MAX_BODY_BYTES = 8192
 MAX_HEADERS = 40
 
 
-
 class Connection:
     """``open`` it, make requests, ``close`` it. Everything that goes wrong is a ``Trouble``."""
 

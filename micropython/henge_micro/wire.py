@@ -101,7 +101,7 @@ def read_header(line):
         given = json.loads(bytes(line).decode())
         kind = given["type"]
         if not isinstance(given, dict) or not isinstance(kind, str):
-            raise ValueError
+            raise TypeError
     except (ValueError, KeyError, TypeError, RuntimeError):  # RuntimeError: nested too deeply
         raise Trouble("bad_frame", "header")
     if kind not in _FIELDS:

@@ -44,7 +44,8 @@ class WebSocket:
         if size > 125:
             size = int.from_bytes(await self._connection.exactly(2 if size == 126 else 8), "big")
         opcode = first & 15
-        if not first & 0x80 or second & 0x80 or (opcode >= 8 and size > 125) or opcode not in (_TEXT, _CLOSE, _PING, _PONG):
+        known = opcode == _TEXT or (opcode in (_CLOSE, _PING, _PONG) and size <= 125)
+        if not known or not first & 0x80 or second & 0x80:
             await self.close(1002)
             raise Trouble("bad_frame", "WebSocket")
         if opcode == _TEXT:

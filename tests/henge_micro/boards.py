@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -80,6 +81,13 @@ class Interpreter:
         return done.stdout
 
 
+async def eventually(condition: Callable[[], bool]) -> None:
+    """Wait until a board's flash is as it should be; a file rings no bell."""
+    async with asyncio.timeout(PATIENCE_S):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
 class Board:
     """One board: its flash is a folder, its power a process."""
 
@@ -118,7 +126,7 @@ class Board:
                 process.kill()
             out, _ = await process.communicate()
             self.spoken += out.decode().splitlines()
-            print("\n".join(self.spoken))  # pytest shows it with a failure
+            print("\n".join(self.spoken))  # noqa: T201 - pytest shows it with a failure
 
     async def says(self, name: str, *values: Any) -> Any:
         """Wait until the board says something under ``name``; one of ``values``, if any are given."""

@@ -1,4 +1,4 @@
-"""Cases that run on the board itself: functions ``test_...`` of modules in ``on_board``, found without importing them."""
+"""Cases that run on the board itself: functions ``test_...`` of modules in ``on_board``, found without an import."""
 
 from __future__ import annotations
 

@@ -66,7 +66,8 @@ def test_a_file_stays_in_the_dialect(path: Path) -> None:
 
 
 def test_the_walk_finds_what_is_lacking(tmp_path: Path) -> None:
-    for text in ("import ssl", "f'{1}'", "''.zfill(8)", "import os\nos.path", "try: pass\nexcept E as e: raise X from e"):
+    cause = "try: pass\nexcept E as e: raise X from e"
+    for text in ("import ssl", "f'{1}'", "''.zfill(8)", "import os\nos.path", cause):
         path = tmp_path / "bad.py"
         path.write_text(text)
         with pytest.raises(AssertionError):

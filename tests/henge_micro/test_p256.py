@@ -18,7 +18,8 @@ from henge_micro import p256
 for seed in sys.argv[1:]:
     key = p256.make_key(unhexlify(seed))
     csr = p256.csr_der(key[0], key[1], "lamp-\u00e9", board.random_bytes())
-    say(key=hexlify(p256.key_der(*key)).decode(), csr=hexlify(csr).decode(), spki=hexlify(p256.spki_der(key[1])).decode())
+    made = {"key": p256.key_der(*key), "csr": csr, "spki": p256.spki_der(key[1])}
+    print(json.dumps({name: hexlify(data).decode() for name, data in made.items()}))
 """
 ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 SEEDS = [0, 1, 2, 3, ORDER - 2, ORDER - 1, ORDER, 2**256 - 1, *(7**k for k in range(20, 90, 5))]

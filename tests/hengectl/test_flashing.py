@@ -57,7 +57,9 @@ async def test_a_folder_has_all_that_a_board_needs(person: Face, admin: Admin, t
 
 
 async def test_the_secrets_are_in_no_output(person: Face, tmp_path: Path) -> None:
-    ran = await person.run("device", "add", "lamp-1", "--print", str(tmp_path / "x"), "--wifi", "home", stdin="hush hush\n")
+    ran = await person.run(
+        "device", "add", "lamp-1", "--print", str(tmp_path / "x"), "--wifi", "home", stdin="hush hush\n"
+    )
     secret = parse_token(setup_in(tmp_path / "x")["token"]).secret
 
     assert ran.code == 0
@@ -100,9 +102,7 @@ async def test_a_folder_that_cannot_be_written_is_told(person: Face, tmp_path: P
     assert "cannot write into" in ran.err
 
 
-async def test_without_mpremote_the_cure_is_named(
-    person: Face, admin: Admin, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_without_mpremote_the_cure_is_named(person: Face, admin: Admin, monkeypatch: pytest.MonkeyPatch) -> None:
     find = importlib.util.find_spec
     monkeypatch.setattr(flashing.importlib.util, "find_spec", lambda name: None if name == "mpremote" else find(name))
     ran = await person.run("device", "add", "lamp-1", "--usb")
@@ -112,7 +112,7 @@ async def test_without_mpremote_the_cure_is_named(
     assert (await admin.ok("GET", "/v1/tokens"))["items"] == []
 
 
-MPREMOTE = '''
+MPREMOTE = """
 import json, pathlib, shutil, sys
 board = pathlib.Path(__file__).parent / "board"
 with open(board.with_suffix(".log"), "a") as log:
@@ -130,7 +130,7 @@ for step in steps:
         (shutil.copytree if source.is_dir() else shutil.copy)(source, board / source.name)
     else:
         assert step in ("rtc --set", "reset"), step
-'''
+"""
 """A board that is a folder, behind mpremote's command line."""
 
 

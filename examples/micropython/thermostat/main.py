@@ -8,7 +8,7 @@ import asyncio
 from henge_micro.client import Client
 
 try:
-    from machine import ADC, Pin, WDT
+    from machine import ADC, WDT, Pin
 except ImportError:
     Pin = None
 

@@ -4,6 +4,7 @@ import asyncio
 import os
 
 from flash import Flash
+
 from henge_micro.applier import VERDICT_S, Applier
 from henge_micro.store import Store
 from henge_micro.wire import Trouble, digest_of

@@ -3,6 +3,7 @@
 import os
 
 from flash import Flash
+
 from henge_micro.store import Store
 
 

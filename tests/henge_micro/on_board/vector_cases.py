@@ -5,6 +5,7 @@ from binascii import hexlify, unhexlify
 
 import run_vectors
 from henge_boards import IMPLEMENTATION
+
 from henge_micro import joining
 from henge_micro.wire import Trouble
 
