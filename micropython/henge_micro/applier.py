@@ -152,7 +152,7 @@ class Applier:
         hashed = hashlib.sha256()
         try:
             with open(self._store.document(slot), "wb") as file:
-                while source.rest:
+                while source.left:
                     piece = await source.piece()
                     hashed.update(piece)
                     file.write(piece)

@@ -143,8 +143,8 @@ class Client:
         while True:
             try:
                 return await self._visit(address)
-            except MemoryError:
-                return self._note(Trouble("internal", "out of memory"))
+            except (MemoryError, OSError) as error:  # the heap is too small for this, or the flash is full
+                return self._note(Trouble("internal", "%s %s" % (type(error).__name__, error)))
             except Trouble as error:
                 if error.code == "pin_mismatch":
                     if clock is None and "future" in str(error):
@@ -162,7 +162,13 @@ class Client:
         if self.identity is None:
             await self._seldom("join", address)
         if self._is_due:
-            await self._seldom("renew", address)
+            try:
+                await self._seldom("renew", address)
+            except Trouble as error:
+                if error.code in _ELSEWHERE:
+                    raise
+                self._note(error)  # the old one may be good for months
+                self.identity["renew_at"] = board.unix_time() + HOURLY_S
         try:
             await self._live(address)
         except Trouble as error:
@@ -170,8 +176,8 @@ class Client:
                 self.keep_identity(dict(self.identity, trial=None, renew_at=0))
             elif error.code == "certificate_expired":
                 await self.hang_up()
-                if await self._seldom("renew", address):
-                    raise Trouble("renewed")
+                await self._seldom("renew", address)
+                raise Trouble("renewed")
             raise
 
     async def _live(self, address):
@@ -243,7 +249,7 @@ class Client:
         if kind == "welcome":
             self.welcomed(address, message["time"])
         elif kind == "config":
-            if connection.rest != message["size"]:
+            if connection.left != message["size"]:
                 raise Trouble("bad_frame", "size")
             await self.applier.take(message, connection)
             gc.collect()

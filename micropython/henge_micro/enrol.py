@@ -15,7 +15,6 @@ from henge_micro.http import Connection
 from henge_micro.wire import CLIENT, Trouble, is_id
 
 POLL_WAIT_S = 25
-RETRY_S = 3600
 MAX_AUTHORITIES = 2
 
 
@@ -64,24 +63,18 @@ async def join(client, address):
 
 
 async def renew(client, address):
-    """Get a new key certified; True when it is on trial, False when the daemon does not want to now."""
+    """Get a new key certified; it is on trial then. Raises the daemon's refusal."""
     identity = client.identity
     key = _new_key(identity["key"])
     body = {"csr": _csr(key, identity["name"]), "client": CLIENT}
     gc.collect()  # the arithmetic leaves much behind, and TLS needs a large piece
     try:
         answer = await (await client.connect(address)).json("POST", "/v1/renew", body)
-    except Trouble as error:
-        if error.code != "rate_limited":
-            raise
-        identity["renew_at"] = board.unix_time() + RETRY_S
-        return False
     finally:
         await client.hang_up()
     renewed = _identity(answer, key, identity["fleet"])
     trial = {"key": renewed["key"], "cert": renewed["cert"]}
     client.keep_identity(dict(identity, ca=renewed["ca"], renew_at=renewed["renew_at"], trial=trial))
-    return True
 
 
 async def fetch_trust(address, fingerprint):

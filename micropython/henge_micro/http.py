@@ -15,8 +15,8 @@ CONNECT_S = 15
 """Name, TCP and the TLS handshake, which takes a Pico W two seconds."""
 ANSWER_S = 20
 PIECE_BYTES = 512
-MAX_BODY_BYTES = 8192
-MAX_HEADERS = 40
+MAX_BODY_BYTES = 4096
+MAX_HEAD_BYTES = 4096
 
 
 class Connection:
@@ -38,10 +38,10 @@ class Connection:
         self._verified = bool(authorities)
         self.limit = limit or float
         self._stream = None
-        self._piece = memoryview(bytearray(PIECE_BYTES))
-        self._kept = b""
+        self._buffer = memoryview(bytearray(PIECE_BYTES))
+        self._at = self._end = 0
         self.left = 0
-        """Bytes of the body, or of the frame, that have not arrived."""
+        """Bytes of the body, or of the frame, that are still to be read."""
         self.date = ""
         """The daemon's clock, as the last answer wrote it: see ``clock``."""
         self.retry_after_s = None
@@ -83,35 +83,12 @@ class Connection:
         return Trouble(code if isinstance(code, str) else "internal", "%d %s" % (status, text), self.retry_after_s)
 
     async def piece(self):
-        """Up to 512 bytes of the body; empty at its end. The view holds until the next piece."""
-        kept, self._kept = self._kept, b""
-        if kept or not self.left:
-            return kept
-        size = await self._timed(self._stream.readinto(self._piece[: min(PIECE_BYTES, self.left)]), ANSWER_S)
-        if not size:
-            raise Trouble("unreachable", "the connection broke off")
-        self.left -= size
-        return self._piece[:size]
+        """Some bytes of the body; empty at its end. The view holds until the next piece."""
+        return await self._timed(self._piece(), ANSWER_S)
 
     async def line(self):
         """The body up to the next line feed or its end."""
-        line = b""
-        while True:
-            piece = bytes(await self.piece())
-            if not piece:
-                return line
-            at = piece.find(b"\n")
-            if at >= 0:
-                self._kept = piece[at + 1 :]
-                return line + piece[:at]
-            line += piece
-            if len(line) > MAX_HEADER_BYTES:
-                raise Trouble("bad_frame", "header")
-
-    @property
-    def rest(self):
-        """Bytes of the body that ``piece`` will still give."""
-        return self.left + len(self._kept)
+        return await self._timed(self._line(), ANSWER_S)
 
     async def drain(self):
         """Read the rest of the body and forget it."""
@@ -124,7 +101,7 @@ class Connection:
 
     async def exactly(self, size, wait_s=ANSWER_S):
         """So many bytes of the stream itself (WebSocket heads)."""
-        return await self._timed(self._stream.readexactly(size), wait_s)
+        return await self._timed(self._exactly(size), wait_s)
 
     async def close(self):
         """Hang up."""
@@ -137,18 +114,18 @@ class Connection:
         await self._stream.drain()
 
     async def _head(self):
-        self.left, self._kept, self.retry_after_s = 0, b"", None
-        status = (await self._stream.readline()).split(None, 2)
+        self.left, self.retry_after_s, size = MAX_HEAD_BYTES, None, 0
+        status = (await self._line()).split(None, 2)
         if len(status) < 2 or not status[0].startswith(b"HTTP/1.") or not status[1].isdigit():
-            raise Trouble("unreachable", "no HTTP answer" if status else "the connection broke off")
-        for _ in range(MAX_HEADERS):
-            line = await self._stream.readline()
-            name, _, value = line.partition(b":")
-            name, value = name.lower(), value.strip()
-            if not name.strip():
+            raise Trouble("unreachable", "no HTTP answer")
+        while self.left:
+            name, _, value = (await self._line()).partition(b":")
+            name, value = name.lower().strip(), value.strip()
+            if not name:
+                self.left = size
                 return int(status[1])
             if name == b"content-length" and value.isdigit():
-                self.left = int(value)
+                size = int(value)
             elif name == b"date":
                 self.date = value.decode()
             elif name == b"retry-after" and value.isdigit():
@@ -157,11 +134,50 @@ class Connection:
                 break
         raise Trouble("unreachable", "an answer that is not a daemon's")
 
+    async def _line(self):
+        line = b""
+        while self.left:
+            piece = bytes(await self._piece())
+            end = piece.find(b"\n")
+            if end >= 0:
+                back = len(piece) - end - 1
+                self._at -= back
+                self.left += back
+                return line + piece[:end]
+            line += piece
+            if len(line) > MAX_HEADER_BYTES:
+                raise Trouble("bad_frame", "header")
+        return line
+
+    async def _piece(self):
+        if not self.left:
+            return b""
+        piece = await self._some(self.left)
+        self.left -= len(piece)
+        return piece
+
+    async def _exactly(self, size):
+        data = b""
+        while len(data) < size:
+            data += bytes(await self._some(size - len(data)))
+        return data
+
+    async def _some(self, most):
+        while self._at == self._end:
+            size = await self._stream.readinto(self._buffer)
+            if size is not None:  # else only half of a TLS record has come
+                if not size:
+                    raise Trouble("unreachable", "the connection broke off")
+                self._at, self._end = 0, size
+        begin = self._at
+        self._at = min(self._end, begin + most)
+        return self._buffer[begin : self._at]
+
     async def _fields(self):
         if self.left > MAX_BODY_BYTES:
             raise Trouble("too_large", "answer")
         body = b""
-        while self.rest:
+        while self.left:
             body += bytes(await self.piece())
         try:
             fields = json.loads(body.decode())

@@ -33,7 +33,7 @@ async def _frame(client, address, connection, socket, session):
     now = board.monotonic()
     try:
         message = read_header(await connection.line())
-        if connection.rest != message.get("size", 0):
+        if connection.left != message.get("size", 0):
             raise Trouble("bad_frame", "size")
         event, reply, close = session.take(message, now)
     except Trouble as error:

@@ -46,5 +46,5 @@ async def _post(client, address, connection, message, query=""):
 async def _answered(client, address, connection, status):
     if status != 200:
         raise await connection.refusal(status)
-    while connection.rest:
+    while connection.left:
         await client.heard(address, read_header(await connection.line()), connection)

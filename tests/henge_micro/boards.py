@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
 import subprocess
@@ -162,3 +163,8 @@ class Board:
     def record(self, name: str) -> dict[str, Any]:
         """A record in the board's flash."""
         return dict(json.loads((self.folder / name).read_bytes().partition(b"\n")[2]))
+
+    def change(self, name: str, /, **fields: Any) -> None:
+        """Change fields of a record while the board is off."""
+        data = json.dumps({**self.record(name), **fields}).encode()
+        (self.folder / name).write_bytes(hashlib.sha256(data).hexdigest().encode() + b"\n" + data)

@@ -14,7 +14,9 @@ from tests.henge_micro.boards import RUN, Board, Interpreter, eventually
 from tests.henge_micro.conftest import MakeBoard
 from tests.service import Admin, Service, device, schema
 
-POLL = RUN.replace("on_config=show", "on_config=show, stream=False")
+POLL = "from henge_micro import poll\npoll.PAUSE_S = 0.3\n" + RUN.replace(
+    "on_config=show", "on_config=show, stream=False"
+)
 
 
 async def in_sync(board: Board, admin: Admin, program: str = RUN) -> None:
@@ -134,9 +136,10 @@ async def test_a_daemon_with_another_name_or_authority_is_not_believed(
     board = await new_board(small)
     await in_sync(board, admin)
     await board.off()
-    other = base64.b64encode(pki.make_ca("server", pki.new_id(b"another fleet .."), now=1.7e9).certificate_der)
-    for change in (f"identity['ca'] = [{other.decode()!r}]", "identity['fleet'] = '0' * 26"):
-        await board.start(CHANGED.format(change=change) + RUN)
+    honest = board.record("identity")
+    for change in ({"ca": [other_authority()]}, {"fleet": "0" * 26}):
+        board.change("identity", **{**honest, **change})
+        await board.start()
         alone = await board.says("config")
         await board.prints("pin_mismatch")
         await board.off()
@@ -144,14 +147,9 @@ async def test_a_daemon_with_another_name_or_authority_is_not_believed(
         assert alone["color"] == "red"
 
 
-CHANGED = """
-from henge_micro.store import Store
-identity = Store(FOLDER).load("identity")
-original = dict(identity)
-{change}
-load = Store.load
-Store.load = lambda self, name: identity if name == "identity" else load(self, name)
-"""
+def other_authority() -> str:
+    """Of a fleet that is not ours, as a record has it."""
+    return base64.b64encode(pki.make_ca("server", pki.new_id(b"another fleet .."), now=1.7e9).certificate_der).decode()
 
 
 async def test_of_two_authorities_either_vouches(small: Interpreter, new_board: MakeBoard, admin: Admin) -> None:
@@ -159,9 +157,10 @@ async def test_of_two_authorities_either_vouches(small: Interpreter, new_board: 
     board = await new_board(small)
     await in_sync(board, admin)
     await board.off()
-    other = base64.b64encode(pki.make_ca("server", pki.new_id(b"another fleet .."), now=1.7e9).certificate_der)
-    for order in ("[{!r}] + identity['ca']", "identity['ca'] + [{!r}]"):
-        await board.start(CHANGED.format(change="identity['ca'] = " + order.format(other.decode())) + RUN)
+    ours, other = board.record("identity")["ca"], other_authority()
+    for both in ([other, *ours], [*ours, other]):
+        board.change("identity", ca=both)
+        await board.start()
         await admin.until("lamp-1", connection="online")
         await board.off()
         await admin.until("lamp-1", connection="offline")
@@ -178,9 +177,9 @@ async def test_an_identity_is_renewed(
     before = board.record("identity")
     if late:
         daemon.clock.advance(400 * 86400)
-        await board.start()
     else:
-        await board.start(CHANGED.format(change="identity['renew_at'] = 1") + "Store.load = load\n" + SPOILT + RUN)
+        board.change("identity", renew_at=1)
+    await board.start()
     await admin.until("lamp-1", connection="online", identity="active")
     await eventually(
         lambda: board.record("identity")["cert"] != before["cert"] and "trial" not in board.record("identity")
@@ -192,9 +191,6 @@ async def test_an_identity_is_renewed(
 
     assert after["key"] != before["key"]
     assert after["id"] == before["id"]
-
-
-SPOILT = "Store(FOLDER).keep('identity', identity)\n"
 
 
 async def test_a_revoked_board_keeps_its_configuration_and_asks_rarely(

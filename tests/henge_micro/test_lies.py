@@ -16,7 +16,7 @@ from henge_protocol.model import digest_of
 from henge_protocol.wire import Report, encode
 from tests.henge_agent import scripted as scripts
 from tests.henge_agent.scripted import Scripted, serving
-from tests.henge_micro.boards import RUN, Board, Interpreter
+from tests.henge_micro.boards import RUN, Board, Interpreter, eventually
 from tests.henge_protocol.authorities import Fleet
 
 GREEN, RED = b'{"color":"green"}', b'{"color":"red"}'
@@ -28,6 +28,7 @@ def setup_for(daemon: Scripted, port: int = 0) -> dict[str, str]:
     return {"server": address, "token": format_token(daemon.token()), "name": "lamp-1"}
 
 
+PATIENT = "Client._pause_s = lambda self, ended: 3600\n"
 HASTY = "Client._pause_s = lambda self, ended: 0.05\n" + RUN
 
 
@@ -173,33 +174,104 @@ def public_key(csr: str) -> bytes:
 
 
 async def test_a_renewed_identity_that_is_refused_is_dropped(board: Board, liar: Scripted) -> None:
-    before = board.record("identity")["cert"]
     await board.off()
-    await board.start(REFUSED_RENEWAL)
-    await liar.seen(lambda: liar.renewals >= 1)
-    await board.says("trial", False)
+    before = board.record("identity")
+    board.change("identity", renew_at=1)
+    liar.refused_certificates = Refusing(base64.b64decode(before["cert"]))
+    await board.start(
+        "Client._pause_s = lambda self, ended: 0.05 if ended.code != 'certificate_superseded' else 3600\n" + RUN
+    )
+    await board.prints("certificate_superseded")
+    await eventually(lambda: "trial" not in board.record("identity"))
 
-    assert board.record("identity")["cert"] == before
+    assert board.record("identity")["cert"] == before["cert"]
+    assert liar.renewals == 1
 
 
-REFUSED_RENEWAL = """
-client = Client(FOLDER, SETUP)
-async def run():
-    await client._start()
-    client.identity["renew_at"] = 1
-    live = client._live
-    async def refused(address):
-        if "trial" in client.identity:
-            from henge_micro.wire import Trouble
-            raise Trouble("unknown_certificate")
-        say(trial=False)
-        await live(address)
-    client._live = refused
-    for _ in range(2):
-        await client._round()
-        client.identity["renew_at"] = 1 << 33
-asyncio.run(run())
-"""
+class Refusing(set[bytes]):
+    """All certificates but one."""
+
+    def __init__(self, accepted: bytes) -> None:
+        super().__init__()
+        self._accepted = accepted
+
+    def __contains__(self, certificate: object) -> bool:
+        return certificate != self._accepted
+
+
+async def test_a_daemon_that_cannot_renew_now_is_connected_to_all_the_same(board: Board, liar: Scripted) -> None:
+    await board.off()
+    board.change("identity", renew_at=1)
+    liar.refuse_renewal = (503, "clock_suspect")
+    await board.start()
+    await board.prints("clock_suspect")
+    await liar.want(RED)
+    await liar.reported("applied", digest_of(RED))
+
+    assert liar.renewals == 0
+
+
+async def test_a_power_cut_right_after_renewal_leaves_an_identity_that_works(board: Board, liar: Scripted) -> None:
+    await board.off()
+    board.change("identity", renew_at=1)
+    await board.start("async def off(*_):\n    say(cut=sorted(client.store.load('identity')))\n    await asyncio.sleep(99)\n"
+                      "Client._live = off\n" + RUN)  # fmt: skip
+    kept = await board.says("cut")
+    await board.off()
+    await board.start()
+    await liar.seen(lambda: len(liar.certificates) == 2)
+    await eventually(lambda: "trial" not in board.record("identity"))
+
+    assert "trial" in kept, "it is in flash before it is used, because its first use ends the old one"
+
+
+def ok(body: bytes, head: bytes = b"") -> bytes:
+    """A whole answer."""
+    return b"HTTP/1.1 200 OK\r\n" + (head or b"Content-Length: %d\r\n" % len(body)) + b"\r\n" + body
+
+
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [
+        (b"", "unreachable"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "unreachable"),
+        (ok(b"0\r\n\r\n", b"Transfer-Encoding: chunked\r\n"), "unreachable"),
+        (ok(b"{}", b"X: y\r\n" * 1000), "unreachable"),
+        (ok(b"{", b"Content-Length: 9\r\n"), "unreachable"),
+        (ok(b"{", b"Content-Length: 999999999\r\n"), "too_large"),
+        (ok(b"{}", b"Content-Length: minus\r\n"), "bad_json"),
+        (ok(b"[]"), "bad_json"),
+        (ok(b"\xff\xfe"), "bad_json"),
+        (ok(b"[" * 3000), "bad_json"),
+        (ok(b"{}"), "bad_trust_answer"),
+        (ok(b'{"fleet":"' + b"0" * 26 + b'","server_ca":7}'), "bad_trust_answer"),
+        (ok(b'{"fleet":"' + b"0" * 26 + b'","server_ca":["MII"]}'), "bad_trust_answer"),
+        (b"HTTP/1.1 302 Found\r\nLocation: https://else\r\nContent-Length: 0\r\n\r\n", "internal"),
+        (b"A" * 200_000, "unreachable"),
+    ],
+)
+async def test_whoever_answers_nonsense_is_no_daemon(
+    small: Interpreter, liar: Scripted, tmp_path: Path, answer: bytes, code: str
+) -> None:
+    context = scripts.device_server_context(liar.fleet.server_identity(), [liar.fleet.client_ca.certificate_der])
+
+    async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError, asyncio.IncompleteReadError):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(answer)
+            await writer.drain()
+        writer.transport.abort() if len(answer) > 100_000 else writer.close()
+
+    server = await asyncio.start_server(respond, "127.0.0.1", 0, ssl=context)
+    board = Board(small, tmp_path / "lamp-1", setup_for(liar, server.sockets[0].getsockname()[1]))
+    try:
+        await board.start("from henge_micro import http\nhttp.ANSWER_S = 1\n" + PATIENT + RUN)
+        line = await board.prints("henge:")
+    finally:
+        await board.off()
+        server.close()
+
+    assert line.startswith(f"henge: {code}"), line
 
 
 async def test_a_frame_of_the_wrong_form_is_answered_and_the_link_stays(board: Board, liar: Scripted) -> None:

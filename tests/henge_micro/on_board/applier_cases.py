@@ -22,7 +22,7 @@ class Source:
         self._document = document if cut is None else document[:cut]
         self._at = 0
         self._broken = cut is not None
-        self.rest = len(document)
+        self.left = len(document)
 
     async def piece(self):
         """As a connection gives it."""
@@ -30,12 +30,12 @@ class Source:
         if not piece and self._broken:
             raise Trouble("unreachable", "cut")
         self._at += len(piece)
-        self.rest -= len(piece)
+        self.left -= len(piece)
         return piece
 
     async def drain(self):
         """As a connection does it."""
-        self.rest = 0
+        self.left = 0
 
 
 class Bench:
