@@ -181,7 +181,7 @@ class Connection:
             body += bytes(await self.piece())
         try:
             fields = json.loads(body.decode())
-        except ValueError:
+        except (ValueError, MemoryError):  # the second for brackets without end
             fields = None
         if not isinstance(fields, dict):
             raise Trouble("bad_json", "answer")

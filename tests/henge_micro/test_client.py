@@ -14,9 +14,12 @@ from tests.henge_micro.boards import RUN, Board, Interpreter, eventually
 from tests.henge_micro.conftest import MakeBoard
 from tests.service import Admin, Service, device, schema
 
-POLL = "from henge_micro import poll\npoll.PAUSE_S = 0.3\n" + RUN.replace(
-    "on_config=show", "on_config=show, stream=False"
-)
+POLL = """
+from henge_micro import poll
+poll.PAUSE_S = 0.3
+client = Client(FOLDER, SETUP, on_config=show, stream=False)
+asyncio.run(client.run())
+"""
 
 
 async def in_sync(board: Board, admin: Admin, program: str = RUN) -> None:

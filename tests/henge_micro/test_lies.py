@@ -178,9 +178,7 @@ async def test_a_renewed_identity_that_is_refused_is_dropped(board: Board, liar:
     before = board.record("identity")
     board.change("identity", renew_at=1)
     liar.refused_certificates = Refusing(base64.b64decode(before["cert"]))
-    await board.start(
-        "Client._pause_s = lambda self, ended: 0.05 if ended.code != 'certificate_superseded' else 3600\n" + RUN
-    )
+    await board.start(PATIENT + RUN)
     await board.prints("certificate_superseded")
     await eventually(lambda: "trial" not in board.record("identity"))
 
@@ -214,8 +212,7 @@ async def test_a_daemon_that_cannot_renew_now_is_connected_to_all_the_same(board
 async def test_a_power_cut_right_after_renewal_leaves_an_identity_that_works(board: Board, liar: Scripted) -> None:
     await board.off()
     board.change("identity", renew_at=1)
-    await board.start("async def off(*_):\n    say(cut=sorted(client.store.load('identity')))\n    await asyncio.sleep(99)\n"
-                      "Client._live = off\n" + RUN)  # fmt: skip
+    await board.start(CUT_BEFORE_USE + RUN)
     kept = await board.says("cut")
     await board.off()
     await board.start()
@@ -223,6 +220,14 @@ async def test_a_power_cut_right_after_renewal_leaves_an_identity_that_works(boa
     await eventually(lambda: "trial" not in board.record("identity"))
 
     assert "trial" in kept, "it is in flash before it is used, because its first use ends the old one"
+
+
+CUT_BEFORE_USE = """
+async def off(*_):
+    say(cut=sorted(client.store.load("identity")))
+    await asyncio.sleep(99)
+Client._live = off
+"""
 
 
 def ok(body: bytes, head: bytes = b"") -> bytes:
