@@ -47,7 +47,7 @@ private_apt() {
         -o Dir::Etc::preferencesparts=/dev/null -o Dir::Etc::preferences=/dev/null -o Dir::State::lists="$work/lists" \
         -o Dir::State::status="$work/status" -o Dir::Cache="$work/cache" -o APT::Architecture="$arch" \
         -o APT::Architectures::="$arch" -o Acquire::Languages=none -o Debug::NoLocking=1 \
-        -o APT::Sandbox::User="$(id -un)" "$@" > "$work/said" 2>&1 ||
+        -o Acquire::http::Timeout=15 -o Acquire::Retries=1 -o APT::Sandbox::User="$(id -un)" "$@" > "$work/said" 2>&1 ||
         sorry "apt could not fetch it for $arch: $(grep -m1 '^E:' "$work/said" || tail -1 "$work/said")"
 }
 private_apt update

@@ -14,8 +14,10 @@ from binascii import hexlify
 
 VERDICT_S = 60
 """How long the last good document may try to reach the daemon before it is called an outage."""
+HAND_OVER_S = 60
 HEAP_PER_BYTE = 6
 """Memory that reading a document may take, for each of its bytes: small texts in small objects."""
+MAX_TEXT_CHARS = 200
 NOTHING = ("", 0, "")
 
 
@@ -24,7 +26,7 @@ class Setback(Exception):
 
     def __init__(self, state, reason, text=""):
         super().__init__(reason)
-        self.report = (state, reason, str(text)[:200])
+        self.report = (state, reason, text)
 
 
 class Applier:
@@ -229,12 +231,12 @@ class Applier:
         return self._defaults
 
     async def _hand_over(self, config, old):
-        """The person's function gets what must run in any case; its failing changes nothing."""
+        """The person's function gets what must run in any case; its failing changes nothing, its hanging ends."""
         self.config = config
         try:
-            await _call(self._on_config, config, old)
+            await asyncio.wait_for(_call(self._on_config, config, old), HAND_OVER_S)
         except Exception as error:  # as above, and there is nothing better to go back to
-            print("henge: on_config failed with the last good document:", error)
+            print("henge: on_config failed with the last good document:", type(error).__name__, error)
 
     # ---- what is owed
 
@@ -249,7 +251,7 @@ class Applier:
     def _owe(self, version, state, reason="", text=""):
         self.report = {
             "type": "report", "epoch": version[0], "revision": version[1], "digest": version[2], "state": state,
-            "reason": reason, "errors": [{"pointer": "", "message": text}] if text else [],
+            "reason": reason, "errors": [{"pointer": "", "message": str(text)[:MAX_TEXT_CHARS]}] if text else [],
         }  # fmt: skip
         if self._undecided:
             self._deadline = self._clock() + VERDICT_S

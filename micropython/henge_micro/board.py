@@ -75,14 +75,16 @@ async def join_wifi(ssid, password):
 
     wlan = network.WLAN(network.STA_IF)
     wlan.active(True)
-    if wlan.isconnected():
-        if wlan.config("ssid") == ssid:
-            return
+    if not _is_in(wlan, ssid):
         wlan.disconnect()
-    wlan.connect(ssid, password)
+        wlan.connect(ssid, password)
     for _ in range(WIFI_TIMEOUT_S * 5):
-        if wlan.isconnected():
+        if _is_in(wlan, ssid):
             return
         await asyncio.sleep_ms(200)
     wlan.disconnect()
     raise OSError("no Wi-Fi " + ssid)
+
+
+def _is_in(wlan, ssid):
+    return wlan.isconnected() and wlan.config("ssid") == ssid  # for a while it may still be the old one

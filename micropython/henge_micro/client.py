@@ -120,9 +120,9 @@ class Client:
             self._backoff.reset()
         try:
             await self._network(self.config)
-        except OSError as error:
-            return self._note(Trouble("unreachable", error))
-        known = [self.setup.get("server"), self.seen.get("address")]
+        except Exception as error:  # no Wi-Fi; or a person's function, or a document whose wifi is none
+            return self._note(Trouble("unreachable", "%s %s" % (type(error).__name__, error)))
+        known = [_address(self.setup.get("server")), self.seen.get("address")]
         ended, tried = Trouble("no_daemon", "none is announced; name it in the setup"), []
         for announced in (False, True):
             try:
@@ -143,8 +143,6 @@ class Client:
         while True:
             try:
                 return await self._visit(address)
-            except (MemoryError, OSError) as error:  # the heap is too small for this, or the flash is full
-                return self._note(Trouble("internal", "%s %s" % (type(error).__name__, error)))
             except Trouble as error:
                 if error.code == "pin_mismatch":
                     if clock is None and "future" in str(error):
@@ -155,6 +153,8 @@ class Client:
                     elif clock is not None:
                         board.set_time(clock)  # whoever told the time may have lied
                 return self._note(error)
+            except Exception as error:  # a full heap or flash, or a fault of ours, costs an attempt and not the board
+                return self._note(Trouble("internal", "%s %s" % (type(error).__name__, error)))
             finally:
                 await self.hang_up()
 
@@ -328,6 +328,12 @@ def _read_json(path):
             return json.load(file)
     except OSError:
         return {}
+
+
+def _address(server):
+    """HOST:PORT, also of a URL or of a host alone."""
+    address = (server or "").split("//")[-1].rstrip("/")
+    return address if ":" in address or not address else address + ":4364"
 
 
 def _print_code(code):

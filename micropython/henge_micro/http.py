@@ -49,6 +49,8 @@ class Connection:
     async def open(self):
         """Connect; the handshake follows with the first request."""
         host, _, port = self.address.rpartition(":")
+        if not port.isdigit():
+            raise Trouble("bad_setting", self.address)
         opening = asyncio.open_connection(host, int(port), ssl=self._context, server_hostname=self._name)
         self._stream, _ = await self._timed(opening, CONNECT_S)  # reader and writer are one here
         return self

@@ -18,6 +18,9 @@ SOURCE = REPOSITORY / "micropython"
 PATIENCE_S = 20.0
 """Far beyond what a board needs for any of its steps here."""
 
+FETCH_S = 100.0
+"""For a few megabytes through apt; pytest ends a test after 120."""
+
 Kind = Literal["native", "small"]
 HEAPS: dict[Kind, str] = {"native": "192k", "small": "96k"}
 """The small build has a microcontroller's words and heap blocks; there 96 KB must be enough from source."""
@@ -46,9 +49,11 @@ class NoRuntime(Exception):
 @cache
 def runtime(kind: Kind) -> Path:
     """The interpreter, fetched if need be. Raises ``NoRuntime``."""
-    done = subprocess.run(
-        [REPOSITORY / "contrib" / "micropython.sh", kind], capture_output=True, text=True, check=False, timeout=100
-    )
+    command = [REPOSITORY / "contrib" / "micropython.sh", kind]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=FETCH_S)
+    except subprocess.TimeoutExpired:
+        raise NoRuntime(f"no MicroPython: the mirror did not answer within {FETCH_S:g} s") from None
     if done.returncode != 0:
         raise NoRuntime(done.stderr.strip() or f"no MicroPython ({kind})")
     return Path(done.stdout.strip())

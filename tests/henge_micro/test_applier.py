@@ -1,4 +1,4 @@
-"""The applier on both builds, on littlefs and FAT, with a flash that fails where a case wants it to."""
+"""The applier on littlefs and FAT, with a flash that fails where a case wants it to."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ from tests.henge_micro.cases import each_case, run_case
 
 
 @each_case("applier_cases")
-def test_on_board(micropython: Interpreter, case: str) -> None:
-    run_case(micropython, "applier_cases", case)
+def test_on_board(small: Interpreter, case: str) -> None:
+    run_case(small, "applier_cases", case)

@@ -287,6 +287,37 @@ asyncio.run(client.run())
 """
 
 
+async def test_a_document_that_breaks_the_client_itself_is_undone(
+    small: Interpreter, new_board: MakeBoard, admin: Admin
+) -> None:
+    odd = schema("odd", type="object", properties={"wifi": {}})
+    odd["spec"]["confirm_s"] = 1
+    await admin.apply(odd, device("lamp-1", "odd", wifi={}))
+    board = await new_board(small)
+    await in_sync(board, admin)
+    await admin.set("lamp-1", wifi=["not", "a", "network"])
+    status = await admin.until("lamp-1", config="quarantined", connection="online")
+
+    assert status["reported"]["reason"] == "connectivity-lost"
+
+
+@pytest.mark.parametrize("form", ["https://{}/", "{}"])
+async def test_the_server_may_be_given_as_a_url(
+    small: Interpreter, new_board: MakeBoard, admin: Admin, form: str
+) -> None:
+    await admin.apply(schema(), device("lamp-1", color="red"))
+    board = await new_board(small)
+    board.setup["server"] = form.format(board.setup["server"])
+    await in_sync(board, admin)
+
+
+async def test_a_server_that_is_none_is_told(small: Interpreter, new_board: MakeBoard) -> None:
+    board = await new_board(small, server="kitchen:door")
+    await board.start()
+
+    await board.prints("bad_setting: kitchen:door")
+
+
 async def test_an_outage_at_the_wrong_moment_is_no_fault_of_the_document(
     small: Interpreter, new_board: MakeBoard, daemon: Service, admin: Admin
 ) -> None:

@@ -1,4 +1,4 @@
-"""Browsing: packets on both builds, and a board that finds the real daemon by the real announcement."""
+"""Browsing: packets, and a board that finds the real daemon by the real announcement."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from tests.service import Admin, Service, device, schema
 
 
 @each_case("mdns_cases")
-def test_on_board(micropython: Interpreter, case: str) -> None:
-    run_case(micropython, "mdns_cases", case)
+def test_on_board(small: Interpreter, case: str) -> None:
+    run_case(small, "mdns_cases", case)
 
 
 async def test_a_board_finds_its_daemon_by_its_announcement(

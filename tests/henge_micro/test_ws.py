@@ -1,4 +1,4 @@
-"""On both builds."""
+"""On the build that is most like a board."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ from tests.henge_micro.cases import each_case, run_case
 
 
 @each_case("ws_cases")
-def test_on_board(micropython: Interpreter, case: str) -> None:
-    run_case(micropython, "ws_cases", case)
+def test_on_board(small: Interpreter, case: str) -> None:
+    run_case(small, "ws_cases", case)

@@ -259,6 +259,32 @@ def test_a_function_that_does_not_return_is_ended_with_the_time_to_confirm():
     assert bench.says() == ("rolled-back", "hook-timeout") and bench.color == "green"
 
 
+def test_a_function_that_hangs_at_start_does_not_keep_the_board_from_its_daemon():
+    from henge_micro import applier
+
+    async def hang(new, old):
+        await asyncio.sleep(3600)
+
+    applier.HAND_OVER_S = 0.05
+    bench = on_green()
+    bench.hooks["on_config"] = hang
+    bench.reboot()
+    assert bench.color == "green" and bench.applier.running[2] == digest_of(GREEN)
+
+
+def test_flash_that_cannot_note_the_receipt_undoes_the_document():
+    from henge_micro.wire import encode
+
+    bench = on_green()
+    bench.offer(RED, 2, receipt=False)
+    bench.flash.left = 0
+    bench.receipt(2, RED)
+    assert bench.says() == ("rolled-back", "write-failed") and bench.color == "green"
+    assert b"Errno 5" in encode(bench.applier.report)
+    bench.reboot()
+    assert bench.color == "green"
+
+
 def test_a_wrong_digest_is_refused():
     refused("rejected", "digest-mismatch", digest=digest_of(GREEN + b" "))
 
