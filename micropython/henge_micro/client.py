@@ -23,6 +23,8 @@ MAX_DOCUMENT_BYTES = 16384
 HOURLY_S = 3600
 DAILY_S = 86400
 CLOCK_SLACK_S = 5
+FLOOR_S = 1767312000
+"""2026-01-02: no certificate of henge begins later than the first of that year, if its daemon's clock was right."""
 FEED_MS = 2000
 """RP2's watchdog bites after 8.3 s."""
 
@@ -108,8 +110,9 @@ class Client:
     async def _start(self):
         self.identity = self.store.load("identity")
         self.seen = self.store.load("seen") or {}
-        if board.unix_time() < self.seen.get("t", 0):
-            board.set_time(self.seen["t"])
+        floor = max(self.seen.get("t", 0), FLOOR_S)
+        if board.unix_time() < floor:
+            board.set_time(floor)
         await self.applier.recover()
         gc.collect()
         self.applier.max_document = self._max_document or min(MAX_DOCUMENT_BYTES, gc.mem_free() // 8)
@@ -145,18 +148,28 @@ class Client:
                 return await self._visit(address)
             except Trouble as error:
                 if error.code == "pin_mismatch":
-                    if clock is None and "future" in str(error):
-                        await self.hang_up()
+                    if clock is None:
                         clock = board.unix_time()
-                        if await self._seldom("take_hint", address):
+                        if await self._correct_clock(address, str(error)):
                             continue
-                    elif clock is not None:
+                    else:
                         board.set_time(clock)  # whoever told the time may have lied
                 return self._note(error)
             except Exception as error:  # a full heap or flash, or a fault of ours, costs an attempt and not the board
                 return self._note(Trouble("internal", "%s %s" % (type(error).__name__, error)))
             finally:
                 await self.hang_up()
+
+    async def _correct_clock(self, address, trouble):
+        """Whether the clock was set to a time at which the daemon's certificate may be good.
+
+        Back only to the last contact: a certificate that ended before a moment known to have passed stays refused.
+        """
+        await self.hang_up()
+        if "future" in trouble:
+            return await self._seldom("take_hint", address)
+        last = self.seen.get("t", 0)
+        return "expired" in trouble and 0 < last < board.unix_time() and board.set_time(last)
 
     async def _visit(self, address):
         if self.identity is None:
