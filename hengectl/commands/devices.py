@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from hengectl.columns import state_of
-from hengectl.commands.flashing import add_command
+from hengectl.flashing import add_command
 from hengectl.invocation import Command, Group, Invocation, with_invocation
 from hengectl.kinds import DEVICE, Ref, name_of
 from hengectl.options import DEVICE_NAME, Name, message_option, yes_option

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from henge_protocol.joining import parse_token
-from hengectl.commands import flashing
+from hengectl import flashing
 from tests.henge_micro.boards import SOURCE, Board
 from tests.henge_micro.conftest import interpreter_of
 from tests.hengectl.conftest import Face
