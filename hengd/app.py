@@ -293,7 +293,7 @@ class App:
             limits=limits,
             http_factory=lambda peer: http_protocol(server),
             stream_factory=self._links.protocol if name == DEVICES else None,
-            clock=self._environment.monotonic,
+            monotonic=self._environment.monotonic,
             log=logging.getLogger(f"hengd.gate.{name}"),
         )
 

@@ -47,9 +47,9 @@ class Gate:
     """Accepts from one bound socket, refuses what is over the limits and hands on the rest.
 
     ``sock`` is bound and not yet listening; the gate owns it from ``start`` on.  ``ssl`` may be replaced
-    at any time by assigning it; handshakes from then on use the new context.  ``clock`` gives
-    monotonic seconds.  An application behind ``http_factory`` must carry ``dispatch.keep_turns`` as its
-    outermost middleware, or its connections look idle while they are served.
+    at any time by assigning it; handshakes from then on use the new context.  An
+    application behind ``http_factory`` must carry ``dispatch.keep_turns`` as its outermost middleware, or its
+    connections look idle while they are served.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Gate:
         limits: GateLimits,
         http_factory: HttpFactory,
         stream_factory: StreamFactory | None,
-        clock: Callable[[], float],
+        monotonic: Callable[[], float],
         log: logging.Logger,
     ) -> None:
         self.name = name
@@ -69,7 +69,7 @@ class Gate:
         self.limits = limits
         self.http_factory = http_factory
         self.stream_factory = stream_factory
-        self.now = clock
+        self.now = monotonic
         self.accepted = 0
         """Connections let in since the start."""
         self.refusals: Counter[str] = Counter()

@@ -128,7 +128,7 @@ class DeviceLink(StrictListener):
     """One connection of one device, identified by its certificate."""
 
     def __init__(self, links: Links, contact: Contact, address: str) -> None:
-        super().__init__(limits=LIMITS, clock=links.monotonic)
+        super().__init__(limits=LIMITS, monotonic=links.monotonic)
         self.device_id = contact.device_id
         self._links = links
         self._contact = contact

@@ -60,9 +60,9 @@ class StrictListener(picows.WSListener):
     disconnected without the subclass hearing more than ``lost``.
     """
 
-    def __init__(self, *, limits: StreamLimits, clock: Callable[[], float]) -> None:
+    def __init__(self, *, limits: StreamLimits, monotonic: Callable[[], float]) -> None:
         self._limits = limits
-        self._clock = clock
+        self._monotonic = monotonic
         self._rate, self._burst = limits.frames_per_s, float(limits.burst)
         self._left = self._burst
         self._transport: picows.WSTransport | None = None
@@ -71,7 +71,7 @@ class StrictListener(picows.WSListener):
         self._closed_at = 0.0
         self._stuck_since: float | None = None
         self._pinged_at = 0.0
-        self.heard_at = clock()
+        self.heard_at = monotonic()
         """When the last whole frame came."""
         self.ended_with = 0
         """When ``lost`` is called: the code of the close frame that was sent, else received, else 1006."""
@@ -106,7 +106,7 @@ class StrictListener(picows.WSListener):
         if self._is_closed or self._transport is None:
             return
         self._is_closed = True
-        self._closed_at = self._clock()
+        self._closed_at = self._monotonic()
         self._transport.send_close(code, reason)  # type: ignore[arg-type]  # any number will do
         if code in _FAULTS:
             self._transport.disconnect()
@@ -140,7 +140,7 @@ class StrictListener(picows.WSListener):
     def on_ws_connected(self, transport: picows.WSTransport) -> None:
         self._transport = transport
         transport.request.headers = transport.response.headers = _NO_HEADERS  # picows keeps both as long as the link
-        self.heard_at = self._clock()
+        self.heard_at = self._monotonic()
         self.opened()
 
     def on_ws_frame(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
@@ -148,7 +148,7 @@ class StrictListener(picows.WSListener):
             if frame.msg_type is _CLOSE:
                 transport.disconnect()
             return
-        now = self._clock()
+        now = self._monotonic()
         left = self._left + (now - self.heard_at) * self._rate
         self._left = (left if left < self._burst else self._burst) - 1.0
         self.heard_at = now
@@ -173,7 +173,7 @@ class StrictListener(picows.WSListener):
         self.lost()
 
     def pause_writing(self) -> None:
-        self._stuck_since = self._clock()
+        self._stuck_since = self._monotonic()
 
     def resume_writing(self) -> None:
         self._stuck_since = None

@@ -331,7 +331,7 @@ class StrictLink(StrictListener):
     """What the daemon's own link will be made from."""
 
     def __init__(self, bench: Bench) -> None:
-        super().__init__(limits=StreamLimits(frames_per_s=1000, burst=1000), clock=time.monotonic)
+        super().__init__(limits=StreamLimits(frames_per_s=1000, burst=1000), monotonic=time.monotonic)
         self._bench = bench
 
     def opened(self) -> None:
@@ -360,7 +360,7 @@ async def _serve_gate(bench: Bench, context: ssl.SSLContext, http: Callable[[], 
         limits=GateLimits(per_address=10000, handshakes_per_address=128),
         http_factory=lambda _peer: http(),
         stream_factory=lambda _peer: websocket_protocol(lambda: StrictLink(bench), limits=limits, log=log),
-        clock=time.monotonic,
+        monotonic=time.monotonic,
         log=log,
     )
     gate.start()

@@ -144,7 +144,7 @@ async def running(
         limits=limits or GateLimits(),
         http_factory=lambda _peer: server(),
         stream_factory=stream,
-        clock=rig.clock,
+        monotonic=rig.clock,
         log=logging.getLogger(log),
     )
     rig.gate.start()

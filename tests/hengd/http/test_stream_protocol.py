@@ -29,7 +29,7 @@ class Recorder(StrictListener):
     """Remembers what it is told; answers ``echo ...`` and breaks on ``break``."""
 
     def __init__(self, *, limits: StreamLimits, clock: Clock) -> None:
-        super().__init__(limits=limits, clock=clock)
+        super().__init__(limits=limits, monotonic=clock)
         self.heard: list[str] = []
         self.is_lost = False
 
