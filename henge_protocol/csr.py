@@ -1,6 +1,6 @@
 """Certificate requests (PKCS#10): writing one, and taking nothing but the public key out of a foreign one.
 
-Used through ``pki``.
+``pki`` passes its names on to those who need more than a request.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """P-256 keys: making them, writing them down, and refusing every other kind.
 
-Used by ``csr`` and ``pki``, which is the module that others import.
+Used by ``csr`` and ``pki``, which are the modules that others import.
 """
 
 from __future__ import annotations
