@@ -21,7 +21,7 @@ from henge_agent.exchange import USER_AGENT, Answer, Exchange, encode_body, refu
 from henge_agent.identity import Issued, read_issued
 from henge_agent.renew import exchange_as
 from henge_agent.settings import Address
-from henge_agent.state import Membership, State
+from henge_agent.state import Membership, Progress, State
 from henge_protocol import joining, pki
 from henge_protocol.errors import Gone, HengeError, Malformed, Unreachable, Untrusted
 from henge_protocol.joining import JoinToken
@@ -222,6 +222,8 @@ def _keep(state: State, issued: Issued, key_pem: bytes, address: Address, named:
         last_address=str(address),
         known_time=int(min(issued.now, chance.now())),
     )
+    if state.progress != Progress():
+        state.forget_revisions()
     state.keep_membership(membership)
     state.drop_joining_key()
     return membership

@@ -22,7 +22,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
@@ -227,6 +227,18 @@ class State:
         gone, self.progress = self.progress.digests - progress.digests, progress
         for digest in gone:
             self._forget(self.document_file(digest))
+
+    def forget_revisions(self) -> None:
+        """Keep the documents, but neither which revisions brought them nor what is still to be said about them.
+
+        Revisions count within one daemon's history; in another's they would look like ones yet to come.
+        """
+        old = self.progress
+        current, previous, staged = (
+            replace(version, epoch="", revision=0) if version else None
+            for version in (old.current, old.previous, old.staged)
+        )
+        self.keep_progress(Progress(current, previous, staged))
 
     def keep_original(self, path: Path, content: bytes | None) -> None:
         """Remember what stood at an output's place (None: nothing) before the agent first wrote there."""

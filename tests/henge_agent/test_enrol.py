@@ -17,12 +17,14 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from henge_agent.enrol import Applicant, Chance, Joined, join_by_code, join_by_token
 from henge_agent.settings import Address
-from henge_agent.state import State
+from henge_agent.state import Progress, State, Version, read_progress
 from henge_protocol import joining, pki
 from henge_protocol.errors import Conflict, Denied, Gone, HengeError, Malformed, Unreachable, Untrusted
 from henge_protocol.joining import JoinToken
+from henge_protocol.model import digest_of
 from henge_protocol.tls import device_server_context
 from henge_protocol.trust import Trust, server_name, trust_answer
+from henge_protocol.wire import Report
 from tests.henge_agent.scripted import Scripted, serving
 from tests.henge_protocol.authorities import DEVICE, FLEET, Fleet, leaf
 
@@ -66,6 +68,19 @@ async def test_the_first_candidate_that_is_the_tokens_daemon_is_taken(state: Sta
 
     assert joined.membership.last_address == str(scripted.address)
     assert other.enrolments == []
+
+
+async def test_revisions_of_the_daemon_before_mean_nothing_to_a_new_one(state: State, scripted: Scripted) -> None:
+    document = b'{"color":"red"}'
+    ran = Version("epoch", 40, digest_of(document))
+    state.keep_document(document)
+    state.keep_progress(Progress(ran, report=Report("epoch", 40, ran.digest, "applied")))
+
+    await join(state, scripted.token(), scripted.address)
+
+    assert state.progress == Progress(Version("", 0, ran.digest))
+    assert state.document(ran.digest) == document
+    assert read_progress(state.folder) == state.progress
 
 
 async def test_a_lost_answer_is_asked_for_again_with_the_same_token_and_key(state: State, scripted: Scripted) -> None:
