@@ -14,10 +14,10 @@ help: ## list these targets
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-10s %s\n", $$1, $$2 }'
 
 run: $(FOR_RUN) ## start the daemon with the sample fleet and one demo device; stays until Ctrl-C, keeps its data
-	@$(PY) contrib/first_run.py --stay
+	@$(PY) contrib/first_run.py --stay $(ARGS)
 
 demo: $(FOR_RUN) ## the same without staying; succeeds only if the device really runs the changed value
-	@$(PY) contrib/first_run.py --once
+	@$(PY) contrib/first_run.py --once $(ARGS)
 
 board: $(FOR_RUN) ## a simulated MicroPython board beside `make run`: runs the lamp example and draws its LED
 	@$(PY) contrib/board.py

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -20,8 +21,13 @@ from typing import IO
 REPOSITORY = Path(__file__).resolve().parent.parent
 PROGRAMS = Path(sys.executable).parent
 DEVICE = "lamp-1"
+SCHEMA = "lamp"
 COLORS = ("red", "green", "blue")
 START_TIMEOUT_S = 20.0
+ADDRESS_IN_USE = 75
+OTHER_PORTS = """Or take another folder and other ports:
+  make run ARGS="--folder /tmp/demo --listen 127.0.0.1:5364 --local 127.0.0.1:5365"
+"""
 
 
 class Stop(Exception):
@@ -51,7 +57,8 @@ class FirstRun:
         deadline = time.monotonic() + START_TIMEOUT_S
         while not self.answers():
             if daemon.poll() is not None or time.monotonic() > deadline:
-                raise Stop(f"hengd did not start:\n{self._log('hengd.log')}")
+                hint = OTHER_PORTS if daemon.returncode == ADDRESS_IN_USE else ""
+                raise Stop(f"hengd did not start:\n{self._log('hengd.log')}{hint}")
             time.sleep(0.05)
         return daemon
 
@@ -68,19 +75,30 @@ class FirstRun:
         self.show("hengectl", "apply", "-f", str(REPOSITORY / "examples" / "homelab"), "-m", "the sample fleet")
 
     def start_agent(self, stack: ExitStack) -> None:
-        """The demo device: joins with a one-time token unless it has an identity from last time."""
+        """The demo device: joins with a one-time token unless it has an identity that is still good."""
         state = self._folder / "agent"
-        if self._try("henge-agent", "status", "--state-dir", str(state)).returncode != 0:
-            token = self.run("hengectl", "token", "create", "--name", DEVICE, "--ttl", "5m", "-q").strip()
-            self.show(
-                "henge-agent", "join", self.url(), "--token-file", "-", "--name", DEVICE, "--state-dir", str(state),
-                typed=token,
-            )  # fmt: skip
+        joined = self._try("henge-agent", "status", "--state-dir", str(state)).returncode == 0
+        if not joined or not self.is_let_in():
+            self.join(state, *(["--replace"] if joined else []))
         self._spawn(
             stack, ["henge-agent", "run", "--state-dir", str(state), "--output", f"{self.output}:json"], "agent.log"
         )
         self.show("hengectl", "wait", "--for=online", f"device/{DEVICE}", "--timeout", "20s")
         self.show("hengectl", "wait", "--for=in-sync", f"device/{DEVICE}", "--timeout", "20s")
+
+    def is_let_in(self) -> bool:
+        """Whether the daemon knows the demo device: a person may have revoked or deleted it."""
+        found = self._try("hengectl", "get", f"device/{DEVICE}", "-o", "json")
+        return found.returncode == 0 and json.loads(found.stdout)["status"]["identity"] == "active"
+
+    def join(self, state: Path, *more: str) -> None:
+        """With a one-time token, as a person would; the token itself is not shown."""
+        create = ("hengectl", "token", "create", "--name", DEVICE, "--schema", SCHEMA, "--ttl", "5m", "-q")
+        print(f"\n$ {shlex.join(create)}", flush=True)
+        self.show(
+            "henge-agent", "join", self.url(), "--token-file", "-", "--name", DEVICE, "--state-dir", str(state), *more,
+            typed=self.run(*create).strip(),
+        )  # fmt: skip
 
     def change(self) -> str:
         """Another colour than now, pushed and waited for; returns it."""
@@ -96,7 +114,7 @@ class FirstRun:
 
     def show(self, *command: str, typed: str = "") -> None:
         """Run a command as a person would, with its output on the screen."""
-        print(f"\n$ {' '.join(command)}", flush=True)
+        print(f"\n$ {shlex.join(command)}", flush=True)
         if self._call(command, typed, sys.stdout).returncode != 0:
             raise Stop(f"{command[0]} {command[1]} failed\n{self._log('hengd.log')}{self._log('agent.log')}")
 
@@ -191,10 +209,10 @@ def _next_steps(demo: FirstRun) -> str:
     return f"""
 Serving until Ctrl-C. In another terminal:
   export HENGE_SOCKET={demo.socket} PATH={PROGRAMS}:$PATH
-  hengectl get devices -w                                watch the fleet
-  hengectl set device/{DEVICE} brightness=20 --wait         change a value, wait for the device
-  hengectl why {DEVICE}                                     where each value comes from
-  hengectl history                                       what changed, and who did it
+  hengectl get devices -w                             # watch the fleet
+  hengectl set device/{DEVICE} brightness=20 --wait    # and wait for the device
+  hengectl why {DEVICE}                                # where each value comes from
+  hengectl history                                    # what changed, by whom
   cat {demo.output}"""
 
 
