@@ -23,6 +23,7 @@ from hengd.rules.outcome import Differences, Moved
 from hengd.rules.refusals import Refusals
 from hengd.rules.rendering import Document
 from hengd.rules.schemas import SchemaCache
+from hengd.rules.selection import Selection
 from hengd.store import Transaction
 from henge_protocol.errors import Problem
 from henge_protocol.selector import parse_selector
@@ -126,19 +127,20 @@ def _affected(tx: Transaction, changes: Sequence[ObjectChange]) -> Iterator[Obje
         if device is not None:
             yield device
     schemas = {change.name for change in changes if change.kind == "Schema"}
-    selectors = [
-        parse_selector(record.spec["selector"])
+    groups = [
+        record
         for change in changes
         if change.kind == "Group"
         for record in (change.before, change.after)
         if record is not None
     ]
-    if not schemas and not selectors:
+    if not schemas and not groups:
         return
+    concerned = Selection((parse_selector(group.spec["selector"]), group.name) for group in groups)
     for device in objects_of(tx, "Device"):
         if device.name in own:
             continue
-        if device.spec["schema"] in schemas or any(selector.matches(device.labels) for selector in selectors):
+        if device.spec["schema"] in schemas or concerned.is_matched(device.labels):
             yield device
 
 

@@ -15,6 +15,7 @@ from hengd.records import ObjectRecord
 from hengd.rules.merge import leaves, overlay
 from hengd.rules.objects import object_path
 from hengd.rules.schemas import CompiledSchema
+from hengd.rules.selection import Selection
 from henge_protocol.errors import Problem
 from henge_protocol.model import digest_of
 from henge_protocol.selector import Selector, parse_selector
@@ -74,7 +75,8 @@ class Renderer:
 
     def __init__(self, schemas: dict[str, SchemaEntry], groups: Iterable[GroupEntry]) -> None:
         self._schemas = schemas
-        self._groups = sorted(groups, key=lambda group: (group.priority, group.name))
+        ranked = sorted(groups, key=lambda group: (group.priority, group.name))
+        self._groups = Selection((group.selector, group) for group in ranked)
         self._speaking: dict[tuple[str, tuple[tuple[str, str], ...]], tuple[GroupEntry, ...]] = {}
         self._documents: dict[tuple[str, tuple[str, ...], bytes], Document] = {}
 
@@ -104,7 +106,7 @@ class Renderer:
         groups = self._speaking.get(key)
         if groups is None:
             groups = self._speaking[key] = tuple(
-                group for group in self._groups if group.schema in ("", schema) and group.selector.matches(labels)
+                group for group in self._groups.matching(labels) if group.schema in ("", schema)
             )
         return groups
 
