@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +58,7 @@ async def test_a_board_joins_applies_and_reports(
     assert status["client"] == "henge-micro/0.1"
     assert status["identity"] == "active"
     assert status["facts"]["micropython"].startswith("1.")
+    assert board.record("identity")["renew_at"] > time.time() + 230 * 86400, "a board's certificate lasts 397 days"
 
 
 async def test_a_board_works_without_a_daemon_and_comes_back_to_it(
@@ -400,6 +403,42 @@ ONCE = """
 client = Client(FOLDER, SETUP, on_config=show)
 say(reached=asyncio.run(client.once(900)), config=client.config)
 """
+
+
+async def test_a_sleeper_undoes_what_is_not_confirmed_before_it_sleeps(
+    small: Interpreter, new_board: MakeBoard, admin: Admin
+) -> None:
+    await admin.apply(schema(), device("lamp-1", color="red"))
+    board = await new_board(small)
+    await board.start(ONCE)
+    await board.ends()
+    await admin.set("lamp-1", color="blue")
+    await board.start(LOST_REPORT + ONCE)
+    said = await board.ends()
+    status = await admin.until("lamp-1", config="quarantined")
+
+    assert status["reported"]["reason"] == "connectivity-lost"
+    last = json.loads(said.splitlines()[-1])
+    assert last["reached"]
+    assert last["config"]["color"] == "red"
+
+
+LOST_REPORT = """
+owed = Client.owed
+Client.owed = lambda self: None if self.config.get("color") == "blue" else owed(self)
+"""
+
+
+async def test_a_document_beyond_what_the_board_can_hold_is_refused_when_it_is_written(
+    small: Interpreter, new_board: MakeBoard, admin: Admin
+) -> None:
+    wide = {"type": "object", "additionalProperties": {"type": "string"}}
+    await admin.apply(schema("wide", **wide), device("lamp-1", "wide", a="x"))
+    board = await new_board(small)
+    await in_sync(board, admin, RUN.replace("on_config=show", "max_document=3000"))
+    answer = await admin.refused("PATCH", "/v1/devices/lamp-1", {"spec": {"values": {"a": "x" * 3000}}})
+
+    assert answer.code == "document_too_large"
 
 
 async def test_the_watchdog_is_fed_while_nobody_answers(small: Interpreter, new_board: MakeBoard) -> None:
