@@ -75,7 +75,7 @@ def add_command(
     if usb == (folder is not None):
         raise Invalid("bad_usage", "say where to: --usb for a connected board, or --print DIR for a folder")
     if usb and importlib.util.find_spec("mpremote") is None:
-        cure = "run  pip install mpremote  here, or use --print DIR"
+        cure = "install it with: pip install mpremote; or use --print DIR"
         raise Invalid("bad_usage", "mpremote is not installed here", cure=cure)
     wifi = {"ssid": ssid, "password": _password(ssid)} if ssid else None
     setup = {"name": device, "server": reach or _reachable(invocation), "schema": schema, "wifi": wifi}
@@ -89,7 +89,7 @@ def add_command(
         invocation.note(
             f"Within {format_duration(ttl_s)}: copy what is in it to the board's root and restart the board."
         )
-        invocation.note(f"  mpremote cp -r {folder}/. :    then    mpremote reset")
+        invocation.note(f"  cd {folder} && mpremote cp -r lib main.py {SETUP_FILE} : + rtc --set + reset")
         return
     with tempfile.TemporaryDirectory() as place:
         _write(Path(place), content)
