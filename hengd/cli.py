@@ -125,7 +125,7 @@ def run(
     sys.exit(code)
 
 
-@cli.command()
+@cli.command(short_help="Check the settings without starting anything.")
 @_common
 def check(config: Path | None, data_dir: Path | None) -> None:
     """Check the settings without starting anything: exit 0 if they are good, 78 if not."""
@@ -134,7 +134,7 @@ def check(config: Path | None, data_dir: Path | None) -> None:
     click.echo(f"data folder: {_data_dir(data_dir)}")
 
 
-@cli.command("accept-clock")
+@cli.command("accept-clock", short_help="Take this machine's time for right.")
 @_common
 def accept(config: Path | None, data_dir: Path | None) -> None:
     """Take this machine's time for right, whatever the store has seen (`clock_suspect`); needs hengd stopped."""
@@ -149,13 +149,13 @@ def config_group() -> None:
     """Show settings."""
 
 
-@config_group.command("default")
+@config_group.command("default", short_help="Print the whole settings file at its defaults.")
 def config_default() -> None:
     """Print the whole settings file, every key commented at its default."""
     click.echo(default_file(), nl=False)
 
 
-@config_group.command("show")
+@config_group.command("show", short_help="Print every setting with its value.")
 @_common
 @click.option("--origin", is_flag=True, help="Also print where each value comes from.")
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", help="Form of the output.")

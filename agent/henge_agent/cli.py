@@ -153,7 +153,7 @@ def cli() -> None:
     """Receives this device's configuration from hengd, applies it, and says so."""
 
 
-@cli.command(cls=OnceCommand)
+@cli.command(cls=OnceCommand, short_help="Make this device known to a daemon.")
 @click.argument("url", required=False)
 @click.option("--token-file", metavar="FILE|-", envvar="HENGE_TOKEN_FILE", help="Read the join token from here.")
 @click.option("--token", metavar="TOKEN", help="The join token itself; others can see it in the process list.")
