@@ -165,6 +165,8 @@ SETTINGS: Final = (
 )  # fmt: skip
 
 BY_KEY: Final = {setting.key: setting for setting in SETTINGS}
+_MISSPELLED: Final = {setting.variable.replace("__", "_"): setting.variable for setting in SETTINGS}
+"""One underscore where two belong is easily written, and would be ignored in silence."""
 TABLES: Final = tuple(dict.fromkeys(setting.key.partition(".")[0] for setting in SETTINGS))
 
 
@@ -208,6 +210,11 @@ def load_settings(
             key = name.removeprefix(ENV_PREFIX).lower().replace("__", ".")
             if "." in key:
                 values[key] = _value(key, text, name)
+            elif name in _MISSPELLED:
+                raise Invalid(
+                    "bad_setting", f"{name}: no setting is spelled so; did you mean {_MISSPELLED[name]}?",
+                    cure="write two underscores for the dot",
+                )  # fmt: skip
     for key, raw in (flags or {}).items():
         if raw is not None:
             values[key] = _value(key, raw, "flag")

@@ -158,6 +158,7 @@ def test_an_unknown_key_is_told_with_a_guess(tmp_path: Path) -> None:
     assert "did you mean listen.devices?" in error.message
     assert str(file) in error.message
     assert "HENGE_LISTEN__DEVICE" in refusal(environ={"HENGE_LISTEN__DEVICE": "x"}).message
+    assert "did you mean HENGE_LISTEN__DEVICES?" in refusal(environ={"HENGE_LISTEN_DEVICES": "x"}).message
 
 
 @pytest.mark.parametrize(
