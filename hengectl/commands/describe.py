@@ -14,6 +14,10 @@ from hengectl.options import RefType
 from hengectl.render import age, as_yaml, labels_text, mood_of, safe, unix_s
 
 REVISIONS_SHOWN: Final = 5
+_CURES: Final = {
+    "quarantined": "It is not offered again until it changes, or",
+    "ahead": "It runs a newer revision of another daemon's history and is left alone. Give it this daemon's",
+}
 
 
 @click.command("describe", cls=Command, short_help="Show everything about one device, group or schema.")
@@ -91,8 +95,9 @@ def _errors(invocation: Invocation, object_: Object) -> None:
     reported = object_.get("status", {}).get("reported") or {}
     for error in reported.get("errors") or []:
         invocation.paper.say(f"  {safe(error_text(error))}")
-    if object_.get("status", {}).get("config") == "quarantined":
-        invocation.note(f"It is not offered again until it changes, or: hengectl retry {name_of(object_)}")
+    cure = _CURES.get(str(object_.get("status", {}).get("config")))
+    if cure is not None:
+        invocation.note(f"{cure}: hengectl retry {name_of(object_)}")
 
 
 def _history(invocation: Invocation, target: Ref) -> None:

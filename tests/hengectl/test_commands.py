@@ -606,6 +606,19 @@ async def test_what_a_device_says_without_naming_a_field_is_described_without_on
     assert "  color: too red" in described
 
 
+async def test_a_device_that_is_ahead_is_described_with_the_command_that_helps(
+    person: Face, daemon: Service, admin: Admin
+) -> None:
+    lamp = await daemon.join(admin, "lamp-1")
+    async with connected(daemon, lamp, epoch="other", revision=900, digest="b" * 64, state="applied") as link:
+        await admin.until("lamp-1", config="ahead")
+        described = await person.run("describe", "device/lamp-1")
+        await person.ok("retry", "lamp-1")
+        await link.apply_next()
+
+    assert "hengectl retry lamp-1" in described.err
+
+
 async def test_events_shorten_digests_for_people_only(person: Face, daemon: Service, admin: Admin) -> None:
     async with connected(daemon, await daemon.join(admin, "lamp-1")) as lamp:
         config = await lamp.config()
