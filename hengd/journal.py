@@ -6,6 +6,7 @@ A line is ``SECONDS ROLE SUBJECT``: every certificate of that identity issued un
 
 from __future__ import annotations
 
+import errno
 import logging
 import math
 import os
@@ -28,7 +29,9 @@ def append_end(path: Path, ended: float, role: str, subject: str, *, durable: bo
     try:
         size = os.fstat(descriptor).st_size
         torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
-        os.write(descriptor, (_TORN if torn else b"") + f"{ended!r} {role} {subject}\n".encode())
+        line = (_TORN if torn else b"") + f"{ended!r} {role} {subject}\n".encode()
+        if os.write(descriptor, line) != len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))  # the next line ends what is torn now
         if durable:
             os.fsync(descriptor)
             sync_folder(path.parent)  # a new file's name is not on disk with its content

@@ -84,3 +84,15 @@ def test_a_journal_that_cannot_be_read_is_no_empty_one(path: Path) -> None:
         read_ends(path)
 
     assert refusal.value.code == "storage_failed"
+
+
+def test_a_line_that_is_written_in_part_is_not_promised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal, write = tmp_path / "journal", os.write
+    append_end(journal, 1.0, "device", "a", durable=True)
+    monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:7]))
+    with pytest.raises(OSError, match="No space left"):
+        append_end(journal, 2.0, "device", "b", durable=True)
+    monkeypatch.undo()
+    append_end(journal, 3.0, "device", "c", durable=True)
+
+    assert read_ends(journal) == {("device", "a"): 1.0, ("device", "c"): 3.0}
