@@ -42,6 +42,7 @@ from hengd.rules.configs import Configs
 from hengd.rules.contact import Contacts
 from hengd.rules.deliveries import Deliveries
 from hengd.rules.devices import Devices
+from hengd.rules.expiry import Overrides
 from hengd.rules.fleet import read_meta, refuse_foreign_store
 from hengd.rules.joins import Joins
 from hengd.rules.notes import Committed, Cut, DevicesReported, Rung
@@ -84,7 +85,8 @@ class App:
         self._environment = environment
         self._gates: list[Gate] = []
         self._announcer: Announcer | None = None
-        self._keeping_up: asyncio.Task[None] | None = None
+        self._background: list[asyncio.Task[None]] = []
+        """What goes on as long as the daemon does."""
         self._opened = AsyncExitStack()
         """What is open, to be closed in the opposite order."""
         self.failed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -109,19 +111,20 @@ class App:
         self._open()
         self._assemble(self._folder)
         self._upkeep.tell_doubt()
+        await self.overrides.end_due()
         await self._serve(sockets)
         if self.founded and settings.seconds("join.window_after_init"):
             self.joins.open(settings.seconds("join.window_after_init"))
         await self._announce()
-        self._keeping_up = asyncio.create_task(self._upkeep.run(), name="upkeep")
+        self._background = [asyncio.create_task(work) for work in (self._upkeep.run(), self.overrides.keep_ending())]
 
     async def stop(self) -> None:
         """Say goodbye to devices, finish what is under way, commit, close. No acknowledged write is lost."""
         retry_after_s = self._settings.seconds("limits.retry_after")
         self._edge.stopping = True
-        if self._keeping_up is not None:
-            self._keeping_up.cancel()
-            await asyncio.gather(self._keeping_up, return_exceptions=True)
+        for task in self._background:
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
         for gate in self._gates:
             gate.stop_accepting()
         self._links.say_goodbye(retry_after_s)
@@ -167,8 +170,7 @@ class App:
             refuse_foreign_store(read_meta(tx), self._folder.database, fleet=self._folder.keys.fleet)
 
     def _assemble(self, folder: DataDir) -> None:
-        environment = self._environment
-        clock, monotonic = environment.clock, environment.monotonic
+        clock, monotonic = self._environment.clock, self._environment.monotonic
         store, schemas, hub = self._store, SchemaCache(), Hub()
         self.events = EventLog(start=int(clock() * 1000))
         self.presence = Presence()
@@ -177,6 +179,7 @@ class App:
             clock=clock, monotonic=monotonic,
         )  # fmt: skip
         self.configs = Configs(store, schemas, clock=clock, new_id=_new_id)
+        self.overrides = Overrides(store, self.configs, self.authority.timekeeper)
         self.devices = Devices(store, self.presence, clock=clock)
         self.tokens = Tokens(store, self.authority, schemas, clock=clock, monotonic=monotonic, new_id=_new_id)
         self.joins = Joins(
@@ -185,7 +188,7 @@ class App:
         )  # fmt: skip
         deliveries, reports = Deliveries(store), Reports(store)
         self.contacts = Contacts(self.authority, deliveries, reports, self.presence, hub, self.events, clock=clock)
-        self._links = Links(self.contacts, monotonic=monotonic, chance=environment.chance)
+        self._links = Links(self.contacts, monotonic=monotonic, chance=self._environment.chance)
         self._polls = PollRoutes(self.contacts)
         self._hub, self._deliveries = hub, deliveries
         self._upkeep = Upkeep(
@@ -203,7 +206,7 @@ class App:
         )
         resources = (
             StatusRoutes(daemon, self._store, self.authority, self.devices, self.joins, clock=environment.clock),
-            ObjectRoutes(self._store, self.configs, self.devices, self.events),
+            ObjectRoutes(self._store, self.configs, self.overrides, self.devices, self.events),
             DeviceRoutes(self.configs, self.devices, self.authority),
             HistoryRoutes(self.configs, self.events),
             EnrolRoutes(self.authority, self.tokens, self.joins),
@@ -232,6 +235,7 @@ class App:
             self._deliveries.advance(note.revision, note.rung)
             self._tell_commit(note, now)
             self._hub.ring(note.rung)
+            self.overrides.look()
         elif isinstance(note, Cut):
             self.authority.close_links(note.role, note.subject)
         elif isinstance(note, Rung):

@@ -35,6 +35,18 @@ class Origin(msgspec.Struct, frozen=True, array_like=True):
     fields: list[str]
 
 
+class Override(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A value of one field, stronger than all layers, until a moment (unix seconds)."""
+
+    pointer: str
+    value: Any
+    until: float
+    revision: int
+    author: str
+    time: float
+    message: str = ""
+
+
 class ObjectRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One Schema, Group or Device as it was last written."""
 
@@ -53,6 +65,8 @@ class ObjectRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     author: str = ""
     origins: list[Origin] = []
     """Groups and devices: who set each field. Not kept in revisions, which know it anyway."""
+    overrides: list[Override] = []
+    """Groups and devices: beside the spec, so that whoever writes that neither removes nor sees them."""
 
 
 class ObjectChange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

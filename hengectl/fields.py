@@ -122,6 +122,11 @@ def merged(values: Mapping[str, Any], path: Path, value: object) -> dict[str, An
     return {**values, key: below}
 
 
+def pointer(path: Path) -> str:
+    """A field as JSON pointer (RFC 6901)."""
+    return "".join("/" + key.replace("~", "~0").replace("/", "~1") for key in path)
+
+
 def has(values: object, path: Path) -> bool:
     """Whether the field is set, be it to ``null``."""
     for key in path:

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from hengd.events import EventLog
 from hengd.http.edge import Auth, Handler, Route, change_request
-from hengd.http.parse import Query, if_match, json_body, name_of, no_body, text_field
+from hengd.http.parse import Query, if_match, json_body, json_object, name_of, no_body, text_field
 from hengd.http.views import (
     device_view,
     json_bytes,
@@ -25,8 +25,10 @@ from hengd.http.views import (
 from hengd.records import ObjectRecord, object_key
 from hengd.rules.configs import MAX_MESSAGE_CHARS, Configs
 from hengd.rules.devices import Devices
+from hengd.rules.expiry import Overrides
 from hengd.rules.fleet import find_object, read_meta, required_object
 from hengd.rules.objects import parse_manifest
+from hengd.rules.overrides import parse_overriding
 from hengd.store import Store
 from henge_protocol.errors import Invalid, NotFound
 from henge_protocol.model import PLURALS, check_name
@@ -42,9 +44,12 @@ PIECE: Final = 100
 class ObjectRoutes:
     """The three kinds share one set of handlers; a device is shown with its status."""
 
-    def __init__(self, store: Store, configs: Configs, devices: Devices, events: EventLog) -> None:
+    def __init__(
+        self, store: Store, configs: Configs, overrides: Overrides, devices: Devices, events: EventLog
+    ) -> None:
         self._store = store
         self._configs = configs
+        self._overrides = overrides
         self._devices = devices
         self._events = events
 
@@ -56,6 +61,8 @@ class ObjectRoutes:
                 ("GET", self._show), ("PUT", self._put), ("PATCH", self._patch), ("DELETE", self._delete),
             ):  # fmt: skip
                 yield Route(method, f"/v1/{plural}/{{name}}", Auth.ADMIN, make(kind))
+        for kind in ("Group", "Device"):
+            yield Route("PATCH", f"/v1/{PLURALS[kind]}/{{name}}/overrides", Auth.ADMIN, self._override(kind))
         yield Route("POST", "/v1/apply", Auth.ADMIN, self.apply)
 
     async def apply(self, request: web.Request) -> web.Response:
@@ -113,6 +120,16 @@ class ObjectRoutes:
             name, match = name_of(request), if_match(request)
             wanted = change_request(request)
             outcome = await self._configs.patch(kind, name, await json_body(request), match, wanted)
+            return json_response(outcome_view(outcome)) if outcome.dry_run else self._answer(kind, name)
+
+        return handler
+
+    def _override(self, kind: str) -> Handler:
+        async def handler(request: web.Request) -> web.Response:
+            name, match = name_of(request), if_match(request)
+            request_ = change_request(request)
+            wanted = parse_overriding(await json_object(request, ("set", "unset", "for_s")))
+            outcome = await self._overrides.change(kind, name, wanted, match, request_)
             return json_response(outcome_view(outcome)) if outcome.dry_run else self._answer(kind, name)
 
         return handler

@@ -9,12 +9,12 @@ from typing import Any
 from aiohttp import web
 
 from hengd.events import Event
-from hengd.records import ObjectRecord, Reported, RevisionRecord, TokenRecord
+from hengd.records import ObjectRecord, Override, Reported, RevisionRecord, TokenRecord
 from hengd.rules.devices import DeviceView
 from hengd.rules.history import change_summary
 from hengd.rules.joins import JoinRequest
 from hengd.rules.merge import MISSING, FieldChange
-from hengd.rules.outcome import Outcome
+from hengd.rules.outcome import Outcome, field_of
 from hengd.rules.why import Explained
 from henge_protocol.model import API_VERSION, version_tag
 
@@ -46,7 +46,17 @@ def object_view(record: ObjectRecord, status: dict[str, Any] | None = None) -> d
         metadata["author"] = record.author
     spec = {name: value for name, value in record.spec.items() if not (name == "schema" and value == "")}
     view = {"apiVersion": API_VERSION, "kind": record.kind, "metadata": metadata, "spec": spec}
+    if record.overrides:
+        status = {**(status or {}), "overrides": [_override_view(one) for one in record.overrides]}
     return view if status is None else {**view, "status": status}
+
+
+def _override_view(override: Override) -> dict[str, Any]:
+    return {
+        "field": field_of(override.pointer), "pointer": override.pointer, "value": override.value,
+        "until": moment(override.until), "revision": override.revision, "author": override.author,
+        "time": moment(override.time), "message": override.message,
+    }  # fmt: skip
 
 
 def object_response(record: ObjectRecord, epoch: str, *, view: dict[str, Any], status: int = 200) -> web.Response:
@@ -129,6 +139,7 @@ def explained_view(explained: Explained) -> dict[str, Any]:
             "layer": said.layer, "name": said.name, "value": said.value, "removes": said.removes,
             "revision": said.revision, "author": said.author, "time": moment(said.time), "wins": said.wins,
         }
+        | ({"until": moment(said.until)} if said.until else {})
         for said in explained.layers
     ]  # fmt: skip
     return view

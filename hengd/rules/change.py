@@ -14,6 +14,7 @@ from hengd.records import (
     ObjectChange,
     ObjectRecord,
     Origin,
+    Override,
     RevisionRecord,
     number_key,
     object_key,
@@ -27,12 +28,16 @@ from hengd.rules.merge import merge
 from hengd.rules.notes import Committed, Cut
 from hengd.rules.objects import BUILT_IN_GROUP, Manifest, manifest_of, object_path, parse_manifest
 from hengd.rules.outcome import Author, Differences, Done, Outcome, differing_fields
+from hengd.rules.overrides import index_ends, running
 from hengd.rules.provenance import origins, without_origins
 from hengd.rules.schemas import SchemaCache, schema_digest
 from hengd.store import Transaction
 from henge_protocol.errors import Conflict, Invalid, PreconditionRequired, Stale
 from henge_protocol.model import check_name, version_tag
 from henge_protocol.strictjson import canonical
+
+Overrider = Callable[[Sequence[Override], Origin], list[Override]]
+"""Makes new overrides of old ones; those that it makes are of the origin that it is given."""
 
 
 class Change:
@@ -110,6 +115,14 @@ class Change:
         if kind == "Device":
             self._forget_device(found)
 
+    def override(self, kind: str, name: str, overrides: Overrider, *, if_match: str | None = None) -> None:
+        """Replace the overrides of a group or device by what the function makes of those that run."""
+        found = self.required(kind, name)
+        if if_match is not None:
+            self._expect(found, if_match)
+        origin = Origin(self.meta.revision + 1, self._author.name, self._now, [])
+        self._set(msgspec.structs.replace(found, overrides=overrides(found.overrides, origin)))
+
     def rename(self, name: str, to: str) -> None:
         """Give a device another name; its identity, values and history stay its own."""
         found = self.required("Device", name)
@@ -125,6 +138,7 @@ class Change:
     def restore(self, wanted: Mapping[tuple[str, str], ObjectRecord | None], *, spare_joined: bool) -> None:
         """Make objects what they were; None = it was not there. A device renamed since gets its name back.
 
+        Overrides come back as far as they have not ended by now.
         ``spare_joined`` keeps devices that have an identity: undoing configuration must not throw hardware out.
         """
         records = [record for record in wanted.values() if record is not None]
@@ -135,6 +149,8 @@ class Change:
         for record in records:
             if record not in moved:
                 self.put(manifest_of(record))
+            still = running(record.overrides, self._now)
+            self._set(msgspec.structs.replace(self.required(record.kind, record.name), overrides=still))
         for key, before in wanted.items():
             found = self.current(*key)
             if before is None and found is not None and not (spare_joined and self._has_joined(found)):
@@ -237,6 +253,7 @@ class Change:
     def _store(self, changes: Sequence[ObjectChange]) -> None:
         for change in changes:
             key = object_key(change.kind, change.name)
+            index_ends(self.tx, change)
             if change.after is None:
                 self.tx.delete("objects", key)
                 continue
@@ -287,7 +304,8 @@ def _same(before: ObjectRecord | None, after: ObjectRecord | None) -> bool:
 
 def _content(record: ObjectRecord) -> bytes:
     """What a person said, as bytes: Python would call 1, 1.0 and true the same."""
-    return canonical([record.spec, record.labels, record.annotations, record.id])
+    overrides = [[one.pointer, one.value, one.until] for one in record.overrides]
+    return canonical([record.spec, record.labels, record.annotations, record.id, overrides])
 
 
 def _action(change: ObjectChange) -> str:

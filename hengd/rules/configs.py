@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from hengd.records import ObjectChange, ObjectRecord, RevisionRecord
-from hengd.rules.change import Change
+from hengd.rules.change import Change, Overrider
 from hengd.rules.fleet import find_desired, find_document, find_object, nearest, renderer, required_object
 from hengd.rules.history import changes_since, drop_revisions, find_revision, revisions_back
 from hengd.rules.merge import parse_path
@@ -83,6 +83,17 @@ class Configs:
         """Merge-patch one object."""
         return await self._change(lambda change: change.patch(kind, name, patch, if_match=if_match), request)
 
+    async def override(
+        self, targets: Sequence[tuple[str, str]], overrider: Overrider, if_match: str | None, request: Request
+    ) -> Outcome:
+        """Give groups and devices other overrides; see ``rules/expiry.py``."""
+
+        def act(change: Change) -> None:
+            for kind, name in targets:
+                change.override(kind, name, overrider, if_match=if_match)
+
+        return await self._change(act, request)
+
     async def delete(self, kind: str, name: str, if_match: str | None, request: Request) -> Outcome:
         """Delete one object. Deleting a device revokes it, which must be possible on a full disk, too."""
         return await self._change(
@@ -119,7 +130,8 @@ class Configs:
         with self._store.read() as tx:
             device = required_object(tx, "Device", name)
             layers = renderer(tx, self._schemas).layers(device)
-            sources = {(layer.kind, layer.name): find_object(tx, KINDS[layer.kind], layer.name) for layer in layers}
+            spoken = [(layer.kind, layer.name) for layer in layers if layer.kind in KINDS]
+            sources = {(kind, source): find_object(tx, KINDS[kind], source) for kind, source in spoken}
         explained = explain(layers, sources, path)
         if field and not explained:
             raise _no_such_field(name, field, [one.field for one in explain(layers, sources)])

@@ -9,6 +9,7 @@ from hengd.records import ObjectChange, ObjectRecord
 from hengd.rules.fleet import find_object, objects_of, schema_entry
 from hengd.rules.merge import pointer
 from hengd.rules.objects import object_path
+from hengd.rules.overrides import values_of
 from hengd.rules.refusals import MAX_PROBLEMS
 from hengd.rules.rendering import SchemaEntry
 from hengd.rules.schemas import SchemaCache, check_schema
@@ -78,25 +79,24 @@ class _LayerCheck:
         entry = schema_entry(record, self._schemas)
         for group in objects_of(self._tx, "Group"):
             if group.spec["schema"] == record.name:
-                _refuse(entry.compiled.validate_layer(group.spec["values"]), group, record.name)
+                _refuse_misfits(entry, group)
 
     def _group(self, record: ObjectRecord) -> None:
-        bound, values = record.spec["schema"], record.spec["values"]
+        bound = record.spec["schema"]
         if bound:
-            entry = schema_entry(self._named(bound, record), self._schemas)
-            _refuse(entry.compiled.validate_layer(values), record, bound)
+            _refuse_misfits(schema_entry(self._named(bound, record), self._schemas), record)
             return
-        self._refuse_undeclared(record)
-        for schema, spoken in self._spoken(record):
-            _refuse(schema.compiled.validate_layer(spoken), record, schema.name)
+        for where, values in _sayings(record):
+            self._refuse_undeclared(record, where, values)
+            for schema, spoken in self._spoken(record, values):
+                _refuse(schema.compiled.validate_layer(spoken), record, schema.name, where)
 
-    def _spoken(self, group: ObjectRecord) -> Iterator[tuple[SchemaEntry, dict[str, Any]]]:
-        """What an unbound group says, by the schemas of the devices that it selects.
+    def _spoken(self, group: ObjectRecord, values: dict[str, Any]) -> Iterator[tuple[SchemaEntry, dict[str, Any]]]:
+        """What an unbound group says with these values, by the schemas of the devices that it selects.
 
         A field that none of them declares waits for devices to come: it is held against the schemas that declare it
         only if they all agree that it cannot fit.
         """
-        values = group.spec["values"]
         if not values:
             return
         entries = [schema_entry(schema, self._schemas) for schema in objects_of(self._tx, "Schema")]
@@ -116,8 +116,8 @@ class _LayerCheck:
         devices = objects_of(self._tx, "Device")
         return {device.spec["schema"] for device in devices if selector.matches(device.labels)}
 
-    def _refuse_undeclared(self, record: ObjectRecord) -> None:
-        unknown = [field for field in record.spec["values"] if field not in self._declared()]
+    def _refuse_undeclared(self, record: ObjectRecord, where: str, values: dict[str, Any]) -> None:
+        unknown = [field for field in values if field not in self._declared()]
         if unknown:
             path = object_path(record.kind, record.name)
             raise Invalid(
@@ -125,7 +125,7 @@ class _LayerCheck:
                 f"no schema declares {', '.join(ascii(field)[:60] for field in unknown[:SHOWN])}, which {path} sets",
                 cure="declare it in a schema first, or correct the name",
                 problems=[
-                    Problem(pointer(("spec", "values", field)), "no schema declares it", path)
+                    Problem(where + pointer((field,)), "no schema declares it", path)
                     for field in unknown[:MAX_PROBLEMS]
                 ],
             )
@@ -133,9 +133,8 @@ class _LayerCheck:
     def _device(self, record: ObjectRecord) -> None:
         name = record.spec["schema"]
         if name:
-            entry = schema_entry(self._named(name, record), self._schemas)
-            _refuse(entry.compiled.validate_layer(record.spec["values"]), record, name)
-        elif record.spec["values"]:
+            _refuse_misfits(schema_entry(self._named(name, record), self._schemas), record)
+        elif record.spec["values"] or record.overrides:
             path = object_path(record.kind, record.name)
             raise Invalid(
                 "no_such_schema",
@@ -169,7 +168,19 @@ def _inside(error: HengeError, path: str, prefix: str) -> HengeError:
     return type(error)(error.code, f"{path}: {error.message}", cure=error.cure, problems=problems, extra=error.extra)
 
 
-def _refuse(problems: Sequence[Problem], record: ObjectRecord, schema: str) -> None:
+def _sayings(record: ObjectRecord) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Where the values stand in a group's or device's manifest, and they; an override stands in none."""
+    yield "/spec/values", record.spec["values"]
+    for override in record.overrides:
+        yield "", values_of(override)
+
+
+def _refuse_misfits(schema: SchemaEntry, record: ObjectRecord) -> None:
+    for where, values in _sayings(record):
+        _refuse(schema.compiled.validate_layer(values), record, schema.name, where)
+
+
+def _refuse(problems: Sequence[Problem], record: ObjectRecord, schema: str, where: str) -> None:
     if not problems:
         return
     path = object_path(record.kind, record.name)
@@ -178,7 +189,5 @@ def _refuse(problems: Sequence[Problem], record: ObjectRecord, schema: str) -> N
         "does_not_fit",
         f"{path} does not fit schema {schema}: {first.pointer or 'values'}: {first.message}",
         cure=f"see what is allowed: hengectl explain {schema}",
-        problems=[
-            Problem(f"/spec/values{problem.pointer}", problem.message, path) for problem in problems[:MAX_PROBLEMS]
-        ],
+        problems=[Problem(where + problem.pointer, problem.message, path) for problem in problems[:MAX_PROBLEMS]],
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from hengd.records import ObjectChange, ObjectRecord
-from hengd.rules.merge import FieldChange, diff
+from hengd.rules.merge import FieldChange, diff, tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +71,21 @@ def differing_fields(change: ObjectChange) -> tuple[FieldChange, ...]:
     return tuple(diff(_said(change.before), _said(change.after)))
 
 
+def field_of(pointer: str) -> str:
+    """A JSON pointer as people write a field: ``wifi.ssid``."""
+    return ".".join(tokens(pointer))
+
+
 def _decoded(document: bytes) -> object:
     return msgspec.json.decode(document) if document else {}
 
 
 def _said(record: ObjectRecord) -> dict[str, object]:
-    return {"metadata": {"labels": record.labels, "annotations": record.annotations}, "spec": record.spec}
+    said: dict[str, object] = {
+        "metadata": {"labels": record.labels, "annotations": record.annotations},
+        "spec": record.spec,
+    }
+    if record.overrides:
+        overrides = {field_of(one.pointer): {"value": one.value, "until": one.until} for one in record.overrides}
+        said["status"] = {"overrides": overrides}
+    return said

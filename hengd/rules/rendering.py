@@ -6,14 +6,15 @@ share one rendering: a change of a whole fleet costs one validation, not thousan
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from itertools import combinations, groupby
 from typing import Any
 
-from hengd.records import ObjectRecord
+from hengd.records import ObjectRecord, Override
 from hengd.rules.merge import leaves, overlay
 from hengd.rules.objects import object_path
+from hengd.rules.overrides import override_key, values_of
 from hengd.rules.schemas import CompiledSchema
 from hengd.rules.selection import Selection
 from henge_protocol.errors import Problem
@@ -24,12 +25,13 @@ from henge_protocol.strictjson import canonical
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One source of values for a device: a schema's defaults, a group, or the device itself."""
+    """One source of values for a device: a schema's defaults, a group, the device itself, or an override of these."""
 
     kind: str
     name: str
     values: dict[str, Any]
     priority: int = 0
+    override: Override | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,7 @@ class GroupEntry:
     priority: int
     schema: str
     values: dict[str, Any]
+    overrides: tuple[Override, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +70,8 @@ class Document:
 def group_entry(record: ObjectRecord) -> GroupEntry:
     """A group's record, ready to use; its spec was checked when it was written."""
     spec = record.spec
-    return GroupEntry(record.name, parse_selector(spec["selector"]), spec["priority"], spec["schema"], spec["values"])
+    selector, overrides = parse_selector(spec["selector"]), tuple(record.overrides)
+    return GroupEntry(record.name, selector, spec["priority"], spec["schema"], spec["values"], overrides)
 
 
 class Renderer:
@@ -78,7 +82,7 @@ class Renderer:
         ranked = sorted(groups, key=lambda group: (group.priority, group.name))
         self._groups = Selection((group.selector, group) for group in ranked)
         self._speaking: dict[tuple[str, tuple[tuple[str, str], ...]], tuple[GroupEntry, ...]] = {}
-        self._documents: dict[tuple[str, tuple[str, ...], bytes], Document] = {}
+        self._documents: dict[tuple[str, tuple[str, ...], bytes, bytes], Document] = {}
 
     def render(self, device: ObjectRecord) -> Document | None:
         """The document of ``device``; None if it has no schema. Problems are in the answer, not raised."""
@@ -86,11 +90,12 @@ class Renderer:
         if schema is None:
             return None
         groups = self._groups_of(schema.name, device.labels)
-        values = device.spec["values"]
-        key = (schema.name, tuple(group.name for group in groups), canonical(values) if values else b"")
+        values, overrides = device.spec["values"], device.overrides
+        own = canonical(values) if values else b"", override_key(overrides) if overrides else b""
+        key = (schema.name, tuple(group.name for group in groups), *own)
         document = self._documents.get(key)
         if document is None:
-            document = self._documents[key] = _document(schema, groups, values)
+            document = self._documents[key] = _document(schema, _said(schema, groups, device))
         return document
 
     def layers(self, device: ObjectRecord) -> list[Layer]:
@@ -99,7 +104,7 @@ class Renderer:
         if schema is None:
             return []
         groups = self._groups_of(schema.name, device.labels)
-        return list(_layers(schema, groups, device.spec["values"], device.name))
+        return _with_defaults(schema, _said(schema, groups, device))
 
     def _groups_of(self, schema: str, labels: dict[str, str]) -> tuple[GroupEntry, ...]:
         key = (schema, tuple(labels.items()))
@@ -111,11 +116,25 @@ class Renderer:
         return groups
 
 
-def _document(schema: SchemaEntry, groups: tuple[GroupEntry, ...], values: dict[str, Any]) -> Document:
-    clash = _clash(schema, groups)
+def _document(schema: SchemaEntry, said: Sequence[Layer]) -> Document:
+    """The document as it is now; it must fit without each of the overrides, too, because they end by themselves."""
+    document = _rendered(schema, said)
+    ends = sorted({layer.override.until for layer in said if layer.override is not None})
+    for end in ends:
+        if document.code:
+            break
+        later = _rendered(schema, [one for one in said if one.override is None or one.override.until > end])
+        if later.code:
+            problems = [replace(one, message=f"when an override ends: {one.message}") for one in later.problems]
+            return replace(later, problems=tuple(problems))
+    return document
+
+
+def _rendered(schema: SchemaEntry, said: Sequence[Layer]) -> Document:
+    clash = _clash(said, "group") or _clash(said, "override")
     if clash is not None:
         return Document(b"", "", schema.confirm_s, (clash,), "conflicting_groups")
-    merged = overlay(layer.values for layer in _layers(schema, groups, values, ""))
+    merged = overlay(layer.values for layer in _with_defaults(schema, said))
     problems = schema.compiled.validate(merged)
     if problems:
         return Document(b"", "", schema.confirm_s, tuple(problems), "does_not_fit")
@@ -126,33 +145,39 @@ def _document(schema: SchemaEntry, groups: tuple[GroupEntry, ...], values: dict[
     return Document(data, digest_of(data), schema.confirm_s)
 
 
-def _layers(
-    schema: SchemaEntry, groups: tuple[GroupEntry, ...], values: dict[str, Any], device: str
-) -> Iterator[Layer]:
-    said = [Layer("group", group.name, _spoken(group, schema), group.priority) for group in groups]
-    said.append(Layer("device", device, values))
-    yield Layer("schema", schema.name, schema.compiled.defaults_for(overlay(layer.values for layer in said)))
-    yield from said
+def _with_defaults(schema: SchemaEntry, said: Sequence[Layer]) -> list[Layer]:
+    defaults = schema.compiled.defaults_for(overlay(layer.values for layer in said))
+    return [Layer("schema", schema.name, defaults), *said]
 
 
-def _spoken(group: GroupEntry, schema: SchemaEntry) -> dict[str, Any]:
+def _said(schema: SchemaEntry, groups: Sequence[GroupEntry], device: ObjectRecord) -> list[Layer]:
+    """What is said to a device beside the defaults, the weakest first: groups, itself, then overrides likewise."""
+    said = [Layer("group", group.name, _spoken(group, schema, group.values), group.priority) for group in groups]
+    said.append(Layer("device", device.name, device.spec["values"]))
+    for group in groups:
+        path = object_path("group", group.name)
+        for one in group.overrides:
+            said.append(Layer("override", path, _spoken(group, schema, values_of(one)), group.priority, one))
+    path = object_path("device", device.name)
+    return said + [Layer("override", path, values_of(one), -1, one) for one in device.overrides]
+
+
+def _spoken(group: GroupEntry, schema: SchemaEntry, values: dict[str, Any]) -> dict[str, Any]:
     """What a group says to devices of a schema: a bound one everything, an unbound one what the schema declares."""
     if group.schema:
-        return group.values
+        return values
     declared = schema.compiled.top_level_fields
-    return {field: value for field, value in group.values.items() if field in declared}
+    return {field: value for field, value in values.items() if field in declared}
 
 
-def _clash(schema: SchemaEntry, groups: tuple[GroupEntry, ...]) -> Problem | None:
-    for priority, peers in groupby(groups, key=lambda group: group.priority):
+def _clash(said: Sequence[Layer], kind: str) -> Problem | None:
+    layers = [layer for layer in said if layer.kind == kind]
+    for priority, peers in groupby(layers, key=lambda layer: layer.priority):
         for one, other in combinations(peers, 2):
-            pointer = _differing(_spoken(one, schema), _spoken(other, schema))
+            pointer = _differing(one.values, other.values) if one.name != other.name else None
             if pointer is not None:
-                return Problem(
-                    pointer,
-                    f"{object_path('group', one.name)} and {object_path('group', other.name)} "
-                    f"set it differently at priority {priority}",
-                )
+                names = [layer.name if kind == "override" else object_path(kind, layer.name) for layer in (one, other)]
+                return Problem(pointer, f"{names[0]} and {names[1]} set it differently at priority {priority}")
     return None
 
 

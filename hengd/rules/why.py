@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from hengd.records import ObjectRecord
+from hengd.records import ObjectRecord, Origin
 from hengd.rules.merge import MISSING, Path, leaves, overlay, pointer, tokens
 from hengd.rules.provenance import NOWHERE, Provenance
 from hengd.rules.rendering import Layer
@@ -26,6 +26,8 @@ class Said:
     author: str
     time: float
     wins: bool
+    until: float = 0.0
+    """When an override ends; 0 = it is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,8 @@ class _Voice:
         return self._said(path, value, removes=False, wins=wins)
 
     def _said(self, path: Path, value: object, *, removes: bool, wins: bool) -> Said:
-        origin = self.provenance.of(path) if self.provenance is not None else NOWHERE
+        override = self.layer.override
+        origin = self._origin(path)
         return Said(
             self.layer.kind,
             self.layer.name,
@@ -92,7 +95,13 @@ class _Voice:
             origin.author,
             origin.time,
             wins,
+            override.until if override is not None else 0.0,
         )
+
+    def _origin(self, path: Path) -> Origin:
+        if self.layer.override is not None:
+            return Origin(self.layer.override.revision, self.layer.override.author, self.layer.override.time, [])
+        return self.provenance.of(path) if self.provenance is not None else NOWHERE
 
 
 def _explain(path: Path, value: object, voices: Sequence[_Voice]) -> Explained:

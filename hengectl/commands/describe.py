@@ -11,7 +11,7 @@ from hengectl.columns import View, error_text, revisions_of, table_of, trouble_o
 from hengectl.invocation import Command, Invocation, with_invocation
 from hengectl.kinds import DEVICE, GROUP, REVISION, SCHEMA, Object, Ref, name_of
 from hengectl.options import RefType
-from hengectl.render import age, as_yaml, labels_text, mood_of, safe, unix_s
+from hengectl.render import Table, age, as_yaml, labels_text, left, mood_of, safe, unix_s
 
 REVISIONS_SHOWN: Final = 5
 _CURES: Final = {
@@ -30,6 +30,7 @@ def describe_command(invocation: Invocation, target: Ref) -> None:
     paper.say(paper.style.paint("strong", str(target)))
     paper.pairs(_facts(invocation, target, object_), indent="  ")
     _block(invocation, "values", object_.get("spec", {}).get("values"))
+    _overrides(invocation, object_)
     if target.kind == SCHEMA:
         paper.say(invocation.aimed(f"  fields: hengectl explain {target.name}"))
     _errors(invocation, object_)
@@ -89,6 +90,22 @@ def _block(invocation: Invocation, title: str, values: object) -> None:
     if values:
         lines = [safe(line) for line in as_yaml(values).rstrip("\n").split("\n")]
         invocation.paper.say("\n".join([f"  {title}", *(f"    {line}" for line in lines)]))
+
+
+def _overrides(invocation: Invocation, object_: Object) -> None:
+    overrides = object_.get("status", {}).get("overrides")
+    if overrides:
+        rows = [_override_row(one, now=invocation.now()) for one in overrides]
+        lines = Table(["FIELD", "VALUE", "ENDS IN", "AUTHOR", "MESSAGE"], rows).lines(
+            invocation.paper.style, headers=False
+        )
+        invocation.paper.say("\n".join(["  overrides", *(f"    {line}" for line in lines)]))
+
+
+def _override_row(one: Mapping[str, Any], *, now: float) -> list[str]:
+    value = "(removed)" if one["value"] is None else safe(one["value"])
+    ends = f"ends in {left(one['until'], now=now)}"
+    return [safe(one["field"]), value, ends, safe(one["author"]), safe(one["message"])]
 
 
 def _errors(invocation: Invocation, object_: Object) -> None:

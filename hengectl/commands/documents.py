@@ -12,7 +12,7 @@ import click
 from hengectl.invocation import Command, Invocation, with_invocation
 from hengectl.kinds import DEVICE, Ref
 from hengectl.options import DEVICE_NAME, output_option
-from hengectl.render import Style, Table, age, harmless_json, safe
+from hengectl.render import Style, Table, age, harmless_json, left, safe
 
 INDENT: Final = "  "
 
@@ -64,10 +64,15 @@ def overview(fields: Sequence[Mapping[str, Any]], *, now: float) -> Table:
 def explained(field: Mapping[str, Any], style: Style, *, now: float) -> list[str]:
     """A field with its value, and below it one line for each layer."""
     value = safe(field["value"]) if "value" in field else "(not set)"
-    rows = [[*_row(layer, now=now), "in force" if layer.get("wins") else "overridden"] for layer in field["layers"]]
+    rows = [[*_row(layer, now=now), _standing(layer, now=now)] for layer in field["layers"]]
     inner = replace(style, width=max(0, style.width - len(INDENT)))
     lines = Table([""] * 7, rows).lines(inner, headers=False)
     return [style.paint("strong", f"{safe(field['field'])} = {value}"), *(f"{INDENT}{line}" for line in lines)]
+
+
+def _standing(layer: Mapping[str, Any], *, now: float) -> str:
+    standing = "in force" if layer.get("wins") else "overridden"
+    return f"{standing}, ends in {left(layer['until'], now=now)}" if "until" in layer else standing
 
 
 def _overview(field: Mapping[str, Any], *, now: float) -> list[str]:
@@ -80,9 +85,11 @@ def _overview(field: Mapping[str, Any], *, now: float) -> list[str]:
 
 
 def _source(layer: Mapping[str, Any]) -> str:
-    return (
-        "schema" if layer.get("layer") == "schema" else f"{safe(layer.get('layer', '?'))}/{safe(layer.get('name', ''))}"
-    )
+    if layer.get("layer") == "override":
+        return f"override of {safe(layer.get('name', ''))}"
+    if layer.get("layer") == "schema":
+        return "schema"
+    return f"{safe(layer.get('layer', '?'))}/{safe(layer.get('name', ''))}"
 
 
 def _value(layer: Mapping[str, Any]) -> str:

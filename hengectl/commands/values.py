@@ -19,14 +19,16 @@ from hengectl.fields import (
     nested,
     parse_assignments,
     parse_fields,
+    pointer,
     shallowest_gone,
     types_of,
     value_of,
 )  # fmt: skip
 from hengectl.invocation import Command, Invocation, with_invocation
 from hengectl.kinds import DEVICE, GROUP, SCHEMA, Object, Ref, name_of
-from hengectl.options import RefType, message_option, wait_options
+from hengectl.options import DURATION, RefType, message_option, wait_options
 from hengectl.refusal import field_of
+from hengectl.render import left
 
 ATTEMPTS: Final = 5
 TARGET: Final = RefType((GROUP, DEVICE))
@@ -36,6 +38,9 @@ TARGET: Final = RefType((GROUP, DEVICE))
 @click.argument("target", metavar="device/NAME|group/NAME", type=TARGET)
 @click.argument("assignments", metavar="FIELD=VALUE...", nargs=-1, required=True)
 @click.option("--json", "as_json", is_flag=True, help="Values are JSON: text stands in quotes.")
+@click.option(
+    "--for", "for_s", type=DURATION, default=0, help="Only so long, above all layers; then it ends by itself."
+)
 @wait_options(10)
 @message_option
 @with_invocation
@@ -44,6 +49,7 @@ def set_command(
     target: Ref,
     assignments: tuple[str, ...],
     as_json: bool,
+    for_s: int,
     wait: bool,
     timeout_s: int,
     message: str,
@@ -52,19 +58,25 @@ def set_command(
 
     The schema says what a value is: 10 is a number or text as the field wants it.
     FIELD=null hides a value that would be inherited; unset removes what was set here.
+    With --for it is an override: stronger than all layers, gone by itself, and no file that is applied touches it.
 
     \b
     hengectl set device/lamp-1 color=red brightness=80 --wait
     hengectl set group/kitchen wifi.ssid=den
+    hengectl set device/lamp-1 log.level=debug --for 2h
     """
     parsed = parse_assignments(assignments)
     before = invocation.client.get(target.path)
     schemas = _schemas_for(invocation, before.json(), parsed)
     values = [(one.path, _meant(one, schemas, before.json(), as_json=as_json)) for one in parsed]
-    if any(value is None or isinstance(value, dict) for _, value in values):
+    if for_s:
+        body = {"set": {pointer(path): value for path, value in values}, "for_s": for_s}
+        after = invocation.client.patch(f"{target.path}/overrides", body, message=message)
+    elif any(value is None or isinstance(value, dict) for _, value in values):
         before, after = _replace(invocation, target, before, values, message)
     else:
         after = invocation.client.patch(target.path, _patch(values), message=message)
+    _tell_overridden(invocation, target, after, [] if for_s else [path for path, _ in values])
     return _tell(invocation, target, before, after, wait=wait, timeout_s=timeout_s)
 
 
@@ -77,19 +89,29 @@ def set_command(
 def unset_command(
     invocation: Invocation, target: Ref, fields: tuple[str, ...], wait: bool, timeout_s: int, message: str
 ) -> int:
-    """Remove values that were set here; what the device inherits is in force again."""
+    """Remove values that were set here; what the device inherits is in force again.
+
+    Of a field that is overridden the override ends, and the value that was set here stays.
+    """
     paths = parse_fields(fields)
-    before = invocation.client.get(target.path)
-    own = before.json().get("spec", {}).get("values", {})
-    present = [path for path in paths if has(own, path)]
-    after = before
+    before = after = invocation.client.get(target.path)
+    own, overridden = before.json().get("spec", {}).get("values", {}), overrides_of(before.json())
+    ended = [path for path in paths if pointer(path) in overridden]
+    present = [path for path in paths if has(own, path) and path not in ended]
+    if ended:
+        body = {"unset": [pointer(path) for path in ended]}
+        after = invocation.client.patch(f"{target.path}/overrides", body, message=message)
     if present:
         removed = [(shallowest_gone(own, path, present), None) for path in present]
         after = invocation.client.patch(target.path, _patch(removed), message=message)
     code = _tell(invocation, target, before, after, wait=wait, timeout_s=timeout_s)
     for path in paths:
-        if path not in present:
-            field = field_of("".join(f"/{key}" for key in path))
+        field = field_of(pointer(path))
+        if path in ended and has(own, path):
+            invocation.note(
+                f"The override of {field} has ended; {target} itself still sets it: unset it again for that."
+            )
+        elif path not in present and path not in ended:
             where = f" See where values come from: hengectl why {target.name}" if target.kind == DEVICE else ""
             invocation.note(f"{target} did not set {field}.{where}")
     return code
@@ -147,6 +169,19 @@ def _tell(invocation: Invocation, target: Ref, before: Reply, after: Reply, *, w
     if not touched:
         invocation.paper.say("no device gets another document")
     return delivery.await_delivery(invocation, touched, timeout_s)
+
+
+def overrides_of(object_: Object) -> dict[str, Mapping[str, Any]]:
+    """The overrides of a group or device by their pointers."""
+    return {str(one["pointer"]): one for one in object_.get("status", {}).get("overrides", [])}
+
+
+def _tell_overridden(invocation: Invocation, target: Ref, after: Reply, paths: Sequence[Path]) -> None:
+    """Say of values that were set which of them are not in force for now."""
+    for where, one in overrides_of(after.json()).items():
+        if any(f"{pointer(path)}/".startswith(f"{where}/") for path in paths):
+            ends = left(one["until"], now=invocation.now())
+            invocation.note(f"{target} overrides {field_of(where)} for another {ends}; what was set is in force then.")
 
 
 def _touched(invocation: Invocation, group: Reply) -> list[str]:

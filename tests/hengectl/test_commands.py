@@ -171,6 +171,42 @@ async def test_values_are_set_typed_and_unset(person: Face, admin: Admin) -> Non
     assert await values(admin, "devices/lamp-1") == {"brightness": 10}
 
 
+async def test_an_override_lasts_for_a_time_and_hides_what_is_set_meanwhile(
+    person: Face, admin: Admin, tmp_path: Path
+) -> None:
+    await person.ok("set", "device/lamp-1", "brightness=10")
+    told = await person.ok("set", "device/lamp-1", "brightness=90", "wifi.ssid=lab", "--for", "2h", "-m", "try")
+    assert told == "device/lamp-1 configured (r3)\n"
+    assert await values(admin, "devices/lamp-1") == {"brightness": 10}
+    assert json.loads(await person.ok("document", "lamp-1"))["brightness"] == 90
+
+    assert re.search(
+        r"90 +override +device/lamp-1 .* in force, ends in (2h|119m)", await person.ok("why", "lamp-1", "brightness")
+    )
+    assert re.search(r"90 +override of device/lamp-1 ", await person.ok("why", "lamp-1"))
+    assert re.search(
+        r"overrides\n +brightness +90 +ends in (2h|119m) .* try", await person.ok("describe", "device/lamp-1")
+    )
+    same = manifest(tmp_path, device("lamp-1", labels={"room": "kitchen"}, brightness=10))
+    assert (await person.run("diff", "-f", same)).code == 0
+
+    hidden = await person.run("set", "device/lamp-1", "brightness=20")
+    assert "device/lamp-1 overrides brightness for another" in hidden.err
+
+
+async def test_unset_ends_an_override_before_it_removes_what_was_set(person: Face, admin: Admin) -> None:
+    await person.ok("set", "group/kitchen", "brightness=10")
+    await person.ok("set", "group/kitchen", "brightness=90", "color=red", "--for", "2h")
+    ran = await person.run("unset", "group/kitchen", "brightness")
+    assert (ran.code, ran.out) == (0, "group/kitchen configured (r4)\n")
+    assert "group/kitchen itself still sets it" in ran.err
+    assert await values(admin, "groups/kitchen") == {"color": "blue", "brightness": 10}
+
+    await person.ok("unset", "group/kitchen", "brightness")
+    assert await values(admin, "groups/kitchen") == {"color": "blue"}
+    assert json.loads(await person.ok("document", "lamp-1"))["color"] == "red"
+
+
 async def values(admin: Admin, path: str) -> Any:
     return (await admin.ok("GET", f"/v1/{path}"))["spec"]["values"]
 

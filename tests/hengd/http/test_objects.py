@@ -10,7 +10,7 @@ import pytest
 
 from hengd.http.objects import PIECE, list_response
 from tests.hengd.http.conftest import Standing
-from tests.service import LAMP, Admin, Service, device, group, schema
+from tests.service import LAMP, Admin, Clock, Service, connected, device, group, schema
 
 KINDS = [
     pytest.param("schemas", schema("lamp"), {"max_document": 4096}, id="schema"),
@@ -494,3 +494,55 @@ async def test_data_that_looks_like_code_is_data_v29_v08(daemon: Service, admin:
     for text in texts:
         await admin.set("lamp-1", x=text)
         assert (await admin.ok("GET", "/v1/devices/lamp-1/document"))["x"] == text
+
+
+async def test_an_override_is_shown_beside_the_spec_and_ends_while_the_daemon_is_down(
+    daemon: Service, admin: Admin, clock: Clock
+) -> None:
+    await admin.apply(schema(), group("hall", "room=hall"), device("lamp-1", color="red"))
+    made = await admin.ok(
+        "PATCH", "/v1/devices/lamp-1/overrides?message=try", {"set": {"/color": "blue"}, "for_s": 3600}
+    )
+    [override] = made["status"]["overrides"]
+    assert {key: override[key] for key in ("field", "pointer", "value", "message")} == {
+        "field": "color", "pointer": "/color", "value": "blue", "message": "try",
+    }  # fmt: skip
+    assert made["spec"]["values"] == {"color": "red"}
+    [color] = (await admin.ok("GET", "/v1/devices/lamp-1/why?field=color"))["fields"]
+    assert (color["layers"][0]["layer"], color["layers"][0]["until"]) == ("override", override["until"])
+    group_ = await admin.ok("PATCH", "/v1/groups/hall/overrides", {"set": {"color": "red"}, "for_s": 9999})
+    assert group_["status"]["overrides"][0]["value"] == "red"
+
+    await daemon.stop()
+    clock.advance(3601)
+    await daemon.start()
+    async with daemon.admin() as later:
+        shown = await later.ok("GET", "/v1/devices/lamp-1")
+        history = await later.ok("GET", "/v1/revisions?object=device/lamp-1&limit=1")
+        assert (await later.ok("GET", "/v1/devices/lamp-1/document"))["color"] == "red"
+
+    assert "overrides" not in shown["status"]
+    assert (history["items"][0]["author"], history["items"][0]["message"]) == ("henge", "override ended")
+
+
+async def test_an_override_ends_by_itself_and_the_device_is_told(daemon: Service, admin: Admin, clock: Clock) -> None:
+    await admin.apply(schema(), device("lamp-1", color="red"))
+    identity = await daemon.join(admin, "lamp-1")
+    async with connected(daemon, identity) as lamp:
+        assert (await lamp.apply_next())["color"] == "red"
+        await admin.ok("PATCH", "/v1/devices/lamp-1/overrides", {"set": {"color": "blue"}, "for_s": 3600})
+        assert (await lamp.apply_next())["color"] == "blue"
+        clock.advance(3601)
+        await admin.apply(device("other"))  # any change is a reason to look at the clock
+
+        assert (await lamp.apply_next())["color"] == "red"
+
+
+async def test_a_dry_run_overrides_nothing(daemon: Service, admin: Admin) -> None:
+    await admin.apply(schema(), device("lamp-1", color="red"))
+    body = {"set": {"color": "blue"}, "for_s": 60}
+    told = await admin.ok("PATCH", "/v1/devices/lamp-1/overrides?dry_run=1", body)
+
+    assert told["devices"][0]["changes"] == [{"pointer": "/color", "before": "red", "after": "blue"}]
+    assert "overrides" not in (await admin.ok("GET", "/v1/devices/lamp-1"))["status"]
+    assert (await admin.refused("PATCH", "/v1/schemas/lamp/overrides", body)).status == 404
