@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from henge_protocol.errors import HengeError
@@ -16,7 +16,13 @@ UNCHANGED_SHOWN: Final = 5
 
 
 def apply_files(
-    invocation: Invocation, names: Sequence[str], *, message: str = "", dry_run: bool, if_revision: int | None = None
+    invocation: Invocation,
+    names: Sequence[str],
+    *,
+    message: str = "",
+    dry_run: bool,
+    all_at_once: bool = False,
+    if_revision: int | None = None,
 ) -> dict[str, Any]:
     """Send all objects of all files as one change; what the daemon answers. Its refusals are placed in the files."""
     from hengectl import manifest  # YAML takes 15 ms to import
@@ -25,10 +31,17 @@ def apply_files(
     tag = "" if if_revision is None else _fleet_tag(invocation, if_revision)
     try:
         body = {"objects": read.objects, "message": message}
-        return dict(invocation.client.post("/v1/apply", body, dry_run=dry_run, if_match=tag).json())
+        client = invocation.client
+        return dict(client.post("/v1/apply", body, dry_run=dry_run, all_at_once=all_at_once, if_match=tag).json())
     except HengeError as error:
         error.extra["places"] = [read.place(problem) for problem in error.problems]
         raise
+
+
+def tell_too_wide(invocation: Invocation, result: Mapping[str, object]) -> None:
+    """After a dry run: whether the change would be refused without ``--all-at-once``."""
+    if result.get("too_wide"):
+        invocation.note(f"It needs --all-at-once: {safe(result['too_wide'])}.")
 
 
 def tell_result(invocation: Invocation, result: dict[str, object], *, names_only: bool = False) -> None:
@@ -51,6 +64,7 @@ def tell_result(invocation: Invocation, result: dict[str, object], *, names_only
     whom = f": {delivery.some(moved)}" if moved else ""
     if dry:
         paper.say(f"dry run: {plural(len(moved), 'device')} would change{whom}")
+        tell_too_wide(invocation, result)
     elif len(same) == len(listed):
         paper.say(f"nothing to change, revision stays {result['revision']}")
     else:

@@ -73,7 +73,8 @@ def add_command(
     The board makes its own key and joins as NAME when it starts. The folder holds a secret until then.
     """
     if usb == (folder is not None):
-        raise Invalid("bad_usage", "say where to: --usb for a connected board, or --print DIR for a folder")
+        cure = "add --usb for a connected board, or --print DIR for a folder"
+        raise Invalid("bad_usage", "either --usb or --print DIR is needed, and not both", cure=cure)
     if usb and importlib.util.find_spec("mpremote") is None:
         cure = "install it with: pip install mpremote; or use --print DIR"
         raise Invalid("bad_usage", "mpremote is not installed here", cure=cure)

@@ -139,6 +139,13 @@ def dry_run_option(function: F) -> F:
     return click.option("--dry-run", is_flag=True, help="Let the daemon check everything and change nothing.")(function)
 
 
+def all_at_once_option(function: F) -> F:
+    """``--all-at-once``."""
+    return click.option(
+        "--all-at-once", is_flag=True, help="Although it changes much of the fleet, or what may cut devices off."
+    )(function)
+
+
 def files_option(function: F) -> F:
     """``-f FILE``, as often as there are files."""
     return click.option(

@@ -234,10 +234,11 @@ def author_of(request: web.Request) -> Author:
     return Author(request[CALLER].name, "socket" if peer.listener == ADMIN else f"tls {peer.address}")
 
 
-def change_request(request: web.Request) -> Request:
+def change_request(request: web.Request, *more: str) -> Request:
     """Who wants a change, why, and whether only to see it, from the query of a writing request."""
-    query = Query(request, "dry_run", "message")
-    return Request(author_of(request), query.text("message"), query.flag("dry_run"))
+    query = Query(request, "dry_run", "message", "all_at_once", *more)
+    all_at_once = query.flag("all_at_once")
+    return Request(author_of(request), query.text("message"), query.flag("dry_run"), all_at_once=all_at_once)
 
 
 async def _continue(request: web.Request) -> web.Response | None:

@@ -103,7 +103,7 @@ def outcome_view(outcome: Outcome) -> dict[str, Any]:
             | ({"changes": _fields_view(moved.changes)} if outcome.dry_run else {})
             for moved in outcome.devices
         ],
-    }
+    } | ({"too_wide": outcome.too_wide} if outcome.dry_run else {})
 
 
 def outcome_response(outcome: Outcome) -> web.Response:

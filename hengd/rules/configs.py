@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from hengd.records import ObjectChange, ObjectRecord, RevisionRecord
+from hengd.rules.breadth import TooWide, too_wide
 from hengd.rules.change import Change, Overrider
 from hengd.rules.fleet import find_desired, find_document, find_object, nearest, renderer, required_object
 from hengd.rules.history import changes_since, drop_revisions, find_revision, revisions_back
@@ -36,6 +37,8 @@ class Request:
     dry_run: bool = False
     fleet: str | None = None
     """The version of the whole fleet that the change was made for; None = any."""
+    all_at_once: bool = False
+    """However many devices it changes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,14 +177,17 @@ class Configs:
             change.expect_fleet(request.fleet)
             act(change)
             outcome = change.finish(fields=request.dry_run)
+            wide = None if request.all_at_once else too_wide(tx, self._schemas, outcome.devices)
             if request.dry_run:
-                raise _NotCommitted(replace(outcome, dry_run=True, revision=before))
+                raise _NotCommitted(replace(outcome, dry_run=True, revision=before), wide)
+            if wide is not None:
+                raise wide.refusal()
             return outcome
 
         try:
             return await self._store.write(operation, essential=essential)
         except _NotCommitted as dry:
-            return dry.outcome
+            return replace(dry.outcome, too_wide=dry.wide.message if dry.wide is not None else "")
 
 
 class _NotCommitted(Exception):
@@ -189,9 +195,10 @@ class _NotCommitted(Exception):
 
     expected = True
 
-    def __init__(self, outcome: Outcome) -> None:
+    def __init__(self, outcome: Outcome, wide: TooWide | None) -> None:
         super().__init__("dry run")
         self.outcome = outcome
+        self.wide = wide
 
 
 def _manifests(objects: Sequence[object]) -> list[Manifest]:

@@ -66,7 +66,7 @@ class Documents:
             if desired != before:
                 rung[device.id] = desired
             if _digest(desired) != _digest(before):
-                moved.append(Moved(device.name, _digest(before), _digest(desired), self._differing(before, desired)))
+                moved.append(self._moved(device, before, desired))
         refusals.finish()
         return moved, rung
 
@@ -99,6 +99,10 @@ class Documents:
             made = self._made[key] = desired, pack(desired)
             self._tx.put("documents", bytes.fromhex(document.digest), document.data)
         return made
+
+    def _moved(self, device: ObjectRecord, before: Desired | None, after: Desired | None) -> Moved:
+        differing, schema = self._differing(before, after), device.spec["schema"]
+        return Moved(device.name, _digest(before), _digest(after), differing, device.id, schema)
 
     def _differing(self, before: Desired | None, after: Desired | None) -> tuple[FieldChange, ...]:
         if self._differences is None:

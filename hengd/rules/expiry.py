@@ -83,7 +83,7 @@ class Overrides:
             return self._timekeeper.now(tx) + wanted.for_s
 
     async def _end(self, due: Sequence[tuple[str, str]], now: float) -> None:
-        request = Request(ITSELF, "override ended")
+        request = Request(ITSELF, "override ended", all_at_once=True)
         await self._configs.override(due, lambda old, _: running(old, now), None, request)
 
     async def _end_or_tell(self, one: tuple[str, str], now: float) -> None:

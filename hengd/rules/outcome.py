@@ -36,6 +36,8 @@ class Moved:
     before: str
     after: str
     changes: tuple[FieldChange, ...] = ()
+    id: str = ""
+    schema: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,8 @@ class Outcome:
     dry_run: bool
     objects: tuple[Done, ...]
     devices: tuple[Moved, ...]
+    too_wide: str = ""
+    """In a dry run: why the change is refused unless all at once are meant; see ``rules/breadth.py``."""
 
 
 @dataclass(slots=True)

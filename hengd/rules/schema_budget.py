@@ -52,7 +52,7 @@ CURES: Final = {
     "bad_schema": "docs/schemas.md lists what a schema may contain",
     "remote_ref": "copy the definition into the schema's own $defs and refer to #/$defs/NAME",
     "cyclic_ref": "let a schema reach itself only through properties or items",
-    "unsupported_keyword": "see docs/schemas.md for the keywords; names that start with x- are free for your own use",
+    "unsupported_keyword": "see docs/schemas.md for the keywords; names with x- are your own, but for x-henge-",
     "pattern_unsupported": "write the pattern without look-around, back-references, flags and named groups",
     "unsatisfiable": "loosen one of the two so that some value fits",
     "bad_default": "change the default or example, or what the schema demands of it",
@@ -204,7 +204,7 @@ def _unfold(
 
 def _judged(node: Node, path: tuple[str | int, ...]) -> Iterator[Finding]:
     for keyword in node:
-        if keyword not in SUPPORTED and not keyword.startswith("x-"):
+        if keyword not in SUPPORTED and (not keyword.startswith("x-") or keyword.startswith("x-henge-")):
             yield Finding("unsupported_keyword", (*path, keyword), _unsupported(keyword))
         elif path and keyword in ROOT_ONLY:
             yield Finding("unsupported_keyword", (*path, keyword), f"{keyword} may stand only at the top of a schema")
@@ -316,6 +316,11 @@ def _check_unique(value: object, node: Node) -> Iterator[tuple[str, str]]:
         yield "bad_schema", f"uniqueItems needs a maxItems of at most {MAX_UNIQUE_ITEMS} beside it"
 
 
+def _check_risk(value: object, node: Node) -> Iterator[tuple[str, str]]:
+    if value != "connectivity":
+        yield "bad_schema", "the only risk that henge knows is connectivity"
+
+
 def _check_text(value: str, node: Node) -> Iterator[tuple[str, str]]:
     if len(value.encode()) > MAX_TEXT_BYTES:
         yield "too_complex", f"the text is longer than {MAX_TEXT_BYTES} bytes"
@@ -367,6 +372,7 @@ _CHECKS: Final[dict[str, _Check]] = {
     "title": _check_text,
     "description": _check_text,
     "$comment": _check_text,
+    "x-henge-risk": _check_risk,
     "examples": _check_examples,
     "default": _check_default,
     "properties": _check_names,

@@ -103,18 +103,28 @@ def is_open(root: Node) -> bool:
 
 def secret_pointers(root: Node) -> frozenset[str]:
     """Return the pointers of all ``writeOnly`` fields; recursion is followed once, ``is_secret`` follows it on."""
-    return frozenset(pointer(path) for path in _secret_paths(root, root, (), frozenset()))
+    return frozenset(pointer(path) for path in _marked_paths(root, root, "writeOnly", (), frozenset()))
+
+
+def risky_pointers(root: Node) -> frozenset[str]:
+    """Return the pointers of all fields marked ``x-henge-risk``; as ``secret_pointers``."""
+    return frozenset(pointer(path) for path in _marked_paths(root, root, "x-henge-risk", (), frozenset()))
 
 
 def is_secret(root: Node, path: Iterable[str | int]) -> bool:
     """Tell whether the value at ``path`` is, or lies inside of, a ``writeOnly`` field, under whatever condition."""
+    return is_marked(root, path, "writeOnly")
+
+
+def is_marked(root: Node, path: Iterable[str | int], mark: str) -> bool:
+    """Tell whether the value at ``path`` is, or lies inside of, a field with this annotation, under any condition."""
     nodes = list(judging(root, root))
     for token in path:
-        if any(node.get("writeOnly") for node in nodes):
+        if any(node.get(mark) for node in nodes):
             return True
         parts = {id(part): part for node in nodes for part in _parts_at(node, token)}
         nodes = [inner for part in parts.values() for inner in judging(root, part)]
-    return any(node.get("writeOnly") for node in nodes)
+    return any(node.get(mark) for node in nodes)
 
 
 def layer_schema(root: Node) -> Node:
@@ -147,17 +157,17 @@ def _over(lower: object, upper: object) -> object:
     return lower if upper is MISSING else upper if lower is MISSING else merge(lower, upper)
 
 
-def _secret_paths(root: Node, node: object, path: Path, entered: frozenset[int]) -> Iterator[Path]:
+def _marked_paths(root: Node, node: object, mark: str, path: Path, entered: frozenset[int]) -> Iterator[Path]:
     nodes = list(judging(root, node))
     if any(id(inner) in entered for inner in nodes):
         return
-    if any(inner.get("writeOnly") for inner in nodes):
+    if any(inner.get(mark) for inner in nodes):
         yield path
         return
     inside = entered | {id(inner) for inner in nodes}
     for inner in nodes:
         for token, part in _named_parts(inner):
-            yield from _secret_paths(root, part, (*path, token), inside)
+            yield from _marked_paths(root, part, mark, (*path, token), inside)
 
 
 def _named_parts(node: Node) -> Iterator[tuple[str, object]]:

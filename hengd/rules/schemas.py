@@ -31,9 +31,11 @@ from hengd.rules.schema_engine import (
 from hengd.rules.schema_explain import misfits, whole_float_problems
 from hengd.rules.schema_fields import (
     Defaults,
+    is_marked,
     is_open,
     is_secret,
     layer_schema,
+    risky_pointers,
     secret_pointers,
     top_level_fields,
 )
@@ -76,6 +78,7 @@ def compile_schema(name: str, schema: Mapping[str, Any]) -> CompiledSchema:
         top_level_fields=top_level_fields(root),
         open=is_open(root),
         secret_pointers=secret_pointers(root),
+        risky_pointers=risky_pointers(root),
         _root=root,
         _layer_root=layered,
         _full=validator_for({key: value for key, value in root.items() if key != "$id"}),
@@ -109,6 +112,9 @@ class CompiledSchema:
 
     secret_pointers: frozenset[str]
     """Where ``writeOnly`` fields stand; ``*`` is any key or list entry. To decide about a value ask ``is_secret``."""
+
+    risky_pointers: frozenset[str]
+    """Where fields marked ``x-henge-risk`` stand; to decide about a change ask ``is_risky``."""
 
     _root: Node = field(repr=False)
     _layer_root: Node = field(repr=False)
@@ -148,6 +154,14 @@ class CompiledSchema:
     def is_secret(self, path: Sequence[str | int]) -> bool:
         """Tell whether the value at ``path`` is, or lies inside of, a ``writeOnly`` field."""
         return bool(self.secret_pointers) and is_secret(self._root, path)
+
+    def is_risky(self, path: Sequence[str | int]) -> bool:
+        """Tell whether a change of the value at ``path`` may cut the device off, be it inside of it or around it."""
+        if not self.risky_pointers:
+            return False
+        inside = f"{pointer(path)}/"
+        around = any(where.startswith(inside) for where in self.risky_pointers)
+        return around or is_marked(self._root, path, "x-henge-risk")
 
     def exposes(self, older: CompiledSchema) -> tuple[str, ...]:
         """Return the pointers of secrets of an ``older`` version that this one would show."""

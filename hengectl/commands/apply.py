@@ -8,6 +8,7 @@ from hengectl import delivery, refusal
 from hengectl.changes import apply_files, tell_result
 from hengectl.invocation import Command, Invocation, with_invocation
 from hengectl.options import (
+    all_at_once_option,
     dry_run_option,
     files_option,
     if_revision_option,
@@ -20,6 +21,7 @@ from hengectl.options import (
 @click.command("apply", cls=Command, writes=True, short_help="Make the fleet as files say.")
 @files_option
 @dry_run_option
+@all_at_once_option
 @if_revision_option
 @wait_options(60)
 @message_option
@@ -29,6 +31,7 @@ def apply_command(
     invocation: Invocation,
     names: tuple[str, ...],
     dry_run: bool,
+    all_at_once: bool,
     if_revision: int | None,
     wait: bool,
     timeout_s: int,
@@ -44,7 +47,9 @@ def apply_command(
     hengectl apply -f fleet/
     hengectl apply -f - < lamp.yaml
     """
-    result = apply_files(invocation, names, message=message, dry_run=dry_run, if_revision=if_revision)
+    result = apply_files(
+        invocation, names, message=message, dry_run=dry_run, all_at_once=all_at_once, if_revision=if_revision
+    )
     if form in ("json", "yaml"):
         invocation.paper.data(result, form)
     else:

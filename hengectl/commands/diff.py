@@ -9,7 +9,7 @@ from typing import Any, Final
 import click
 
 from hengectl import delivery, refusal
-from hengectl.changes import apply_files
+from hengectl.changes import apply_files, tell_too_wide
 from hengectl.invocation import Command, Invocation, with_invocation
 from hengectl.options import files_option, output_option
 from hengectl.refusal import field_of
@@ -39,6 +39,7 @@ def diff_command(invocation: Invocation, names: tuple[str, ...], form: str | Non
         invocation.paper.data(result, form)
     elif objects:
         _tell(invocation, objects, result["devices"])
+        tell_too_wide(invocation, result)
     else:
         invocation.note(f"Nothing differs from revision {result['revision']}.")
     return DIFFERS if objects else refusal.OK

@@ -8,11 +8,11 @@ from typing import Any
 import click
 
 from henge_protocol.errors import Invalid
-from hengectl.changes import tell_result
+from hengectl.changes import tell_result, tell_too_wide
 from hengectl.columns import View, changes_text, table_of
 from hengectl.invocation import Command, Invocation, with_invocation
 from hengectl.kinds import DEVICE, REVISION, Ref, list_of
-from hengectl.options import RefType, dry_run_option, message_option, output_option, yes_option
+from hengectl.options import RefType, all_at_once_option, dry_run_option, message_option, output_option, yes_option
 from hengectl.render import plural, safe
 
 
@@ -50,11 +50,19 @@ def history_command(
 @click.option("--all", "everything", is_flag=True, help="All schemas, groups and devices.")
 @click.option("--to", type=click.IntRange(0), required=True, metavar="REVISION", help="As it was after this revision.")
 @dry_run_option
+@all_at_once_option
 @message_option
 @yes_option
 @with_invocation
 def rollback_command(
-    invocation: Invocation, target: Ref | None, everything: bool, to: int, dry_run: bool, message: str, yes: bool
+    invocation: Invocation,
+    target: Ref | None,
+    everything: bool,
+    to: int,
+    dry_run: bool,
+    all_at_once: bool,
+    message: str,
+    yes: bool,
 ) -> None:
     """Make an object as it was after a revision: a new revision with the old content.
 
@@ -64,21 +72,25 @@ def rollback_command(
     if everything == (target is not None):
         raise Invalid("bad_usage", "either KIND/NAME or --all is needed, and not both")
     body = {"to": to, "message": message} | ({"object": str(target)} if target else {})
-    seen = "" if dry_run or yes else _confirmed(invocation, target, to, body)
-    result = invocation.client.post("/v1/rollback", body, dry_run=dry_run, if_match=seen).json()
+    seen = "" if dry_run or yes else _confirmed(invocation, target, to, body, all_at_once=all_at_once)
+    query = {"dry_run": dry_run, "all_at_once": all_at_once}
+    result = invocation.client.post("/v1/rollback", body, if_match=seen, **query).json()
     tell_result(invocation, result)
     if not dry_run and not any(one["action"] != "unchanged" for one in result["objects"]):
         invocation.note(f"{safe(str(target)) if target else 'Everything'} is already as it was at revision {to}.")
 
 
-def _confirmed(invocation: Invocation, target: Ref | None, to: int, body: Mapping[str, Any]) -> str:
+def _confirmed(
+    invocation: Invocation, target: Ref | None, to: int, body: Mapping[str, Any], *, all_at_once: bool
+) -> str:
     """Ask if it cannot be undone; returns the version of the fleet that was seen then, or nothing."""
     if target is not None and target.kind != DEVICE:
         return ""
-    reply = invocation.client.post("/v1/rollback", body, dry_run=True)
+    reply = invocation.client.post("/v1/rollback", body, dry_run=True, all_at_once=all_at_once)
     plan = reply.json()
     if target is None:
         _tell_plan(invocation, plan)
+        tell_too_wide(invocation, plan)
         invocation.confirm(f"Roll everything back to revision {to}?", yes=False)
     elif any(one["action"] == "deleted" for one in plan["objects"]):
         invocation.note(f"{target} was not there at revision {to}, so it would be deleted.")

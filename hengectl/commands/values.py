@@ -26,7 +26,7 @@ from hengectl.fields import (
 )  # fmt: skip
 from hengectl.invocation import Command, Invocation, with_invocation
 from hengectl.kinds import DEVICE, GROUP, SCHEMA, Object, Ref, name_of
-from hengectl.options import DURATION, RefType, message_option, wait_options
+from hengectl.options import DURATION, RefType, all_at_once_option, message_option, wait_options
 from hengectl.refusal import field_of
 from hengectl.render import left
 
@@ -41,6 +41,7 @@ TARGET: Final = RefType((GROUP, DEVICE))
 @click.option(
     "--for", "for_s", type=DURATION, default=0, help="Only so long, above all layers; then it ends by itself."
 )
+@all_at_once_option
 @wait_options(10)
 @message_option
 @with_invocation
@@ -50,6 +51,7 @@ def set_command(
     assignments: tuple[str, ...],
     as_json: bool,
     for_s: int,
+    all_at_once: bool,
     wait: bool,
     timeout_s: int,
     message: str,
@@ -66,16 +68,17 @@ def set_command(
     hengectl set device/lamp-1 log.level=debug --for 2h
     """
     parsed = parse_assignments(assignments)
+    query: dict[str, Any] = {"all_at_once": all_at_once, "message": message}
     before = invocation.client.get(target.path)
     schemas = _schemas_for(invocation, before.json(), parsed)
     values = [(one.path, _meant(one, schemas, before.json(), as_json=as_json)) for one in parsed]
     if for_s:
         body = {"set": {pointer(path): value for path, value in values}, "for_s": for_s}
-        after = invocation.client.patch(f"{target.path}/overrides", body, message=message)
+        after = invocation.client.patch(f"{target.path}/overrides", body, **query)
     elif any(value is None or isinstance(value, dict) for _, value in values):
-        before, after = _replace(invocation, target, before, values, message)
+        before, after = _replace(invocation, target, before, values, query)
     else:
-        after = invocation.client.patch(target.path, _patch(values), message=message)
+        after = invocation.client.patch(target.path, _patch(values), **query)
     _tell_overridden(invocation, target, after, [] if for_s else [path for path, _ in values])
     return _tell(invocation, target, before, after, wait=wait, timeout_s=timeout_s)
 
@@ -83,27 +86,35 @@ def set_command(
 @click.command("unset", cls=Command, writes=True, short_help="Remove values that were set on a device or group.")
 @click.argument("target", metavar="device/NAME|group/NAME", type=TARGET)
 @click.argument("fields", metavar="FIELD...", nargs=-1, required=True)
+@all_at_once_option
 @wait_options(10)
 @message_option
 @with_invocation
 def unset_command(
-    invocation: Invocation, target: Ref, fields: tuple[str, ...], wait: bool, timeout_s: int, message: str
+    invocation: Invocation,
+    target: Ref,
+    fields: tuple[str, ...],
+    all_at_once: bool,
+    wait: bool,
+    timeout_s: int,
+    message: str,
 ) -> int:
     """Remove values that were set here; what the device inherits is in force again.
 
     Of a field that is overridden the override ends, and the value that was set here stays.
     """
     paths = parse_fields(fields)
+    query: dict[str, Any] = {"all_at_once": all_at_once, "message": message}
     before = after = invocation.client.get(target.path)
     own, overridden = before.json().get("spec", {}).get("values", {}), overrides_of(before.json())
     ended = [path for path in paths if pointer(path) in overridden]
     present = [path for path in paths if has(own, path) and path not in ended]
     if ended:
         body = {"unset": [pointer(path) for path in ended]}
-        after = invocation.client.patch(f"{target.path}/overrides", body, message=message)
+        after = invocation.client.patch(f"{target.path}/overrides", body, **query)
     if present:
         removed = [(shallowest_gone(own, path, present), None) for path in present]
-        after = invocation.client.patch(target.path, _patch(removed), message=message)
+        after = invocation.client.patch(target.path, _patch(removed), **query)
     code = _tell(invocation, target, before, after, wait=wait, timeout_s=timeout_s)
     for path in paths:
         field = field_of(pointer(path))
@@ -138,7 +149,7 @@ def _patch(values: Sequence[tuple[Path, object]]) -> dict[str, Any]:
 
 
 def _replace(
-    invocation: Invocation, target: Ref, before: Reply, values: Sequence[tuple[Path, object]], message: str
+    invocation: Invocation, target: Ref, before: Reply, values: Sequence[tuple[Path, object]], query: Mapping[str, Any]
 ) -> tuple[Reply, Reply]:
     """Write the whole object: a patch cannot say "null", nor put an object in place of another one."""
     for attempt in range(ATTEMPTS):
@@ -148,7 +159,7 @@ def _replace(
             own = merged(own, path, value)
         object_["spec"] = {**object_.get("spec", {}), "values": own}
         try:
-            return before, invocation.client.put(target.path, object_, if_match=before.etag, message=message)
+            return before, invocation.client.put(target.path, object_, if_match=before.etag, **query)
         except Stale:
             if attempt == ATTEMPTS - 1:
                 raise

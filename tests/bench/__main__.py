@@ -84,7 +84,7 @@ def fleet(count: int, *, rounds: int, idle_s: float) -> FleetFigures:
         work.write_text(json.dumps(fleet_work(bench, names)))
 
         def change(number: int) -> None:
-            bench.call("PATCH", "/v1/groups/lamps", {"spec": {"values": {"brightness": number + 1000}}})
+            bench.call("PATCH", "/v1/groups/lamps?all_at_once=1", {"spec": {"values": {"brightness": number + 1000}}})
 
         with Generator("tests.bench.load", work) as load:
             return measure(bench, load, count, rounds=rounds, idle_s=idle_s, change=change)

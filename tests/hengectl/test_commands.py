@@ -207,6 +207,30 @@ async def test_unset_ends_an_override_before_it_removes_what_was_set(person: Fac
     assert json.loads(await person.ok("document", "lamp-1"))["color"] == "red"
 
 
+async def test_a_change_that_is_too_wide_needs_a_word(
+    person: Face, daemon: Service, admin: Admin, tmp_path: Path
+) -> None:
+    lab = {"type": "object", "properties": {"ssid": {"type": "string", "x-henge-risk": "connectivity"}}}
+    await admin.apply(
+        schema("lab", **lab), group("lab", bound="lab", ssid="one"), device("a", "lab"), device("b", "lab")
+    )
+    for name in ("a", "b"):
+        async with obedient(daemon, await daemon.join(admin, name)):
+            await admin.until(name, config="in-sync")
+
+    files = manifest(tmp_path, group("lab", bound="lab", ssid="two"))
+    told = await person.run("diff", "-f", files)
+    assert (told.code, "needs --all-at-once: it changes ssid, which may cut devices off, on 2" in told.err) == (1, True)
+    for command in (("apply", "-f", files), ("set", "group/lab", "ssid=two"), ("unset", "group/lab", "ssid")):
+        ran = await person.run(*command)
+        assert (ran.code, "--all-at-once" in ran.err) == (5, True), ran
+    await person.ok("set", "group/lab", "ssid=two", "--all-at-once")
+    assert (await person.run("rollback", "group/lab", "--to", "2")).code == 5
+    await person.ok("rollback", "group/lab", "--to", "2", "--all-at-once")
+    assert (await person.run("delete", "group/lab", "--yes")).code == 5
+    await person.ok("delete", "group/lab", "--yes", "--all-at-once")
+
+
 async def values(admin: Admin, path: str) -> Any:
     return (await admin.ok("GET", f"/v1/{path}"))["spec"]["values"]
 

@@ -738,7 +738,7 @@ async def test_reports_of_many_links_are_all_durable(daemon: Service, admin: Adm
 
     served = [asyncio.create_task(serve(one, lambda values: values["brightness"] == 9)) for one in identities]
     for number in range(10):
-        await admin.apply(group("all", brightness=number))
+        await admin.ok("POST", "/v1/apply?all_at_once=1", {"objects": [group("all", brightness=number)]})
     await asyncio.gather(*served)
     for name in names:
         await admin.until(name, config="in-sync")

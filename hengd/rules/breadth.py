@@ -1,0 +1,106 @@
+"""How wide a change is: whoever changes a large part of a fleet at once, or what may cut devices off, says so.
+
+Devices count that hold something to lose: they had a document before, and were seen. So making a new fleet and
+joining devices is never too wide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from hengd.rules.fleet import find_document, required_object, schema_entry
+from hengd.rules.merge import tokens
+from hengd.rules.outcome import Differences, Moved
+from hengd.rules.schemas import SchemaCache
+from hengd.store import Reader
+from henge_protocol.errors import Conflict
+
+SMALL_FLEET: Final = 8
+"""Of fewer devices a person has an overview."""
+MOST_PART: Final = 0.25
+SHOWN: Final = 8
+MAX_NAMES: Final = 100
+
+CURE: Final = (
+    "try it on one device first, for a time: hengectl set device/NAME FIELD=VALUE --for 10m; "
+    "if all of them are meant, say so: --all-at-once (in the API ?all_at_once=1)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TooWide:
+    """Why a change needs ``all_at_once``: so many devices of the fleet, or these fields that may cut them off."""
+
+    devices: tuple[str, ...]
+    fleet: int
+    fields: tuple[str, ...] = ()
+    """Pointers of fields marked ``x-henge-risk``; empty if it is for the number of devices."""
+
+    @property
+    def message(self) -> str:
+        """What is too wide about it."""
+        count = len(self.devices)
+        names = ", ".join(self.devices[:SHOWN]) + (f" and {count - SHOWN} more" if count > SHOWN else "")
+        if self.fields:
+            fields = ", ".join(".".join(tokens(where)) for where in self.fields[:SHOWN])
+            return f"it changes {fields}, which may cut devices off, on {count} devices at once ({names})"
+        return f"it changes {count} of {self.fleet} devices at once, more than {MOST_PART:.0%} of them ({names})"
+
+    def refusal(self) -> Conflict:
+        """The refusal, ``too_wide``."""
+        extra = {"devices": list(self.devices[:MAX_NAMES]), "device_count": len(self.devices), "fleet": self.fleet}
+        return Conflict("too_wide", self.message, cure=CURE, extra=extra)
+
+
+def too_wide(tx: Reader, schemas: SchemaCache, moved: Sequence[Moved]) -> TooWide | None:
+    """What is too wide about a change that is stored and not committed yet; None if nothing is."""
+    if len(moved) < 2:
+        return None
+    seen = set(tx.keys("reported"))
+    losing = [one for one in moved if one.before and one.id.encode() in seen]
+    if len(losing) < 2:
+        return None
+    names = tuple(one.name for one in losing)
+    fleet = len(seen & ({one.id.encode() for one in losing} | set(tx.keys("desired"))))
+    risky = _Risks(tx, schemas).of(losing)
+    if risky is not None:
+        return TooWide(risky[0], fleet, risky[1])
+    if fleet >= SMALL_FLEET and len(losing) > MOST_PART * fleet:
+        return TooWide(names, fleet)
+    return None
+
+
+class _Risks:
+    """Which devices get another value of a field that may cut them off; each pair of documents is compared once."""
+
+    def __init__(self, tx: Reader, schemas: SchemaCache) -> None:
+        self._tx = tx
+        self._schemas = schemas
+        self._differences = Differences()
+        self._found: dict[tuple[str, str, str], tuple[str, ...]] = {}
+
+    def of(self, moved: Sequence[Moved]) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
+        """Names of the devices and pointers of the fields, if there are several devices."""
+        risks = {one.name: self._fields(one) for one in moved if one.schema}
+        names = tuple(name for name, fields in risks.items() if fields)
+        if len(names) < 2:
+            return None
+        return names, tuple(sorted({field for name in names for field in risks[name]}))
+
+    def _fields(self, one: Moved) -> tuple[str, ...]:
+        key = one.schema, one.before, one.after
+        if key not in self._found:
+            self._found[key] = self._compared(one)
+        return self._found[key]
+
+    def _compared(self, one: Moved) -> tuple[str, ...]:
+        schema = schema_entry(required_object(self._tx, "Schema", one.schema), self._schemas).compiled
+        if not schema.risky_pointers:
+            return ()
+        before, after = (
+            find_document(self._tx, digest) or b"" if digest else b"" for digest in (one.before, one.after)
+        )
+        changes = self._differences.of_documents(before, after)
+        return tuple(change.pointer for change in changes if schema.is_risky(tokens(change.pointer)))
