@@ -244,6 +244,7 @@ CODES: dict[str, str] = {
     "no_document": "The device has no document (it has no schema).",
     "in_use": "The object is in use by others.",
     "too_wide": "The change concerns too many devices to be made without saying that all at once are meant.",
+    "documents_differ": "Devices would get other documents although the caller expects that none does.",
     "read_only": "The object is built in or derived and cannot be written.",
     "stale": "The object was changed by somebody else first.",
     "if_match_required": "Replacing an object needs If-Match with the version being replaced.",

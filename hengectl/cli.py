@@ -35,6 +35,8 @@ COMMANDS: Final = {
     "describe": "describe",
     "set": "values",
     "unset": "values",
+    "promote": "layering",
+    "factor": "layering",
     "delete": "delete",
     "why": "documents",
     "document": "documents",

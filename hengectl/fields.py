@@ -136,6 +136,28 @@ def has(values: object, path: Path) -> bool:
     return True
 
 
+def without(values: Mapping[str, Any], paths: Sequence[Path]) -> dict[str, Any]:
+    """A copy of ``values`` without these fields, nor objects that hold nothing else."""
+    left = dict(values)
+    for path in {shallowest_gone(values, path, paths) for path in paths if has(values, path)}:
+        left = _without(left, path)
+    return left
+
+
+def leaves(value: object, path: Path = ()) -> Iterator[Path]:
+    """The paths of all fields; lists, nulls and empty objects are fields."""
+    return _leaves(value, path)
+
+
+def get(values: object, path: Path) -> Any:
+    """The value of a field that is set; ``KeyError`` if it is not."""
+    for key in path:
+        if not isinstance(values, Mapping):
+            raise KeyError(key)
+        values = values[key]
+    return values
+
+
 def shallowest_gone(values: Mapping[str, Any], path: Path, gone: Sequence[Path]) -> Path:
     """What to remove so that no empty object is left behind where all of its fields are in ``gone``."""
     for length in range(1, len(path)):
@@ -153,6 +175,14 @@ def _leaves(value: object, path: Path) -> Iterator[Path]:
             yield from _leaves(inner, (*path, key))
     else:
         yield path
+
+
+def _without(values: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    key, *rest = path
+    if not rest:
+        return {name: value for name, value in values.items() if name != key}
+    inner = values.get(key)
+    return {**values, key: _without(inner, tuple(rest))} if isinstance(inner, Mapping) else dict(values)
 
 
 class _NotJson:

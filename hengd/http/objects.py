@@ -30,7 +30,7 @@ from hengd.rules.fleet import find_object, read_meta, required_object
 from hengd.rules.objects import parse_manifest
 from hengd.rules.overrides import parse_overriding
 from hengd.store import Store
-from henge_protocol.errors import Invalid, NotFound
+from henge_protocol.errors import Invalid, Malformed, NotFound
 from henge_protocol.model import PLURALS, check_name
 from henge_protocol.selector import Selector, parse_selector
 from henge_protocol.strictjson import LIMITS
@@ -67,7 +67,10 @@ class ObjectRoutes:
 
     async def apply(self, request: web.Request) -> web.Response:
         """Many objects, one transaction, one revision."""
-        wanted = change_request(request)
+        wanted = change_request(request, "expect")
+        expect = request.query.get("expect", "")
+        if expect not in ("", "same-documents"):
+            raise Malformed("bad_parameter", f"expect={ascii(expect)[:40]} is not same-documents")
         body = await json_body(request, limits=APPLY_LIMITS)
         if not isinstance(body, dict) or not isinstance(body.get("objects", []), list):
             raise Invalid("bad_object", 'the body is {"objects": [...], "delete": [...], "message": ""}')
@@ -77,7 +80,7 @@ class ObjectRoutes:
                 "unknown_field", f"field {ascii(min(unknown))[:60]} is unknown; known: objects, delete, message"
             )
         message = wanted.message or text_field(body, "message", max_chars=MAX_MESSAGE_CHARS)
-        request_ = replace(wanted, message=message, fleet=if_match(request))
+        request_ = replace(wanted, message=message, fleet=if_match(request), same_documents=bool(expect))
         outcome = await self._configs.apply(body.get("objects", []), _deletions(body.get("delete", [])), request_)
         return outcome_response(outcome)
 

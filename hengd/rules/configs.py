@@ -10,17 +10,17 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from hengd.records import ObjectChange, ObjectRecord, RevisionRecord
-from hengd.rules.breadth import TooWide, too_wide
+from hengd.rules.breadth import MAX_NAMES, SHOWN, TooWide, too_wide
 from hengd.rules.change import Change, Overrider
 from hengd.rules.fleet import find_desired, find_document, find_object, nearest, renderer, required_object
 from hengd.rules.history import changes_since, drop_revisions, find_revision, revisions_back
 from hengd.rules.merge import parse_path
 from hengd.rules.objects import KINDS, Manifest, object_path, parse_manifest
-from hengd.rules.outcome import Author, Outcome
+from hengd.rules.outcome import Author, Moved, Outcome
 from hengd.rules.schemas import SchemaCache
 from hengd.rules.why import Explained, explain
 from hengd.store import Store, Transaction
-from henge_protocol.errors import HengeError, Invalid, NotFound, Problem
+from henge_protocol.errors import Conflict, HengeError, Invalid, NotFound, Problem
 
 MAX_OBJECTS: Final = 5000
 PRUNED_AT_ONCE: Final = 500
@@ -39,6 +39,8 @@ class Request:
     """The version of the whole fleet that the change was made for; None = any."""
     all_at_once: bool = False
     """However many devices it changes."""
+    same_documents: bool = False
+    """Only if no device gets another document."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +179,8 @@ class Configs:
             change.expect_fleet(request.fleet)
             act(change)
             outcome = change.finish(fields=request.dry_run)
+            if request.same_documents and outcome.devices:
+                raise _differ(outcome.devices)
             wide = None if request.all_at_once else too_wide(tx, self._schemas, outcome.devices)
             if request.dry_run:
                 raise _NotCommitted(replace(outcome, dry_run=True, revision=before), wide)
@@ -236,6 +240,16 @@ def _numbered(error: HengeError, index: int) -> HengeError:
     placed = [Problem(problem.pointer, problem.message, problem.object or f"#{index + 1}") for problem in problems]
     message = error.message if error.problems and error.problems[0].object else f"object {index + 1}: {error.message}"
     return Invalid(error.code, message, cure=error.cure, problems=placed)
+
+
+def _differ(moved: Sequence[Moved]) -> Conflict:
+    names = ", ".join(one.name for one in moved[:SHOWN]) + (f" and {len(moved) - SHOWN} more" if moved[SHOWN:] else "")
+    return Conflict(
+        "documents_differ",
+        f"{len(moved)} device(s) would get another document ({names}), and none was to",
+        cure="see what would differ: ask with ?dry_run=1 and without expect",
+        extra={"devices": [one.name for one in moved[:MAX_NAMES]], "device_count": len(moved)},
+    )
 
 
 def _no_such_field(device: str, field: str, known: Sequence[str]) -> NotFound:

@@ -38,14 +38,17 @@ def diff_command(invocation: Invocation, names: tuple[str, ...], form: str | Non
     if form is not None:
         invocation.paper.data(result, form)
     elif objects:
-        _tell(invocation, objects, result["devices"])
+        tell_differences(invocation, objects, result["devices"])
         tell_too_wide(invocation, result)
     else:
         invocation.note(f"Nothing differs from revision {result['revision']}.")
     return DIFFERS if objects else refusal.OK
 
 
-def _tell(invocation: Invocation, objects: Sequence[Mapping[str, Any]], devices: Sequence[Mapping[str, Any]]) -> None:
+def tell_differences(
+    invocation: Invocation, objects: Sequence[Mapping[str, Any]], devices: Sequence[Mapping[str, Any]]
+) -> None:
+    """Objects, and what devices run, field by field; what a dry run answers."""
     paper, style = invocation.paper, invocation.paper.style
     for one in objects:
         paper.say(style.paint("strong", f"{safe(one['kind'].lower())}/{safe(one['name'])} {safe(one['action'])}"))

@@ -231,6 +231,81 @@ async def test_a_change_that_is_too_wide_needs_a_word(
     await person.ok("delete", "group/lab", "--yes", "--all-at-once")
 
 
+async def test_a_value_is_promoted_to_a_group_after_its_consequences_were_shown(person: Face, admin: Admin) -> None:
+    await admin.apply(
+        group("kitchen", "room=kitchen", wifi={"channel": 6}), device("lamp-3", labels={"room": "kitchen"}),
+        device("lamp-1", labels={"room": "kitchen"}, color="red", wifi={"ssid": "lab"}),
+    )  # fmt: skip
+    refused = await person.run("promote", "lamp-1", "wifi", "--to", "group/kitchen")
+    assert (refused.code, "--yes" in refused.err) == (2, True)
+    assert re.search(r"lamp-3\n +\+ wifi.ssid +\"lab\"", refused.out)
+    dry = await person.ok("promote", "lamp-1", "wifi", "--to", "group/kitchen", "--dry-run")
+    assert dry == refused.out
+    done = await person.ok("promote", "lamp-1", "wifi", "--to", "group/kitchen", "--yes")
+
+    assert done.endswith("revision 3, 1 device changes: lamp-3\n")
+    assert await values(admin, "groups/kitchen") == {"wifi": {"channel": 6, "ssid": "lab"}}
+    assert await values(admin, "devices/lamp-1") == {"color": "red"}
+    assert "promote wifi from device/lamp-1 to group/kitchen" in await person.ok("history", "-o", "wide")
+
+
+async def test_promoting_what_nobody_else_notices_needs_no_yes(person: Face, admin: Admin) -> None:
+    await person.ok("set", "device/lamp-1", "color=blue", "brightness=null")
+    assert "no device changes" in await person.ok("promote", "lamp-1", "color", "--to", "group/kitchen")
+    await person.ok("promote", "lamp-1", "brightness", "--to", "group/kitchen")
+
+    assert await values(admin, "devices/lamp-1") == {}
+    assert await values(admin, "groups/kitchen") == {"color": "blue", "brightness": None}
+
+
+async def test_a_value_goes_only_where_it_comes_back_from(person: Face, admin: Admin) -> None:
+    await person.ok("set", "device/lamp-2", "color=red")
+    wrong = await person.run("promote", "lamp-2", "color", "--to", "group/kitchen", "--yes")
+    missing = await person.run("promote", "lamp-2", "brightness", "--to", "group/all", "--yes")
+
+    assert (wrong.code, "does not speak to device/lamp-2" in wrong.err) == (2, True)
+    assert (missing.code, "does not set brightness itself" in missing.err) == (6, True)
+    assert await values(admin, "devices/lamp-2") == {"color": "red"}
+
+
+async def test_values_that_all_devices_of_a_group_share_are_lifted_and_nobody_notices(
+    person: Face, admin: Admin
+) -> None:
+    """A brightness that a stronger group would change stays where it is, and so does one that is overridden."""
+    hall = {"room": "hall"}
+    same = {"color": "red", "wifi": {"ssid": "lab", "channel": 1}, "brightness": 5}
+    await admin.apply(
+        group("hall", "room=hall", color="blue"), group("strong", "room=hall", priority=900, brightness=9),
+        *[device(f"hall-{number}", labels=hall, **same) for number in range(3)],
+        device("lamp-2", labels=hall, **{**same, "wifi": {"ssid": "lab", "channel": 2}}),
+    )  # fmt: skip
+    before = {name: (await admin.ok("GET", f"/v1/devices/{name}/document")) for name in ("hall-0", "lamp-2")}
+    dry = await person.ok("factor", "--dry-run")
+    assert [line[:3] for line in lines(dry)[1:]] == [
+        ["brightness", "5", "group/strong"], ["color", "red", "group/hall"], ["wifi.ssid", "lab", "group/hall"],
+    ]  # fmt: skip
+    assert (await person.run("factor")).code == 2
+    done = await person.ok("factor", "--yes")
+
+    assert "no device changes" in done
+    assert await values(admin, "devices/hall-0") == {"wifi": {"channel": 1}}
+    assert await values(admin, "groups/hall") == {"color": "red", "wifi": {"ssid": "lab"}}
+    for name, document in before.items():
+        assert await admin.ok("GET", f"/v1/devices/{name}/document") == document
+    assert "nothing that all devices" in (await person.run("factor", "--yes")).err
+
+
+async def test_only_those_who_are_selected_lose_values(person: Face, admin: Admin) -> None:
+    await admin.apply(device("lamp-1", labels={"room": "kitchen"}, brightness=7), device("lamp-2", brightness=7))
+    assert "nothing" in (await person.run("factor", "-l", "room=kitchen", "--yes")).err
+
+    await person.ok("set", "device/lamp-1", "brightness=7", "--for", "1h")
+    assert "nothing" in (await person.run("factor", "--yes")).err
+    await person.ok("unset", "device/lamp-1", "brightness")
+    assert "group/all" in await person.ok("factor", "--yes")
+    assert (await values(admin, "groups/all"), await values(admin, "devices/lamp-2")) == ({"brightness": 7}, {})
+
+
 async def values(admin: Admin, path: str) -> Any:
     return (await admin.ok("GET", f"/v1/{path}"))["spec"]["values"]
 

@@ -57,6 +57,14 @@ TABLE = [
     ("why lamp-1 nosuch", NOT_FOUND),
     ("why lamp-1 a..b", INVALID),
     ("why Lamp", USAGE),
+    ("promote lamp-3 color --to group/kitchen", OK),
+    ("promote lamp-1 color --to group/kitchen", INVALID),
+    ("promote lamp-3 color --to group/nosuch", NOT_FOUND),
+    ("promote lamp-3 color --to device/lamp-1", USAGE),
+    ("promote lamp-3 color", USAGE),
+    ("factor --yes", OK),
+    ("factor -l a=b=c", USAGE),
+    ("factor lamp-1", USAGE),
     ("document lamp-1", OK),
     ("document bare", NOT_FOUND),
     ("document lamp-1 -o xml", USAGE),
@@ -170,6 +178,7 @@ async def person(face: Face, daemon: Service, admin: Admin) -> Face:
         group("kitchen", "room=kitchen", color="blue"),
         device("lamp-1", labels={"room": "kitchen"}),
         device("lamp-2"),
+        device("lamp-3", labels={"room": "kitchen"}, color="blue"),
         device("bare", bound=""),
     )
     token = (await admin.ok("POST", "/v1/tokens", {"kind": "admin"}))["token"]

@@ -546,3 +546,16 @@ async def test_a_dry_run_overrides_nothing(daemon: Service, admin: Admin) -> Non
     assert told["devices"][0]["changes"] == [{"pointer": "/color", "before": "red", "after": "blue"}]
     assert "overrides" not in (await admin.ok("GET", "/v1/devices/lamp-1"))["status"]
     assert (await admin.refused("PATCH", "/v1/schemas/lamp/overrides", body)).status == 404
+
+
+async def test_a_change_that_expects_the_same_documents_is_refused_with_others(daemon: Service, admin: Admin) -> None:
+    await admin.apply(schema(), group("hall", "room=hall"), device("lamp-1", labels={"room": "hall"}, color="red"))
+    lifted = [group("hall", "room=hall", color="red"), device("lamp-1", labels={"room": "hall"})]
+    for query in ("expect=same-documents", "expect=same-documents&dry_run=1"):
+        answer = await admin.refused("POST", f"/v1/apply?{query}", {"objects": [device("lamp-1", color="blue")]})
+        assert (answer.status, answer.code, answer.json["devices"]) == (409, "documents_differ", ["lamp-1"])
+    assert (await admin.refused("POST", "/v1/apply?expect=nothing", {"objects": lifted})).code == "bad_parameter"
+    assert await revision(admin) == 1
+
+    result = await admin.ok("POST", "/v1/apply?expect=same-documents", {"objects": lifted})
+    assert (result["revision"], result["devices"]) == (2, [])

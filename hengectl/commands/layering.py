@@ -1,0 +1,140 @@
+"""``promote`` and ``factor``: move values that devices set themselves to the groups that they belong to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import click
+
+from henge_protocol.errors import HengeError, Invalid
+from hengectl import delivery
+from hengectl.commands.apply import tell_result, tell_too_wide
+from hengectl.commands.diff import tell_differences
+from hengectl.factoring import Fleet, Lift, promoted
+from hengectl.fields import has, parse_field, pointer
+from hengectl.invocation import Command, Invocation, with_invocation
+from hengectl.kinds import DEVICE, GROUP, SCHEMA, Ref, name_of
+from hengectl.options import (
+    DEVICE_NAME,
+    RefType,
+    all_at_once_option,
+    dry_run_option,
+    message_option,
+    selector_option,
+    yes_option,
+)
+from hengectl.refusal import field_of
+from hengectl.render import Table, safe
+
+MAX_TRIED: Final = 200
+"""Values of a fleet that one run tries to lift; each asks the daemon once or more."""
+
+
+@click.command("promote", cls=Command, writes=True, short_help="Move a device's value to a group of it.")
+@click.argument("device", type=DEVICE_NAME)
+@click.argument("field")
+@click.option("--to", "group", metavar="group/NAME", type=RefType((GROUP,)), required=True, help="Where it goes.")
+@dry_run_option
+@all_at_once_option
+@message_option
+@yes_option
+@with_invocation
+def promote_command(
+    invocation: Invocation,
+    device: str,
+    field: str,
+    group: Ref,
+    dry_run: bool,
+    all_at_once: bool,
+    message: str,
+    yes: bool,
+) -> None:
+    """Move a value that a device sets itself to a group, so that all devices of the group have it.
+
+    Shows which documents change, and asks unless none does.
+
+    \b
+    hengectl promote lamp-1 wifi.ssid --to group/kitchen
+    """
+    name, wanted = field_of(pointer(parse_field(field))), Ref(DEVICE, device)
+    objects = _promoted(invocation, wanted, field, group)
+    body = {"objects": objects, "message": message or f"promote {name} from {wanted} to {group}"}
+    plan = invocation.client.post("/v1/apply", body, dry_run=True, all_at_once=all_at_once)
+    result = plan.json()
+    tell_differences(invocation, result["objects"], result["devices"])
+    tell_too_wide(invocation, result)
+    if dry_run:
+        return
+    if result["devices"]:
+        invocation.confirm(f"Move {name} to {group}?", yes=yes)
+    done = invocation.client.post("/v1/apply", body, all_at_once=all_at_once, if_match=plan.etag)
+    tell_result(invocation, done.json())
+
+
+@click.command("factor", cls=Command, writes=True, short_help="Lift values that many devices share to their groups.")
+@selector_option
+@dry_run_option
+@message_option
+@yes_option
+@with_invocation
+def factor_command(invocation: Invocation, selector: str, dry_run: bool, message: str, yes: bool) -> None:
+    """Find values that all devices of a group set alike, and let the group set them once.
+
+    No device gets another document: the daemon makes sure, or refuses. Groups are not made.
+    """
+    client = invocation.client
+    listed = client.listing(DEVICE)
+    fleet = Fleet.of(listed["items"], client.items(GROUP), client.items(SCHEMA))
+    among = frozenset(map(name_of, client.items(DEVICE, selector) if selector else listed["items"]))
+    lifts = _that_change_nothing(invocation, fleet, among)
+    if not lifts:
+        invocation.note("There is nothing that all devices of a group set alike.")
+        return
+    rows = [
+        [field_of(pointer(one.path)), safe(one.value), f"group/{one.group}", delivery.some(one.devices)]
+        for one in lifts
+    ]
+    invocation.paper.table(Table(["FIELD", "VALUE", "TO", "FROM"], rows))
+    if dry_run:
+        return
+    invocation.confirm("Lift these? No device gets another document.", yes=yes)
+    body = {"objects": fleet.lifted(lifts), "message": message or "factor"}
+    seen = '"{epoch}.{revision}"'.format_map(listed["metadata"])
+    tell_result(invocation, client.post("/v1/apply", body, expect="same-documents", if_match=seen).json())
+
+
+def _promoted(invocation: Invocation, device: Ref, field: str, group: Ref) -> Sequence[Mapping[str, Any]]:
+    path = parse_field(field)
+    client = invocation.client
+    object_, to = client.read(device), client.read(group)
+    if not has(object_["spec"].get("values", {}), path):
+        cure = f"see where its values come from: hengectl why {device.name}"
+        raise Invalid("bad_path", f"{device} does not set {field_of(pointer(path))} itself", cure=cure)
+    fleet = Fleet.of([object_], [to], client.items(SCHEMA))
+    if device.name not in fleet.hearing(group.name, path[0]):
+        cure = f"see whom it selects: hengectl describe {group}"
+        raise Invalid("bad_usage", f"{group} does not speak to {device}, which would lose the value", cure=cure)
+    return promoted(object_, to, path)
+
+
+def _that_change_nothing(invocation: Invocation, fleet: Fleet, among: frozenset[str]) -> list[Lift]:
+    """As many lifts as leave every document as it is, taken one by one: the daemon knows what else speaks."""
+    taken: list[Lift] = []
+    for tried, choices in enumerate(fleet.lifts(among)):
+        if tried == MAX_TRIED:
+            invocation.note(f"Only the first {MAX_TRIED} values were looked at; run it again for the others.")
+            break
+        taken += next(([one] for one in choices if _changes_nothing(invocation, fleet, [*taken, one])), [])
+    return taken
+
+
+def _changes_nothing(invocation: Invocation, fleet: Fleet, lifts: Sequence[Lift]) -> bool:
+    body = {"objects": fleet.lifted(lifts)}
+    try:
+        invocation.client.post("/v1/apply", body, dry_run=True, expect="same-documents")
+    except HengeError as error:
+        if error.code in ("documents_differ", "conflicting_groups", "does_not_fit"):
+            return False
+        raise
+    return True
