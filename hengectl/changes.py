@@ -38,6 +38,24 @@ def apply_files(
         raise
 
 
+_COMPARED: Final = {
+    "compatible": "what was valid stays valid",
+    "narrower": "not all that was valid stays valid",
+    "unknown": "it cannot be told whether all that was valid stays valid",
+}
+
+
+def tell_comparison(invocation: Invocation, done: Mapping[str, Any]) -> None:
+    """Of a schema that was changed: whether all that was valid stays valid, and why not."""
+    compared = done.get("compared")
+    if compared:
+        verdict = str(compared["verdict"])
+        invocation.paper.say(f"  {safe(_COMPARED.get(verdict, verdict))}")
+        for one in compared["reasons"]:
+            where = f"{safe(one['pointer'])}: " if one["pointer"] else ""
+            invocation.paper.say(f"    {where}{safe(one['message'])}")
+
+
 def tell_too_wide(invocation: Invocation, result: Mapping[str, object]) -> None:
     """After a dry run: whether the change would be refused without ``--all-at-once``."""
     if result.get("too_wide"):
@@ -56,6 +74,7 @@ def tell_result(invocation: Invocation, result: dict[str, object], *, names_only
             paper.say(ref)
         elif one["action"] != "unchanged" or len(same) <= UNCHANGED_SHOWN:
             paper.say(f"{ref} {safe(one['action'])}{' (dry run)' if dry else ''}")
+            tell_comparison(invocation, one)
     if len(same) > UNCHANGED_SHOWN and not names_only:
         paper.say(f"{len(same)} objects unchanged")
     if names_only:

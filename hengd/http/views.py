@@ -15,6 +15,7 @@ from hengd.rules.history import change_summary
 from hengd.rules.joins import JoinRequest
 from hengd.rules.merge import MISSING, FieldChange
 from hengd.rules.outcome import Outcome, field_of
+from hengd.rules.schema_compare import Comparison
 from hengd.rules.why import Explained
 from henge_protocol.model import API_VERSION, version_tag
 
@@ -96,6 +97,7 @@ def outcome_view(outcome: Outcome) -> dict[str, Any]:
         "dry_run": outcome.dry_run,
         "objects": [
             {"kind": done.kind, "name": done.name, "action": done.action, "changes": _fields_view(done.changes)}
+            | ({"compared": _comparison_view(done.compared)} if done.compared is not None else {})
             for done in outcome.objects
         ],
         "devices": [
@@ -104,6 +106,11 @@ def outcome_view(outcome: Outcome) -> dict[str, Any]:
             for moved in outcome.devices
         ],
     } | ({"too_wide": outcome.too_wide} if outcome.dry_run else {})
+
+
+def _comparison_view(comparison: Comparison) -> dict[str, Any]:
+    reasons = [{"verdict": one.verdict, "pointer": one.pointer, "message": one.message} for one in comparison.reasons]
+    return {"verdict": comparison.verdict, "reasons": reasons}
 
 
 def outcome_response(outcome: Outcome) -> web.Response:

@@ -27,7 +27,7 @@ from hengd.rules.layers import check_layers
 from hengd.rules.merge import merge
 from hengd.rules.notes import Committed, Cut
 from hengd.rules.objects import BUILT_IN_GROUP, Manifest, manifest_of, object_path, parse_manifest
-from hengd.rules.outcome import Author, Differences, Done, Outcome, differing_fields
+from hengd.rules.outcome import Author, Differences, Done, Outcome, compared, differing_fields
 from hengd.rules.overrides import index_ends, running
 from hengd.rules.provenance import origins, without_origins
 from hengd.rules.schemas import SchemaCache, schema_digest
@@ -172,6 +172,7 @@ class Change:
         revision = self.meta.revision + 1
         self._store(real)
         check_layers(self.tx, self._schemas, real)
+        done = tuple(compared(one, real) if one.kind == "Schema" else one for one in done)
         documents = Documents(self.tx, self._schemas, revision, Differences() if fields else None)
         moved, rung = documents.render_anew(real)
         gone: dict[str, Desired | None] = {cut.subject: None for cut in self._cut}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 import msgspec
 
 from hengd.records import ObjectChange, ObjectRecord
 from hengd.rules.merge import FieldChange, diff, tokens
+from hengd.rules.schema_compare import Comparison, compare_versions
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,8 @@ class Done:
     name: str
     action: str
     changes: tuple[FieldChange, ...] = ()
+    compared: Comparison | None = None
+    """Of a schema that was there: whether what was valid stays valid."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,14 @@ def differing_fields(change: ObjectChange) -> tuple[FieldChange, ...]:
     if change.before is None or change.after is None:
         return ()
     return tuple(diff(_said(change.before), _said(change.after)))
+
+
+def compared(done: Done, changes: Sequence[ObjectChange]) -> Done:
+    """What became of a schema, with its comparison to the one before, both of which were checked."""
+    for change in changes:
+        if (change.kind, change.name) == (done.kind, done.name) and change.before and change.after:
+            return replace(done, compared=compare_versions(change.before.spec, change.after.spec))
+    return done
 
 
 def field_of(pointer: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any, Final
 import click
 
 from hengectl import delivery, refusal
-from hengectl.changes import apply_files, tell_too_wide
+from hengectl.changes import apply_files, tell_comparison, tell_too_wide
 from hengectl.invocation import Command, Invocation, with_invocation
 from hengectl.options import files_option, output_option
 from hengectl.refusal import field_of
@@ -53,6 +53,7 @@ def tell_differences(
     for one in objects:
         paper.say(style.paint("strong", f"{safe(one['kind'].lower())}/{safe(one['name'])} {safe(one['action'])}"))
         _say_fields(invocation, one["changes"])
+        tell_comparison(invocation, one)
     for names, changes in _alike(devices):
         paper.say(style.paint("strong", f"\n{names}"))
         _say_fields(invocation, changes)

@@ -306,6 +306,18 @@ async def test_only_those_who_are_selected_lose_values(person: Face, admin: Admi
     assert (await values(admin, "groups/all"), await values(admin, "devices/lamp-2")) == ({"brightness": 7}, {})
 
 
+async def test_a_new_schema_is_compared_with_the_one_before(person: Face, tmp_path: Path) -> None:
+    bright = {"type": "integer", "minimum": 0, "maximum": 100, "default": 80}
+    fields = {**LAMP["properties"], "brightness": {**bright, "maximum": 90}}  # type: ignore[dict-item]
+    narrow = manifest(tmp_path, schema(**{**LAMP, "properties": fields}))
+    told = (await person.run("diff", "-f", narrow)).out
+    assert "  not all that was valid stays valid\n    /properties/brightness/maximum: 90 is tighter than 100\n" in told
+    assert "not all that was valid" in await person.ok("apply", "-f", narrow)
+
+    wide = manifest(tmp_path, schema())
+    assert "  what was valid stays valid\n" in await person.ok("apply", "-f", wide, "--dry-run")
+
+
 async def values(admin: Admin, path: str) -> Any:
     return (await admin.ok("GET", f"/v1/{path}"))["spec"]["values"]
 

@@ -369,3 +369,15 @@ async def test_deleting_what_is_not_there_is_told(desk: Desk, name: str) -> None
         await desk.apply(delete=(("Group", name),))
 
     assert refusal.value.code == "no_such_object"
+
+
+async def test_a_schema_that_was_there_is_compared_and_a_new_one_is_not(desk: Desk) -> None:
+    made = await desk.apply(schema())
+    wider = await desk.apply(schema(**{**LAMP, "title": "A lamp", "additionalProperties": True}), device("lamp-1"))
+    less = await desk.patch("Schema/lamp", {"spec": {"max_document": 1024}})
+
+    assert [done.compared for done in made.objects] == [None]
+    assert [done.compared.verdict for done in wider.objects if done.compared] == ["compatible"]
+    assert [one.message for done in less.objects if done.compared for one in done.compared.reasons] == [
+        "a document may have 1024 bytes, not 16384"
+    ]
