@@ -35,6 +35,7 @@ COMMANDS: Final = {
     "describe": "describe",
     "set": "values",
     "unset": "values",
+    "edit": "edit",
     "promote": "layering",
     "factor": "layering",
     "delete": "delete",

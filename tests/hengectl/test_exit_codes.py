@@ -57,6 +57,9 @@ TABLE = [
     ("why lamp-1 nosuch", NOT_FOUND),
     ("why lamp-1 a..b", INVALID),
     ("why Lamp", USAGE),
+    ("edit device/lamp-1", OK),
+    ("edit device/nosuch", NOT_FOUND),
+    ("edit lamp-1", USAGE),
     ("promote lamp-3 color --to group/kitchen", OK),
     ("promote lamp-1 color --to group/kitchen", INVALID),
     ("promote lamp-3 color --to group/nosuch", NOT_FOUND),
@@ -183,7 +186,7 @@ async def person(face: Face, daemon: Service, admin: Admin) -> Face:
     )
     token = (await admin.ok("POST", "/v1/tokens", {"kind": "admin"}))["token"]
     await face.ok("login", daemon.url, "--token-file", "-", "--name", "ada", "--context", "home", stdin=token)
-    face.environ(HENGE_SOCKET=str(daemon.socket))
+    face.environ(HENGE_SOCKET=str(daemon.socket), EDITOR="true", VISUAL="")
     return face
 
 
