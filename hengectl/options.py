@@ -146,7 +146,7 @@ def all_at_once_option(function: F) -> F:
     )(function)
 
 
-def files_option(function: F) -> F:
+def files_option(*, required: bool) -> Callable[[F], F]:
     """``-f FILE``, as often as there are files."""
     return click.option(
         "-f",
@@ -154,9 +154,9 @@ def files_option(function: F) -> F:
         "names",
         metavar="FILE|DIR|-",
         multiple=True,
-        required=True,
+        required=required,
         help="YAML or JSON; may be repeated.",
-    )(function)
+    )
 
 
 def if_revision_option(function: F) -> F:

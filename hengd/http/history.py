@@ -10,7 +10,7 @@ from aiohttp import web
 from hengd.events import EventLog
 from hengd.http.edge import Auth, Route, change_request
 from hengd.http.parse import MAX_WAIT_S, Query, if_match, json_object, no_body, text_field
-from hengd.http.views import event_view, json_response, outcome_response, revision_view
+from hengd.http.views import between_view, event_view, json_response, outcome_response, revision_view
 from hengd.rules.configs import MAX_MESSAGE_CHARS, Configs
 from hengd.rules.objects import parse_object_path
 from henge_protocol.errors import Invalid, NotFound
@@ -29,28 +29,35 @@ class HistoryRoutes:
         """The routes of this resource."""
         yield Route("GET", "/v1/revisions", Auth.ADMIN, self.revisions)
         yield Route("GET", "/v1/revisions/{revision}", Auth.ADMIN, self.revision)
+        yield Route("GET", "/v1/revisions/{revision}/diff", Auth.ADMIN, self.diff)
         yield Route("POST", "/v1/rollback", Auth.ADMIN, self.rollback)
         yield Route("GET", "/v1/events", Auth.ADMIN, self.events)
 
     async def revisions(self, request: web.Request) -> web.Response:
         """The newest revisions first."""
         no_body(request)
-        query = Query(request, "object", "limit", "before")
+        query = Query(request, "object", "limit", "before", "diff")
         found = self._configs.revisions(
             object_=parse_object_path(query.text("object")) if query.has("object") else None,
             before=query.number("before", 0) or None,
             limit=query.number("limit", 50, least=1, most=MAX_REVISIONS),
         )
-        return json_response({"kind": "RevisionList", "items": [revision_view(record) for record in found]})
+        items = [revision_view(record, fields=query.flag("diff")) for record in found]
+        return json_response({"kind": "RevisionList", "items": items})
 
     async def revision(self, request: web.Request) -> web.Response:
         """One revision, whole."""
         no_body(request)
         Query(request)
-        text = request.match_info["revision"]
-        if not (text.isascii() and text.isdigit() and len(text) <= 15):
-            raise NotFound("no_such_revision", f"{ascii(text)[:40]} is not the number of a revision")
-        return json_response(revision_view(self._configs.revision(int(text)), whole=True))
+        return json_response(revision_view(self._configs.revision(_number(request)), whole=True))
+
+    async def diff(self, request: web.Request) -> web.Response:
+        """What differs between two revisions."""
+        no_body(request)
+        query, older = Query(request, "to", "object"), _number(request)
+        newer = query.number("to", 0) if query.has("to") else None
+        target = parse_object_path(query.text("object")) if query.has("object") else None
+        return json_response(between_view(await self._configs.between(older, newer, target)))
 
     async def rollback(self, request: web.Request) -> web.Response:
         """A new revision with old content."""
@@ -77,3 +84,10 @@ class HistoryRoutes:
         await self._events.wait(since, query.number("wait", 0, most=MAX_WAIT_S))
         found, gap = self._events.since(since)
         return json_response({"events": [event_view(one) for one in found], "next": self._events.seq, "gap": gap})
+
+
+def _number(request: web.Request) -> int:
+    text = request.match_info["revision"]
+    if not (text.isascii() and text.isdigit() and len(text) <= 15):
+        raise NotFound("no_such_revision", f"{ascii(text)[:40]} is not the number of a revision")
+    return int(text)

@@ -10,11 +10,12 @@ from aiohttp import web
 
 from hengd.events import Event
 from hengd.records import ObjectRecord, Override, Reported, RevisionRecord, TokenRecord
+from hengd.rules.between import Between
 from hengd.rules.devices import DeviceView
 from hengd.rules.history import change_summary
 from hengd.rules.joins import JoinRequest
 from hengd.rules.merge import MISSING, FieldChange
-from hengd.rules.outcome import Outcome, field_of
+from hengd.rules.outcome import Done, Moved, Outcome, differing_fields, field_of
 from hengd.rules.schema_compare import Comparison
 from hengd.rules.why import Explained
 from henge_protocol.model import API_VERSION, version_tag
@@ -95,17 +96,29 @@ def outcome_view(outcome: Outcome) -> dict[str, Any]:
         "revision": outcome.revision,
         "epoch": outcome.epoch,
         "dry_run": outcome.dry_run,
-        "objects": [
-            {"kind": done.kind, "name": done.name, "action": done.action, "changes": _fields_view(done.changes)}
-            | ({"compared": _comparison_view(done.compared)} if done.compared is not None else {})
-            for done in outcome.objects
-        ],
-        "devices": [
-            {"name": moved.name, "before": moved.before, "after": moved.after}
-            | ({"changes": _fields_view(moved.changes)} if outcome.dry_run else {})
-            for moved in outcome.devices
-        ],
+        "objects": [_done_view(done) for done in outcome.objects],
+        "devices": [_moved_view(moved, fields=outcome.dry_run) for moved in outcome.devices],
     } | ({"too_wide": outcome.too_wide} if outcome.dry_run else {})
+
+
+def between_view(found: Between) -> dict[str, Any]:
+    """What differs between two revisions."""
+    return {
+        "from": found.older,
+        "to": found.newer,
+        "objects": [_done_view(done) for done in found.objects],
+        "devices": [_moved_view(moved, fields=True) for moved in found.devices],
+    }
+
+
+def _done_view(done: Done) -> dict[str, Any]:
+    view = {"kind": done.kind, "name": done.name, "action": done.action, "changes": _fields_view(done.changes)}
+    return view | ({"compared": _comparison_view(done.compared)} if done.compared is not None else {})
+
+
+def _moved_view(moved: Moved, *, fields: bool) -> dict[str, Any]:
+    view: dict[str, Any] = {"name": moved.name, "before": moved.before, "after": moved.after}
+    return view | ({"changes": _fields_view(moved.changes)} if fields else {})
 
 
 def _comparison_view(comparison: Comparison) -> dict[str, Any]:
@@ -119,8 +132,8 @@ def outcome_response(outcome: Outcome) -> web.Response:
     return json_response(outcome_view(outcome), headers=headers)
 
 
-def revision_view(record: RevisionRecord, *, whole: bool = False) -> dict[str, Any]:
-    """A revision: a line of the history, or ``whole`` with each object before and after."""
+def revision_view(record: RevisionRecord, *, whole: bool = False, fields: bool = False) -> dict[str, Any]:
+    """A revision: a line of the history, ``whole`` with each object before and after, or with the ``fields``."""
     view: dict[str, Any] = {
         "revision": record.revision,
         "time": moment(record.time),
@@ -129,6 +142,9 @@ def revision_view(record: RevisionRecord, *, whole: bool = False) -> dict[str, A
         "message": record.message,
         "changes": change_summary(record.changes),
     }
+    if fields:
+        for summary, change in zip(view["changes"], record.changes, strict=True):
+            summary["changes"] = _fields_view(differing_fields(change))
     if whole:
         for summary, change in zip(view["changes"], record.changes, strict=True):
             summary["before"] = object_view(change.before) if change.before else None

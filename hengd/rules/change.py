@@ -172,7 +172,7 @@ class Change:
         revision = self.meta.revision + 1
         self._store(real)
         check_layers(self.tx, self._schemas, real)
-        done = tuple(compared(one, real) if one.kind == "Schema" else one for one in done)
+        done = tuple(compared(one, change) for one, change in zip(done, changes, strict=True))
         documents = Documents(self.tx, self._schemas, revision, Differences() if fields else None)
         moved, rung = documents.render_anew(real)
         gone: dict[str, Desired | None] = {cut.subject: None for cut in self._cut}

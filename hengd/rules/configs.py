@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from hengd.records import ObjectChange, ObjectRecord, RevisionRecord
+from hengd.rules.between import Between, between
 from hengd.rules.breadth import MAX_NAMES, SHOWN, TooWide, too_wide
 from hengd.rules.change import Change, Overrider
-from hengd.rules.fleet import find_desired, find_document, find_object, nearest, renderer, required_object
+from hengd.rules.fleet import find_desired, find_document, find_object, nearest, read_meta, renderer, required_object
 from hengd.rules.history import changes_since, drop_revisions, find_revision, revisions_back
 from hengd.rules.merge import parse_path
 from hengd.rules.objects import KINDS, Manifest, object_path, parse_manifest
@@ -158,6 +159,18 @@ class Configs:
         with self._store.read() as tx:
             return find_revision(tx, number)
 
+    async def between(self, older: int, newer: int | None, target: tuple[str, str] | None) -> Between:
+        """What differs between two revisions (None: the newest); read on the writer's thread, as it takes a while."""
+
+        def operation(tx: Transaction) -> Outcome:
+            raise _Seen(between(tx, self._schemas, older, read_meta(tx).revision if newer is None else newer, target))
+
+        try:
+            await self._store.write(operation)
+        except _Seen as seen:
+            return seen.between
+        raise AssertionError("the operation always raises")
+
     async def prune(self, keep: int, keep_s: float, *, now: float) -> int:
         """Drop some revisions beyond the newest ``keep`` that are older than ``keep_s`` too; how many, 0 = no more."""
         horizon = now - keep_s
@@ -192,6 +205,16 @@ class Configs:
             return await self._store.write(operation, essential=essential)
         except _NotCommitted as dry:
             return replace(dry.outcome, too_wide=dry.wide.message if dry.wide is not None else "")
+
+
+class _Seen(Exception):
+    """Carries what was read out of a transaction that writes nothing."""
+
+    expected = True
+
+    def __init__(self, between: Between) -> None:
+        super().__init__("seen")
+        self.between = between
 
 
 class _NotCommitted(Exception):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import msgspec
@@ -79,12 +78,11 @@ def differing_fields(change: ObjectChange) -> tuple[FieldChange, ...]:
     return tuple(diff(_said(change.before), _said(change.after)))
 
 
-def compared(done: Done, changes: Sequence[ObjectChange]) -> Done:
-    """What became of a schema, with its comparison to the one before, both of which were checked."""
-    for change in changes:
-        if (change.kind, change.name) == (done.kind, done.name) and change.before and change.after:
-            return replace(done, compared=compare_versions(change.before.spec, change.after.spec))
-    return done
+def compared(done: Done, change: ObjectChange) -> Done:
+    """What became of an object; of a schema with its comparison to the one before, both of which were checked."""
+    if done.kind != "Schema" or done.action != "configured" or change.before is None or change.after is None:
+        return done
+    return replace(done, compared=compare_versions(change.before.spec, change.after.spec))
 
 
 def field_of(pointer: str) -> str:

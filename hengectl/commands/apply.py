@@ -19,7 +19,7 @@ from hengectl.options import (
 
 
 @click.command("apply", cls=Command, writes=True, short_help="Make the fleet as files say.")
-@files_option
+@files_option(required=True)
 @dry_run_option
 @all_at_once_option
 @if_revision_option

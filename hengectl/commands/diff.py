@@ -2,37 +2,64 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import click
 
-from hengectl import delivery, refusal
-from hengectl.changes import apply_files, tell_comparison, tell_too_wide
+from henge_protocol.errors import Invalid
+from hengectl import refusal
+from hengectl.changes import apply_files, tell_too_wide
+from hengectl.differences import tell_differences
 from hengectl.invocation import Command, Invocation, with_invocation
-from hengectl.options import files_option, output_option
-from hengectl.refusal import field_of
-from hengectl.render import GAP, Style, plural, safe
+from hengectl.kinds import Ref
+from hengectl.options import RefType, files_option, output_option
 
 DIFFERS: Final = 1
-_MARKS: Final = {"-": "bad", "~": "busy", "+": "good"}
-"""Removed, changed and new fields, in the order in which they are shown: what is lost comes first."""
+
+
+class Revisions(click.ParamType[tuple[int, int | None]]):
+    """``A..B``, or ``A..`` (to the newest)."""
+
+    name = "revisions"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int | None]:
+        if isinstance(value, tuple):
+            return value
+        older, _, newer = str(value).partition("..")
+        if not all(text.isascii() and text.isdecimal() and len(text) <= 15 for text in (older, newer or "0")):
+            self.fail(f"{value!r} is not of the form A..B with numbers of revisions", param, ctx)
+        return int(older), int(newer) if newer else None
 
 
 @click.command("diff", cls=Command, compares=True, short_help="Show what apply would change, field by field.")
-@files_option
+@click.argument("target", metavar="[KIND/NAME]", required=False, type=RefType())
+@files_option(required=False)
+@click.option(
+    "--rev", "revisions", type=Revisions(), metavar="A..B", help="Between two revisions, or from A until now."
+)
 @output_option("json", "yaml")
 @with_invocation
-def diff_command(invocation: Invocation, names: tuple[str, ...], form: str | None) -> int:
-    """Show what 'apply' with the same files would change: in the objects, and in what each device runs.
+def diff_command(
+    invocation: Invocation,
+    target: Ref | None,
+    names: tuple[str, ...],
+    revisions: tuple[int, int | None] | None,
+    form: str | None,
+) -> int:
+    """Show what 'apply' with the same files would change, or what differs between two revisions.
 
-    The daemon makes the whole change, tells what differs, and undoes it. The exit code is 0 when nothing
-    differs, 1 when something does, and 2 or more when there is trouble.
+    Both in the objects and in what each device runs. Of files the daemon makes the whole change, tells what differs,
+    and undoes it. The exit code is 0 when nothing differs, 1 when something does, and 2 or more when there is trouble.
 
     \b
     hengectl diff -f fleet/
+    hengectl diff device/lamp-1 --rev 12..17
     """
+    if bool(names) == bool(revisions) or (target is not None and not revisions):
+        cure = "write for example: hengectl diff -f fleet/, or hengectl diff device/lamp-1 --rev 12..17"
+        raise Invalid("bad_usage", "either -f FILE or --rev A..B is needed, and KIND/NAME only with --rev", cure=cure)
+    if revisions:
+        return _between(invocation, target, *revisions, form=form)
     result = apply_files(invocation, names, dry_run=True)
     objects = [one for one in result["objects"] if one["action"] != "unchanged"]
     if form is not None:
@@ -45,53 +72,15 @@ def diff_command(invocation: Invocation, names: tuple[str, ...], form: str | Non
     return DIFFERS if objects else refusal.OK
 
 
-def tell_differences(
-    invocation: Invocation, objects: Sequence[Mapping[str, Any]], devices: Sequence[Mapping[str, Any]]
-) -> None:
-    """Objects, and what devices run, field by field; what a dry run answers."""
-    paper, style = invocation.paper, invocation.paper.style
-    for one in objects:
-        paper.say(style.paint("strong", f"{safe(one['kind'].lower())}/{safe(one['name'])} {safe(one['action'])}"))
-        _say_fields(invocation, one["changes"])
-        tell_comparison(invocation, one)
-    for names, changes in _alike(devices):
-        paper.say(style.paint("strong", f"\n{names}"))
-        _say_fields(invocation, changes)
-    differ = "differs" if len(objects) == 1 else "differ"
-    documents = plural(len(devices), "device") if devices else "no device"
-    paper.say(f"\n{plural(len(objects), 'object')} {differ}; {documents} would get another document")
-
-
-def _alike(devices: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, Sequence[Mapping[str, Any]]]]:
-    """Devices whose documents change in the same way, told together; those that lose theirs first."""
-    groups: dict[str, list[Mapping[str, Any]]] = {}
-    for device in sorted(devices, key=lambda device: (bool(device["after"]), device["name"])):
-        key = json.dumps([bool(device["before"]), bool(device["after"]), device["changes"]])
-        groups.setdefault(key, []).append(device)
-    for alike in groups.values():
-        first, names = alike[0], delivery.some([safe(one["name"]) for one in alike])
-        if not first["before"] or not first["after"]:
-            names = f"{names}: {'no document any more' if first['before'] else 'a first document'}"
-        yield names, first["changes"]
-
-
-def _say_fields(invocation: Invocation, changes: Sequence[Mapping[str, Any]]) -> None:
-    style, order = invocation.paper.style, list(_MARKS)
-    lines = sorted((_line(one, style) for one in changes), key=lambda line: order.index(line[0]))
-    width = max((len(field) for _, field, _ in lines), default=0)
-    for mark, field, values in lines:
-        invocation.paper.say(style.paint(_MARKS[mark], f"  {mark} {field:<{width}}{GAP}{values}"))
-
-
-def _line(change: Mapping[str, Any], style: Style) -> tuple[str, str, str]:
-    field = safe(field_of(change["pointer"]))
-    if "after" not in change:
-        return "-", field, _shown(change["before"])
-    if "before" not in change:
-        return "+", field, _shown(change["after"])
-    return "~", field, f"{_shown(change['before'])} {style.arrow} {_shown(change['after'])}"
-
-
-def _shown(value: object) -> str:
-    """As JSON: the number 1 and the text "1" must not look the same."""
-    return safe(json.dumps(value, ensure_ascii=False))
+def _between(invocation: Invocation, target: Ref | None, older: int, newer: int | None, *, form: str | None) -> int:
+    query: dict[str, Any] = {"to": newer, "object": str(target) if target else ""}
+    result = invocation.client.get(f"/v1/revisions/{older}/diff", **query).json()
+    differ = result["objects"] or result["devices"]
+    if form is not None:
+        invocation.paper.data(result, form)
+    elif differ:
+        tell_differences(invocation, result["objects"], result["devices"], get="have")
+    else:
+        what = f"{target} is" if target else "Everything is"
+        invocation.note(f"{what} the same at revisions {result['from']} and {result['to']}.")
+    return DIFFERS if differ else refusal.OK

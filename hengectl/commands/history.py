@@ -10,29 +10,35 @@ import click
 from henge_protocol.errors import Invalid
 from hengectl.changes import tell_result, tell_too_wide
 from hengectl.columns import View, changes_text, table_of
+from hengectl.differences import say_fields, tell_differences
 from hengectl.invocation import Command, Invocation, with_invocation
 from hengectl.kinds import DEVICE, REVISION, Ref, list_of
 from hengectl.options import RefType, all_at_once_option, dry_run_option, message_option, output_option, yes_option
-from hengectl.render import plural, safe
+from hengectl.render import GAP, age, plural, safe
 
 
 @click.command("history", cls=Command, short_help="Show what was changed, when and by whom.")
 @click.argument("target", metavar="[KIND/NAME]", required=False, type=RefType())
 @click.option("--limit", type=click.IntRange(1, 1000), default=20, help="How many; 20 if not given.")
 @click.option("--before", type=click.IntRange(1), default=None, metavar="REVISION", help="Only older ones.")
+@click.option("--diff", is_flag=True, help="With the fields that each of them changed.")
 @output_option("json", "yaml", "wide", "name")
 @with_invocation
 def history_command(
-    invocation: Invocation, target: Ref | None, limit: int, before: int | None, form: str | None
+    invocation: Invocation, target: Ref | None, limit: int, before: int | None, diff: bool, form: str | None
 ) -> None:
     """Show the newest changes first, all or those of one object."""
     object_ = str(target) if target else ""
-    items = invocation.client.get("/v1/revisions", object=object_, limit=limit, before=before).json()["items"]
+    query: dict[str, Any] = {"object": object_, "limit": limit, "before": before, "diff": diff}
+    items = invocation.client.get("/v1/revisions", **query).json()["items"]
     if form in ("json", "yaml"):
         invocation.paper.data(list_of(items), form)
     elif form == "name":
         for item in items:
             invocation.paper.say(f"revision/{item['revision']}")
+    elif items and diff:
+        for item in items:
+            _tell_revision(invocation, item, target)
     elif items:
         view = View(invocation.now(), invocation.paper.style)
         invocation.paper.table(table_of(REVISION, items, view, wide=form == "wide", labels=False))
@@ -43,6 +49,16 @@ def history_command(
         invocation.note(f"{target} was never changed.")
     else:
         invocation.note("Nothing was changed yet.")
+
+
+def _tell_revision(invocation: Invocation, item: Mapping[str, Any], target: Ref | None) -> None:
+    """A revision with what it changed in the object, or in all objects."""
+    said = [f"r{item['revision']}", f"{age(item['time'], now=invocation.now())} ago", item["author"], item["message"]]
+    invocation.paper.say(invocation.paper.style.paint("strong", GAP.join(safe(one) for one in said if one)))
+    for change in item["changes"]:
+        if target is None or (change["kind"], change["name"]) == (target.kind.title, target.name):
+            invocation.paper.say(f"{safe(change['kind'].lower())}/{safe(change['name'])} {safe(change['action'])}")
+            say_fields(invocation, change["changes"])
 
 
 @click.command("rollback", cls=Command, writes=True, short_help="Make an object, or everything, as it was.")
@@ -75,8 +91,11 @@ def rollback_command(
     seen = "" if dry_run or yes else _confirmed(invocation, target, to, body, all_at_once=all_at_once)
     query = {"dry_run": dry_run, "all_at_once": all_at_once}
     result = invocation.client.post("/v1/rollback", body, if_match=seen, **query).json()
+    touched = [one for one in result["objects"] if one["action"] != "unchanged"]
+    if dry_run and touched:
+        tell_differences(invocation, touched, result["devices"])
     tell_result(invocation, result)
-    if not dry_run and not any(one["action"] != "unchanged" for one in result["objects"]):
+    if not touched:
         invocation.note(f"{safe(str(target)) if target else 'Everything'} is already as it was at revision {to}.")
 
 

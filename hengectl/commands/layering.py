@@ -10,7 +10,7 @@ import click
 from henge_protocol.errors import HengeError, Invalid
 from hengectl import delivery
 from hengectl.changes import tell_result, tell_too_wide
-from hengectl.commands.diff import tell_differences
+from hengectl.differences import tell_differences
 from hengectl.factoring import Fleet, Lift, promoted
 from hengectl.fields import has, parse_field, pointer
 from hengectl.invocation import Command, Invocation, with_invocation

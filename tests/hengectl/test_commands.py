@@ -612,6 +612,39 @@ async def test_history_and_rollback(person: Face, admin: Admin) -> None:
     assert (await person.run("rollback", "device/lamp-1", "--to", "77")).code == 3
 
 
+async def test_history_tells_field_by_field(person: Face) -> None:
+    await person.ok("set", "device/lamp-1", "color=red", "-m", "redder")
+    await person.ok("set", "group/kitchen", "brightness=5")
+    told = await person.ok("history", "device/lamp-1", "--diff")
+
+    assert re.search(r"^r2   \S+ ago   .*redder\ndevice/lamp-1 configured\n  \+ color   \"red\"\nr1   ", told)
+    assert "device/lamp-1 created" in told
+    assert "kitchen" not in told
+    assert "group/kitchen configured\n  + brightness   5" in await person.ok("history", "--diff", "--limit", "1")
+
+
+async def test_any_two_revisions_are_compared(person: Face) -> None:
+    await person.ok("set", "group/kitchen", "brightness=5")
+    await person.ok("set", "device/lamp-2", "color=red")
+
+    both = await person.run("diff", "--rev", "1..3")
+    assert (both.code, both.err) == (1, "")
+    assert both.out.endswith("\n2 objects differ; 2 devices have another document\n")
+    one = await person.run("diff", "device/lamp-1", "--rev", "1..")
+    assert one.out.startswith("\nlamp-1\n  ~ brightness   80 → 5\n")
+    same = await person.run("diff", "device/lamp-1", "--rev", "2..3")
+    assert (same.code, same.out, same.err) == (0, "", "device/lamp-1 is the same at revisions 2 and 3.\n")
+    assert json.loads((await person.run("diff", "--rev", "3..1", "-o", "json")).out)["from"] == 3
+
+
+async def test_going_back_is_shown_beforehand(person: Face) -> None:
+    await person.ok("set", "device/lamp-1", "color=red")
+    dry = await person.ok("rollback", "device/lamp-1", "--to", "1", "--dry-run")
+
+    assert '\nlamp-1\n  ~ color   "red" → "blue"\n' in dry
+    assert "device/lamp-1 configured (dry run)" in dry
+
+
 async def test_rolling_everything_back_needs_a_yes(person: Face, admin: Admin) -> None:
     await person.ok("set", "device/lamp-1", "color=red")
 

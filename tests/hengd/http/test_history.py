@@ -347,3 +347,27 @@ async def test_rolling_everything_back_throws_no_joined_device_out(daemon: Servi
 
     left = (await admin.ok("GET", "/v1/devices"))["items"]
     assert [(one["metadata"]["name"], one["status"]["identity"]) for one in left] == [("lamp-1", "active")]
+
+
+async def test_two_revisions_are_compared_over_http(daemon: Service, admin: Admin) -> None:
+    await admin.apply(schema(), device("lamp-1", color="red"))
+    await admin.set("lamp-1", color="blue")
+    found = await admin.ok("GET", "/v1/revisions/1/diff?object=device/lamp-1&to=2")
+    digests = [found["devices"][0].pop(side) for side in ("before", "after")]
+
+    assert found == {
+        "from": 1, "to": 2,
+        "objects": [{
+            "kind": "Device", "name": "lamp-1", "action": "configured",
+            "changes": [{"pointer": "/spec/values/color", "before": "red", "after": "blue"}],
+        }],
+        "devices": [{"name": "lamp-1", "changes": [{"pointer": "/color", "before": "red", "after": "blue"}]}],
+    }  # fmt: skip
+    assert digests[1] == (await admin.ok("GET", "/v1/devices/lamp-1"))["status"]["desired"]["digest"]
+    assert (await admin.ok("GET", "/v1/revisions/2/diff"))["objects"] == []
+    items = (await admin.ok("GET", "/v1/revisions?diff=1&limit=1"))["items"]
+    assert items[0]["changes"][0]["changes"] == found["objects"][0]["changes"]
+    for path in ("x/diff", "99/diff", "1/diff?to=99", "1/diff?object=device/nosuch"):
+        assert (await admin.refused("GET", f"/v1/revisions/{path}")).status == 404
+    for path in ("1/diff?to=x", "1/diff?object=nonsense", "1/diff?nosuch=1"):
+        assert (await admin.refused("GET", f"/v1/revisions/{path}")).status in (400, 422)
