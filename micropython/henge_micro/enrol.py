@@ -185,7 +185,7 @@ def _identity(answer, key, fleet):
     try:
         cert, device = a2b_base64(answer["certificate"]), answer["device_id"]
         names = "henge://%s/device/%s" % (fleet, device)
-        if answer["fleet"] != fleet or names.encode() not in cert or key[1] not in cert:
+        if answer["fleet"] != fleet or names.encode() not in cert or key[1] not in cert or not answer["server_ca"]:
             raise ValueError
         return {
             "fleet": fleet,

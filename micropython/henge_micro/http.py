@@ -22,20 +22,20 @@ MAX_HEAD_BYTES = 4096
 class Connection:
     """``open`` it, make requests, ``close`` it. Everything that goes wrong is a ``Trouble``."""
 
-    def __init__(self, address, authorities=(), fleet="", identity=None, limit=None):
+    def __init__(self, address, authorities=None, fleet="", identity=None, limit=None):
         """``limit`` turns a wish for seconds into what may be waited now."""
         self.address = address
         self._name = fleet + ".henge.internal"
         self._context = context = tls.SSLContext(tls.PROTOCOL_TLS_CLIENT)
-        context.verify_mode = tls.CERT_REQUIRED if authorities else tls.CERT_NONE
+        context.verify_mode = tls.CERT_NONE if authorities is None else tls.CERT_REQUIRED
         try:
-            for der in authorities:  # one at a time: of several in one piece only the first is used
+            for der in authorities or ():  # one at a time: of several in one piece only the first is used
                 context.load_verify_locations(der)
             if identity:
                 context.load_cert_chain(*identity)
         except (ValueError, OSError) as error:
             raise Trouble("bad_certificate", str(error))
-        self._verified = bool(authorities)
+        self._verified = authorities is not None
         self.limit = limit or float
         self._stream = None
         self._buffer = memoryview(bytearray(PIECE_BYTES))

@@ -55,14 +55,14 @@ class Store:
         return self._path("document." + slot)
 
     def read_document(self, slot, digest):
-        """The value in a slot, or None if it is not the one with this digest."""
+        """The value in a slot, or None if it is not the one with this digest, or too large for what heap is left."""
         try:
             with open(self.document(slot), "rb") as file:
                 if _hash(file) != digest:
                     return None
                 file.seek(0)
                 return json.load(file)
-        except (OSError, ValueError):
+        except (OSError, ValueError, MemoryError):
             return None
 
     def _path(self, name):

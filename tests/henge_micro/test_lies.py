@@ -197,6 +197,20 @@ class Refusing(set[bytes]):
         return certificate != self._accepted
 
 
+@pytest.mark.parametrize(
+    "change", [{"fleet": "0" * 26}, {"server_ca": []}, {"certificate": "AAAA"}, {"device_id": "x"}]
+)
+async def test_an_identity_that_is_not_ours_is_not_stored(
+    blank: Board, liar: Scripted, monkeypatch: pytest.MonkeyPatch, change: dict[str, object]
+) -> None:
+    honest = liar.issue
+    monkeypatch.setattr(liar, "issue", lambda csr, name: honest(csr, name) | change)
+    await blank.start(PATIENT + RUN)
+    await blank.prints("bad_certificate")
+
+    assert not (blank.folder / "identity").exists()
+
+
 async def test_a_daemon_that_cannot_renew_now_is_connected_to_all_the_same(board: Board, liar: Scripted) -> None:
     await board.off()
     board.change("identity", renew_at=1)

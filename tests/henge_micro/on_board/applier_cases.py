@@ -358,6 +358,30 @@ def test_damaged_flash_costs_a_delivery_and_no_start():
     assert bench.color == "factory"
 
 
+def test_a_last_good_document_that_the_heap_cannot_hold_any_more_does_not_stop_the_board():
+    from henge_micro import store
+
+    def no_memory(file):
+        raise MemoryError
+
+    bench = on_green()
+    store.json, json = Json(no_memory), store.json
+    try:
+        bench.reboot()
+    finally:
+        store.json = json
+    assert bench.color == "factory" and bench.applier.running[2] == ""
+
+
+class Json:
+    """The module, with a load that fails."""
+
+    def __init__(self, load):
+        import json
+
+        self.load, self.loads, self.dumps = load, json.loads, json.dumps
+
+
 def cut_everywhere(system):
     """What is there after each cut, as (colour, state of the report)."""
     bench = on_green(flash=Flash(system))
