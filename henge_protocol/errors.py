@@ -245,6 +245,9 @@ CODES: dict[str, str] = {
     "in_use": "The object is in use by others.",
     "read_only": "The object is built in or derived and cannot be written.",
     "stale": "The object was changed by somebody else first.",
+    "no_such_secret": "There is no secret of this name.",
+    "secrets_locked": "The key of the secrets is missing or not the right one; what holds no secret goes on.",
+    "bad_key": "A key file does not hold keys of the right form.",
     "if_match_required": "Replacing an object needs If-Match with the version being replaced.",
     "exists": "The object exists already.",
     # configuration
