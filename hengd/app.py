@@ -31,6 +31,7 @@ from hengd.http.joining import JoiningRoutes
 from hengd.http.objects import ObjectRoutes
 from hengd.http.operators import OperatorRoutes
 from hengd.http.poll import PollRoutes
+from hengd.http.secrets import SecretRoutes
 from hengd.http.status import Daemon, StatusRoutes
 from hengd.http.stream import Links
 from hengd.hub import Hub
@@ -41,6 +42,7 @@ from hengd.room import make_ballast
 from hengd.rules.authority import Authority
 from hengd.rules.configs import Configs
 from hengd.rules.contact import Contacts
+from hengd.rules.custody import find_vault, tend_vault
 from hengd.rules.deliveries import Deliveries
 from hengd.rules.devices import Devices
 from hengd.rules.fleet import read_meta, refuse_foreign_store
@@ -49,6 +51,7 @@ from hengd.rules.notes import Committed, Cut, DevicesReported, Rung
 from hengd.rules.presence import Presence
 from hengd.rules.reports import Reports
 from hengd.rules.schemas import SchemaCache
+from hengd.rules.secrets import Secrets
 from hengd.rules.sweep import Sweep
 from hengd.rules.tokens import Tokens
 from hengd.settings import Settings
@@ -71,6 +74,8 @@ class Environment:
 
     data_dir: Path
     socket: Path
+    credentials: Path | None = None
+    """Folder of systemd's credentials."""
     max_files: int = 65_536
     """Descriptors that the process may have open."""
     clock: Callable[[], float] = time.time
@@ -111,6 +116,7 @@ class App:
         self._open()
         self._assemble(self._folder)
         self._tell_doubt()
+        await tend_vault(self.vault, self._store)
         await self._serve(sockets)
         if self.founded and settings.seconds("join.window_after_init"):
             self.joins.open(settings.seconds("join.window_after_init"))
@@ -170,21 +176,25 @@ class App:
         environment = self._environment
         clock, monotonic = environment.clock, environment.monotonic
         store, schemas, hub = self._store, SchemaCache(), Hub()
+        self.vault = vault = find_vault(
+            store, self._settings["secrets.key_file"], environment.credentials, environment.data_dir
+        )
         self.events = EventLog(start=int(clock() * 1000))
         self.presence = Presence()
         self.authority = Authority(
             store, folder.keys.server.certificate_der, folder.keys.client, folder.journal,
             clock=clock, monotonic=monotonic,
         )  # fmt: skip
-        self.configs = Configs(store, schemas, clock=clock, new_id=_new_id)
+        self.configs = Configs(store, schemas, vault, clock=clock, new_id=_new_id)
+        self.secrets = Secrets(store, self.configs)
         self._sweep = Sweep(store)
         self.devices = Devices(store, self.presence, clock=clock)
-        self.tokens = Tokens(store, self.authority, schemas, clock=clock, monotonic=monotonic, new_id=_new_id)
+        self.tokens = Tokens(store, self.authority, schemas, vault, clock=clock, monotonic=monotonic, new_id=_new_id)
         self.joins = Joins(
-            store, self.authority, schemas, self.events,
+            store, self.authority, schemas, vault, self.events,
             clock=clock, monotonic=monotonic, new_id=_new_id, max_pending=self._settings["join.max_pending"],
         )  # fmt: skip
-        deliveries, reports = Deliveries(store), Reports(store)
+        deliveries, reports = Deliveries(store, vault), Reports(store)
         self.contacts = Contacts(self.authority, deliveries, reports, self.presence, hub, self.events, clock=clock)
         self._links = Links(self.contacts, monotonic=monotonic, chance=environment.chance)
         self._polls = PollRoutes(self.contacts)
@@ -200,9 +210,12 @@ class App:
             self._settings.name, __version__, environment.clock(), str(environment.data_dir), self.urls, self._checks
         )
         resources = (
-            StatusRoutes(daemon, self._store, self.authority, self.devices, self.joins, clock=environment.clock),
+            StatusRoutes(
+                daemon, self._store, self.authority, self.devices, self.joins, self.vault, clock=environment.clock
+            ),
             ObjectRoutes(self._store, self.configs, self.devices, self.events),
             DeviceRoutes(self.configs, self.devices, self.authority),
+            SecretRoutes(self.secrets),
             HistoryRoutes(self.configs, self.events),
             EnrolRoutes(self.authority, self.tokens, self.joins),
             JoiningRoutes(self.tokens, self.joins, self.devices),
@@ -355,6 +368,7 @@ class App:
                     pass
                 while await self._sweep.step():
                     pass
+                await tend_vault(self.vault, self._store)
                 self._renew_server_certificate()
             except StorageFull as error:
                 log.warning("upkeep waits: %s", error, extra={"event": "upkeep_waits"})

@@ -112,7 +112,12 @@ def run(
         "daemon.log_format": log_format,
     }
     settings = _settings(config, flags)
-    environment = Environment(_data_dir(data_dir), Path(settings["listen.socket"] or _default_socket()))
+    credentials = os.environ.get("CREDENTIALS_DIRECTORY")
+    environment = Environment(
+        _data_dir(data_dir),
+        Path(settings["listen.socket"] or _default_socket()),
+        credentials=Path(credentials) if credentials else None,
+    )
     logs = start_logs(settings["daemon.log_level"], settings["daemon.log_format"])
     try:
         code = uvloop.run(_serve(settings, environment))

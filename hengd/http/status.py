@@ -16,6 +16,7 @@ from hengd.rules.authority import Authority
 from hengd.rules.devices import Devices
 from hengd.rules.fleet import objects_of, read_meta
 from hengd.rules.joins import Joins
+from hengd.rules.vault import Vault
 from hengd.store import Store
 from henge_protocol import pki
 
@@ -42,7 +43,7 @@ class StatusRoutes:
     """Health, status, whoami."""
 
     def __init__(
-        self, daemon: Daemon, store: Store, authority: Authority, devices: Devices, joins: Joins,
+        self, daemon: Daemon, store: Store, authority: Authority, devices: Devices, joins: Joins, vault: Vault,
         *, clock: Callable[[], float],
     ) -> None:  # fmt: skip
         self._daemon = daemon
@@ -50,6 +51,7 @@ class StatusRoutes:
         self._authority = authority
         self._devices = devices
         self._joins = joins
+        self._vault = vault
         self._clock = clock
 
     def table(self) -> Iterator[Route]:
@@ -130,10 +132,8 @@ class StatusRoutes:
         if figures.last_error:
             warnings.append(f"the last commit that failed said: {figures.last_error}")
         with self._store.read() as tx:
-            trouble = self._authority.timekeeper.trouble(tx)
-        if trouble is not None:
-            warnings.append(f"{trouble.message} ({trouble.cure})")
-        return warnings
+            troubles = (self._authority.timekeeper.trouble(tx), self._vault.trouble(tx))
+        return warnings + [f"{trouble.message} ({trouble.cure})" for trouble in troubles if trouble is not None]
 
     def _refuse_foreign_host(self, request: web.Request) -> None:
         no_body(request)

@@ -25,6 +25,7 @@ from hengd.rules.limits import counted_as
 from hengd.rules.outcome import Author
 from hengd.rules.schemas import SchemaCache
 from hengd.rules.tokens import claim_device, known_schema
+from hengd.rules.vault import Vault
 from hengd.store import Store, Transaction
 from henge_protocol.csr import Csr, read_csr
 from henge_protocol.errors import (
@@ -80,6 +81,7 @@ class Joins:
         store: Store,
         authority: Authority,
         schemas: SchemaCache,
+        vault: Vault,
         events: EventLog,
         *,
         clock: Callable[[], float],
@@ -90,6 +92,7 @@ class Joins:
         self._store = store
         self._authority = authority
         self._schemas = schemas
+        self._vault = vault
         self._events = events
         self._clock = clock
         self._monotonic = monotonic
@@ -205,7 +208,8 @@ class Joins:
 
         def operation(tx: Transaction) -> dict[str, Any]:
             device_id = claim_device(
-                tx, self._schemas, name, key, by, schema or known_schema(tx, request.facts.get("schema")), labels,
+                tx, self._schemas, self._vault, name, key, by,
+                schema or known_schema(tx, request.facts.get("schema")), labels,
                 now=self._clock(), new_id=self._new_id, taken=USED,
             )  # fmt: skip
             return self._authority.issue(

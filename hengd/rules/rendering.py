@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import combinations, groupby
-from typing import Any
+from typing import Any, Final, Protocol
 
 from hengd.records import ObjectRecord
 from hengd.rules.merge import leaves, overlay
 from hengd.rules.objects import object_path
+from hengd.rules.references import placed
 from hengd.rules.schemas import CompiledSchema
 from henge_protocol.errors import Problem
 from henge_protocol.model import digest_of
@@ -61,6 +62,18 @@ class Document:
     confirm_s: int
     problems: tuple[Problem, ...] = ()
     code: str = ""
+    shown: bytes = b""
+    """If it holds secrets: what people may see of it, with references in their place."""
+
+
+class Secrets(Protocol):
+    """Where a renderer gets secrets from, at need."""
+
+    def find(self, name: str) -> tuple[int, object]:
+        """Revision and value of a secret; ``KeyError`` if there is none."""
+
+    def blinded(self, document: bytes) -> bytes:
+        """A document with blanks behind it, so that its digest proves no guess about what it holds."""
 
 
 def group_entry(record: ObjectRecord) -> GroupEntry:
@@ -72,8 +85,9 @@ def group_entry(record: ObjectRecord) -> GroupEntry:
 class Renderer:
     """Renders devices against one consistent set of schemas and groups."""
 
-    def __init__(self, schemas: dict[str, SchemaEntry], groups: Iterable[GroupEntry]) -> None:
+    def __init__(self, schemas: dict[str, SchemaEntry], groups: Iterable[GroupEntry], secrets: Secrets) -> None:
         self._schemas = schemas
+        self._secrets = secrets
         self._groups = sorted(groups, key=lambda group: (group.priority, group.name))
         self._speaking: dict[tuple[str, tuple[tuple[str, str], ...]], tuple[GroupEntry, ...]] = {}
         self._documents: dict[tuple[str, tuple[str, ...], bytes], Document] = {}
@@ -88,7 +102,7 @@ class Renderer:
         key = (schema.name, tuple(group.name for group in groups), canonical(values) if values else b"")
         document = self._documents.get(key)
         if document is None:
-            document = self._documents[key] = _document(schema, groups, values)
+            document = self._documents[key] = _document(schema, groups, values, self._secrets)
         return document
 
     def layers(self, device: ObjectRecord) -> list[Layer]:
@@ -109,19 +123,32 @@ class Renderer:
         return groups
 
 
-def _document(schema: SchemaEntry, groups: tuple[GroupEntry, ...], values: dict[str, Any]) -> Document:
+def _document(
+    schema: SchemaEntry, groups: tuple[GroupEntry, ...], values: dict[str, Any], secrets: Secrets
+) -> Document:
     clash = _clash(schema, groups)
     if clash is not None:
         return Document(b"", "", schema.confirm_s, (clash,), "conflicting_groups")
     merged = overlay(layer.values for layer in _layers(schema, groups, values, ""))
-    problems = schema.compiled.validate(merged)
+    data, shown = canonical(merged), b""
+    holds_secrets = _REFERENCE in data
+    if holds_secrets or schema.compiled.secret_pointers:
+        put = placed(schema.compiled, merged, secrets.find)
+        problems = put.problems or schema.compiled.validate(put.values)
+    else:
+        problems = schema.compiled.validate(merged)
     if problems:
         return Document(b"", "", schema.confirm_s, tuple(problems), "does_not_fit")
-    data = canonical(merged)
+    if holds_secrets:
+        data, shown = secrets.blinded(canonical(put.values)), canonical(put.shown)
     if len(data) > schema.max_document:
         text = f"the document has {len(data)} bytes, schema {schema.name} allows {schema.max_document}"
         return Document(b"", "", schema.confirm_s, (Problem("", text),), "document_too_large")
-    return Document(data, digest_of(data), schema.confirm_s)
+    return Document(data, digest_of(data), schema.confirm_s, shown=shown)
+
+
+_REFERENCE: Final = b'"$secret":'
+"""What canonical bytes hold if and only if a key is so called: in a text the quotes would be escaped."""
 
 
 def _layers(

@@ -19,6 +19,7 @@ from hengd.rules.limits import FailureLimit
 from hengd.rules.objects import Manifest, manifest_of
 from hengd.rules.outcome import Author
 from hengd.rules.schemas import SchemaCache
+from hengd.rules.vault import Vault
 from hengd.store import Reader, Store, Transaction
 from henge_protocol.csr import Csr, read_csr
 from henge_protocol.errors import (
@@ -49,6 +50,7 @@ class Tokens:
         store: Store,
         authority: Authority,
         schemas: SchemaCache,
+        vault: Vault,
         *,
         clock: Callable[[], float],
         monotonic: Callable[[], float],
@@ -57,6 +59,7 @@ class Tokens:
         self._store = store
         self._authority = authority
         self._schemas = schemas
+        self._vault = vault
         self._clock = clock
         self._monotonic = monotonic
         self._new_id = new_id
@@ -173,7 +176,16 @@ class Tokens:
         _check_pattern(token, check_name(name, "device name"))
         author, schema = Author(f"token:{token.id}", "enrol"), token.schema or known_schema(tx, wish)
         device_id = claim_device(
-            tx, self._schemas, name, key, author, schema, token.labels, now=self._clock(), new_id=self._new_id
+            tx,
+            self._schemas,
+            self._vault,
+            name,
+            key,
+            author,
+            schema,
+            token.labels,
+            now=self._clock(),
+            new_id=self._new_id,
         )
         return self._authority.issue(
             tx,
@@ -247,6 +259,7 @@ def known_schema(tx: Transaction, wish: object) -> str:
 def claim_device(
     tx: Transaction,
     schemas: SchemaCache,
+    vault: Vault,
     name: str,
     key: Csr,
     author: Author,
@@ -271,7 +284,7 @@ def claim_device(
                 f"the name {name} belongs to another device",
                 cure=f"choose another name with --name; if that device is gone: hengectl device revoke {name}",
             )
-    change = Change(tx, schemas, author=author, message=f"{name} joined", now=now, new_id=new_id)
+    change = Change(tx, schemas, vault, author=author, message=f"{name} joined", now=now, new_id=new_id)
     base = manifest_of(found) if found else Manifest("Device", name, {"schema": "", "values": {}}, {}, {})
     spec = {**base.spec, "schema": base.spec["schema"] or schema}
     change.put(Manifest("Device", name, spec, {**labels, **base.labels}, base.annotations))

@@ -82,7 +82,7 @@ async def test_history_tells_who_and_when(desk: Desk) -> None:
     assert [(record.revision, record.time - found[1].time) for record in found] == [(2, 60), (1, 0)]
 
 
-@pytest.mark.parametrize("text", ["", "/", "lamp-1", "Device/lamp-1", "secret/x", "/lamp-1"])
+@pytest.mark.parametrize("text", ["", "/", "lamp-1", "Device/lamp-1", "token/x", "/lamp-1"])
 def test_an_object_is_named_by_kind_and_name(text: str) -> None:
     with pytest.raises(Invalid):
         object_of(text)
