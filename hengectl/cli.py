@@ -39,6 +39,7 @@ COMMANDS: Final = {
     "why": "documents",
     "document": "documents",
     "explain": "explain",
+    "secret": "secrets",
     "history": "history",
     "rollback": "history",
     "wait": "wait",

@@ -13,7 +13,7 @@ from hengectl.commands.apply import apply_files
 from hengectl.invocation import Command, Invocation, with_invocation
 from hengectl.options import files_option, output_option
 from hengectl.refusal import field_of
-from hengectl.render import GAP, Style, plural, safe
+from hengectl.render import GAP, Style, data_text, plural, safe
 
 DIFFERS: Final = 1
 _MARKS: Final = {"-": "bad", "~": "busy", "+": "good"}
@@ -89,4 +89,4 @@ def _line(change: Mapping[str, Any], style: Style) -> tuple[str, str, str]:
 
 def _shown(value: object) -> str:
     """As JSON: the number 1 and the text "1" must not look the same."""
-    return safe(json.dumps(value, ensure_ascii=False))
+    return safe(data_text(value))

@@ -18,6 +18,7 @@ from hengectl.kinds import (
     JOIN,
     REVISION,
     SCHEMA,
+    SECRET,
     Kind,
     Object,
     Ref,
@@ -52,7 +53,9 @@ class Shape:
 
 
 @click.command(
-    "get", cls=Command, short_help="List things: devices, groups, schemas, joins, tokens, operators, revisions."
+    "get",
+    cls=Command,
+    short_help="List things: devices, groups, schemas, secrets, joins, tokens, operators, revisions.",
 )
 @click.argument("what", metavar="KIND [NAME]... | KIND/NAME...", nargs=-1, required=True, type=WHAT)
 @output_option("json", "yaml", "wide", "name")
@@ -97,7 +100,7 @@ def get_command(
 def read_wanted(what: Sequence[str], selector: str) -> list[Wanted]:
     """What the arguments ask for; ``Invalid`` ``bad_usage``, ``unknown_kind``, ``bad_name``."""
     if any("/" in word for word in what):
-        refs = [parse_ref(word, of=(SCHEMA, GROUP, DEVICE)) for word in what]
+        refs = [parse_ref(word, of=(SCHEMA, GROUP, DEVICE, SECRET)) for word in what]
         kinds = dict.fromkeys(ref.kind for ref in refs)
         wanted = [Wanted(kind, tuple(ref.name for ref in refs if ref.kind == kind)) for kind in kinds]
     elif "," in what[0] and len(what) == 1:
@@ -134,7 +137,7 @@ def _all(invocation: Invocation, wanted: Wanted) -> list[Object]:
 
 
 def _named(invocation: Invocation, kind: Kind, name: str) -> list[Object]:
-    if kind.applied:
+    if kind.applied or kind == SECRET:
         return [invocation.client.read(Ref(kind, name))]
     if kind == REVISION:
         if not name.isdecimal():

@@ -8,13 +8,13 @@ from henge_protocol.errors import Invalid
 from hengectl.columns import View, changes_text, table_of
 from hengectl.commands.apply import tell_result
 from hengectl.invocation import Command, Invocation, with_invocation
-from hengectl.kinds import REVISION, Ref, list_of
+from hengectl.kinds import OBJECT_KINDS, REVISION, SECRET, Ref, list_of
 from hengectl.options import RefType, dry_run_option, message_option, output_option, yes_option
 from hengectl.render import plural, safe
 
 
 @click.command("history", cls=Command, short_help="Show what was changed, when and by whom.")
-@click.argument("target", metavar="[KIND/NAME]", required=False, type=RefType())
+@click.argument("target", metavar="[KIND/NAME]", required=False, type=RefType((*OBJECT_KINDS, SECRET)))
 @click.option("--limit", type=click.IntRange(1, 1000), default=20, help="How many; 20 if not given.")
 @click.option("--before", type=click.IntRange(1), default=None, metavar="REVISION", help="Only older ones.")
 @output_option("json", "yaml", "wide", "name")
