@@ -203,7 +203,7 @@ class DeviceLink(StrictListener):
         try:
             self._look(fresh=fresh)
         except Unavailable as locked:  # the next look finds the key again
-            log.warning("cannot deliver yet: %s", locked, extra=self._fields("delivery_waits"))
+            log.debug("cannot deliver yet: %s", locked, extra=self._fields("delivery_waits"))
         except Internal as error:
             log.exception("cannot deliver", extra=self._fields("delivery_failed"))
             self.close(INTERNAL_ERROR, error.code)

@@ -127,7 +127,8 @@ def test_paths_say_where_everything_lies(home: Path) -> None:
     found = json.loads(hengd(home, "paths", "-o", "json", "--data-dir", str(home / "d")).stdout)
     assert found["data"] == str(home / "d")
     assert found["config"].endswith("hengd.toml")
-    assert set(found) == {"config", "config drop-ins", "data", "socket"}
+    assert found["key of secrets"] == str(home / "d" / "keys" / "secrets.key")
+    assert set(found) == {"config", "config drop-ins", "data", "key of secrets", "socket"}
 
 
 @pytest.mark.parametrize(

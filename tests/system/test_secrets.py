@@ -133,3 +133,22 @@ def test_a_secret_is_no_argument_c15(daemon: Daemon, tmp_path: Path) -> None:
     assert b"--from-file" in person.seen
     assert CANARY.encode() not in person.seen
     assert person.types("set", "device/node-1", "wifi.psk=secret/wifi/home") == 0
+
+
+def test_the_key_may_be_systemds_credential(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    credential = tmp_path / "credentials" / "henge-secret-key"
+    credential.parent.mkdir()
+    credential.write_bytes(b"Y2FuYXJpZXMgc2luZyBpbiB0aGUgZGFyayBjZWxsYXI=\n")
+    credential.chmod(0o400)
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(credential.parent))
+    with running(tmp_path) as daemon:
+        person = Person(daemon)
+        assert person.types("secret", "set", "wifi/home", "--from-file", "-", stdin=CANARY.encode()) == 0
+        daemon.stop()
+        monkeypatch.delenv("CREDENTIALS_DIRECTORY")
+        daemon.start()
+        assert person.types("secret", "set", "wifi/home", "--from-file", "-", stdin=SECOND.encode()) == 7
+        assert person.types("status") == 0
+
+    assert not (daemon.data / "keys").exists()
+    assert b"the secrets are locked" in person.seen
