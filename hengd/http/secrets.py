@@ -27,9 +27,9 @@ class SecretRoutes:
     def table(self) -> Iterator[Route]:
         """The routes of this resource; names have slashes in them."""
         yield Route("GET", "/v1/secrets", Auth.ADMIN, self.all)
-        yield Route("GET", "/v1/secrets/{name:.+}", Auth.ADMIN, self.show)
-        yield Route("PUT", "/v1/secrets/{name:.+}", Auth.ADMIN, self.put)
-        yield Route("DELETE", "/v1/secrets/{name:.+}", Auth.ADMIN, self.delete)
+        yield Route("GET", "/v1/secrets/{secret}", Auth.ADMIN, self.show)
+        yield Route("PUT", "/v1/secrets/{secret}", Auth.ADMIN, self.put)
+        yield Route("DELETE", "/v1/secrets/{secret}", Auth.ADMIN, self.delete)
 
     async def all(self, request: web.Request) -> web.Response:
         """Every secret, without its value."""
@@ -73,4 +73,4 @@ def _view(found: SecretView) -> dict[str, Any]:
 
 
 def _name(request: web.Request) -> str:
-    return check_secret_name(request.match_info["name"])
+    return check_secret_name(request.match_info["secret"])
