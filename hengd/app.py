@@ -31,6 +31,7 @@ from hengd.http.joining import JoiningRoutes
 from hengd.http.objects import ObjectRoutes
 from hengd.http.operators import OperatorRoutes
 from hengd.http.poll import PollRoutes
+from hengd.http.secrets import SecretRoutes
 from hengd.http.status import Daemon, StatusRoutes
 from hengd.http.stream import Links
 from hengd.hub import Hub
@@ -40,6 +41,7 @@ from hengd.records import Reported
 from hengd.rules.authority import Authority
 from hengd.rules.configs import Configs
 from hengd.rules.contact import Contacts
+from hengd.rules.custody import find_vault, tend_vault
 from hengd.rules.deliveries import Deliveries
 from hengd.rules.devices import Devices
 from hengd.rules.expiry import Overrides
@@ -49,6 +51,7 @@ from hengd.rules.notes import Committed, Cut, DevicesReported, Rung
 from hengd.rules.presence import Presence
 from hengd.rules.reports import Reports
 from hengd.rules.schemas import SchemaCache
+from hengd.rules.secrets import Secrets
 from hengd.rules.tokens import Tokens
 from hengd.settings import Settings
 from hengd.store import Store
@@ -70,6 +73,8 @@ class Environment:
 
     data_dir: Path
     socket: Path
+    credentials: Path | None = None
+    """Folder of systemd's credentials."""
     max_files: int = 65_536
     """Descriptors that the process may have open."""
     clock: Callable[[], float] = time.time
@@ -111,6 +116,7 @@ class App:
         self._open()
         self._assemble(self._folder)
         self._upkeep.tell_doubt()
+        await tend_vault(self.vault, self._store)
         await self.overrides.end_due()
         await self._serve(sockets)
         if self.founded and settings.seconds("join.window_after_init"):
@@ -172,27 +178,31 @@ class App:
     def _assemble(self, folder: DataDir) -> None:
         clock, monotonic = self._environment.clock, self._environment.monotonic
         store, schemas, hub = self._store, SchemaCache(), Hub()
+        self.vault = vault = find_vault(
+            store, self._settings["secrets.key_file"], self._environment.credentials, self._environment.data_dir
+        )
         self.events = EventLog(start=int(clock() * 1000))
         self.presence = Presence()
         self.authority = Authority(
             store, folder.keys.server.certificate_der, folder.keys.client, folder.journal,
             clock=clock, monotonic=monotonic,
         )  # fmt: skip
-        self.configs = Configs(store, schemas, clock=clock, new_id=_new_id)
+        self.configs = Configs(store, schemas, vault, clock=clock, new_id=_new_id)
+        self.secrets = Secrets(store, self.configs)
         self.overrides = Overrides(store, self.configs, self.authority.timekeeper)
         self.devices = Devices(store, self.presence, clock=clock)
-        self.tokens = Tokens(store, self.authority, schemas, clock=clock, monotonic=monotonic, new_id=_new_id)
+        self.tokens = Tokens(store, self.authority, schemas, vault, clock=clock, monotonic=monotonic, new_id=_new_id)
         self.joins = Joins(
-            store, self.authority, schemas, self.events,
+            store, self.authority, schemas, vault, self.events,
             clock=clock, monotonic=monotonic, new_id=_new_id, max_pending=self._settings["join.max_pending"],
         )  # fmt: skip
-        deliveries, reports = Deliveries(store), Reports(store)
+        deliveries, reports = Deliveries(store, vault), Reports(store)
         self.contacts = Contacts(self.authority, deliveries, reports, self.presence, hub, self.events, clock=clock)
         self._links = Links(self.contacts, monotonic=monotonic, chance=self._environment.chance)
         self._polls = PollRoutes(self.contacts)
         self._hub, self._deliveries = hub, deliveries
         self._upkeep = Upkeep(
-            store, folder.database, self.configs, self.authority.timekeeper,
+            store, folder.database, self.configs, vault, self.authority.timekeeper,
             kept=Kept(self._settings["store.keep_revisions"], self._settings.seconds("store.keep_for")),
             renew_certificate=self._renew_server_certificate,
         )  # fmt: skip
@@ -205,9 +215,12 @@ class App:
             self._settings.name, __version__, environment.clock(), str(environment.data_dir), self.urls, self._checks
         )
         resources = (
-            StatusRoutes(daemon, self._store, self.authority, self.devices, self.joins, clock=environment.clock),
+            StatusRoutes(
+                daemon, self._store, self.authority, self.devices, self.joins, self.vault, clock=environment.clock
+            ),
             ObjectRoutes(self._store, self.configs, self.overrides, self.devices, self.events),
             DeviceRoutes(self.configs, self.devices, self.authority),
+            SecretRoutes(self.secrets),
             HistoryRoutes(self.configs, self.events),
             EnrolRoutes(self.authority, self.tokens, self.joins),
             JoiningRoutes(self.tokens, self.joins, self.devices),

@@ -19,6 +19,7 @@ import click
 import uvloop
 
 from hengd.app import App, Environment
+from hengd.keyring import find_keys
 from hengd.logs import start_logs
 from hengd.offline import accept_clock
 from hengd.process import (
@@ -116,7 +117,8 @@ def run(
         "daemon.log_format": log_format,
     }
     settings = _settings(config, flags)
-    environment = Environment(_data_dir(data_dir), Path(settings["listen.socket"] or _default_socket()))
+    socket = Path(settings["listen.socket"] or _default_socket())
+    environment = Environment(_data_dir(data_dir), socket, credentials=_credentials())
     logs = start_logs(settings["daemon.log_level"], settings["daemon.log_format"])
     try:
         code = uvloop.run(_serve(settings, environment))
@@ -182,6 +184,7 @@ def paths(config: Path | None, data_dir: Path | None, output: str) -> None:
         "config": str(config or folder / "hengd.toml"),
         "config drop-ins": str(folder / "conf.d"),
         "data": str(_data_dir(data_dir)),
+        "key of secrets": str(find_keys(settings["secrets.key_file"], _credentials(), _data_dir(data_dir))[0]),
         "socket": settings["listen.socket"] or str(_default_socket()),
     }
     if output == "json":
@@ -276,6 +279,11 @@ def _settings(config: Path | None, flags: dict[str, Any]) -> Settings:
 
 def _data_dir(data_dir: Path | None) -> Path:
     return (data_dir or state_dir(os.environ, os.getuid())).absolute()
+
+
+def _credentials() -> Path | None:
+    folder = os.environ.get("CREDENTIALS_DIRECTORY")
+    return Path(folder) if folder else None
 
 
 def _default_socket() -> Path:

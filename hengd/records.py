@@ -6,7 +6,7 @@ A new field gets a default, so that old records stay readable; anything else is 
 
 from __future__ import annotations
 
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
 
@@ -48,7 +48,7 @@ class Override(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class ObjectRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One Schema, Group or Device as it was last written."""
+    """One Schema, Group, Device or Secret as it was last written; of a secret everything but its value."""
 
     kind: str
     name: str
@@ -162,12 +162,38 @@ class TokenRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     used: int = 0
 
 
+class SecretRecord(msgspec.Struct, frozen=True):
+    """The value of one secret, sealed; everything else about it is its object's."""
+
+    revision: int
+    """In which it was given this value."""
+    sealed: bytes
+
+
+class DataKeyRecord(msgspec.Struct, frozen=True):
+    """The key that seals secrets, itself sealed under a key that is kept outside of the store."""
+
+    key_id: str
+    """Which key outside opens it."""
+    sealed: bytes
+
+
 R = TypeVar("R", bound=msgspec.Struct)
 
 _encoder = msgspec.json.Encoder()
 _decoders: dict[type[Any], msgspec.json.Decoder[Any]] = {
     kind: msgspec.json.Decoder(kind)
-    for kind in (Meta, ObjectRecord, RevisionRecord, Desired, Reported, CertificateRecord, TokenRecord)
+    for kind in (
+        Meta,
+        ObjectRecord,
+        RevisionRecord,
+        Desired,
+        Reported,
+        CertificateRecord,
+        TokenRecord,
+        SecretRecord,
+        DataKeyRecord,
+    )
 }
 
 
@@ -181,6 +207,32 @@ def unpack(kind: type[R], payload: bytes) -> R:
     record: R = _decoders[kind].decode(payload)
     return record
 
+
+class StoredDocument(NamedTuple):
+    """A document as the store keeps it; ``sealed`` are its exact bytes if it holds secrets, else empty."""
+
+    shown: bytes
+    """What people may see: the exact bytes, or references in the place of secrets."""
+    sealed: bytes = b""
+
+
+def pack_document(document: StoredDocument) -> bytes:
+    """The payload of a document: JSON as it is, or a mark, the length of what is shown, that, and what is sealed."""
+    if not document.sealed:
+        return document.shown
+    return _SEALED + len(document.shown).to_bytes(4, "big") + document.shown + document.sealed
+
+
+def unpack_document(payload: bytes) -> StoredDocument:
+    """The document of a payload."""
+    if not payload.startswith(_SEALED):
+        return StoredDocument(payload)
+    end = 5 + int.from_bytes(payload[1:5], "big")
+    return StoredDocument(payload[5:end], payload[end:])
+
+
+_SEALED: Final = b"\1"
+"""No JSON begins with it."""
 
 META_KEY: Final = b"meta"
 """Where the database ``meta`` has its one record."""

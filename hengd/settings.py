@@ -154,6 +154,7 @@ SETTINGS: Final = (
     Setting("store.allow_network_fs", False, "Keep the store on NFS, SMB, 9p or FUSE all the same; it may be damaged there.", _boolean),
     Setting("store.keep_revisions", 1000, "Revisions kept at least; older ones go only when also past keep_for.", _number(10, 10**9)),
     Setting("store.keep_for", "365d", "How long every revision is kept at least.", _duration),
+    Setting("secrets.key_file", "", "File with the key of the secrets; empty = systemd's credential, else one that hengd makes.", _text),
     Setting("join.window_after_init", "60m", "How long a new daemon accepts join requests without being asked.", _duration),
     Setting("join.max_pending", 16, "Join requests that may wait at a time.", _number(1, 32)),
     Setting("join.mdns", True, "Announce the daemon on the local network.", _boolean),

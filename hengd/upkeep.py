@@ -1,6 +1,7 @@
 """What the daemon does now and then while it runs; nothing that is correct depends on it.
 
-Space is set aside, the time is noted, old revisions and documents go, the server's certificate is renewed.
+Space is set aside, the time is noted, old revisions and documents go, the server's certificate is renewed,
+and the key of the secrets is looked after.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ from typing import Final
 
 from hengd.room import make_ballast
 from hengd.rules.configs import Configs
+from hengd.rules.custody import tend_vault
 from hengd.rules.sweep import Sweep
 from hengd.rules.timekeeping import Timekeeper
+from hengd.rules.vault import Vault
 from hengd.store import Store
 from henge_protocol.errors import StorageFull
 
@@ -40,6 +43,7 @@ class Upkeep:
         store: Store,
         database: Path,
         configs: Configs,
+        vault: Vault,
         timekeeper: Timekeeper,
         *,
         kept: Kept,
@@ -49,6 +53,7 @@ class Upkeep:
         self._store = store
         self._database = database
         self._configs = configs
+        self._vault = vault
         self._timekeeper = timekeeper
         self._kept = kept
         self._renew_certificate = renew_certificate
@@ -82,4 +87,5 @@ class Upkeep:
             pass
         while await self._sweep.step():
             pass
+        await tend_vault(self._vault, self._store)
         self._renew_certificate()

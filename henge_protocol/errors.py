@@ -247,6 +247,8 @@ CODES: dict[str, str] = {
     "documents_differ": "Devices would get other documents although the caller expects that none does.",
     "read_only": "The object is built in or derived and cannot be written.",
     "stale": "The object was changed by somebody else first.",
+    "no_such_secret": "There is no secret of this name.",
+    "secrets_locked": "The key of the secrets is missing or not the right one; what holds no secret goes on.",
     "if_match_required": "Replacing an object needs If-Match with the version being replaced.",
     "exists": "The object exists already.",
     # configuration
@@ -268,6 +270,7 @@ CODES: dict[str, str] = {
     "bad_file": "The file cannot be read or written.",
     "bad_setting": "A setting has an unknown name or a wrong value.",
     "bad_usage": "The command's arguments contradict each other or are incomplete.",
+    "bad_key": "A key file does not hold keys of the right form.",
     "not_private": "A file that holds a secret can be read by others.",
     "not_joined": "This device has no identity yet.",
     "already_joined": "This device has an identity already.",

@@ -94,12 +94,12 @@ def sync_folder(path: Path, *, files: Files = DISK) -> None:
         files.close(fd)
 
 
-def read_private(path: Path, *, limit_bytes: int = MAX_FILE_BYTES) -> bytes:
-    """Return the content of a file that nobody but its owner can read or write.
+def read_private(path: Path, *, limit_bytes: int = MAX_FILE_BYTES, by_group: bool = False) -> bytes:
+    """Return the content of a file that nobody but its owner can read or write; ``by_group``: its group may read.
 
     Raises ``Denied not_private`` (with the command that mends it), else as ``read_public``.
     """
-    return _read(path, limit_bytes, private=True)
+    return _read(path, limit_bytes, closed_to=0o037 if by_group else 0o077)
 
 
 def read_public(path: Path, *, limit_bytes: int = MAX_FILE_BYTES) -> bytes:
@@ -107,7 +107,7 @@ def read_public(path: Path, *, limit_bytes: int = MAX_FILE_BYTES) -> bytes:
 
     Raises ``NotFound bad_file`` when it is absent, ``TooLarge too_large``, else ``Invalid bad_file``.
     """
-    return _read(path, limit_bytes, private=False)
+    return _read(path, limit_bytes, closed_to=0)
 
 
 def make_private_dir(path: Path, *, files: Files = DISK) -> None:
@@ -149,11 +149,11 @@ def _open_new(temporary: str, files: Files) -> int:
         return files.open(temporary, _WRITE_FLAGS, PRIVATE_MODE)
 
 
-def _read(path: Path, limit_bytes: int, *, private: bool) -> bytes:
+def _read(path: Path, limit_bytes: int, *, closed_to: int) -> bytes:
     try:
         fd = os.open(path, _READ_FLAGS)
         try:
-            _check_regular(os.fstat(fd), path, private=private)
+            _check_regular(os.fstat(fd), path, closed_to)
             return _read_all(fd, path, limit_bytes)
         finally:
             os.close(fd)
@@ -170,10 +170,10 @@ def _read_all(fd: int, path: Path, limit_bytes: int) -> bytes:
     return bytes(data)
 
 
-def _check_regular(status: os.stat_result, path: Path, *, private: bool) -> None:
+def _check_regular(status: os.stat_result, path: Path, closed_to: int) -> None:
     if not stat.S_ISREG(status.st_mode):
         raise Invalid("bad_file", f"{path} is not a regular file")
-    if private and status.st_mode & 0o077:
+    if status.st_mode & closed_to:
         raise Denied(
             "not_private",
             f"{path} holds a secret and has mode {stat.S_IMODE(status.st_mode):04o}; 0600 is right",

@@ -17,8 +17,15 @@ MAX_DOCUMENT_BYTES: Final = 16 * 1024
 """Largest document by default; a Pico W can apply it from a 96 KB heap."""
 
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
+_SECRET_NAME = re.compile(
+    r"[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?(?:/[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?)*", re.ASCII
+)
 _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _VERSION_TAG = re.compile(r'"[0-9a-z]{1,32}\.[0-9]{1,15}"', re.ASCII)
+
+MAX_SECRET_NAME_CHARS: Final = 128
+SECRET_KEY: Final = "$secret"
+"""The one member of an object that stands in values for a secret: ``{"$secret": "wifi/home"}``."""
 
 PLURALS: Final = {"Schema": "schemas", "Group": "groups", "Device": "devices"}
 """Kinds of objects that can be applied, and their path segment in the API."""
@@ -49,6 +56,23 @@ def check_name(text: object, what: str = "name") -> str:
         "bad_name",
         f"{what} {shown} is not of the form a-z, 0-9 and inner hyphens, 1 to {MAX_NAME_CHARS} characters",
         cure="choose a name such as lamp-1",
+    )
+
+
+def is_secret_name(text: object) -> bool:
+    """Whether ``text`` may name a secret: lower-case words with inner ``. _ -``, parted by slashes."""
+    return isinstance(text, str) and len(text) <= MAX_SECRET_NAME_CHARS and _SECRET_NAME.fullmatch(text) is not None
+
+
+def check_secret_name(text: object) -> str:
+    """Return ``text`` if it may name a secret, else raise ``Invalid`` ``bad_name``."""
+    if is_secret_name(text):
+        return str(text)
+    raise Invalid(
+        "bad_name",
+        f"{ascii(text)[:80]} is not the name of a secret: a-z, 0-9 and inner . _ - in words parted by /, "
+        f"1 to {MAX_SECRET_NAME_CHARS} characters",
+        cure="choose a name such as wifi/home",
     )
 
 

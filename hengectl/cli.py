@@ -42,6 +42,7 @@ COMMANDS: Final = {
     "why": "documents",
     "document": "documents",
     "explain": "explain",
+    "secret": "secrets",
     "history": "history",
     "rollback": "history",
     "wait": "wait",

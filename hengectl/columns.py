@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from henge_protocol.model import short_digest
-from hengectl.kinds import DEVICE, GROUP, JOIN, OPERATOR, REVISION, SCHEMA, TOKEN, Kind, Object
+from hengectl.kinds import DEVICE, GROUP, JOIN, OPERATOR, REVISION, SCHEMA, SECRET, TOKEN, Kind, Object
 from hengectl.refusal import field_of
 from hengectl.render import Style, Table, age, labels_text, left, safe, unix_s
 
@@ -167,6 +167,11 @@ def _revision(item: Object, _view: View) -> str:
     return f"r{number}" if number else "-"
 
 
+def _users(item: Object) -> str:
+    users = _status(item).get("used_by")
+    return safe(", ".join(map(str, users))) if isinstance(users, list) else ""
+
+
 def _uses(item: Object, _view: View) -> str:
     return f"{item.get('used', 0)} of {item.get('uses', 1)}"
 
@@ -219,6 +224,13 @@ COLUMNS: Final[Mapping[Kind, Sequence[Column]]] = {
         Column("LIMIT", _get("spec", "max_document"), wide=True),
         Column("CONFIRM", _get("spec", "confirm_s"), wide=True),
         LABELS,
+    ),
+    SECRET: (
+        NAME,
+        Column("REVISION", _revision),
+        Column("AGE", _age("metadata", "changed")),
+        Column("AUTHOR", _get("metadata", "author")),
+        Column("USED BY", lambda item, _view: _users(item)),
     ),
     JOIN: (
         Column("NAME", _get("name")),

@@ -10,7 +10,7 @@ from hengectl import delivery
 from hengectl.changes import tell_comparison
 from hengectl.invocation import Invocation
 from hengectl.refusal import field_of
-from hengectl.render import GAP, Style, plural, safe
+from hengectl.render import GAP, Style, data_text, plural, safe
 
 _MARKS: Final = {"-": "bad", "~": "busy", "+": "good"}
 """Removed, changed and new fields, in the order in which they are shown: what is lost comes first."""
@@ -70,4 +70,4 @@ def _line(change: Mapping[str, Any], style: Style) -> tuple[str, str, str]:
 
 def _shown(value: object) -> str:
     """As JSON: the number 1 and the text "1" must not look the same."""
-    return safe(json.dumps(value, ensure_ascii=False))
+    return safe(data_text(value))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from henge_protocol.errors import Invalid
+from henge_protocol.model import SECRET_KEY, is_secret_name
 
 Path = tuple[str, ...]
 Schema = Mapping[str, Any]
@@ -75,11 +76,16 @@ def parse_fields(texts: Sequence[str]) -> list[Path]:
 def value_of(assignment: Assignment, schemas: Iterable[Schema], *, as_json: bool) -> Any:
     """The value that an assignment means under these schemas.
 
+    In place of a secret stands a reference, written ``secret/wifi/home`` or ``{"$secret": "wifi/home"}``.
+
     Raises ``Invalid``: ``does_not_fit`` when the text cannot be of the field's type, ``bad_usage`` when it can be
-    of two.
+    of two, or when a secret itself is given, which is not repeated.
     """
     if assignment.text == "null":
         return None
+    schemas = list(schemas)
+    if is_secret(assignment.path, schemas):
+        return _reference(assignment)
     types = types_of(assignment.path, schemas)
     if as_json:
         return _as_json(assignment)
@@ -99,6 +105,12 @@ def value_of(assignment: Assignment, schemas: Iterable[Schema], *, as_json: bool
 def types_of(path: Path, schemas: Iterable[Schema]) -> frozenset[str]:
     """The JSON types that the schemas allow at a field; empty when none of them says."""
     return frozenset(kind for schema in schemas for found in at(schema, path) for kind in _own_types(found))
+
+
+def is_secret(path: Path, schemas: Iterable[Schema]) -> bool:
+    """Whether a schema marks the field, or what it is a part of, ``writeOnly``."""
+    places = [path[:length] for length in range(1, len(path) + 1)]
+    return any(part.get("writeOnly") is True for schema in schemas for place in places for part in at(schema, place))
 
 
 def at(schema: Schema, path: Path) -> list[Schema]:
@@ -145,7 +157,7 @@ def without(values: Mapping[str, Any], paths: Sequence[Path]) -> dict[str, Any]:
 
 
 def leaves(value: object, path: Path = ()) -> Iterator[Path]:
-    """The paths of all fields; lists, nulls and empty objects are fields."""
+    """The paths of all fields; lists, nulls, empty objects and references to secrets are fields."""
     return _leaves(value, path)
 
 
@@ -170,7 +182,7 @@ def shallowest_gone(values: Mapping[str, Any], path: Path, gone: Sequence[Path])
 
 
 def _leaves(value: object, path: Path) -> Iterator[Path]:
-    if isinstance(value, Mapping) and value:
+    if isinstance(value, Mapping) and value and SECRET_KEY not in value:
         for key, inner in value.items():
             yield from _leaves(inner, (*path, key))
     else:
@@ -265,6 +277,21 @@ def _json_or_nothing(text: str) -> object:
     except (ValueError, RecursionError):
         return _NOT_JSON
     return _NOT_JSON if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _reference(assignment: Assignment) -> dict[str, str]:
+    found = _json_or_nothing(assignment.text)
+    name = found[SECRET_KEY] if isinstance(found, dict) and set(found) == {SECRET_KEY} else None
+    name = assignment.text.removeprefix("secret/") if assignment.text.startswith("secret/") else name
+    if not is_secret_name(name):
+        suggested = "/".join(assignment.path).lower()
+        suggested = suggested if is_secret_name(suggested) else "NAME"
+        raise Invalid(
+            "bad_usage",
+            f"{assignment.field} is a secret: its value is no argument, where others can read it",
+            cure=f"hengectl secret set {suggested}, then {assignment.field}=secret/{suggested}",
+        )
+    return {SECRET_KEY: str(name)}
 
 
 def _as_json(assignment: Assignment) -> object:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from henge_protocol.errors import Invalid
-from henge_protocol.model import API_VERSION, check_name
+from henge_protocol.model import API_VERSION, check_name, check_secret_name
 
 Object = Mapping[str, Any]
 """An object as the API gives it: apiVersion, kind, metadata, spec, status."""
@@ -29,9 +29,10 @@ DEVICE: Final = Kind("device", "devices", "Device")
 JOIN: Final = Kind("join", "joins", "Join", applied=False)
 TOKEN: Final = Kind("token", "tokens", "Token", applied=False)
 OPERATOR: Final = Kind("operator", "operators", "Operator", applied=False)
+SECRET: Final = Kind("secret", "secrets", "Secret", applied=False)
 REVISION: Final = Kind("revision", "revisions", "Revision", applied=False)
 
-KINDS: Final = (SCHEMA, GROUP, DEVICE, JOIN, TOKEN, OPERATOR, REVISION)
+KINDS: Final = (SCHEMA, GROUP, DEVICE, JOIN, TOKEN, OPERATOR, SECRET, REVISION)
 OBJECT_KINDS: Final = (SCHEMA, GROUP, DEVICE)
 
 
@@ -82,7 +83,7 @@ def parse_ref(text: str, *, of: tuple[Kind, ...] = OBJECT_KINDS) -> Ref:
     if kind not in of:
         allowed = " or ".join(f"{kind.singular}/NAME" for kind in of)
         raise Invalid("bad_usage", f"{kind.singular} cannot be named here; write {allowed}")
-    return Ref(kind, check_name(name, f"{kind.singular} name"))
+    return Ref(kind, check_secret_name(name) if kind == SECRET else check_name(name, f"{kind.singular} name"))
 
 
 def parse_refs(words: Sequence[str], *, of: tuple[Kind, ...] = OBJECT_KINDS) -> list[Ref]:

@@ -9,9 +9,9 @@ import click
 from click.shell_completion import CompletionItem
 
 from henge_protocol.errors import HengeError
-from henge_protocol.model import is_name
+from henge_protocol.model import is_name, is_secret_name
 from hengectl.invocation import invocation_of
-from hengectl.kinds import KINDS, Kind, find_kind, name_of
+from hengectl.kinds import KINDS, SECRET, Kind, find_kind, name_of
 
 PATIENCE_S: Final = 0.3
 
@@ -45,4 +45,5 @@ def _names(ctx: click.Context, kind: Kind) -> list[str]:
         found: list[Any] = client.items(kind)
     except HengeError:
         return []
-    return [name for name in (name_of(item) or str(item.get("id", "")) for item in found) if is_name(name)]
+    good = is_secret_name if kind == SECRET else is_name
+    return [name for name in (name_of(item) or str(item.get("id", "")) for item in found) if good(name)]

@@ -9,9 +9,9 @@ from typing import Any, Final, TypeVar
 import click
 
 from henge_protocol.errors import HengeError
-from henge_protocol.model import check_name
+from henge_protocol.model import check_name, check_secret_name
 from henge_protocol.quantity import format_duration, parse_duration_s
-from hengectl.kinds import DEVICE, OBJECT_KINDS, Kind, Ref, find_kind, parse_ref
+from hengectl.kinds import DEVICE, OBJECT_KINDS, SECRET, Kind, Ref, find_kind, parse_ref
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -72,6 +72,22 @@ class RefType(click.ParamType[Ref]):
         return names(ctx, self.of, incomplete, prefixed=True)
 
 
+class SecretName(click.ParamType[str]):
+    """``wifi/home``."""
+
+    name = "name"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if "=" in value:  # somebody gives the value, too: it must not be repeated
+            self.fail("a name is expected alone; the value is asked for, or read with --from-file", param, ctx)
+        return _checked(lambda: check_secret_name(value.removeprefix("secret/")), param, ctx)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
+        from hengectl.offering import names
+
+        return names(ctx, (SECRET,), incomplete, prefixed=False)
+
+
 class Pattern(click.ParamType[str]):
     """A name, or a pattern with ``*`` and ``?``."""
 
@@ -95,6 +111,7 @@ class WhatType(click.ParamType[str]):
 
 
 DEVICE_NAME: Final = Name(DEVICE)
+SECRET_NAME: Final = SecretName()
 WHAT: Final = WhatType()
 DURATION: Final = Duration()
 

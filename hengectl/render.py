@@ -13,6 +13,7 @@ from datetime import datetime
 from itertools import zip_longest
 from typing import Any, Final, TextIO
 
+from henge_protocol.model import SECRET_KEY
 from henge_protocol.quantity import format_duration
 from hengectl.fitting import fitted, fitting, longest_word, width_of, wrapped
 
@@ -67,9 +68,17 @@ def wants_colour(choice: str, environ: Mapping[str, str], *, terminal: bool) -> 
 
 def safe(value: object) -> str:
     """Text from elsewhere on one line: what could move the cursor or turn the text round is escaped, length is cut."""
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    text = value if isinstance(value, str) else data_text(value)
     cut = text if len(text) <= MAX_CELL_CHARS else text[: MAX_CELL_CHARS - 3] + "..."
     return cut if cut.isprintable() else "".join(one if one.isprintable() else _escaped(one) for one in cut)
+
+
+def data_text(value: object) -> str:
+    """A value as JSON; a reference to a secret as ``secret wifi/home``, with the revision that set it if it is told."""
+    if not isinstance(value, Mapping) or SECRET_KEY not in value:
+        return json.dumps(value, ensure_ascii=False)
+    revision = f" r{value['revision']}" if "revision" in value else ""
+    return f"secret {value[SECRET_KEY]}{revision}"
 
 
 @dataclass(frozen=True, slots=True)

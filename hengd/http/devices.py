@@ -32,11 +32,13 @@ class DeviceRoutes:
         yield Route("POST", f"{path}/retry", Auth.ADMIN, self.retry)
 
     async def document(self, request: web.Request) -> web.Response:
-        """The exact bytes that the device gets."""
+        """What the device gets: its exact bytes, or with references in the place of secrets."""
         no_body(request)
         Query(request)
         rendered = self._configs.document(name_of(request))
         headers = {"ETag": f'"{rendered.digest}"', "Henge-Revision": str(rendered.revision)}
+        if rendered.redacted:
+            headers["Henge-Redacted"] = "1"
         return web.Response(body=rendered.data, headers=headers, content_type="application/json")
 
     async def why(self, request: web.Request) -> web.Response:

@@ -83,6 +83,11 @@ class Route:
     auth: Auth
     handler: Handler
 
+    @property
+    def pattern(self) -> str:
+        """The path as the router reads it: the name of a secret has slashes in it."""
+        return self.path.replace("{secret}", "{secret:.+}")
+
 
 class Edge:
     """Builds the application: routes in, middlewares around them."""
@@ -102,7 +107,7 @@ class Edge:
         app = web.Application(middlewares=[keep_turns, self.answer_errors, self.identify], client_max_size=2**21)
         for route in routes:
             self._auth[route.handler] = route.auth
-            app.router.add_route(route.method, route.path, route.handler, expect_handler=_continue)
+            app.router.add_route(route.method, route.pattern, route.handler, expect_handler=_continue)
         return app
 
     @property

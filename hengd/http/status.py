@@ -18,6 +18,7 @@ from hengd.rules.devices import Devices
 from hengd.rules.fleet import read_meta
 from hengd.rules.health import warnings_of
 from hengd.rules.joins import Joins
+from hengd.rules.vault import Vault
 from hengd.store import Figures, Store
 from henge_protocol import pki
 
@@ -42,7 +43,7 @@ class StatusRoutes:
     """Health, status, whoami."""
 
     def __init__(
-        self, daemon: Daemon, store: Store, authority: Authority, devices: Devices, joins: Joins,
+        self, daemon: Daemon, store: Store, authority: Authority, devices: Devices, joins: Joins, vault: Vault,
         *, clock: Callable[[], float],
     ) -> None:  # fmt: skip
         self._daemon = daemon
@@ -50,6 +51,7 @@ class StatusRoutes:
         self._authority = authority
         self._devices = devices
         self._joins = joins
+        self._vault = vault
         self._clock = clock
 
     def table(self) -> Iterator[Route]:
@@ -78,7 +80,7 @@ class StatusRoutes:
         with self._store.read() as tx:
             meta = read_meta(tx)
             schemas, groups = (len(tx.keys("objects", object_key(kind, ""))) for kind in ("Schema", "Group"))
-            trouble = self._authority.timekeeper.trouble(tx)
+            troubles = self._authority.timekeeper.trouble(tx), self._vault.trouble(tx)
         closes, daemon, figures = self._joins.closes, self._daemon, self._store.figures()
         counts = await self._devices.counts()
         return json_response(
@@ -98,7 +100,7 @@ class StatusRoutes:
                 "devices": {"total": sum(counts["connection"].values()), **counts},
                 "join": {"open": bool(closes), "closes": moment(closes), "waiting": len(self._joins.waiting())},
                 "store": _store_view(figures),
-                "warnings": warnings_of(figures, daemon.data_dir, trouble),
+                "warnings": warnings_of(figures, daemon.data_dir, troubles),
             }
         )
 

@@ -16,7 +16,7 @@ from hengd.http.stream_protocol import GOING_AWAY, StreamLimits, StreamProtocol,
 from hengd.rules.contact import Contact, Contacts
 from hengd.rules.states import FAILED
 from henge_protocol.backoff import delay_s
-from henge_protocol.errors import HengeError, Internal
+from henge_protocol.errors import HengeError, Internal, Unavailable
 from henge_protocol.session import CLOSE_PROTOCOL, CLOSE_RENEW, CLOSE_REPLACED, CLOSE_REVOKED, Session
 from henge_protocol.wire import (
     MAX_DEVICE_FRAME_BYTES,
@@ -164,7 +164,12 @@ class DeviceLink(StrictListener):
         elif type(event) is Hello:
             self._greet(event)
         elif type(event) is Error:
-            log.info("device says %s: %s", event.code, ascii(event.message), extra=self._fields("device_error"))
+            log.info(
+                "device says %s: %s",
+                event.code,
+                ascii(self._contact.hidden(event.message)),
+                extra=self._fields("device_error"),
+            )
 
     def beat(self, now: float) -> None:
         super().beat(now)
@@ -197,6 +202,8 @@ class DeviceLink(StrictListener):
         """
         try:
             self._look(fresh=fresh)
+        except Unavailable as locked:  # the next look finds the key again
+            log.debug("cannot deliver yet: %s", locked, extra=self._fields("delivery_waits"))
         except Internal as error:
             log.exception("cannot deliver", extra=self._fields("delivery_failed"))
             self.close(INTERNAL_ERROR, error.code)

@@ -1,4 +1,8 @@
-"""What differs between two revisions: in objects, and in what devices should have run then and then."""
+"""What differs between two revisions: in objects, and in what devices should have run then and then.
+
+Of a document with secrets that is what people may see of it, and the digest is of that: a secret is told by the
+revision that set it, so all of this can be told while the secrets are locked.
+"""
 
 from __future__ import annotations
 
@@ -81,8 +85,29 @@ class _Documents:
 _NO_DOCUMENT = Document(b"", "", 0)
 
 
+class _PastSecrets:
+    """Which secrets there were at a revision; their values are no part of the history."""
+
+    def __init__(self, fleet: FleetAt) -> None:
+        self._fleet = fleet
+
+    @property
+    def are_known(self) -> bool:
+        return False
+
+    def find(self, name: str) -> tuple[int, object]:
+        found = self._fleet.find("Secret", name)
+        if found is None:
+            raise KeyError(name)
+        return found.spec["revision"], None
+
+    def blinded(self, document: bytes) -> bytes:
+        return document
+
+
 def _renderer(fleet: FleetAt, schemas: SchemaCache) -> Renderer:
     return Renderer(
         {record.name: schema_entry(record, schemas) for record in fleet.of("Schema")},
         [group_entry(record) for record in fleet.of("Group")],
+        _PastSecrets(fleet),
     )

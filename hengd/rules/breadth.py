@@ -99,8 +99,9 @@ class _Risks:
         schema = schema_entry(required_object(self._tx, "Schema", one.schema), self._schemas).compiled
         if not schema.risky_pointers:
             return ()
-        before, after = (
-            find_document(self._tx, digest) or b"" if digest else b"" for digest in (one.before, one.after)
-        )
-        changes = self._differences.of_documents(before, after)
+        changes = self._differences.of_documents(self._shown(one.before), self._shown(one.after))
         return tuple(change.pointer for change in changes if schema.is_risky(tokens(change.pointer)))
+
+    def _shown(self, digest: str) -> bytes:
+        document = find_document(self._tx, digest) if digest else None
+        return document.shown if document is not None else b""

@@ -24,13 +24,14 @@ from hengd.rules.certificates import forget_keys, identity_state, revoke_all
 from hengd.rules.documents import Documents
 from hengd.rules.fleet import find_object, missing, read_meta, required_object
 from hengd.rules.layers import check_layers
-from hengd.rules.merge import merge
+from hengd.rules.merge import merge, same
 from hengd.rules.notes import Committed, Cut
 from hengd.rules.objects import BUILT_IN_GROUP, Manifest, manifest_of, object_path, parse_manifest
 from hengd.rules.outcome import Author, Differences, Done, Outcome, compared, differing_fields
 from hengd.rules.overrides import index_ends, running
 from hengd.rules.provenance import origins, without_origins
 from hengd.rules.schemas import SchemaCache, schema_digest
+from hengd.rules.vault import Vault
 from hengd.store import Transaction
 from henge_protocol.errors import Conflict, Invalid, PreconditionRequired, Stale
 from henge_protocol.model import check_name, version_tag
@@ -47,6 +48,7 @@ class Change:
         self,
         tx: Transaction,
         schemas: SchemaCache,
+        vault: Vault,
         *,
         author: Author,
         message: str,
@@ -55,6 +57,7 @@ class Change:
     ) -> None:
         self.tx = tx
         self._schemas = schemas
+        self._vault = vault
         self._author = author
         self._message = message
         self._now = now
@@ -96,6 +99,21 @@ class Change:
             raise Stale("stale", f"{manifest.path} does not exist", cure="leave If-Match out to create it")
         self._set(self._record(manifest, found))
 
+    def put_secret(self, name: str, value: object, *, if_match: str | None = None) -> None:
+        """Give a secret a value; the same value again is no change. Raises ``Unavailable`` ``secrets_locked``."""
+        found = self.current("Secret", name)
+        if found is not None and if_match is not None:
+            self._expect(found, if_match)
+        elif found is None and if_match not in (None, "*"):
+            raise Stale("stale", f"secret/{name} does not exist", cure="leave If-Match out to create it")
+        if found is not None and same(self._vault.get(self.tx, name)[1], value):
+            self._set(found)
+            return
+        revision = self.meta.revision + 1
+        self._vault.put(self.tx, name, revision, value)
+        record = found or ObjectRecord(kind="Secret", name=name, spec={}, created=self._now)
+        self._set(msgspec.structs.replace(record, spec={"revision": revision}))
+
     def patch(self, kind: str, name: str, patch: object, *, if_match: str | None = None) -> None:
         """Merge-patch an object (RFC 7396); ``null`` removes the layer's own entry."""
         found = self.required(kind, name)
@@ -114,6 +132,8 @@ class Change:
         self._after[kind, name] = None
         if kind == "Device":
             self._forget_device(found)
+        elif kind == "Secret":
+            self.tx.delete("secrets", name.encode())
 
     def override(self, kind: str, name: str, overrides: Overrider, *, if_match: str | None = None) -> None:
         """Replace the overrides of a group or device by what the function makes of those that run."""
@@ -173,7 +193,7 @@ class Change:
         self._store(real)
         check_layers(self.tx, self._schemas, real)
         done = tuple(compared(one, change) for one, change in zip(done, changes, strict=True))
-        documents = Documents(self.tx, self._schemas, revision, Differences() if fields else None)
+        documents = Documents(self.tx, self._schemas, self._vault, revision, Differences() if fields else None)
         moved, rung = documents.render_anew(real)
         gone: dict[str, Desired | None] = {cut.subject: None for cut in self._cut}
         self._commit(real, revision, gone | rung, tuple(device.name for device in moved))

@@ -19,6 +19,7 @@ from hengd.rules.merge import parse_path
 from hengd.rules.objects import KINDS, Manifest, object_path, parse_manifest
 from hengd.rules.outcome import Author, Moved, Outcome
 from hengd.rules.schemas import SchemaCache
+from hengd.rules.vault import Vault
 from hengd.rules.why import Explained, explain
 from hengd.store import Store, Transaction
 from henge_protocol.errors import Conflict, HengeError, Invalid, NotFound, Problem
@@ -46,21 +47,24 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """The bytes a device gets."""
+    """The bytes a device gets, or what people may see of them if they hold secrets."""
 
     data: bytes
     digest: str
+    """Of the bytes that the device gets."""
     revision: int
+    redacted: bool = False
 
 
 class Configs:
     """Desired configuration: the only door through which it changes."""
 
     def __init__(
-        self, store: Store, schemas: SchemaCache, *, clock: Callable[[], float], new_id: Callable[[], str]
+        self, store: Store, schemas: SchemaCache, vault: Vault, *, clock: Callable[[], float], new_id: Callable[[], str]
     ) -> None:
         self._store = store
         self._schemas = schemas
+        self._vault = vault
         self._clock = clock
         self._new_id = new_id
 
@@ -106,6 +110,10 @@ class Configs:
             lambda change: change.delete(kind, name, if_match=if_match), request, essential=kind == "Device"
         )
 
+    async def put_secret(self, name: str, value: object, if_match: str | None, request: Request) -> Outcome:
+        """Give a secret a value; every device whose document holds it gets a new one in the same transaction."""
+        return await self._change(lambda change: change.put_secret(name, value, if_match=if_match), request)
+
     async def rename(self, name: str, to: str, request: Request) -> Outcome:
         """Give a device another name."""
         return await self._change(lambda change: change.rename(name, to), request)
@@ -117,25 +125,25 @@ class Configs:
         )
 
     def document(self, name: str) -> Rendered:
-        """The exact bytes a device gets; ``NotFound`` ``no_document`` if it has none."""
+        """What a device gets, with references in place of secrets; ``NotFound`` ``no_document`` if it has none."""
         with self._store.read() as tx:
             device = required_object(tx, "Device", name)
             desired = find_desired(tx, device.id)
-            data = find_document(tx, desired.digest) if desired else None
-        if desired is None or data is None:
+            document = find_document(tx, desired.digest) if desired else None
+        if desired is None or document is None:
             raise NotFound(
                 "no_document",
                 f"device/{name} has no document: it has no schema",
                 cure="name one in a file, under spec, and apply it: 'schema: NAME'; see: hengectl get schemas",
             )
-        return Rendered(data, desired.digest, desired.revision)
+        return Rendered(document.shown, desired.digest, desired.revision, redacted=bool(document.sealed))
 
     def why(self, name: str, field: str = "") -> list[Explained]:
         """For each field of a device (or those at ``field``): its value, and what every layer says about it."""
         path = parse_path(field) if field else ()
         with self._store.read() as tx:
             device = required_object(tx, "Device", name)
-            layers = renderer(tx, self._schemas).layers(device)
+            layers = renderer(tx, self._schemas, self._vault).layers(device)
             spoken = [(layer.kind, layer.name) for layer in layers if layer.kind in KINDS]
             sources = {(kind, source): find_object(tx, KINDS[kind], source) for kind, source in spoken}
         explained = explain(layers, sources, path)
@@ -186,7 +194,13 @@ class Configs:
 
         def operation(tx: Transaction) -> Outcome:
             change = Change(
-                tx, self._schemas, author=request.author, message=request.message, now=now, new_id=self._new_id
+                tx,
+                self._schemas,
+                self._vault,
+                author=request.author,
+                message=request.message,
+                now=now,
+                new_id=self._new_id,
             )
             before = change.meta.revision
             change.expect_fleet(request.fleet)
@@ -287,11 +301,15 @@ def _no_such_field(device: str, field: str, known: Sequence[str]) -> NotFound:
 
 def _undo(change: Change, to: int, target: tuple[str, str] | None) -> dict[tuple[str, str], ObjectRecord | None]:
     """Each object touched after ``to``, as it was at ``to``: the oldest later revision knows."""
+    if target is not None and target[0] == "Secret":
+        raise Conflict("read_only", "old values of a secret are not kept", cure=f"hengectl secret set {target[1]}")
     wanted: dict[tuple[str, str], ObjectRecord | None] = {}
     found = change.current(*target) if target else None
     device_id = found.id if found else ""
     for touched in changes_since(change.tx, to):
         key = (touched.kind, touched.name)
+        if touched.kind == "Secret":  # their values are no part of the history
+            continue
         if target in (None, key) or _is_of(touched, device_id):
             wanted.setdefault(key, touched.before)
     if target is not None and target not in wanted:

@@ -125,11 +125,16 @@ class Contact:
 
     def report(self, report: Report) -> bool:
         """Take a report; False for one about a revision that this daemon never issued."""
+        report = self._among.deliveries.redacted(report)
         taken = after_report(self.reported, report, self._among.deliveries.line, now=self._among.clock())
         if taken is None:
             return False
         self.reported = taken
         return True
+
+    def hidden(self, text: str) -> str:
+        """What the device says, without secrets of its document."""
+        return self._among.deliveries.hidden(self.device_id, text)
 
     def forgive(self) -> None:
         """A person said retry: nothing is refused any more."""

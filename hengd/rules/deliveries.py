@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Final, NamedTuple
+
+import msgspec
 
 from hengd.records import Desired
 from hengd.rules.fleet import device_by_id, find_desired, find_document, find_object, read_line
+from hengd.rules.redaction import secret_texts, without
 from hengd.rules.states import Line
+from hengd.rules.vault import Vault
 from hengd.store import Store
-from henge_protocol.errors import Internal
-from henge_protocol.model import MAX_DOCUMENT_BYTES
-from henge_protocol.wire import Config, Receipt, Report, encode
+from henge_protocol.errors import Internal, Unavailable
+from henge_protocol.model import MAX_DOCUMENT_BYTES, is_digest
+from henge_protocol.wire import Config, FieldError, Receipt, Report, encode
 
 CACHED_FRAMES: Final = 256
 """Of at most 1 MiB each and mostly 300 bytes: a change of the whole fleet needs one."""
@@ -31,8 +36,9 @@ class Deliveries:
     Memory is kept current by the after-commit hook and by every fresh look, so that a lost hook costs time only.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, vault: Vault) -> None:
         self._store = store
+        self._vault = vault
         self._frames: OrderedDict[tuple[str, int, int], Delivery] = OrderedDict()
         self._desired: dict[str, Desired | None] = {}
         self._acknowledged: Report | None = None
@@ -73,7 +79,8 @@ class Deliveries:
     def delivery(self, device_id: str, desired: Desired) -> Delivery:
         """The frame that carries a document; if that was swept meanwhile, the frame of the newest one.
 
-        ``Internal`` ``storage_corrupt`` if the newest one is missing.
+        ``Internal`` ``storage_corrupt`` if the newest one is missing, ``Unavailable`` ``secrets_locked`` if it holds
+        secrets that are locked.
         """
         try:
             return self._frame(desired)
@@ -82,6 +89,36 @@ class Deliveries:
             if newest is None or newest.digest == desired.digest:
                 raise
             return self._frame(newest)
+
+    def redacted(self, report: Report) -> Report:
+        """A report without the secrets of the document that it is about, whatever a hook of the device printed."""
+        secrets = self._secrets_of(report.digest) if report.errors else None
+        if secrets is None:
+            return report
+        errors = tuple(
+            FieldError(without(one.pointer, secrets), without(one.message, secrets)) for one in report.errors
+        )
+        return replace(report, errors=errors)
+
+    def hidden(self, device_id: str, text: str) -> str:
+        """What a device says about its newest document, without the secrets of that."""
+        desired = self.newest(device_id)
+        secrets = self._secrets_of(desired.digest) if desired is not None else None
+        return text if secrets is None else without(text, secrets)
+
+    def _secrets_of(self, digest: str) -> list[str] | None:
+        """None if the document holds none, or is gone, or nobody can tell because they are locked."""
+        if not is_digest(digest):
+            return None
+        with self._store.read() as tx:
+            stored = find_document(tx, digest)
+            if stored is None or not stored.sealed:
+                return None
+            try:
+                exact = self._vault.document(tx, digest)
+            except Unavailable:
+                return None
+        return secret_texts(msgspec.json.decode(exact or b"{}"), msgspec.json.decode(stored.shown))
 
     def receipt(self, report: Report) -> tuple[Receipt, bytes]:
         """What a durable report is answered with, and its frame; made once for a fleet that says the same words."""
@@ -101,7 +138,7 @@ class Deliveries:
 
     def _make(self, desired: Desired) -> Delivery:
         with self._store.read() as tx:
-            document = find_document(tx, desired.digest)
+            document = self._vault.document(tx, desired.digest)
         if document is None:
             raise Internal("storage_corrupt", f"document {desired.digest} is not in the store")
         config = Config(self.line.epoch, desired.revision, desired.digest, desired.confirm_s, "apply", document)

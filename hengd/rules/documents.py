@@ -17,6 +17,7 @@ from hengd.rules.fleet import (
     find_reported,
     objects_of,
     renderer,
+    users_of_secrets,
 )  # fmt: skip
 from hengd.rules.merge import FieldChange
 from hengd.rules.outcome import Differences, Moved
@@ -24,6 +25,7 @@ from hengd.rules.refusals import Refusals
 from hengd.rules.rendering import Document
 from hengd.rules.schemas import SchemaCache
 from hengd.rules.selection import Selection
+from hengd.rules.vault import Vault
 from hengd.store import Transaction
 from henge_protocol.errors import Problem
 from henge_protocol.selector import parse_selector
@@ -36,10 +38,11 @@ class Documents:
     """Renders anew for one change, inside its transaction. With ``differences`` it also tells which fields differ."""
 
     def __init__(
-        self, tx: Transaction, schemas: SchemaCache, revision: int, differences: Differences | None = None
+        self, tx: Transaction, schemas: SchemaCache, vault: Vault, revision: int, differences: Differences | None = None
     ) -> None:
         self._tx = tx
         self._schemas = schemas
+        self._vault = vault
         self._revision = revision
         self._differences = differences
         self._made: dict[tuple[str, int], tuple[Desired, bytes]] = {}
@@ -51,7 +54,7 @@ class Documents:
         Returns the devices whose document differs, and by device id what they should run now (also when only its terms
         differ). Raises one refusal with all documents that do not fit.
         """
-        rendering = renderer(self._tx, self._schemas)
+        rendering = renderer(self._tx, self._schemas, self._vault)
         moved: list[Moved] = []
         rung: dict[str, Desired | None] = {}
         refusals = Refusals()
@@ -97,7 +100,7 @@ class Documents:
         if made is None:
             desired = Desired(self._revision, document.digest, len(document.data), document.confirm_s)
             made = self._made[key] = desired, pack(desired)
-            self._tx.put("documents", bytes.fromhex(document.digest), document.data)
+            self._vault.keep_document(self._tx, document.digest, document.data, document.shown)
         return made
 
     def _moved(self, device: ObjectRecord, before: Desired | None, after: Desired | None) -> Moved:
@@ -107,10 +110,11 @@ class Documents:
     def _differing(self, before: Desired | None, after: Desired | None) -> tuple[FieldChange, ...]:
         if self._differences is None:
             return ()
-        return self._differences.of_documents(self._bytes(before), self._bytes(after))
+        return self._differences.of_documents(self._shown(before), self._shown(after))
 
-    def _bytes(self, desired: Desired | None) -> bytes:
-        return (find_document(self._tx, desired.digest) if desired is not None else None) or b""
+    def _shown(self, desired: Desired | None) -> bytes:
+        document = find_document(self._tx, desired.digest) if desired is not None else None
+        return document.shown if document is not None else b""
 
     def _measured(self, device: ObjectRecord, document: Document | None, before: Desired | None) -> Document | None:
         """The document, or why this very device cannot hold it; who was revoked has no say in what others get."""
@@ -125,7 +129,12 @@ class Documents:
 
 def _affected(tx: Transaction, changes: Sequence[ObjectChange]) -> Iterator[ObjectRecord]:
     """Every device whose document may differ: one scan for groups and schemas, none for single devices."""
+    secrets = {change.name for change in changes if change.kind == "Secret"}
+    users = (
+        [user for name, users in users_of_secrets(tx).items() if name in secrets for user in users] if secrets else []
+    )
     own = {change.name for change in changes if change.kind == "Device"}
+    own |= {user.name for user in users if user.kind == "Device"}
     for name in sorted(own):
         device = find_object(tx, "Device", name)
         if device is not None:
@@ -138,6 +147,7 @@ def _affected(tx: Transaction, changes: Sequence[ObjectChange]) -> Iterator[Obje
         for record in (change.before, change.after)
         if record is not None
     ]
+    groups += [user for user in users if user.kind == "Group"]
     if not schemas and not groups:
         return
     concerned = Selection((parse_selector(group.spec["selector"]), group.name) for group in groups)

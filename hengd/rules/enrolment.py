@@ -11,6 +11,7 @@ from hengd.rules.fleet import find_object
 from hengd.rules.objects import Manifest, manifest_of
 from hengd.rules.outcome import Author
 from hengd.rules.schemas import SchemaCache
+from hengd.rules.vault import Vault
 from hengd.store import Reader, Transaction
 from henge_protocol.csr import Csr
 from henge_protocol.errors import Conflict
@@ -32,6 +33,7 @@ def known_schema(tx: Reader, wish: object) -> str:
 def claim_device(
     tx: Transaction,
     schemas: SchemaCache,
+    vault: Vault,
     name: str,
     key: Csr,
     author: Author,
@@ -49,7 +51,7 @@ def claim_device(
     found = find_object(tx, "Device", name)
     if found is not None and has_certificate(tx, "device", found.id, taken):
         _refuse_another(tx, name, found.id, key)
-    change = Change(tx, schemas, author=author, message=f"{name} joined", now=now, new_id=new_id)
+    change = Change(tx, schemas, vault, author=author, message=f"{name} joined", now=now, new_id=new_id)
     base = manifest_of(found) if found else Manifest("Device", name, {"schema": "", "values": {}}, {}, {})
     spec = {**base.spec, "schema": base.spec["schema"] or schema}
     change.put(Manifest("Device", name, spec, {**labels, **base.labels}, base.annotations))

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from hengd.records import FORMAT, META_KEY, Desired, Meta, ObjectRecord, Reported, object_key, unpack
+from hengd.records import (
+    FORMAT,
+    META_KEY,
+    Desired,
+    Meta,
+    ObjectRecord,
+    Reported,
+    StoredDocument,
+    object_key,
+    unpack,
+    unpack_document,
+)  # fmt: skip
 from hengd.rules.objects import object_path
 from hengd.rules.rendering import Renderer, SchemaEntry, group_entry
 from hengd.rules.schemas import SchemaCache
 from hengd.rules.states import Line
+from hengd.rules.vault import OpenSecrets, Vault
 from hengd.store import Reader
 from henge_protocol.errors import Internal, NotFound
 
@@ -99,9 +112,10 @@ def find_reported(tx: Reader, device_id: str) -> Reported:
     return Reported() if payload is None else unpack(Reported, payload)
 
 
-def find_document(tx: Reader, digest: str) -> bytes | None:
-    """The bytes under a digest."""
-    return tx.get("documents", bytes.fromhex(digest))
+def find_document(tx: Reader, digest: str) -> StoredDocument | None:
+    """The document under a digest, as the store keeps it; who needs its exact bytes asks the vault."""
+    payload = tx.get("documents", bytes.fromhex(digest))
+    return None if payload is None else unpack_document(payload)
 
 
 def schema_entry(record: ObjectRecord, schemas: SchemaCache) -> SchemaEntry:
@@ -111,17 +125,32 @@ def schema_entry(record: ObjectRecord, schemas: SchemaCache) -> SchemaEntry:
     return SchemaEntry(record.name, compiled, spec["max_document"], spec["confirm_s"])
 
 
-def renderer(tx: Reader, schemas: SchemaCache) -> Renderer:
-    """A renderer over the schemas and groups of this transaction."""
+def renderer(tx: Reader, schemas: SchemaCache, vault: Vault) -> Renderer:
+    """A renderer over the schemas, groups and secrets of this transaction."""
     return Renderer(
         {record.name: schema_entry(record, schemas) for record in objects_of(tx, "Schema")},
         [group_entry(record) for record in objects_of(tx, "Group")],
+        OpenSecrets(vault, tx),
     )
+
+
+def users_of_secrets(tx: Reader) -> dict[str, list[ObjectRecord]]:
+    """Groups and devices by the secrets that they refer to."""
+    users: dict[str, list[ObjectRecord]] = {}
+    for kind in ("Group", "Device"):
+        for _, payload in tx.scan("objects", object_key(kind, "")):
+            for name in dict.fromkeys(_REFERENCE.findall(payload)):
+                users.setdefault(name.decode(), []).append(unpack(ObjectRecord, payload))
+    return users
+
+
+_REFERENCE: Final = re.compile(rb'"\$secret":"([^"]+)"')
+"""In the bytes of a record: in a text the quotes would be escaped. Decoding every record costs ten times as much."""
 
 
 def missing(tx: Reader, kind: str, name: str) -> NotFound:
     """The refusal for an object that is not there; it suggests one whose name is nearly the same."""
-    code = "no_such_device" if kind == "Device" else "no_such_object"
+    code = {"Device": "no_such_device", "Secret": "no_such_secret"}.get(kind, "no_such_object")
     prefix = object_key(kind, "")
     keys = (key for key, _ in islice(tx.scan("objects", prefix), COMPARED))
     close = nearest(name, [key.removeprefix(prefix).decode() for key in keys])

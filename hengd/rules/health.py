@@ -1,7 +1,8 @@
-"""What a person should look at before it becomes trouble: the disk, the store's map, the clock. Pure."""
+"""What a person should look at before it becomes trouble: the disk, the store's map, the clock, the secrets. Pure."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 from hengd.store import Figures
@@ -11,7 +12,7 @@ NEARLY_FULL: Final = 0.9
 LOW_DISK_BYTES: Final = 64 * 1024 * 1024
 
 
-def warnings_of(figures: Figures, data_dir: str, clock_trouble: HengeError | None) -> list[str]:
+def warnings_of(figures: Figures, data_dir: str, troubles: Iterable[HengeError | None]) -> list[str]:
     """Each warning as a sentence; none if all is well."""
     warnings = []
     if figures.free_disk_bytes < LOW_DISK_BYTES:
@@ -20,6 +21,4 @@ def warnings_of(figures: Figures, data_dir: str, clock_trouble: HengeError | Non
         warnings.append(f"the store's map is more than {100 * NEARLY_FULL:.0f} % full")
     if figures.last_error:
         warnings.append(f"the last commit that failed said: {figures.last_error}")
-    if clock_trouble is not None:
-        warnings.append(f"{clock_trouble.message} ({clock_trouble.cure})")
-    return warnings
+    return warnings + [f"{trouble.message} ({trouble.cure})" for trouble in troubles if trouble is not None]

@@ -25,6 +25,7 @@ from hengd.rules.enrolment import claim_device, is_board, known_schema
 from hengd.rules.limits import counted_as
 from hengd.rules.outcome import Author
 from hengd.rules.schemas import SchemaCache
+from hengd.rules.vault import Vault
 from hengd.store import Store, Transaction
 from henge_protocol.csr import Csr, read_csr
 from henge_protocol.errors import (
@@ -81,6 +82,7 @@ class Joins:
         store: Store,
         authority: Authority,
         schemas: SchemaCache,
+        vault: Vault,
         events: EventLog,
         *,
         clock: Callable[[], float],
@@ -91,6 +93,7 @@ class Joins:
         self._store = store
         self._authority = authority
         self._schemas = schemas
+        self._vault = vault
         self._events = events
         self._clock = clock
         self._monotonic = monotonic
@@ -224,8 +227,9 @@ class Joins:
     ) -> dict[str, Any]:  # fmt: skip
         schema = schema or known_schema(tx, request.facts.get("schema"))
         device_id = claim_device(
-            tx, self._schemas, name, key, by, schema, labels, now=self._clock(), new_id=self._new_id, taken=USED
-        )
+            tx, self._schemas, self._vault, name, key, by, schema, labels,
+            now=self._clock(), new_id=self._new_id, taken=USED,
+        )  # fmt: skip
         return self._authority.issue(
             tx, role="device", subject=device_id, name=name, spki_der=key.spki_der, via="approved", by=by.name,
             board=is_board(request.client),

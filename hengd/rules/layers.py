@@ -6,15 +6,17 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from hengd.records import ObjectChange, ObjectRecord
-from hengd.rules.fleet import find_object, objects_of, schema_entry
+from hengd.rules.fleet import find_object, objects_of, schema_entry, users_of_secrets
 from hengd.rules.merge import pointer
 from hengd.rules.objects import object_path
 from hengd.rules.overrides import values_of
+from hengd.rules.references import misplaced, references
 from hengd.rules.refusals import MAX_PROBLEMS
 from hengd.rules.rendering import SchemaEntry
 from hengd.rules.schemas import SchemaCache, check_schema
 from hengd.store import Reader
 from henge_protocol.errors import Conflict, HengeError, Invalid, Problem
+from henge_protocol.model import is_secret_name
 from henge_protocol.selector import Selector, parse_selector
 
 SHOWN: Final = 8
@@ -32,6 +34,8 @@ def check_layers(tx: Reader, schemas: SchemaCache, changes: Sequence[ObjectChang
             check.one(change.after)
         elif change.kind == "Schema":
             check.refuse_in_use(change.name)
+        elif change.kind == "Secret":
+            check.refuse_secret_in_use(change.name)
     if any(change.kind == "Schema" and change.before is not None for change in changes):
         check.unbound_groups()
 
@@ -46,12 +50,18 @@ class _LayerCheck:
 
     def one(self, record: ObjectRecord) -> None:
         checks = {"Schema": self._schema, "Group": self._group, "Device": self._device}
-        checks[record.kind](record)
+        if record.kind in checks:
+            checks[record.kind](record)
 
     def unbound_groups(self) -> None:
         for group in objects_of(self._tx, "Group"):
             if not group.spec["schema"]:
                 self._group(group)
+
+    def refuse_secret_in_use(self, name: str) -> None:
+        users = [object_path(user.kind, user.name) for user in users_of_secrets(self._tx).get(name, ())]
+        if users:
+            raise _in_use(f"secret/{name}", users, f"refers to secret {name}", "take the references away first")
 
     def refuse_in_use(self, schema: str) -> None:
         users = [
@@ -61,15 +71,8 @@ class _LayerCheck:
             if record.spec["schema"] == schema
         ]
         if users:
-            more = f" and {len(users) - SHOWN} more" if len(users) > SHOWN else ""
-            raise Conflict(
-                "in_use",
-                f"schema/{schema} is in use by {', '.join(users[:SHOWN])}{more}",
-                cure="give these another schema, or delete them too",
-                problems=[Problem("/spec/schema", f"is {schema}", user) for user in users[:MAX_PROBLEMS]]
-                if more
-                else (),
-            )
+            cure = "give these another schema, or delete them too"
+            raise _in_use(f"schema/{schema}", users, f"is of schema {schema}", cure)
 
     def _schema(self, record: ObjectRecord) -> None:
         try:
@@ -83,13 +86,14 @@ class _LayerCheck:
 
     def _group(self, record: ObjectRecord) -> None:
         bound = record.spec["schema"]
+        self._refuse_unknown_secrets(record)
         if bound:
             _refuse_misfits(schema_entry(self._named(bound, record), self._schemas), record)
             return
         for where, values in _sayings(record):
             self._refuse_undeclared(record, where, values)
             for schema, spoken in self._spoken(record, values):
-                _refuse(schema.compiled.validate_layer(spoken), record, schema.name, where)
+                _refuse(_faults(schema, spoken), record, schema.name, where)
 
     def _spoken(self, group: ObjectRecord, values: dict[str, Any]) -> Iterator[tuple[SchemaEntry, dict[str, Any]]]:
         """What an unbound group says with these values, by the schemas of the devices that it selects.
@@ -109,7 +113,7 @@ class _LayerCheck:
                 yield entry, spoken
         for field, value in unheard.items():
             declaring = [entry for entry in entries if field in entry.compiled.top_level_fields]
-            if all(entry.compiled.validate_layer({field: value}) for entry in declaring):
+            if all(_faults(entry, {field: value}) for entry in declaring):
                 yield declaring[0], {field: value}
 
     def _schemas_of(self, selector: Selector) -> set[str]:
@@ -132,6 +136,7 @@ class _LayerCheck:
 
     def _device(self, record: ObjectRecord) -> None:
         name = record.spec["schema"]
+        self._refuse_unknown_secrets(record)
         if name:
             _refuse_misfits(schema_entry(self._named(name, record), self._schemas), record)
         elif record.spec["values"] or record.overrides:
@@ -141,6 +146,24 @@ class _LayerCheck:
                 f"{path} has values and no schema to check them",
                 cure="name its schema in a file, under spec, and apply it: 'schema: NAME'; see: hengectl get schemas",
                 problems=[Problem("/spec/schema", "a schema is needed before values", path)],
+            )
+
+    def _refuse_unknown_secrets(self, record: ObjectRecord) -> None:
+        path = object_path(record.kind, record.name)
+        unknown = [
+            (where + pointer(place), name)
+            for where, values in _sayings(record)
+            for place, name in references(values)
+            if is_secret_name(name) and find_object(self._tx, "Secret", str(name)) is None
+        ]
+        if unknown:
+            raise Invalid(
+                "no_such_secret",
+                f"{path} refers to secret {unknown[0][1]}, which does not exist",
+                cure=f"make it: hengectl secret set {unknown[0][1]}",
+                problems=[
+                    Problem(where, f"secret {name} does not exist", path) for where, name in unknown[:MAX_PROBLEMS]
+                ],
             )
 
     def _named(self, name: str, user: ObjectRecord) -> ObjectRecord:
@@ -162,6 +185,21 @@ class _LayerCheck:
         return self._fields
 
 
+def _faults(entry: SchemaEntry, values: object) -> list[Problem]:
+    """What is wrong with values of one layer: their form, or secrets where none belong and the other way round."""
+    return entry.compiled.validate_layer(values) or misplaced(entry.compiled, values)
+
+
+def _in_use(path: str, users: Sequence[str], what: str, cure: str) -> Conflict:
+    more = f" and {len(users) - SHOWN} more" if len(users) > SHOWN else ""
+    return Conflict(
+        "in_use",
+        f"{path} is in use by {', '.join(users[:SHOWN])}{more}",
+        cure=cure,
+        problems=[Problem("", what, user) for user in users[:MAX_PROBLEMS]] if more else (),
+    )
+
+
 def _inside(error: HengeError, path: str, prefix: str) -> HengeError:
     """The same refusal, told about the object that holds the part."""
     problems = [Problem(prefix + problem.pointer, problem.message, path) for problem in error.problems]
@@ -177,7 +215,7 @@ def _sayings(record: ObjectRecord) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _refuse_misfits(schema: SchemaEntry, record: ObjectRecord) -> None:
     for where, values in _sayings(record):
-        _refuse(schema.compiled.validate_layer(values), record, schema.name, where)
+        _refuse(_faults(schema, values), record, schema.name, where)
 
 
 def _refuse(problems: Sequence[Problem], record: ObjectRecord, schema: str, where: str) -> None:

@@ -5,7 +5,7 @@ and ``null`` removes what a lower layer set.  Nothing here changes its arguments
 parts that stayed the same with them, so treat values as frozen.
 
 A field's *path* is a tuple of keys.  People write it ``wifi.ssid``, the API ``/wifi/ssid`` (RFC 6901).
-A list is one value: there are no paths into lists.
+A list is one value: there are no paths into lists.  So is a reference to a secret, ``{"$secret": "wifi/home"}``.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from functools import reduce
 from typing import Final, cast
 
 from henge_protocol.errors import Invalid
+from henge_protocol.model import SECRET_KEY
 from henge_protocol.strictjson import LIMITS
 
 Path = tuple[str, ...]
@@ -42,10 +43,13 @@ class FieldChange:
 
 
 def merge(base: object, patch: object) -> object:
-    """Return ``base`` with ``patch`` applied (RFC 7396 section 2); no ``null`` member of ``patch`` survives."""
-    if not isinstance(patch, dict):
+    """Return ``base`` with ``patch`` applied (RFC 7396 section 2); no ``null`` member of ``patch`` survives.
+
+    A reference to a secret neither merges nor is merged into: it replaces and is replaced whole.
+    """
+    if not isinstance(patch, dict) or SECRET_KEY in patch:
         return patch
-    merged: Values = dict(base) if isinstance(base, dict) else {}
+    merged: Values = dict(base) if isinstance(base, dict) and SECRET_KEY not in base else {}
     for key, value in patch.items():
         if value is None:
             merged.pop(key, None)
@@ -66,10 +70,15 @@ def drop_nulls(value: object) -> object:
     return merge({}, value)
 
 
-def leaves(value: object) -> Iterator[tuple[str, object]]:
-    """Yield ``(pointer, value)`` of every field, in order of keys; lists, nulls and empty objects are leaves.
+def is_reference(value: object) -> bool:
+    """Whether a value stands for a secret, well-formed or not."""
+    return isinstance(value, dict) and SECRET_KEY in value
 
-    An empty outermost object has no fields and yields nothing.
+
+def leaves(value: object) -> Iterator[tuple[str, object]]:
+    """Yield ``(pointer, value)`` of every field, in order of keys.
+
+    Lists, nulls, empty objects and references are leaves. An empty outermost object has no fields and yields nothing.
     """
     return ((pointer(path), leaf) for path, leaf in _leaves(value, ()) if path or leaf != {})
 
@@ -124,7 +133,7 @@ def same(left: object, right: object) -> bool:
 
 
 def _leaves(value: object, path: Path) -> Iterator[tuple[Path, object]]:
-    if isinstance(value, dict) and value:
+    if isinstance(value, dict) and value and SECRET_KEY not in value:
         for key in sorted(value):
             yield from _leaves(value[key], (*path, key))
     else:
@@ -132,7 +141,7 @@ def _leaves(value: object, path: Path) -> Iterator[tuple[Path, object]]:
 
 
 def _differences(path: Path, before: object, after: object) -> Iterator[tuple[Path, object, object]]:
-    if isinstance(before, dict) and isinstance(after, dict):
+    if isinstance(before, dict) and isinstance(after, dict) and SECRET_KEY not in before and SECRET_KEY not in after:
         for key in sorted(before.keys() | after.keys()):
             yield from _differences((*path, key), before.get(key, MISSING), after.get(key, MISSING))
     elif before is MISSING:

@@ -49,9 +49,10 @@ def object_path(kind: str, name: str) -> str:
 def parse_object_path(text: str) -> tuple[str, str]:
     """Kind and name of ``device/lamp-1``; ``Invalid`` ``bad_parameter`` otherwise."""
     kind, slash, name = text.partition("/")
-    if not slash or kind not in KINDS:
+    known = {**KINDS, "secret": "Secret"}
+    if not slash or kind not in known:
         raise Invalid("bad_parameter", f"object {ascii(text)[:80]} is not of the form device/lamp-1")
-    return KINDS[kind], name
+    return known[kind], name
 
 
 def parse_manifest(value: object, *, kind: str = "", name: str = "") -> Manifest:

@@ -16,6 +16,7 @@ from hengd.records import ObjectChange, ObjectRecord, Origin, Override, object_k
 from hengd.rules.merge import Path, parse_path, pointer, tokens
 from hengd.store import Reader, Transaction
 from henge_protocol.errors import Invalid
+from henge_protocol.model import SECRET_KEY
 from henge_protocol.strictjson import canonical
 
 MAX_OVERRIDES: Final = 64
@@ -123,6 +124,8 @@ def _path(field: str) -> Path:
     path = parse_path(field)
     if not path:
         raise Invalid("bad_path", "an override is of a field, not of the whole document", cure="name a field")
+    if SECRET_KEY in path:  # inside of a reference, where nobody would find it
+        raise Invalid("bad_path", "a reference to a secret is one value: override the field that holds it")
     return path
 
 

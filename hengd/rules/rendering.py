@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, groupby
-from typing import Any
+from typing import Any, Final, Protocol
 
 from hengd.records import ObjectRecord, Override
 from hengd.rules.merge import leaves, overlay
 from hengd.rules.objects import object_path
 from hengd.rules.overrides import override_key, values_of
+from hengd.rules.references import placed
 from hengd.rules.schemas import CompiledSchema
 from hengd.rules.selection import Selection
 from henge_protocol.errors import Problem
@@ -65,6 +66,22 @@ class Document:
     confirm_s: int
     problems: tuple[Problem, ...] = ()
     code: str = ""
+    shown: bytes = b""
+    """If it holds secrets: what people may see of it, with references in their place."""
+
+
+class Secrets(Protocol):
+    """Where a renderer gets secrets from, at need."""
+
+    @property
+    def are_known(self) -> bool:
+        """Whether values are found. If not, documents are made as people see them, and secrets are not validated."""
+
+    def find(self, name: str) -> tuple[int, object]:
+        """Revision and value of a secret; ``KeyError`` if there is none."""
+
+    def blinded(self, document: bytes) -> bytes:
+        """A document with blanks behind it, so that its digest proves no guess about what it holds."""
 
 
 def group_entry(record: ObjectRecord) -> GroupEntry:
@@ -77,8 +94,9 @@ def group_entry(record: ObjectRecord) -> GroupEntry:
 class Renderer:
     """Renders devices against one consistent set of schemas and groups."""
 
-    def __init__(self, schemas: dict[str, SchemaEntry], groups: Iterable[GroupEntry]) -> None:
+    def __init__(self, schemas: dict[str, SchemaEntry], groups: Iterable[GroupEntry], secrets: Secrets) -> None:
         self._schemas = schemas
+        self._secrets = secrets
         ranked = sorted(groups, key=lambda group: (group.priority, group.name))
         self._groups = Selection((group.selector, group) for group in ranked)
         self._speaking: dict[tuple[str, tuple[tuple[str, str], ...]], tuple[GroupEntry, ...]] = {}
@@ -95,7 +113,7 @@ class Renderer:
         key = (schema.name, tuple(group.name for group in groups), *own)
         document = self._documents.get(key)
         if document is None:
-            document = self._documents[key] = _document(schema, _said(schema, groups, device))
+            document = self._documents[key] = _document(schema, _said(schema, groups, device), self._secrets)
         return document
 
     def layers(self, device: ObjectRecord) -> list[Layer]:
@@ -116,33 +134,48 @@ class Renderer:
         return groups
 
 
-def _document(schema: SchemaEntry, said: Sequence[Layer]) -> Document:
+def _document(schema: SchemaEntry, said: Sequence[Layer], secrets: Secrets) -> Document:
     """The document as it is now; it must fit without each of the overrides, too, because they end by themselves."""
-    document = _rendered(schema, said)
+    document = _rendered(schema, said, secrets)
     ends = sorted({layer.override.until for layer in said if layer.override is not None})
     for end in ends:
         if document.code:
             break
-        later = _rendered(schema, [one for one in said if one.override is None or one.override.until > end])
+        left = [one for one in said if one.override is None or one.override.until > end]
+        later = _rendered(schema, left, secrets)
         if later.code:
             problems = [replace(one, message=f"when an override ends: {one.message}") for one in later.problems]
             return replace(later, problems=tuple(problems))
     return document
 
 
-def _rendered(schema: SchemaEntry, said: Sequence[Layer]) -> Document:
+def _rendered(schema: SchemaEntry, said: Sequence[Layer], secrets: Secrets) -> Document:
     clash = _clash(said, "group") or _clash(said, "override")
     if clash is not None:
         return Document(b"", "", schema.confirm_s, (clash,), "conflicting_groups")
     merged = overlay(layer.values for layer in _with_defaults(schema, said))
-    problems = schema.compiled.validate(merged)
+    data, shown = canonical(merged), b""
+    holds_secrets = _REFERENCE in data
+    if holds_secrets or schema.compiled.secret_pointers:
+        put = placed(schema.compiled, merged, secrets.find)
+        if holds_secrets and not put.problems and not secrets.are_known:
+            data = canonical(put.shown)
+            return Document(data, digest_of(data), schema.confirm_s, shown=data)
+        problems = put.problems or schema.compiled.validate(put.values)
+    else:
+        problems = schema.compiled.validate(merged)
     if problems:
         return Document(b"", "", schema.confirm_s, tuple(problems), "does_not_fit")
-    data = canonical(merged)
+    if holds_secrets:
+        data, shown = secrets.blinded(canonical(put.values)), canonical(put.shown)
     if len(data) > schema.max_document:
         text = f"the document has {len(data)} bytes, schema {schema.name} allows {schema.max_document}"
         return Document(b"", "", schema.confirm_s, (Problem("", text),), "document_too_large")
-    return Document(data, digest_of(data), schema.confirm_s)
+    return Document(data, digest_of(data), schema.confirm_s, shown=shown)
+
+
+_REFERENCE: Final = b'"$secret":'
+"""What canonical bytes hold if and only if a key is so called: in a text the quotes would be escaped."""
 
 
 def _with_defaults(schema: SchemaEntry, said: Sequence[Layer]) -> list[Layer]:

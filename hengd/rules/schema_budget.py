@@ -14,7 +14,6 @@ from difflib import get_close_matches
 from typing import Any, Final
 
 from hengd.rules.merge import pointer
-from hengd.rules.schema_fields import SECRET_KEY
 from hengd.rules.schema_keywords import (
     DIALECT,
     FORMATS,
@@ -28,6 +27,7 @@ from hengd.rules.schema_keywords import (
 )
 from hengd.rules.schema_patterns import check_pattern
 from henge_protocol.errors import Invalid, Problem
+from henge_protocol.model import SECRET_KEY
 from henge_protocol.strictjson import canonical
 
 MAX_SCHEMA_BYTES: Final = 256 * 1024

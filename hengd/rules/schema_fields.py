@@ -11,9 +11,7 @@ from typing import Any, Final
 
 from hengd.rules.merge import MISSING, Path, Values, drop_nulls, merge, pointer
 from hengd.rules.schema_keywords import ANNOTATIONS, BELOW, BRANCHES, CONDITIONS, MAPS, REF_PREFIX, Node, target
-
-SECRET_KEY: Final = "$secret"
-"""The one member of an object that stands for a secret's value."""
+from henge_protocol.model import SECRET_KEY
 
 ANY: Final = "*"
 """In a secret's pointer: any key, or any entry of a list."""

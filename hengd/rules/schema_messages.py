@@ -15,9 +15,9 @@ from typing import Any, Final
 from jsonschema_rs import ValidationError
 
 from hengd.rules.merge import pointer
-from hengd.rules.schema_fields import SECRET_KEY
 from hengd.rules.schema_keywords import FORMATS, REF_PREFIX, Node
 from henge_protocol.errors import Problem
+from henge_protocol.model import SECRET_KEY
 
 HIDDEN: Final = "[hidden]"
 MAX_PROBLEMS: Final = 100

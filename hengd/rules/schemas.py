@@ -16,7 +16,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
+from typing import Any, Final
 
 from hengd.rules.merge import MISSING, Path, Values, drop_nulls, get, merge, pointer, tokens
 from hengd.rules.schema_budget import Finding, check_keywords, check_references, check_size, refusal
@@ -43,6 +43,9 @@ from hengd.rules.schema_keywords import ROOT_ONLY, Node, subschemas
 from hengd.rules.schema_messages import MAX_PROBLEMS, Misfit, problems
 from henge_protocol.errors import Problem
 from henge_protocol.strictjson import canonical
+
+PLACES_REMEMBERED: Final = 4096
+"""Of one schema, so that keys of somebody's choice cannot fill the memory."""
 
 
 def check_schema(schema: object) -> None:
@@ -122,6 +125,8 @@ class CompiledSchema:
     _layer: Validator = field(repr=False)
     _optional: tuple[tuple[Path, Values], ...] = field(repr=False)
     _whole_numbers: bool = field(repr=False)
+    _secret_places: dict[tuple[str | int, ...], bool] = field(default_factory=dict, repr=False)
+    """What was asked before: devices of a schema have the same places again and again."""
 
     def is_valid(self, value: object) -> bool:
         """Tell whether a document fits, as fast as possible."""
@@ -153,7 +158,15 @@ class CompiledSchema:
 
     def is_secret(self, path: Sequence[str | int]) -> bool:
         """Tell whether the value at ``path`` is, or lies inside of, a ``writeOnly`` field."""
-        return bool(self.secret_pointers) and is_secret(self._root, path)
+        if not self.secret_pointers:
+            return False
+        place = tuple(path)
+        known = self._secret_places.get(place)
+        if known is None:
+            known = is_secret(self._root, place)
+            if len(self._secret_places) < PLACES_REMEMBERED:
+                self._secret_places[place] = known
+        return known
 
     def is_risky(self, path: Sequence[str | int]) -> bool:
         """Tell whether a change of the value at ``path`` may cut the device off, be it inside of it or around it."""

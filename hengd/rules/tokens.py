@@ -18,6 +18,7 @@ from hengd.rules.fleet import find_object
 from hengd.rules.limits import FailureLimit
 from hengd.rules.outcome import Author
 from hengd.rules.schemas import SchemaCache
+from hengd.rules.vault import Vault
 from hengd.store import Reader, Store, Transaction
 from henge_protocol.csr import Csr, read_csr
 from henge_protocol.errors import (
@@ -49,6 +50,7 @@ class Tokens:
         store: Store,
         authority: Authority,
         schemas: SchemaCache,
+        vault: Vault,
         *,
         clock: Callable[[], float],
         monotonic: Callable[[], float],
@@ -57,6 +59,7 @@ class Tokens:
         self._store = store
         self._authority = authority
         self._schemas = schemas
+        self._vault = vault
         self._clock = clock
         self._monotonic = monotonic
         self._new_id = new_id
@@ -173,7 +176,16 @@ class Tokens:
         _check_pattern(token, check_name(name, "device name"))
         author, schema = Author(f"token:{token.id}", "enrol"), token.schema or known_schema(tx, wish)
         device_id = claim_device(
-            tx, self._schemas, name, key, author, schema, token.labels, now=self._clock(), new_id=self._new_id
+            tx,
+            self._schemas,
+            self._vault,
+            name,
+            key,
+            author,
+            schema,
+            token.labels,
+            now=self._clock(),
+            new_id=self._new_id,
         )
         return self._authority.issue(
             tx,

@@ -11,7 +11,7 @@ from hengectl import refusal
 from hengectl.changes import apply_files, tell_too_wide
 from hengectl.differences import tell_differences
 from hengectl.invocation import Command, Invocation, with_invocation
-from hengectl.kinds import Ref
+from hengectl.kinds import OBJECT_KINDS, SECRET, Ref
 from hengectl.options import RefType, files_option, output_option
 
 DIFFERS: Final = 1
@@ -32,7 +32,7 @@ class Revisions(click.ParamType[tuple[int, int | None]]):
 
 
 @click.command("diff", cls=Command, compares=True, short_help="Show what apply would change, field by field.")
-@click.argument("target", metavar="[KIND/NAME]", required=False, type=RefType())
+@click.argument("target", metavar="[KIND/NAME]", required=False, type=RefType((*OBJECT_KINDS, SECRET)))
 @files_option(required=False)
 @click.option(
     "--rev", "revisions", type=Revisions(), metavar="A..B", help="Between two revisions, or from A until now."

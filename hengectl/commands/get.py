@@ -14,7 +14,9 @@ from hengectl.columns import View, rooms, table_of
 from hengectl.invocation import Command, Invocation, with_invocation
 from hengectl.kinds import (
     JOIN,
+    OBJECT_KINDS,
     REVISION,
+    SECRET,
     Kind,
     Object,
     Ref,
@@ -49,7 +51,9 @@ class Shape:
 
 
 @click.command(
-    "get", cls=Command, short_help="List things: devices, groups, schemas, joins, tokens, operators, revisions."
+    "get",
+    cls=Command,
+    short_help="List things: devices, groups, schemas, secrets, joins, tokens, operators, revisions.",
 )
 @click.argument("what", metavar="KIND [NAME]... | KIND/NAME...", nargs=-1, required=True, type=WHAT)
 @output_option("json", "yaml", "wide", "name")
@@ -94,7 +98,7 @@ def get_command(
 def read_wanted(what: Sequence[str], selector: str) -> list[Wanted]:
     """What the arguments ask for; ``Invalid`` ``bad_usage``, ``unknown_kind``, ``bad_name``."""
     if any("/" in word for word in what):
-        refs = [parse_ref(word) for word in what]
+        refs = [parse_ref(word, of=(*OBJECT_KINDS, SECRET)) for word in what]
         kinds = dict.fromkeys(ref.kind for ref in refs)
         wanted = [Wanted(kind, tuple(ref.name for ref in refs if ref.kind == kind)) for kind in kinds]
     elif "," in what[0] and len(what) == 1:
@@ -131,7 +135,7 @@ def _all(invocation: Invocation, wanted: Wanted) -> list[Object]:
 
 
 def _named(invocation: Invocation, kind: Kind, name: str) -> list[Object]:
-    if kind.applied:
+    if kind.applied or kind == SECRET:
         return [invocation.client.read(Ref(kind, name))]
     if kind == REVISION:
         if not name.isdecimal():

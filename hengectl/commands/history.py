@@ -12,13 +12,13 @@ from hengectl.changes import tell_result, tell_too_wide
 from hengectl.columns import View, changes_text, table_of
 from hengectl.differences import say_fields, tell_differences
 from hengectl.invocation import Command, Invocation, with_invocation
-from hengectl.kinds import DEVICE, REVISION, Ref, list_of
+from hengectl.kinds import DEVICE, OBJECT_KINDS, REVISION, SECRET, Ref, list_of
 from hengectl.options import RefType, all_at_once_option, dry_run_option, message_option, output_option, yes_option
 from hengectl.render import GAP, age, plural, safe
 
 
 @click.command("history", cls=Command, short_help="Show what was changed, when and by whom.")
-@click.argument("target", metavar="[KIND/NAME]", required=False, type=RefType())
+@click.argument("target", metavar="[KIND/NAME]", required=False, type=RefType((*OBJECT_KINDS, SECRET)))
 @click.option("--limit", type=click.IntRange(1, 1000), default=20, help="How many; 20 if not given.")
 @click.option("--before", type=click.IntRange(1), default=None, metavar="REVISION", help="Only older ones.")
 @click.option("--diff", is_flag=True, help="With the fields that each of them changed.")

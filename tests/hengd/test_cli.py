@@ -106,7 +106,7 @@ def test_version_and_help(home: Path) -> None:
 def test_the_default_settings_are_toml_and_good(home: Path) -> None:
     shown = hengd(home, "config", "default")
     assert shown.returncode == 0
-    assert set(tomllib.loads(shown.stdout)) == {"daemon", "listen", "tls", "store", "join", "limits"}
+    assert set(tomllib.loads(shown.stdout)) == {"daemon", "listen", "tls", "store", "secrets", "join", "limits"}
     (home / "mine.toml").write_text(shown.stdout)
     checked = hengd(home, "check", "--config", str(home / "mine.toml"))
     assert (checked.returncode, checked.stdout.splitlines()[0]) == (0, "0 settings changed, all good.")
@@ -127,7 +127,8 @@ def test_paths_say_where_everything_lies(home: Path) -> None:
     found = json.loads(hengd(home, "paths", "-o", "json", "--data-dir", str(home / "d")).stdout)
     assert found["data"] == str(home / "d")
     assert found["config"].endswith("hengd.toml")
-    assert set(found) == {"config", "config drop-ins", "data", "socket"}
+    assert found["key of secrets"] == str(home / "d" / "keys" / "secrets.key")
+    assert set(found) == {"config", "config drop-ins", "data", "key of secrets", "socket"}
 
 
 @pytest.mark.parametrize(

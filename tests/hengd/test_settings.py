@@ -128,6 +128,7 @@ WRONG: list[tuple[str, Any]] = [
     ("store.keep_revisions", "1e3"),
     ("store.keep_for", "soon"),
     ("store.keep_for", "-5s"),
+    ("secrets.key_file", 5),
     ("join.window_after_init", 60),
     ("join.max_pending", 0),
     ("join.max_pending", 33),

@@ -11,6 +11,7 @@ import pytest
 
 from hengd.datadir import DataDir, open_data_dir
 from hengd.rules.configs import Configs
+from hengd.rules.custody import find_vault
 from hengd.rules.schemas import SchemaCache
 from hengd.rules.timekeeping import LEAP_S, Timekeeper, mark_of
 from hengd.store import Store
@@ -35,9 +36,10 @@ class House:
         """Upkeep that does not rest."""
         clock = lambda: self.now  # noqa: E731
         keeper = Timekeeper(self.store, ends=NOW + 3650 * pki.DAY_S, clock=clock, monotonic=lambda: 0.0)
-        configs = Configs(self.store, SchemaCache(), clock=clock, new_id=lambda: "0" * 26)
+        vault = find_vault(self.store, "", None, self.folder.path)
+        configs = Configs(self.store, SchemaCache(), vault, clock=clock, new_id=lambda: "0" * 26)
         return Upkeep(
-            self.store, self.folder.database, configs, keeper, kept=Kept(10, 60.0), every_s=0.001,
+            self.store, self.folder.database, configs, vault, keeper, kept=Kept(10, 60.0), every_s=0.001,
             renew_certificate=renew_certificate,
         )  # fmt: skip
 

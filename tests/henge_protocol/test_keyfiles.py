@@ -210,3 +210,15 @@ def test_a_full_disk_makes_no_folder(tmp_path: Path) -> None:
 
     with pytest.raises(StorageFull):
         keyfiles.make_private_dir(tmp_path / "new", files=files)
+
+
+@pytest.mark.parametrize(("mode", "closed"), [(0o600, False), (0o440, False), (0o460, True), (0o604, True)])
+def test_a_secret_for_a_group_may_be_read_by_it_and_by_nobody_else(tmp_path: Path, mode: int, closed: bool) -> None:
+    path = tmp_path / "key"
+    path.write_bytes(b"secret")
+    path.chmod(mode)
+    if closed:
+        with pytest.raises(Denied, match="secret"):
+            keyfiles.read_private(path, by_group=True)
+    else:
+        assert keyfiles.read_private(path, by_group=True) == b"secret"

@@ -93,3 +93,22 @@ def test_short_digests_are_for_people() -> None:
 
 def test_final_states_can_be_reported() -> None:
     assert model.FINAL_STATES < model.REPORT_STATES
+
+
+@pytest.mark.parametrize(
+    "name", ["wifi", "wifi/home", "a/b/c", "0", "mqtt/ca.pem", "a_b-c.d/e", "a" * 63, "/".join("a" * 64)]
+)
+def test_names_of_secrets_are_paths_of_plain_words(name: str) -> None:
+    assert model.check_secret_name(name) == name
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", "/", "a/", "/a", "a//b", "A", ".", "..", "a/..", "../a", "-a", "a-", "a b", "a\n", "a\0", "ä", "a" * 64,
+     "a/" * 64 + "a", "a=b", "a%2fb", None, 7, ["a"], {"$secret": "a"}],
+)  # fmt: skip
+def test_other_names_of_secrets_are_refused(name: object) -> None:
+    with pytest.raises(Invalid) as refusal:
+        model.check_secret_name(name)
+
+    assert refusal.value.code == "bad_name"

@@ -81,6 +81,19 @@ TABLE = [
     ("explain nosuch", NOT_FOUND),
     ("explain lamp.nosuch", NOT_FOUND),
     ("explain", USAGE),
+    ("secret set wifi/home --from-file VALUE", OK),
+    ("secret set wifi/home --from-file ABSENT", NOT_FOUND),
+    ("secret set wifi/home --from-file EMPTY", INVALID),
+    ("secret set wifi/home --from-file VALUE --json", INVALID),
+    ("secret set wifi/home", USAGE),
+    ("secret set wifi/home hunter22", USAGE),
+    ("secret set WIFI --from-file VALUE", USAGE),
+    ("secret list", OK),
+    ("secret list -o xml", USAGE),
+    ("secret list more", USAGE),
+    ("secret delete SECRET --yes", OK),
+    ("secret delete nosuch --yes", NOT_FOUND),
+    ("secret delete SECRET", USAGE),
     ("history device/lamp-1", OK),
     ("history device/nosuch", NOT_FOUND),
     ("history --limit 0", USAGE),
@@ -210,6 +223,9 @@ async def _filled(line: str, daemon: Service, admin: Admin, folder: Path) -> lis
     words = {"ABSENT": str(folder / "absent"), "URL": daemon.url}
     for name, content in files.items():
         words[name] = _written(folder / f"{name}.yaml", yamltext.write({"apiVersion": "henge/v1", **content}))
+    words |= {"VALUE": _written(folder / "value", "correct horse\n"), "EMPTY": _written(folder / "empty", "\n")}
+    if "SECRET" in line:
+        words["SECRET"] = (await admin.ok("PUT", "/v1/secrets/wifi/den", {"value": "x"}))["metadata"]["name"]
     if "TOKEN" in line:
         made = await admin.ok("POST", "/v1/tokens", {"kind": "admin"})
         words |= {"TOKEN": made["id"], "TOKENFILE": _written(folder / "token", made["token"])}

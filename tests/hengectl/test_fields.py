@@ -25,6 +25,8 @@ SCHEMA: dict[str, Any] = {
         "wifi": {"$ref": "#/$defs/wifi"},
         "all": {"allOf": [{"properties": {"x": {"type": "string"}}}, {"properties": {"y": {"type": "integer"}}}]},
         "loop": {"$ref": "#/properties/loop"},
+        "psk": {"type": "string", "writeOnly": True},
+        "login": {"writeOnly": True, "properties": {"user": {"type": "string"}}},
     },
     "$defs": {"wifi": {"properties": {"ssid": {"type": "string"}, "channel": {"type": "integer"}}}},
 }
@@ -33,6 +35,29 @@ SCHEMA: dict[str, Any] = {
 def value_of(text: str, *, as_json: bool = False, schemas: tuple[dict[str, Any], ...] = (SCHEMA,)) -> object:
     (assignment,) = fields.parse_assignments([text])
     return fields.value_of(assignment, schemas, as_json=as_json)
+
+
+@pytest.mark.parametrize("text", ["psk=secret/wifi/home", 'psk={"$secret": "wifi/home"}', "login=secret/wifi/home"])
+def test_in_place_of_a_secret_stands_its_name(text: str) -> None:
+    assert value_of(text) == value_of(text, as_json=True) == {"$secret": "wifi/home"}
+
+
+def test_a_secret_may_be_hidden_by_null() -> None:
+    assert value_of("psk=null") is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["psk=hunter22", "psk=", 'psk="hunter22"', 'psk={"$secret": "Hunter 22"}', "psk=secret/", "login.user=hunter22",
+     'login={"user": "hunter22"}', 'psk={"$secret": "hunter22", "x": 1}', "psk=secret/Hunter22"],
+)  # fmt: skip
+def test_c15_a_secret_is_no_argument_and_is_not_repeated(text: str) -> None:
+    with pytest.raises(HengeError) as refusal:
+        value_of(text)
+
+    assert refusal.value.code == "bad_usage"
+    assert "unter" not in refusal.value.message + refusal.value.cure
+    assert "hengectl secret set " in refusal.value.cure
 
 
 @pytest.mark.parametrize(

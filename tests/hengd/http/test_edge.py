@@ -181,7 +181,14 @@ def is_problem(answer: Answer) -> bool:
 
 def targets(service: Service) -> list[tuple[str, str, Auth]]:
     """Every route with values for its placeholders that name nothing."""
-    fill = {"name": "nobody-here", "id": "zzzzzzzz", "sid": "0" * 32, "code": "00000000", "revision": "999999"}
+    fill = {
+        "name": "nobody-here",
+        "secret": "no/body",
+        "id": "zzzzzzzz",
+        "sid": "0" * 32,
+        "code": "00000000",
+        "revision": "999999",
+    }
     found = []
     for route in service.app.routes:
         path = route.path

@@ -179,7 +179,7 @@ async def test_old_content_that_fits_no_more_is_refused_v33(daemon: Service, adm
         pytest.param({"to": 10**15}, 404, "no_such_revision", id="large"),
         pytest.param({}, 422, "bad_object", id="nothing"),
         pytest.param({"to": 0, "object": "lamp-1"}, 422, "bad_parameter", id="no-kind"),
-        pytest.param({"to": 0, "object": "secret/x"}, 422, "bad_parameter", id="unknown-kind"),
+        pytest.param({"to": 0, "object": "token/x"}, 422, "bad_parameter", id="unknown-kind"),
         pytest.param({"to": 0, "object": "device/nothing"}, 404, "no_such_device", id="unknown-device"),
         pytest.param({"to": 1, "object": "group/nothing"}, 404, "no_such_object", id="unknown-group"),
         pytest.param({"to": 0, "all": True}, 422, "unknown_field", id="unknown-field"),

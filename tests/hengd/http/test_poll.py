@@ -356,3 +356,18 @@ async def test_a_poll_that_waits_counts_as_online(daemon: Service, admin: Admin,
         await waiting(daemon)
         await admin.until("lamp-1", connection="online")
         poll.cancel()
+
+
+async def test_who_polls_for_a_document_whose_secrets_are_locked_is_told_to_come_back(daemon: Service) -> None:
+    secret = {"type": "object", "properties": {"psk": {"type": "string", "writeOnly": True}}}
+    async with daemon.admin() as admin:
+        await admin.ok("PUT", "/v1/secrets/wifi/home", {"value": "correct horse"})
+        await admin.apply(schema("node", **secret), device("one", "node", psk={"$secret": "wifi/home"}))
+        identity = await daemon.join(admin, "one")
+    (daemon.data_dir / "keys" / "secrets.key").unlink()
+    await daemon.restart()
+    async with daemon.remote(identity) as one:
+        refused = await one.refused("GET", "/v1/device/config?have=&wait=0")
+
+    assert (refused.status, refused.code) == (503, "secrets_locked")
+    assert "Retry-After" in refused.headers

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,9 @@ from hengd.rules.configs import Configs, Request
 from hengd.rules.notes import Committed
 from hengd.rules.outcome import Author, Outcome
 from hengd.rules.schemas import SchemaCache
+from hengd.rules.vault import Vault
 from hengd.store import Store
-from henge_protocol.errors import HengeError
+from henge_protocol.errors import HengeError, NotFound
 
 NOW = 1_800_000_000.0
 ADA = Author("ada", "test")
@@ -30,6 +31,17 @@ class Desk:
     configs: Configs
     notes: list[object]
     now: float = NOW
+    keys: list[bytes] = field(default_factory=lambda: [bytes(range(32))])
+    """What stands in the key file; empty: there is none."""
+    vault: Vault = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.vault = Vault(self._read_keys, "the key file")
+
+    def _read_keys(self) -> list[bytes]:
+        if not self.keys:
+            raise NotFound("bad_file", "cannot read the key file: No such file or directory")
+        return list(self.keys)
 
     async def apply(
         self, *objects: dict[str, Any], delete: tuple[tuple[str, str], ...] = (), dry: bool = False
@@ -80,7 +92,9 @@ async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
     notes: list[object] = []
     store.on_commit(notes.extend)
     made = Desk(store, None, notes)  # type: ignore[arg-type]
-    made.configs = Configs(store, SchemaCache(), clock=lambda: made.now, new_id=lambda: f"{next(numbers):026}")
+    made.configs = Configs(
+        store, SchemaCache(), made.vault, clock=lambda: made.now, new_id=lambda: f"{next(numbers):026}"
+    )
     try:
         yield made
     finally:

@@ -11,6 +11,7 @@ from hengd.rules.configs import Request
 from hengd.rules.merge import MISSING
 from hengd.rules.notes import Cut
 from hengd.rules.schemas import SchemaCache
+from hengd.rules.vault import Vault
 from hengd.store import Transaction
 from henge_protocol.errors import Conflict, HengeError, Invalid, Stale, TooLarge
 from tests.hengd.rules.conftest import ADA, NOW, Desk
@@ -337,7 +338,7 @@ async def test_an_id_is_given_once_and_survives_renaming(desk: Desk) -> None:
 
 
 def _rename(tx: Transaction, name: str, to: str) -> None:
-    change = Change(tx, SchemaCache(), author=ADA, message="", now=NOW, new_id=lambda: "unused")
+    change = Change(tx, SchemaCache(), Vault(list, ""), author=ADA, message="", now=NOW, new_id=lambda: "unused")
     change.rename(name, to)
     change.finish()
 

@@ -35,7 +35,7 @@ async def lamp(desk: Desk) -> str:
 
 
 async def test_a_fresh_look_sees_what_no_bell_told(desk: Desk, lamp: str) -> None:
-    deliveries = Deliveries(desk.store)
+    deliveries = Deliveries(desk.store, desk.vault)
     old = deliveries.newest(lamp)
     await desk.apply(device("lamp-1", color="blue"))
     assert deliveries.newest(lamp) == old
@@ -44,7 +44,7 @@ async def test_a_fresh_look_sees_what_no_bell_told(desk: Desk, lamp: str) -> Non
 
 
 async def test_news_that_come_after_a_fresh_look_bring_nothing_old_back(desk: Desk, lamp: str) -> None:
-    deliveries = Deliveries(desk.store)
+    deliveries = Deliveries(desk.store, desk.vault)
     old = _stored(desk, lamp)
     await desk.apply(device("lamp-1", color="blue"))
     deliveries.newest(lamp, fresh=True)
@@ -54,7 +54,7 @@ async def test_news_that_come_after_a_fresh_look_bring_nothing_old_back(desk: De
 
 
 async def test_a_document_that_was_swept_is_replaced_by_the_newest(desk: Desk, lamp: str) -> None:
-    deliveries = Deliveries(desk.store)
+    deliveries = Deliveries(desk.store, desk.vault)
     old = deliveries.newest(lamp)
     assert old is not None
     await desk.apply(device("lamp-1", color="blue"))
@@ -63,7 +63,7 @@ async def test_a_document_that_was_swept_is_replaced_by_the_newest(desk: Desk, l
 
 
 async def test_a_newest_document_that_is_missing_is_damage(desk: Desk, lamp: str) -> None:
-    deliveries, newest = Deliveries(desk.store), _stored(desk, lamp)
+    deliveries, newest = Deliveries(desk.store, desk.vault), _stored(desk, lamp)
     await desk.store.write(lambda tx: tx.delete("documents", bytes.fromhex(newest.digest)))
     with pytest.raises(Internal, match="not in the store"):
         deliveries.delivery(lamp, newest)

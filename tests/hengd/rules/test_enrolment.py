@@ -30,7 +30,17 @@ async def claimed(desk: Desk, key: Csr, schema: str = "", taken: frozenset[str] 
     """The id that ``lamp-1`` gets."""
     return await desk.store.write(
         lambda tx: claim_device(
-            tx, SchemaCache(), "lamp-1", key, BY, schema, labels, now=NOW, new_id=lambda: "n" * 26, taken=taken
+            tx,
+            SchemaCache(),
+            desk.vault,
+            "lamp-1",
+            key,
+            BY,
+            schema,
+            labels,
+            now=NOW,
+            new_id=lambda: "n" * 26,
+            taken=taken,
         )
     )
 

@@ -12,7 +12,7 @@ WELL = Figures(map_bytes=1000, used_bytes=900, free_disk_bytes=LOW_DISK_BYTES, c
 
 
 def test_nobody_is_warned_while_all_is_well() -> None:
-    assert warnings_of(WELL, "/data", None) == []
+    assert warnings_of(WELL, "/data", (None, None)) == []
 
 
 @pytest.mark.parametrize(
@@ -24,10 +24,10 @@ def test_nobody_is_warned_while_all_is_well() -> None:
     ],
 )
 def test_what_is_nearly_over_or_has_failed_is_told(figures: Figures, words: str) -> None:
-    assert warnings_of(figures, "/data", None) == [words]
+    assert warnings_of(figures, "/data", (None, None)) == [words]
 
 
 def test_a_clock_in_doubt_is_told_with_its_cure() -> None:
     trouble = Unavailable("clock_suspect", "the clock says 1970", cure="set it")
 
-    assert warnings_of(WELL, "/data", trouble) == ["the clock says 1970 (set it)"]
+    assert warnings_of(WELL, "/data", (None, trouble)) == ["the clock says 1970 (set it)"]

@@ -199,3 +199,22 @@ def test_diff_names_fields_not_objects() -> None:
 def test_values_that_render_differently_are_not_the_same(left: object, right: object) -> None:
     assert left == right
     assert not same(left, right)
+
+
+# --- references to secrets --------------------------------------------------------------------------------
+
+HOME, LAB = {"$secret": "home"}, {"$secret": "lab"}
+
+
+def test_a_reference_replaces_and_is_replaced_whole() -> None:
+    assert overlay([{"a": {"user": "x", "pin": 1}}, {"a": HOME}]) == {"a": HOME}
+    assert overlay([{"a": HOME}, {"a": {"user": "x", "pin": None}}]) == {"a": {"user": "x"}}
+    assert overlay([{"a": HOME}, {"a": LAB}]) == {"a": LAB}
+    assert overlay([{"a": HOME}, {"a": None}]) == {}
+
+
+def test_a_reference_is_a_leaf_and_differs_as_one_field() -> None:
+    assert list(leaves({"a": {"b": HOME}})) == [("/a/b", HOME)]
+    assert diff({"a": HOME}, {"a": LAB}) == [FieldChange("/a", HOME, LAB)]
+    assert diff({"a": HOME}, {"a": {"user": "x"}}) == [FieldChange("/a", HOME, {"user": "x"})]
+    assert diff({"a": HOME}, {"a": HOME}) == []

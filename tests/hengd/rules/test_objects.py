@@ -124,7 +124,7 @@ def test_anything_is_a_manifest_or_our_refusal(value: object) -> None:
         assert parse_manifest({"kind": manifest.kind, "metadata": {"name": manifest.name}, "spec": manifest.spec})
 
 
-@pytest.mark.parametrize("text", ["", "/", "lamp-1", "Device/lamp-1", "secret/x", "/lamp-1"])
+@pytest.mark.parametrize("text", ["", "/", "lamp-1", "Device/lamp-1", "token/x", "/lamp-1"])
 def test_an_object_is_named_by_kind_and_name(text: str) -> None:
     with pytest.raises(Invalid):
         parse_object_path(text)
@@ -137,4 +137,4 @@ def test_any_text_names_an_object_or_is_refused(text: str) -> None:
     except HengeError as error:
         assert error.code == "bad_parameter"
     else:
-        assert kind in ("Schema", "Group", "Device")
+        assert kind in ("Schema", "Group", "Device", "Secret")

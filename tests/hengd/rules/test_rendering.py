@@ -17,6 +17,17 @@ from henge_protocol.strictjson import canonical
 from tests.hengd.rules.conftest import Desk
 from tests.service import device, group, schema
 
+
+class NoSecrets:
+    """A store without any."""
+
+    def find(self, name: str) -> tuple[int, object]:
+        raise KeyError(name)
+
+    def blinded(self, document: bytes) -> bytes:
+        raise AssertionError("there is nothing to hide")
+
+
 FIELDS = ("a", "b", "c")
 OPEN = {"type": "object", "properties": {field: {} for field in FIELDS}}
 
@@ -42,7 +53,7 @@ def rendered(root: dict[str, Any], groups: list[GroupEntry], values: dict[str, A
     """The document of one device, which must be good."""
     import json
 
-    document = Renderer({"any": entry(root)}, groups).render(record(values))
+    document = Renderer({"any": entry(root)}, groups, NoSecrets()).render(record(values))
     assert document is not None
     assert document.code == "", document
     assert document.digest == digest_of(document.data)
@@ -102,14 +113,14 @@ def test_defaults_of_an_optional_object_hold_where_it_is_set(values: dict[str, A
 
 
 def test_devices_that_share_everything_share_one_rendering() -> None:
-    renderer = Renderer({"any": entry(OPEN)}, [spoken("all", 0, {"a": 1})])
+    renderer = Renderer({"any": entry(OPEN)}, [spoken("all", 0, {"a": 1})], NoSecrets())
 
     assert renderer.render(record({})) is renderer.render(record({}, labels={"x": "y"}))
     assert renderer.render(record({"b": 1})) is not renderer.render(record({"b": 1.0}))
 
 
 def test_a_device_whose_schema_is_gone_has_no_document() -> None:
-    renderer = Renderer({}, [])
+    renderer = Renderer({}, [], NoSecrets())
 
     assert renderer.render(record({})) is None
     assert renderer.layers(record({})) == []
@@ -139,7 +150,9 @@ def test_groups_of_one_rank_clash_where_their_order_would_matter(
     one: dict[str, Any], other: dict[str, Any], clash: str, swapped: bool
 ) -> None:
     first, second = (other, one) if swapped else (one, other)
-    document = Renderer({"any": entry(OPEN)}, [spoken("x", 5, first), spoken("y", 5, second)]).render(record({}))
+    document = Renderer({"any": entry(OPEN)}, [spoken("x", 5, first), spoken("y", 5, second)], NoSecrets()).render(
+        record({})
+    )
 
     assert document is not None
     assert document.code == ("conflicting_groups" if clash else "")
@@ -218,7 +231,7 @@ def test_the_order_in_which_groups_are_stored_does_not_matter(stack: list[dict[s
 def test_groups_of_one_rank_that_are_accepted_commute(one: dict[str, Any], other: dict[str, Any]) -> None:
     pairs = [(("x", one), ("y", other)), (("x", other), ("y", one))]
     found = [
-        Renderer({"any": entry(OPEN)}, [spoken(name, 5, said) for name, said in pair]).render(record({}))
+        Renderer({"any": entry(OPEN)}, [spoken(name, 5, said) for name, said in pair], NoSecrets()).render(record({}))
         for pair in pairs
     ]
 

@@ -14,6 +14,7 @@ from hengd.rules import tokens as tokens_module
 from hengd.rules.authority import Authority
 from hengd.rules.schemas import SchemaCache
 from hengd.rules.tokens import Tokens
+from hengd.rules.vault import Vault
 from hengd.store import Store
 from henge_protocol import pki
 from henge_protocol.errors import Conflict, HengeError, Invalid
@@ -35,6 +36,7 @@ class Desk:
             store,
             self.authority,
             SchemaCache(),
+            Vault(lambda: [bytes(32)], "memory"),
             clock=lambda: self.now,
             monotonic=lambda: self.now,
             new_id=lambda: pki.new_id(bytes([next(numbers)]) * 16),

@@ -1,0 +1,127 @@
+"""``secret`` and what the other commands show of secrets: names, never values."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click.termui
+import pytest
+
+from tests.hengectl.conftest import Face
+from tests.service import Admin, Service, device, schema
+
+VALUE = "Correct horse, battery"
+NODE = {
+    "type": "object",
+    "properties": {"psk": {"type": "string", "minLength": 8, "writeOnly": True}, "pin": {"writeOnly": True}},
+}
+
+
+@pytest.fixture
+async def person(face: Face, daemon: Service, admin: Admin) -> Face:
+    """Somebody on the daemon's machine; a device has a secret."""
+    face.environ(HENGE_SOCKET=str(daemon.socket))
+    await admin.ok("PUT", "/v1/secrets/wifi/home", {"value": VALUE})
+    await admin.apply(schema("node", **NODE), device("one", "node", psk={"$secret": "wifi/home"}))
+    return face
+
+
+async def document(daemon: Service, name: str = "one") -> Any:
+    """What the device really gets."""
+    digest = daemon.app.configs.document(name).digest
+    with daemon.app._store.read() as tx:
+        return json.loads(daemon.app.vault.document(tx, digest) or b"")
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "meant"),
+    [
+        pytest.param(b"another phrase", (), "another phrase", id="text"),
+        pytest.param(b"another phrase\n", (), "another phrase", id="line-break"),
+        pytest.param(b"another phrase\r\n", (), "another phrase", id="c16-crlf"),
+        pytest.param(b" two lines\n of it\n\n", (), " two lines\n of it\n", id="lines"),
+        pytest.param("Gr\u00fcnspecht im Wald".encode(), (), "Gr\u00fcnspecht im Wald", id="utf-8"),
+        pytest.param(b"12345678", (), "12345678", id="digits-are-text"),
+        pytest.param(b'"in quotes"\n', ("--json",), "in quotes", id="json"),
+    ],
+)
+async def test_a_value_is_read_from_a_file_and_from_standard_input(
+    person: Face, daemon: Service, tmp_path: Path, content: bytes, options: tuple[str, ...], meant: str
+) -> None:
+    (tmp_path / "value").write_bytes(content)
+    ran = await person.run("secret", "set", "wifi/home", "--from-file", str(tmp_path / "value"), *options)
+    from_file = await document(daemon)
+    again = await person.run("secret", "set", "wifi/home", "--from-file", "-", *options, stdin=content)
+
+    assert (ran.code, ran.out) == (0, "secret/wifi/home set (r3)\n")
+    assert (again.code, again.out) == (0, "secret/wifi/home set (r3)\n"), "the same value is no change"
+    assert from_file == await document(daemon) == {"psk": meant}
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        pytest.param(b"", "empty", id="c16-empty"),
+        pytest.param(b"\n", "empty", id="c16-line-break"),
+        pytest.param(b"\xff\xfehunter", "not UTF-8", id="c16-binary"),
+        pytest.param(b"\xef\xbb\xbfhunter22", "byte order mark", id="c16-bom"),
+        pytest.param(b"hunter\0", "NUL", id="nul"),
+        pytest.param(b"hunter", "the text has 6 characters", id="too-short-for-the-schema"),
+        pytest.param(b"hunter" * 2000, "8192", id="large"),
+        pytest.param(b"hunter" * 20000, "larger", id="very-large"),
+    ],
+)
+async def test_what_is_no_secret_is_refused_and_not_repeated(
+    person: Face, daemon: Service, content: bytes, told: str
+) -> None:
+    ran = await person.run("--debug", "-v", "secret", "set", "wifi/home", "--from-file", "-", stdin=content)
+
+    assert ran.code == 6
+    assert "hunter" not in ran.err + ran.out
+    assert told in ran.err
+    assert await document(daemon) == {"psk": VALUE}
+
+
+async def test_a_person_is_asked_twice_and_sees_nothing(
+    person: Face, daemon: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(click.termui, "hidden_prompt_func", lambda text: asked.append(text) or "typed in secret")
+    ran = await person.run("secret", "set", "wifi/home", terminal=True)
+
+    assert (ran.code, len(asked)) == (0, 2)
+    assert "typed in secret" not in ran.out + ran.err
+    assert await document(daemon) == {"psk": "typed in secret"}
+
+
+async def test_secrets_are_listed_with_their_users(person: Face) -> None:
+    listed, got = await person.ok("secret", "list"), await person.ok("get", "secrets")
+
+    assert listed == got
+    assert listed.split("\n")[0].split() == ["NAME", "REVISION", "AGE", "AUTHOR", "USED", "BY"]
+    assert "device/one" in listed
+    assert (await person.ok("get", "secret/wifi/home", "-o", "name")).strip() == "secret/wifi/home"
+    assert "secret/wifi/home created" in await person.ok("history", "secret/wifi/home")
+
+
+async def test_people_read_the_name_of_a_secret_where_values_stand(person: Face, tmp_path: Path) -> None:
+    await person.run("secret", "set", "wifi/lab", "--from-file", "-", stdin="of the laboratory")
+    await person.ok("set", "device/one", "pin=secret/wifi/lab")
+    (tmp_path / "one.json").write_text(
+        json.dumps({"apiVersion": "henge/v1"} | device("one", "node", psk={"$secret": "wifi/lab"}))
+    )
+    why, diff = await person.ok("why", "one", "psk"), await person.run("diff", "-f", str(tmp_path))
+
+    assert why.startswith("psk = secret wifi/home\n")
+    assert "  ~ psk   secret wifi/home → secret wifi/lab\n" in diff.out
+    assert "  ~ psk   secret wifi/home r1 → secret wifi/lab r3\n" in diff.out
+    assert "  - pin   secret wifi/lab r3\n" in diff.out
+
+
+async def test_a_secret_in_use_stays(person: Face) -> None:
+    ran = await person.run("secret", "delete", "wifi/home", "--yes")
+
+    assert ran.code == 5
+    assert "device/one" in ran.err
