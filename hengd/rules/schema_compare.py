@@ -69,6 +69,10 @@ class _Pairs:
 
     def of(self, old: object, new: object, path: Place) -> Iterator[Reason]:
         """The reasons of one pair; a part that is not there is ``True``, which anything fits."""
+        secret = _is_secret(self._new, new)
+        if old is not False and new is not False and secret != _is_secret(self._old, old):
+            what = "is a secret now, and what was written" if secret else "is no secret any more, and references"
+            yield Reason("narrower", pointer((*path, "writeOnly")), f"it {what} here cannot stay")
         old, new = _followed(self._old, old), _followed(self._new, new)
         if new is True or old is False or (id(old), id(new)) in self._seen:
             return
@@ -332,6 +336,17 @@ def _followed(root: Node, node: object) -> object:
             break
         node = found
     return node
+
+
+def _is_secret(root: Node, node: object) -> bool:
+    """Whether a subschema, or what it refers to, takes references to secrets instead of values."""
+    for _ in range(64):
+        if not isinstance(node, dict):
+            return False
+        if node.get("writeOnly") is True:
+            return True
+        node = target(root, node) if "$ref" in node else None
+    return False
 
 
 def _asserting(node: Node) -> Node:

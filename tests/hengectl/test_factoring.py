@@ -82,3 +82,13 @@ def test_a_field_that_only_another_schema_declares_is_not_heard() -> None:
     assert list(LAMP["properties"]) == ["color", "brightness", "wifi"]
     assert [found.hearing("all", field) for field in ("color", "speed", "nosuch")] == [["a"], ["fan"], []]
     assert found.hearing("lamps", "speed") == ["a"]
+
+
+def test_a_reference_to_a_secret_is_lifted_and_promoted_whole() -> None:
+    home = {"$secret": "wifi/home"}
+    devices = [device(name, labels=HALL, wifi={"ssid": home}) for name in "ab"]
+    group_, after = promoted(devices[0], group("hall", "room=hall", wifi={"ssid": "x"}), ("wifi", "ssid"))
+
+    assert told(fleet([group("hall", "room=hall")], devices)) == [("wifi.ssid", home, ["hall"])]
+    assert group_["spec"]["values"] == {"wifi": {"ssid": home}}
+    assert after["spec"]["values"].get("wifi", {}) == {}

@@ -10,7 +10,7 @@ import click.termui
 import pytest
 
 from tests.hengectl.conftest import Face
-from tests.service import Admin, Service, device, schema
+from tests.service import Admin, Service, device, group, schema
 
 VALUE = "Correct horse, battery"
 NODE = {
@@ -125,3 +125,40 @@ async def test_a_secret_in_use_stays(person: Face) -> None:
 
     assert ran.code == 5
     assert "device/one" in ran.err
+
+
+async def test_differences_between_revisions_name_secrets(person: Face) -> None:
+    await person.run("secret", "set", "wifi/home", "--from-file", "-", stdin="another phrase")
+    between, history = await person.run("diff", "--rev", "2.."), await person.ok("history", "--diff", "--limit", "1")
+
+    assert between.code == 1
+    assert "secret/wifi/home configured" in between.out
+    assert "  ~ psk   secret wifi/home r1 → secret wifi/home r3\n" in between.out
+    assert "secret/wifi/home configured" in history
+    assert "phrase" not in between.out + history
+    alone = await person.run("diff", "secret/wifi/home", "--rev", "2..", "-o", "json")
+    assert [one["kind"] for one in json.loads(alone.out)["objects"]] == ["Secret"]
+
+
+async def test_an_override_takes_the_name_of_a_secret_and_nothing_else(person: Face, daemon: Service) -> None:
+    await person.run("secret", "set", "wifi/lab", "--from-file", "-", stdin="of the laboratory")
+    clear = await person.run("set", "device/one", "psk=in the clear", "--for", "10m")
+    await person.ok("set", "device/one", "psk=secret/wifi/lab", "--for", "10m")
+    described, why = await person.ok("describe", "device/one"), await person.ok("why", "one", "psk")
+
+    assert clear.code != 0
+    assert "in the clear" not in clear.out + clear.err
+    assert await document(daemon) == {"psk": "of the laboratory"}
+    assert "secret wifi/lab" in why
+    assert "laboratory" not in described + why
+
+
+async def test_a_reference_is_promoted_and_factored_as_one_value(person: Face, admin: Admin) -> None:
+    await admin.apply(group("home", bound="node"), device("two", "node", psk={"$secret": "wifi/home"}))
+    factored = await person.ok("factor", "--yes")
+    why = await person.ok("why", "two", "psk")
+
+    assert "secret wifi/home" in factored
+    assert "group/home" in factored
+    assert "secret wifi/home" in why
+    assert "battery" not in factored

@@ -86,3 +86,25 @@ async def test_what_never_was_cannot_be_compared(
 
     assert refused.value.code == code
     assert line.everything() == before
+
+
+NODE = {"type": "object", "properties": {"psk": {"type": "string", "minLength": 8, "writeOnly": True}}}
+
+
+async def test_secrets_are_told_by_name_and_revision_without_their_key(desk: Desk) -> None:
+    await desk.configs.put_secret("wifi/home", "correct horse", None, Request(ADA))
+    await desk.apply(schema("node", **NODE), device("one", "node", psk={"$secret": "wifi/home"}))
+    await desk.configs.put_secret("wifi/home", "another phrase", None, Request(ADA))
+    desk.keys.clear()
+    desk.vault._opened = None
+    found = await desk.configs.between(2, 3, None)
+
+    assert told(found) == ([("Secret/wifi/home", "configured")], [("one", ["/psk"])])
+    [[change]] = [one.changes for one in found.devices]
+    assert (change.before, change.after) == (
+        {"$secret": "wifi/home", "revision": 1},
+        {"$secret": "wifi/home", "revision": 3},
+    )
+    alone = await desk.configs.between(2, 3, ("Secret", "wifi/home"))
+    assert told(alone) == ([("Secret/wifi/home", "configured")], [])
+    assert not any(text in repr(found) for text in ("correct horse", "another phrase"))

@@ -155,3 +155,16 @@ async def test_the_end_of_an_override_is_never_too_wide(desk: Desk) -> None:
 
     assert await watch.pass_s(HOUR_S) == 10
     assert desk.document("lamp-03")["color"] == "green"
+
+
+async def test_a_new_value_of_a_secret_is_as_wide_as_the_devices_that_it_reaches(desk: Desk) -> None:
+    risky = {"type": "string", "writeOnly": True, "x-henge-risk": "connectivity"}
+    await desk.configs.put_secret("wifi/home", "correct horse", None, Request(ADA))
+    await desk.apply(schema(type="object", properties={"psk": risky}), *lamps(3, psk={"$secret": "wifi/home"}))
+    await seen(desk)
+    with pytest.raises(Conflict) as refusal:
+        await desk.configs.put_secret("wifi/home", "another phrase", None, Request(ADA))
+    await desk.configs.put_secret("wifi/home", "another phrase", None, Request(ADA, all_at_once=True))
+
+    assert refusal.value.code == "too_wide"
+    assert "changes psk" in refusal.value.message

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -279,3 +280,84 @@ async def test_one_that_cannot_end_holds_up_no_other(watch: Watch, caplog: pytes
 
     assert (watch.running("Device", "lamp-1"), watch.running("Device", "lamp-2")) == (["/text"], [])
     assert "an override of device/lamp-1 cannot end" in caplog.text
+
+
+# --- secrets ------------------------------------------------------------------------------------------------
+
+NETWORK = {
+    "type": "object",
+    "properties": {"psk": {"type": "string", "minLength": 8, "writeOnly": True}, "ssid": {"type": "string"}},
+}
+
+
+@pytest.fixture
+async def node(desk: Desk) -> Watch:
+    """A device with a secret, and another secret."""
+    await desk.configs.put_secret("wifi/home", "correct horse", None, Request(ADA))
+    await desk.configs.put_secret("wifi/lab", "of the laboratory", None, Request(ADA))
+    await desk.apply(schema("node", **NETWORK), device("one", "node", psk={"$secret": "wifi/home"}))
+    return Watch(desk)
+
+
+def exact(desk: Desk, name: str) -> Any:
+    """What the device really gets."""
+    with desk.store.read() as tx:
+        return json.loads(desk.vault.document(tx, desk.configs.document(name).digest) or b"")
+
+
+async def test_an_override_refers_to_a_secret_and_people_see_its_name(node: Watch) -> None:
+    await node.set("Device/one", psk={"$secret": "wifi/lab"})
+
+    assert exact(node.desk, "one") == {"psk": "of the laboratory"}
+    assert node.desk.document("one") == {"psk": {"$secret": "wifi/lab", "revision": 2}}
+    [psk] = node.desk.configs.why("one", "psk")
+    assert [said.value for said in psk.layers] == [{"$secret": "wifi/lab"}, {"$secret": "wifi/home"}]
+    await node.pass_s(HOUR_S)
+    assert exact(node.desk, "one") == {"psk": "correct horse"}
+
+
+async def test_a_new_value_reaches_devices_by_an_override_and_the_secret_stays_meanwhile(node: Watch) -> None:
+    await node.set("Device/one", psk={"$secret": "wifi/lab"})
+    await node.desk.configs.put_secret("wifi/lab", "another phrase", None, Request(ADA))
+    with pytest.raises(HengeError) as refusal:
+        await node.desk.configs.delete("Secret", "wifi/lab", None, Request(ADA))
+
+    assert refusal.value.code == "in_use"
+    assert exact(node.desk, "one") == {"psk": "another phrase"}
+
+
+@pytest.mark.parametrize(
+    ("values", "code"),
+    [
+        ({"psk": "clear and forbidden"}, "does_not_fit"),
+        ({"psk": {"$secret": "nosuch"}}, "no_such_secret"),
+        ({"psk": {"$secret": "wifi/lab", "revision": 2}}, "does_not_fit"),
+        ({"ssid": {"$secret": "wifi/lab"}}, "does_not_fit"),
+    ],
+)
+async def test_an_override_is_under_the_rules_for_references(node: Watch, values: dict[str, Any], code: str) -> None:
+    refusal = await node.refused("Device/one", **values)
+
+    assert refusal.code == code
+    assert "forbidden" not in repr((refusal.message, refusal.problems, refusal.extra))
+
+
+async def test_a_secret_must_fit_where_an_override_stands_for_a_time(node: Watch) -> None:
+    await node.set("Device/one", psk={"$secret": "wifi/lab"})
+    with pytest.raises(HengeError) as refusal:
+        await node.desk.configs.put_secret("wifi/home", "short", None, Request(ADA))
+
+    assert refusal.value.code == "does_not_fit"
+    assert "short" not in repr(refusal.value.problems)
+
+
+async def test_an_override_waits_for_the_key_to_end(node: Watch) -> None:
+    await node.set("Device/one", psk={"$secret": "wifi/lab"})
+    keys, node.desk.keys = node.desk.keys, []
+    node.desk.vault._opened = None
+    await node.pass_s(HOUR_S)
+    assert node.running("Device", "one") == ["/psk"]
+    node.desk.keys = keys
+    await node.pass_s(1)
+
+    assert node.running("Device", "one") == []

@@ -69,6 +69,7 @@ def test_an_override_runs_until_its_end() -> None:
         ({"set": {"": 1}, "for_s": 60}, "bad_path"),
         ({"set": {"a..b": 1}, "for_s": 60}, "bad_path"),
         ({"unset": ["/a~2"]}, "bad_path"),
+        ({"set": {"a.$secret": "wifi/home"}, "for_s": 60}, "bad_path"),
     ],
 )
 def test_what_is_no_override_is_refused(body: dict[str, Any], code: str) -> None:

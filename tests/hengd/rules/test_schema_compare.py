@@ -42,9 +42,16 @@ SAME_OR_WIDER = [
     ({"not": {"type": "string"}}, {}),
     ({"if": {"minimum": 1}, "then": {"maximum": 2}}, {"if": {"minimum": 1}}),
     (False, {"type": "string"}),
+    (False, {"type": "string", "writeOnly": True}),
+    ({"writeOnly": True, "maxLength": 3}, {"writeOnly": True, "maxLength": 4}),
+    ({"writeOnly": False}, {}),
     ({"type": "string"}, True),
 ]
 NARROWER = [
+    ({"type": "string"}, {"type": "string", "writeOnly": True}),
+    ({"type": "string", "writeOnly": True}, {"type": "string"}),
+    ({"type": "string", "writeOnly": True}, True),
+    ({"items": {"writeOnly": True}}, {"items": {"type": "string"}}),
     ({"type": "number"}, {"type": "integer"}),
     ({}, {"type": "integer"}),
     ({"enum": ["a", "b"]}, {"enum": ["a"]}),
