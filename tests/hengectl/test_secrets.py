@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import click.termui
 import pytest
 
 from tests.hengectl.conftest import Face
-from tests.service import Admin, Service, device, group, schema
+from tests.service import Admin, Service, device, schema
 
 VALUE = "Correct horse, battery"
 NODE = {
@@ -99,7 +100,7 @@ async def test_a_person_is_asked_twice_and_sees_nothing(
 async def test_secrets_are_listed_with_their_users(person: Face) -> None:
     listed, got = await person.ok("secret", "list"), await person.ok("get", "secrets")
 
-    assert listed == got
+    assert re.sub(r" \d+s +", " ", listed) == re.sub(r" \d+s +", " ", got)  # a second may pass between the two
     assert listed.split("\n")[0].split() == ["NAME", "REVISION", "AGE", "AUTHOR", "USED", "BY"]
     assert "device/one" in listed
     assert (await person.ok("get", "secret/wifi/home", "-o", "name")).strip() == "secret/wifi/home"
@@ -154,11 +155,11 @@ async def test_an_override_takes_the_name_of_a_secret_and_nothing_else(person: F
 
 
 async def test_a_reference_is_promoted_and_factored_as_one_value(person: Face, admin: Admin) -> None:
-    await admin.apply(group("home", bound="node"), device("two", "node", psk={"$secret": "wifi/home"}))
+    await admin.apply(device("two", "node", psk={"$secret": "wifi/home"}))
     factored = await person.ok("factor", "--yes")
     why = await person.ok("why", "two", "psk")
 
     assert "secret wifi/home" in factored
-    assert "group/home" in factored
+    assert "group/all" in factored
     assert "secret wifi/home" in why
     assert "battery" not in factored
