@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from aiohttp import web
 
@@ -29,6 +29,7 @@ from hengd.http.gate import Gate
 from hengd.http.history import HistoryRoutes
 from hengd.http.joining import JoiningRoutes
 from hengd.http.objects import ObjectRoutes
+from hengd.http.openapi import OpenApiRoutes
 from hengd.http.operators import OperatorRoutes
 from hengd.http.poll import PollRoutes
 from hengd.http.status import Daemon, StatusRoutes
@@ -148,6 +149,11 @@ class App:
         """Every route that is served, for the tests of the documents."""
         return self._routes
 
+    @property
+    def description(self) -> dict[str, Any]:
+        """The OpenAPI document of the routes, for the tests of their answers."""
+        return self._description.document
+
     # ---- assembly ------------------------------------------------------------------------------------
 
     def _open(self) -> None:
@@ -192,6 +198,7 @@ class App:
         store.on_commit(self._committed)
         store.on_failure(lambda reason: None if self.failed.done() else self.failed.set_result(reason))
         self._edge = Edge(self.authority, lambda peer: local_admin(peer.uid, peer.gid), monotonic=monotonic)
+        self._description = OpenApiRoutes(__version__)
         self._routes = self._make_routes()
 
     def _make_routes(self) -> list[Route]:
@@ -208,8 +215,11 @@ class App:
             JoiningRoutes(self.tokens, self.joins, self.devices),
             OperatorRoutes(self.authority),
             self._polls,
+            self._description,
         )
-        return [route for resource in resources for route in resource.table()]
+        routes = [route for resource in resources for route in resource.table()]
+        self._description.describe(routes)
+        return routes
 
     def _committed(self, notes: list[object]) -> None:
         """The after-commit hook: facts that are on disk now; rings bells, closes links, tells listeners."""

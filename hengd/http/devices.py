@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 from aiohttp import web
 
+from hengd.http import shapes
 from hengd.http.edge import Auth, Route
-from hengd.http.objects import change_request
+from hengd.http.objects import WRITE_QUERY, change_request
 from hengd.http.parse import Query, json_object, no_body, text_field
 from hengd.http.views import device_view, explained_view, json_response, outcome_view
 from hengd.rules.authority import Authority
@@ -27,11 +28,17 @@ class DeviceRoutes:
     def table(self) -> Iterator[Route]:
         """The routes of this resource."""
         path = "/v1/devices/{name}"
-        yield Route("GET", f"{path}/document", Auth.ADMIN, self.document)
-        yield Route("GET", f"{path}/why", Auth.ADMIN, self.why)
-        yield Route("POST", f"{path}/revoke", Auth.ADMIN, self.revoke)
-        yield Route("POST", f"{path}/rename", Auth.ADMIN, self.rename)
-        yield Route("POST", f"{path}/retry", Auth.ADMIN, self.retry)
+        yield Route("GET", f"{path}/document", Auth.ADMIN, self.document, gives={200: shapes.DOCUMENT})
+        yield Route("GET", f"{path}/why", Auth.ADMIN, self.why, query=("field",), gives={200: shapes.Why})
+        for verb, handler in (("revoke", self.revoke), ("retry", self.retry)):
+            yield Route(
+                "POST", f"{path}/{verb}", Auth.ADMIN, handler,
+                takes=shapes.NoBody, body_optional=True, gives={200: shapes.Object},
+            )  # fmt: skip
+        yield Route(
+            "POST", f"{path}/rename", Auth.ADMIN, self.rename,
+            query=WRITE_QUERY, takes=shapes.RenameBody, gives={200: (shapes.Object, shapes.Outcome)},
+        )  # fmt: skip
 
     async def document(self, request: web.Request) -> web.Response:
         """The exact bytes that the device gets."""
@@ -58,7 +65,7 @@ class DeviceRoutes:
     async def rename(self, request: web.Request) -> web.Response:
         """Give the device another name."""
         wanted = change_request(request)
-        to = text_field(await json_object(request, ("to",)), "to", default=None)
+        to = text_field(await json_object(request, shapes.fields_of(shapes.RenameBody)), "to", default=None)
         outcome = await self._configs.rename(_name(request), to, wanted)
         return json_response(outcome_view(outcome) if outcome.dry_run else device_view(self._devices.view(to)))
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
-from typing import Final
+from typing import Any, Final
 
 from aiohttp import HttpVersion11, web
 from aiohttp.typedefs import Middleware
@@ -74,12 +74,20 @@ REQUEST_ID: Final = web.RequestKey("request_id", str)
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One method on one path, who may call it, and what answers."""
+    """One method on one path, who may call it, and what answers; the rest describes it for ``/v1/openapi.json``."""
 
     method: str
     path: str
     auth: Auth
     handler: Handler
+    query: tuple[str, ...] = ()
+    """Names of its query parameters; ``openapi.IN_QUERY`` says what they mean."""
+    takes: Any = None
+    """Shape of its body; None = it takes none."""
+    body_optional: bool = False
+    gives: Mapping[int, Any] = field(default_factory=dict)
+    """Shape of each answer that is no refusal, by status; several in a tuple, None for no body."""
+    if_match: bool = False
 
 
 class Edge:

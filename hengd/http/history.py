@@ -8,8 +8,9 @@ from dataclasses import replace
 from aiohttp import web
 
 from hengd.events import EventLog
+from hengd.http import shapes
 from hengd.http.edge import Auth, Route
-from hengd.http.objects import change_request
+from hengd.http.objects import WRITE_QUERY, change_request
 from hengd.http.parse import MAX_WAIT_S, Query, if_match, json_object, no_body, text_field
 from hengd.http.views import event_view, json_response, outcome_response, revision_view
 from hengd.rules.configs import Configs, object_of
@@ -27,10 +28,16 @@ class HistoryRoutes:
 
     def table(self) -> Iterator[Route]:
         """The routes of this resource."""
-        yield Route("GET", "/v1/revisions", Auth.ADMIN, self.revisions)
-        yield Route("GET", "/v1/revisions/{revision}", Auth.ADMIN, self.revision)
-        yield Route("POST", "/v1/rollback", Auth.ADMIN, self.rollback)
-        yield Route("GET", "/v1/events", Auth.ADMIN, self.events)
+        yield Route(
+            "GET", "/v1/revisions", Auth.ADMIN, self.revisions,
+            query=("object", "limit", "before"), gives={200: shapes.RevisionList},
+        )  # fmt: skip
+        yield Route("GET", "/v1/revisions/{revision}", Auth.ADMIN, self.revision, gives={200: shapes.Revision})
+        yield Route(
+            "POST", "/v1/rollback", Auth.ADMIN, self.rollback,
+            query=WRITE_QUERY, if_match=True, takes=shapes.RollbackBody, gives={200: shapes.Outcome},
+        )  # fmt: skip
+        yield Route("GET", "/v1/events", Auth.ADMIN, self.events, query=("since", "wait"), gives={200: shapes.Events})
 
     async def revisions(self, request: web.Request) -> web.Response:
         """The newest revisions first."""
@@ -55,7 +62,7 @@ class HistoryRoutes:
     async def rollback(self, request: web.Request) -> web.Response:
         """A new revision with old content."""
         wanted = change_request(request)
-        body = await json_object(request, ("to", "object", "message"))
+        body = await json_object(request, shapes.fields_of(shapes.RollbackBody))
         to, target = body.get("to"), text_field(body, "object")
         if type(to) is not int or to < 0:
             raise Invalid("bad_object", "to is not the number of a revision")

@@ -12,6 +12,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from hengd.events import EventLog
+from hengd.http import shapes
 from hengd.http.edge import Auth, Handler, Route, author_of
 from hengd.http.parse import Query, if_match, json_body, no_body, text_field
 from hengd.http.views import device_view, json_response, object_response, object_view, outcome_response, outcome_view
@@ -30,7 +31,9 @@ APPLY_LIMITS: Final = replace(LIMITS, max_nodes=200_000)
 """A whole fleet in one change: its size is limited by the body's bytes and the number of objects."""
 PIECE: Final = 100
 """Objects read and rendered before everybody else has a turn."""
-_WRITE_QUERY: Final = ("dry_run", "message")
+WRITE_QUERY: Final = ("dry_run", "message")
+"""Query parameters of every route that changes configuration."""
+_GIVES: Final = (shapes.Object, shapes.Outcome)
 
 
 class ObjectRoutes:
@@ -45,12 +48,33 @@ class ObjectRoutes:
     def table(self) -> Iterator[Route]:
         """The routes of this resource."""
         for kind, plural in PLURALS.items():
-            yield Route("GET", f"/v1/{plural}", Auth.ADMIN, self._list(kind))
-            for method, make in (
-                ("GET", self._show), ("PUT", self._put), ("PATCH", self._patch), ("DELETE", self._delete),
-            ):  # fmt: skip
-                yield Route(method, f"/v1/{plural}/{{name}}", Auth.ADMIN, make(kind))
-        yield Route("POST", "/v1/apply", Auth.ADMIN, self.apply)
+            yield Route(
+                "GET",
+                f"/v1/{plural}",
+                Auth.ADMIN,
+                self._list(kind),
+                query=("selector",),
+                gives={200: shapes.ObjectList},
+            )
+            yield from self._one(kind, f"/v1/{plural}/{{name}}")
+        yield Route(
+            "POST", "/v1/apply", Auth.ADMIN, self.apply,
+            query=WRITE_QUERY, if_match=True, takes=shapes.ApplyBody, gives={200: shapes.Outcome},
+        )  # fmt: skip
+
+    def _one(self, kind: str, path: str) -> Iterator[Route]:
+        yield Route("GET", path, Auth.ADMIN, self._show(kind), gives={200: shapes.Object})
+        yield Route(
+            "PUT", path, Auth.ADMIN, self._put(kind),
+            query=WRITE_QUERY, if_match=True, takes=shapes.ObjectBody, gives={200: _GIVES, 201: shapes.Object},
+        )  # fmt: skip
+        yield Route(
+            "PATCH", path, Auth.ADMIN, self._patch(kind),
+            query=WRITE_QUERY, if_match=True, takes=shapes.PatchBody, gives={200: _GIVES},
+        )  # fmt: skip
+        yield Route(
+            "DELETE", path, Auth.ADMIN, self._delete(kind), query=WRITE_QUERY, if_match=True, gives={200: _GIVES}
+        )
 
     async def apply(self, request: web.Request) -> web.Response:
         """Many objects, one transaction, one revision."""
@@ -58,11 +82,10 @@ class ObjectRoutes:
         body = await json_body(request, limits=APPLY_LIMITS)
         if not isinstance(body, dict) or not isinstance(body.get("objects", []), list):
             raise Invalid("bad_object", 'the body is {"objects": [...], "delete": [...], "message": ""}')
-        unknown = set(body) - {"objects", "delete", "message"}
+        known = shapes.fields_of(shapes.ApplyBody)
+        unknown = set(body) - set(known)
         if unknown:
-            raise Invalid(
-                "unknown_field", f"field {ascii(min(unknown))[:60]} is unknown; known: objects, delete, message"
-            )
+            raise Invalid("unknown_field", f"field {ascii(min(unknown))[:60]} is unknown; known are {', '.join(known)}")
         message = wanted.message or text_field(body, "message", max_chars=MAX_MESSAGE_CHARS)
         request_ = replace(wanted, message=message, fleet=if_match(request))
         outcome = await self._configs.apply(body.get("objects", []), _deletions(body.get("delete", [])), request_)
@@ -70,6 +93,7 @@ class ObjectRoutes:
 
     def _list(self, kind: str) -> Handler:
         async def handler(request: web.Request) -> web.Response:
+            """Objects of one kind, those that a selector selects."""
             no_body(request)
             selector = parse_selector(Query(request, "selector").text("selector"))
             prefix = object_key(kind, "")
@@ -83,6 +107,7 @@ class ObjectRoutes:
 
     def _show(self, kind: str) -> Handler:
         async def handler(request: web.Request) -> web.Response:
+            """One object."""
             no_body(request)
             Query(request)
             return self._answer(kind, _name(request))
@@ -91,6 +116,7 @@ class ObjectRoutes:
 
     def _put(self, kind: str) -> Handler:
         async def handler(request: web.Request) -> web.Response:
+            """Create or replace an object."""
             name, match = _name(request), if_match(request)
             wanted = change_request(request)
             manifest = parse_manifest(await json_body(request), kind=kind, name=name)
@@ -104,6 +130,7 @@ class ObjectRoutes:
 
     def _patch(self, kind: str) -> Handler:
         async def handler(request: web.Request) -> web.Response:
+            """Merge-patch an object; null removes its own entry."""
             name, match = _name(request), if_match(request)
             wanted = change_request(request)
             outcome = await self._configs.patch(kind, name, await json_body(request), match, wanted)
@@ -113,6 +140,7 @@ class ObjectRoutes:
 
     def _delete(self, kind: str) -> Handler:
         async def handler(request: web.Request) -> web.Response:
+            """Delete an object."""
             no_body(request)
             name, match = _name(request), if_match(request)
             wanted = change_request(request)
@@ -162,7 +190,7 @@ async def list_response(
 
 def change_request(request: web.Request, *more: str) -> Request:
     """Who wants a change, why, and whether only to see it, from the query of a writing request."""
-    query = Query(request, *_WRITE_QUERY, *more)
+    query = Query(request, *WRITE_QUERY, *more)
     return Request(author_of(request), query.text("message"), query.flag("dry_run"))
 
 

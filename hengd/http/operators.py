@@ -7,6 +7,7 @@ from typing import Any
 
 from aiohttp import web
 
+from hengd.http import shapes_joining
 from hengd.http.edge import Auth, Route
 from hengd.http.parse import Query, no_body
 from hengd.http.views import json_response, moment
@@ -23,8 +24,8 @@ class OperatorRoutes:
 
     def table(self) -> Iterator[Route]:
         """The routes of this resource."""
-        yield Route("GET", "/v1/operators", Auth.ADMIN, self.operators)
-        yield Route("DELETE", "/v1/operators/{name}", Auth.ADMIN, self.revoke)
+        yield Route("GET", "/v1/operators", Auth.ADMIN, self.operators, gives={200: shapes_joining.OperatorList})
+        yield Route("DELETE", "/v1/operators/{name}", Auth.ADMIN, self.revoke, gives={200: shapes_joining.Ended})
 
     async def operators(self, request: web.Request) -> web.Response:
         """Who is logged in."""
