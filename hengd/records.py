@@ -130,6 +130,8 @@ class CertificateRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults
     via: str
     by: str = ""
     at: float = 0.0
+    rights: str = "admin"
+    """Operators only: viewer, editor or admin."""
 
 
 class TokenRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -146,6 +148,8 @@ class TokenRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     labels: dict[str, str] = {}
     uses: int = 1
     used: int = 0
+    rights: str = "admin"
+    """Of the operator who logs in with it."""
 
 
 R = TypeVar("R", bound=msgspec.Struct)

@@ -230,7 +230,7 @@ COLUMNS: Final[Mapping[Kind, Sequence[Column]]] = {
     ),
     TOKEN: (
         Column("ID", _get("id")),
-        Column("KIND", _get("kind")),
+        Column("KIND", lambda item, _view: str(item.get("role") or item.get("kind") or "")),
         Column("NAME", _get("name")),
         Column("SCHEMA", _get("schema")),
         Column("LABELS", lambda item, _view: labels_text(item.get("labels"))),
@@ -240,6 +240,7 @@ COLUMNS: Final[Mapping[Kind, Sequence[Column]]] = {
     ),
     OPERATOR: (
         Column("NAME", _get("name")),
+        Column("ROLE", _get("role")),
         Column("CERTIFICATES", _get("certificates")),
         Column("SINCE", _age("since")),
         Column("LEFT", _left("expires")),

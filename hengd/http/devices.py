@@ -29,14 +29,14 @@ class DeviceRoutes:
         """The routes of this resource."""
         path = "/v1/devices/{name}"
         yield Route("GET", f"{path}/document", Auth.ADMIN, self.document, gives={200: shapes.DOCUMENT})
-        yield Route("GET", f"{path}/why", Auth.ADMIN, self.why, query=("field",), gives={200: shapes.Why})
-        for verb, handler in (("revoke", self.revoke), ("retry", self.retry)):
+        yield Route("GET", f"{path}/why", Auth.VIEWER, self.why, query=("field",), gives={200: shapes.Why})
+        for verb, auth, handler in (("revoke", Auth.ADMIN, self.revoke), ("retry", Auth.EDITOR, self.retry)):
             yield Route(
-                "POST", f"{path}/{verb}", Auth.ADMIN, handler,
+                "POST", f"{path}/{verb}", auth, handler,
                 takes=shapes.NoBody, body_optional=True, gives={200: shapes.Object},
             )  # fmt: skip
         yield Route(
-            "POST", f"{path}/rename", Auth.ADMIN, self.rename,
+            "POST", f"{path}/rename", Auth.EDITOR, self.rename,
             query=WRITE_QUERY, takes=shapes.RenameBody, gives={200: (shapes.Object, shapes.Outcome)},
         )  # fmt: skip
 

@@ -33,6 +33,7 @@ from henge_protocol.errors import (
     Unauthenticated,
     Unavailable,
 )  # fmt: skip
+from henge_protocol.model import ROLES
 
 log = logging.getLogger("hengd.http")
 
@@ -50,8 +51,13 @@ class Auth(Enum):
     ENROL = "enrol"
     DEVICE = "device"
     DEVICE_EXPIRED = "device-expired"
+    VIEWER = "viewer"
+    EDITOR = "editor"
     ADMIN = "admin"
 
+
+OPERATORS: Final = (Auth.VIEWER, Auth.EDITOR, Auth.ADMIN)
+"""Routes for people: reading, changing configuration, deciding who belongs."""
 
 _SERVED: Final = {
     Auth.HEALTH: frozenset({LOCAL, ADMIN}),
@@ -59,7 +65,7 @@ _SERVED: Final = {
     Auth.ENROL: frozenset({DEVICES}),
     Auth.DEVICE: frozenset({DEVICES}),
     Auth.DEVICE_EXPIRED: frozenset({DEVICES}),
-    Auth.ADMIN: frozenset({DEVICES, ADMIN}),
+    **dict.fromkeys(OPERATORS, frozenset({DEVICES, ADMIN})),
 }
 
 RATES: Final = {"device": (20.0, 60), "admin": (50.0, 500)}
@@ -223,15 +229,22 @@ def check_caller(caller: Caller, auth: Auth) -> None:
             cure="renew it: POST /v1/renew with the same certificate",
             extra={"renew": "/v1/renew"},
         )
-    allowed = {Auth.ADMIN: ("admin",), Auth.DEVICE: ("device",)}.get(auth, ("device", "admin"))
-    if caller.role not in allowed:
-        raise Denied("wrong_role", f"this route is for {' and '.join(allowed)}s, the certificate is a {caller.role}'s")
+    if (auth is Auth.DEVICE and caller.role != "device") or (auth in OPERATORS and caller.role != "admin"):
+        wanted, shown = ("device", "operator") if auth is Auth.DEVICE else ("operator", "device")
+        raise Denied("wrong_role", f"this route is for {wanted}s, the certificate is a {shown}'s")
+    if auth in OPERATORS and ROLES.index(caller.rights) < ROLES.index(auth.value):
+        raise Denied(
+            "wrong_role",
+            f"this needs the role {auth.value}, {caller.name} is a {caller.rights}",
+            cure=f"an admin gives it: hengectl token create --role {auth.value} --name {caller.name}",
+        )
 
 
 def author_of(request: web.Request) -> Author:
     """Who makes a change through this request, and which way it came."""
     peer = request[PEER]
-    return Author(request[CALLER].name, "socket" if peer.listener == ADMIN else f"tls {peer.address}")
+    caller, origin = request[CALLER], "socket" if peer.listener == ADMIN else f"tls {peer.address}"
+    return Author(caller.name, origin, is_admin=caller.rights == "admin")
 
 
 async def _continue(request: web.Request) -> web.Response | None:

@@ -29,15 +29,15 @@ class HistoryRoutes:
     def table(self) -> Iterator[Route]:
         """The routes of this resource."""
         yield Route(
-            "GET", "/v1/revisions", Auth.ADMIN, self.revisions,
+            "GET", "/v1/revisions", Auth.VIEWER, self.revisions,
             query=("object", "limit", "before"), gives={200: shapes.RevisionList},
         )  # fmt: skip
-        yield Route("GET", "/v1/revisions/{revision}", Auth.ADMIN, self.revision, gives={200: shapes.Revision})
+        yield Route("GET", "/v1/revisions/{revision}", Auth.VIEWER, self.revision, gives={200: shapes.Revision})
         yield Route(
-            "POST", "/v1/rollback", Auth.ADMIN, self.rollback,
+            "POST", "/v1/rollback", Auth.EDITOR, self.rollback,
             query=WRITE_QUERY, if_match=True, takes=shapes.RollbackBody, gives={200: shapes.Outcome},
         )  # fmt: skip
-        yield Route("GET", "/v1/events", Auth.ADMIN, self.events, query=("since", "wait"), gives={200: shapes.Events})
+        yield Route("GET", "/v1/events", Auth.VIEWER, self.events, query=("since", "wait"), gives={200: shapes.Events})
 
     async def revisions(self, request: web.Request) -> web.Response:
         """The newest revisions first."""

@@ -38,12 +38,12 @@ class JoiningRoutes:
             gives={201: shapes_joining.Token},
         )
         yield Route("DELETE", "/v1/tokens/{id}", Auth.ADMIN, self.revoke, gives={200: shapes_joining.Ended})
-        yield Route("GET", "/v1/joins", Auth.ADMIN, self.joins, gives={200: shapes_joining.JoinList})
+        yield Route("GET", "/v1/joins", Auth.VIEWER, self.joins, gives={200: shapes_joining.JoinList})
         yield Route(
             "POST", "/v1/joins/{code}/approve", Auth.ADMIN, self.approve,
             takes=shapes_joining.ApproveBody, body_optional=True, gives={200: shapes.Object},
         )  # fmt: skip
-        yield Route("GET", "/v1/join-window", Auth.ADMIN, self.window, gives={200: shapes_joining.Window})
+        yield Route("GET", "/v1/join-window", Auth.VIEWER, self.window, gives={200: shapes_joining.Window})
         yield Route(
             "PUT",
             "/v1/join-window",

@@ -51,29 +51,29 @@ class ObjectRoutes:
             yield Route(
                 "GET",
                 f"/v1/{plural}",
-                Auth.ADMIN,
+                Auth.VIEWER,
                 self._list(kind),
                 query=("selector",),
                 gives={200: shapes.ObjectList},
             )
             yield from self._one(kind, f"/v1/{plural}/{{name}}")
         yield Route(
-            "POST", "/v1/apply", Auth.ADMIN, self.apply,
+            "POST", "/v1/apply", Auth.EDITOR, self.apply,
             query=WRITE_QUERY, if_match=True, takes=shapes.ApplyBody, gives={200: shapes.Outcome},
         )  # fmt: skip
 
     def _one(self, kind: str, path: str) -> Iterator[Route]:
-        yield Route("GET", path, Auth.ADMIN, self._show(kind), gives={200: shapes.Object})
+        yield Route("GET", path, Auth.VIEWER, self._show(kind), gives={200: shapes.Object})
         yield Route(
-            "PUT", path, Auth.ADMIN, self._put(kind),
+            "PUT", path, Auth.EDITOR, self._put(kind),
             query=WRITE_QUERY, if_match=True, takes=shapes.ObjectBody, gives={200: _GIVES, 201: shapes.Object},
         )  # fmt: skip
         yield Route(
-            "PATCH", path, Auth.ADMIN, self._patch(kind),
+            "PATCH", path, Auth.EDITOR, self._patch(kind),
             query=WRITE_QUERY, if_match=True, takes=shapes.PatchBody, gives={200: _GIVES},
         )  # fmt: skip
         yield Route(
-            "DELETE", path, Auth.ADMIN, self._delete(kind), query=WRITE_QUERY, if_match=True, gives={200: _GIVES}
+            "DELETE", path, Auth.EDITOR, self._delete(kind), query=WRITE_QUERY, if_match=True, gives={200: _GIVES}
         )
 
     async def apply(self, request: web.Request) -> web.Response:

@@ -11,7 +11,7 @@ import msgspec
 from aiohttp import web
 
 from hengd.http import shapes
-from hengd.http.edge import Auth, Route
+from hengd.http.edge import OPERATORS, Auth, Route
 from hengd.http.parse import MAX_WAIT_S, Query, no_body
 from hengd.http.views import json_response
 
@@ -63,7 +63,9 @@ _WHO: Final = {
     Auth.ENROL: "Anybody who holds a token or asks to join.",
     Auth.DEVICE: "A device, by its certificate.",
     Auth.DEVICE_EXPIRED: "Whoever shows a certificate, also one that has expired lately.",
-    Auth.ADMIN: "Operators, by certificate or over the admin socket.",
+    Auth.VIEWER: "Operators of every role, by certificate or over the admin socket.",
+    Auth.EDITOR: "Operators with the role editor or admin.",
+    Auth.ADMIN: "Operators with the role admin.",
 }
 
 
@@ -76,7 +78,7 @@ class OpenApiRoutes:
 
     def table(self) -> Iterator[Route]:
         """The routes of this resource."""
-        yield Route("GET", "/v1/openapi.json", Auth.ADMIN, self.show, gives={200: dict[str, Any]})
+        yield Route("GET", "/v1/openapi.json", Auth.VIEWER, self.show, gives={200: dict[str, Any]})
 
     def describe(self, routes: Sequence[Route]) -> None:
         """Take in what is served; called once, when the table is complete."""
@@ -135,8 +137,8 @@ def _operation(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
         "parameters": _parameters(route),
         "responses": _responses(route, schemas),
     }
-    if route.auth in (Auth.DEVICE, Auth.DEVICE_EXPIRED, Auth.ADMIN):
-        operation["security"] = [{}, {"certificate": []}] if route.auth is Auth.ADMIN else [{"certificate": []}]
+    if route.auth in (Auth.DEVICE, Auth.DEVICE_EXPIRED, *OPERATORS):
+        operation["security"] = [{}, {"certificate": []}] if route.auth in OPERATORS else [{"certificate": []}]
     if route.takes is not None:
         operation["requestBody"] = _body(route, schemas)
     return operation

@@ -45,6 +45,6 @@ class OperatorRoutes:
 
 def _operator_view(operator: Operator) -> dict[str, Any]:
     return {
-        "name": operator.name, "certificates": operator.certificates, "since": moment(operator.since),
-        "expires": moment(operator.expires), "via": operator.via,
+        "name": operator.name, "role": operator.rights, "certificates": operator.certificates,
+        "since": moment(operator.since), "expires": moment(operator.expires), "via": operator.via,
     }  # fmt: skip

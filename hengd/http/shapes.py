@@ -347,7 +347,7 @@ class WhoAmI(Shape):
     """Who the daemon takes the caller for."""
 
     name: str
-    role: str
+    role: Literal["viewer", "editor", "admin"]
     via: str
 
 

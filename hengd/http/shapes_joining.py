@@ -9,6 +9,8 @@ from msgspec import UNSET, UnsetType
 
 from hengd.http.shapes import Count, Facts, Labels, Moment, Name, Shape
 
+Role = Literal["viewer", "editor", "admin"]
+
 
 class TokenBody(Shape):
     """What a token is for."""
@@ -19,6 +21,8 @@ class TokenBody(Shape):
     labels: Labels | UnsetType = UNSET
     ttl_s: Annotated[int, msgspec.Meta(ge=1)] | UnsetType = UNSET
     uses: Annotated[int, msgspec.Meta(ge=1)] | UnsetType = UNSET
+    role: Role | UnsetType = UNSET
+    """Of a person (kind admin) only."""
 
 
 class Token(Shape, kw_only=True):
@@ -34,6 +38,7 @@ class Token(Shape, kw_only=True):
     created: Moment
     expires: Moment
     by: str
+    role: Role | UnsetType = UNSET
     token: str | UnsetType = UNSET
 
 
@@ -96,6 +101,7 @@ class Operator(Shape):
     """Who is logged in from elsewhere."""
 
     name: Name
+    role: Role
     certificates: Count
     since: Moment
     expires: Moment

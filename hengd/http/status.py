@@ -57,8 +57,8 @@ class StatusRoutes:
         """The routes of this resource."""
         yield Route("GET", "/livez", Auth.HEALTH, self.alive, gives={200: shapes.TEXT})
         yield Route("GET", "/readyz", Auth.HEALTH, self.ready, gives={200: shapes.Ready, 503: shapes.Ready})
-        yield Route("GET", "/v1/status", Auth.ADMIN, self.status, gives={200: shapes.Status})
-        yield Route("GET", "/v1/whoami", Auth.ADMIN, self.whoami, gives={200: shapes.WhoAmI})
+        yield Route("GET", "/v1/status", Auth.VIEWER, self.status, gives={200: shapes.Status})
+        yield Route("GET", "/v1/whoami", Auth.VIEWER, self.whoami, gives={200: shapes.WhoAmI})
 
     async def alive(self, request: web.Request) -> web.Response:
         """The event loop turns."""
@@ -108,7 +108,7 @@ class StatusRoutes:
         no_body(request)
         Query(request)
         caller, peer = request[CALLER], request[PEER]
-        return json_response({"name": caller.name, "role": caller.role, "via": peer.listener})
+        return json_response({"name": caller.name, "role": caller.rights, "via": peer.listener})
 
     def _store_figures(self) -> dict[str, Any]:
         figures = self._store.figures()

@@ -138,7 +138,7 @@ def token_view(token: TokenRecord) -> dict[str, Any]:
         "id": token.id, "kind": token.kind, "name": token.pattern, "schema": token.schema, "labels": token.labels,
         "uses": token.uses, "used": token.used, "created": moment(token.created), "expires": moment(token.expires),
         "by": token.by,
-    }  # fmt: skip
+    } | ({"role": token.rights} if token.kind == "admin" else {})  # fmt: skip
 
 
 def join_view(request: JoinRequest) -> dict[str, Any]:

@@ -65,6 +65,8 @@ class Caller:
     """How long the certificate is still valid."""
     certificate: bytes = b""
     """SHA-256 of the certificate shown, empty on the unix socket."""
+    rights: str = ""
+    """What an operator may do: viewer, editor or admin; empty for others."""
     issued: bool = False
     """The certificate is used for the first time."""
 
@@ -119,8 +121,9 @@ class Authority:
             name = self._name(tx, record)
             left_s = record.not_after - self.timekeeper.now(tx)
         return Caller(
-            record.role, record.subject, name, max(0.0, -left_s), max(0.0, left_s), sha256, record.state == "issued"
-        )
+            record.role, record.subject, name, max(0.0, -left_s), max(0.0, left_s), sha256,
+            record.rights if record.role == "admin" else "", record.state == "issued",
+        )  # fmt: skip
 
     async def used(self, caller: Caller) -> None:
         """Note the first use of a certificate: the ones before it are superseded. A full disk does not keep it out."""
@@ -154,8 +157,9 @@ class Authority:
     # ---- issuing -------------------------------------------------------------------------------------
 
     def issue(
-        self, tx: Transaction, *, role: str, subject: str, name: str, spki_der: bytes, via: str, by: str, board: bool
-    ) -> dict[str, Any]:
+        self, tx: Transaction, *, role: str, subject: str, name: str, spki_der: bytes, via: str, by: str, board: bool,
+        rights: str = "admin",
+    ) -> dict[str, Any]:  # fmt: skip
         """Put a new certificate on the list and return the identity that its owner stores (DER in base64)."""
         now = self._clock()
         self.timekeeper.check(tx)
@@ -175,7 +179,7 @@ class Authority:
             raise Conflict("key_in_use", "the public key is an authority's", cure="make a new key and ask again")
         record = CertificateRecord(
             role=role, subject=subject, spki=spki, not_after=not_after, state="issued", via=via, by=by,
-            at=max(now, math.nextafter(self._ended(role, subject), math.inf)),
+            at=max(now, math.nextafter(self._ended(role, subject), math.inf)), rights=rights,
         )  # fmt: skip
         drop_spent(tx, role, subject, now=now)
         supersede_unused(tx, record)
@@ -212,7 +216,7 @@ class Authority:
                 activate(tx, caller.certificate)
             return self.issue(
                 tx, role=caller.role, subject=caller.subject, name=caller.name, spki_der=spki_der, via="renew",
-                by=caller.certificate.hex(), board=board,
+                by=caller.certificate.hex(), board=board, rights=record.rights,
             )  # fmt: skip
 
         return await self._store.write(operation)

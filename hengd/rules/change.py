@@ -36,7 +36,7 @@ from hengd.rules.outcome import Author, Differences, Done, Outcome, differing_fi
 from hengd.rules.provenance import origins, without_origins
 from hengd.rules.schemas import SchemaCache, schema_digest
 from hengd.store import Transaction
-from henge_protocol.errors import Conflict, Invalid, PreconditionRequired, Stale
+from henge_protocol.errors import Conflict, Denied, Invalid, PreconditionRequired, Stale
 from henge_protocol.model import check_name
 from henge_protocol.strictjson import canonical
 
@@ -226,6 +226,12 @@ class Change:
             self._before[kind, name] = find_object(self.tx, kind, name)
 
     def _forget_device(self, device: ObjectRecord) -> None:
+        if not self._author.is_admin and self._has_joined(device):
+            raise Denied(
+                "wrong_role",
+                f"device/{device.name} has joined: deleting it ends its identity, which only an admin may do",
+                cure="ask an admin, or leave the device and change what it gets",
+            )
         revoke_all(self.tx, "device", device.id)
         forget_keys(self.tx, "device", device.id)
         self._cut.append(Cut("device", device.id))

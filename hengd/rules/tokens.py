@@ -29,7 +29,7 @@ from henge_protocol.errors import (
     Unauthenticated,
 )  # fmt: skip
 from henge_protocol.joining import JoinToken, format_token, new_token, secret_hash
-from henge_protocol.model import check_name, is_name
+from henge_protocol.model import ROLES, check_name, is_name
 from henge_protocol.selector import check_labels
 
 MAX_TTL_S: Final = 30 * 86400
@@ -190,8 +190,9 @@ class Tokens:
         _check_pattern(token, name)
         self._check_operator(tx, token, key, name)
         return self._authority.issue(
-            tx, role="admin", subject=name, name=name, spki_der=key.spki_der, via="token", by=token.id, board=False
-        )
+            tx, role="admin", subject=name, name=name, spki_der=key.spki_der, via="token", by=token.id, board=False,
+            rights=token.rights,
+        )  # fmt: skip
 
     def _check_operator(self, tx: Transaction, token: TokenRecord, key: Csr, name: str) -> None:
         """A name in use is for those who have its key already, or a token made for this very name."""
@@ -228,6 +229,7 @@ class Tokens:
             schema=check_name(schema, "schema") if schema != "" else "",
             labels=labels,
             uses=uses,
+            rights=_rights(token.kind, wanted),
         )
 
     def _sweep(self, tx: Transaction) -> None:
@@ -304,6 +306,15 @@ def _check_pattern(token: TokenRecord, name: str) -> None:
             f"the token allows the name {token.pattern}, not {name}",
             cure="choose such a name with --name, or make another token",
         )
+
+
+def _rights(kind: str, wanted: dict[str, Any]) -> str:
+    rights = wanted.get("role", "admin")
+    if rights not in ROLES or (kind != "admin" and "role" in wanted):
+        raise Invalid(
+            "bad_parameter", f"role {ascii(rights)[:40]}: a token for a person has {', '.join(ROLES)}, no other"
+        )
+    return str(rights)
 
 
 def _hash(secret: str) -> str:

@@ -9,6 +9,7 @@ import click
 
 from henge_protocol.errors import Invalid, Malformed, NotFound
 from henge_protocol.joining import format_code, parse_code
+from henge_protocol.model import ROLES
 from henge_protocol.quantity import format_duration
 from hengectl.columns import View, table_of
 from hengectl.invocation import Command, Group, Invocation, with_invocation
@@ -34,7 +35,11 @@ def token_command() -> None:
 @click.option("--ttl", "ttl_s", type=DURATION, default=TOKEN_TTL_S, help="How long it can be used; 1h if not given.")
 @click.option("--uses", type=click.IntRange(1, 1000), default=1, help="How many devices may use it; 1 if not given.")
 @click.option("-q", "--quiet", is_flag=True, help="Print the token and nothing else.")
-@click.option("--admin", is_flag=True, help="For a person with hengectl on another machine, not for a device.")
+@click.option(
+    "--role", type=click.Choice(ROLES), default=None,
+    help="For a person with hengectl on another machine: one who looks, changes configuration, or decides who belongs.",
+)  # fmt: skip
+@click.option("--admin", is_flag=True, help="The same as --role admin.")
 @with_invocation
 def token_create(
     invocation: Invocation,
@@ -44,13 +49,19 @@ def token_create(
     ttl_s: int,
     uses: int,
     quiet: bool,
+    role: str | None,
     admin: bool,
 ) -> None:
     """Make a token. It is shown this once; whoever has it can use it until its time is over."""
-    if admin and (schema or labels):
-        raise Invalid("bad_usage", "--schema and -l are about devices, --admin is about a person")
-    body: dict[str, Any] = {"kind": "admin" if admin else "join", "name": pattern, "ttl_s": ttl_s, "uses": uses}
-    if not admin:
+    if admin and role not in (None, "admin"):
+        raise Invalid("bad_usage", f"--admin says role admin, --role says {role}")
+    role = "admin" if admin else role
+    if role and (schema or labels):
+        raise Invalid("bad_usage", "--schema and -l are about devices, --role is about a person")
+    body: dict[str, Any] = {"kind": "admin" if role else "join", "name": pattern, "ttl_s": ttl_s, "uses": uses}
+    if role:
+        body |= {"role": role}
+    else:
         body |= {"labels": labels} | ({"schema": schema} if schema else {})
     made = invocation.client.post("/v1/tokens", body).json()
     invocation.paper.say(str(made["token"]))

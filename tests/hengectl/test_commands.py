@@ -609,12 +609,15 @@ async def test_a_token_may_be_bound_to_a_persons_name(person: Face, daemon: Serv
 
 
 async def test_operators_are_listed_and_revoked_after_a_yes(person: Face, daemon: Service) -> None:
-    token = await person.ok("token", "create", "--admin", "-q")
+    token = await person.ok("token", "create", "--role", "viewer", "-q")
+    assert lines(await person.ok("token", "list"))[1][1] == "viewer"
     assert "There are no operators." in (await person.run("get", "operators")).err
     await person.ok("login", daemon.url, "--token-file", "-", "--name", "ada", stdin=token)
 
-    assert lines(await person.ok("get", "operators"))[1][:2] == ["ada", "1"]
+    assert lines(await person.ok("get", "operators"))[1][:3] == ["ada", "viewer", "1"]
     assert await person.ok("get", "operators", "-o", "name") == "operator/ada\n"
+    refused = await person.run("delete", "device/lamp-1", "--yes", "--server", daemon.url)
+    assert (refused.code, "ada is a viewer" in refused.err) == (4, True)
     assert (await person.run("operator", "revoke", "ada")).code == 2
     assert await person.ok("operator", "revoke", "ada", "--yes") == "operator/ada revoked\n"
     assert (await person.run("whoami", "--server", daemon.url)).code == 4

@@ -21,13 +21,13 @@ from urllib3.connection import HTTPConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from hengd.http import shapes
-from hengd.http.edge import Auth, Route
+from hengd.http.edge import OPERATORS, Auth, Route
 from hengd.http.openapi import IN_PATH, IN_QUERY
 from tests.hengd.http.conftest import Standing
 from tests.service import Admin, Identity, Service, group, schema
 
 EXAMPLE = {"name": "lamp-1", "revision": "1", "id": "x", "sid": "x", "code": "00000000"}
-OVER_SOCKET = (Auth.ADMIN, Auth.NONE, Auth.HEALTH)
+OVER_SOCKET = (*OPERATORS, Auth.NONE, Auth.HEALTH)
 EXISTING = {"schemas": "lamp", "groups": "kitchen"}
 EXAMPLES_EACH = 8
 """Requests for each operation and kind (good, bad): all in all some 600, about ten seconds."""
