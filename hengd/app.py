@@ -21,6 +21,7 @@ from hengd.announce import Announcer, local_addresses
 from hengd.datadir import DataDir, open_data_dir, server_identity
 from hengd.events import EventLog
 from hengd.http.admission import GateLimits, connections_within
+from hengd.http.audit import AuditRoutes
 from hengd.http.devices import DeviceRoutes
 from hengd.http.edge import ADMIN, DEVICES, LOCAL, Edge, Route
 from hengd.http.enrol import EnrolRoutes
@@ -39,6 +40,7 @@ from hengd.listen import bind_error, bind_tcp, bind_unix
 from hengd.local import local_admin
 from hengd.records import Reported
 from hengd.room import make_ballast
+from hengd.rules.audit import Audit
 from hengd.rules.authority import Authority
 from hengd.rules.configs import Configs
 from hengd.rules.contact import Contacts
@@ -184,6 +186,7 @@ class App:
         )  # fmt: skip
         self.configs = Configs(store, schemas, clock=clock, new_id=_new_id)
         self._sweep = Sweep(store)
+        self._audit = Audit(store)
         self.devices = Devices(store, self.presence, clock=clock)
         self.tokens = Tokens(store, self.authority, schemas, clock=clock, monotonic=monotonic, new_id=_new_id)
         self.joins = Joins(
@@ -214,6 +217,7 @@ class App:
             EnrolRoutes(self.authority, self.tokens, self.joins),
             JoiningRoutes(self.tokens, self.joins, self.devices),
             OperatorRoutes(self.authority),
+            AuditRoutes(self._audit),
             self._polls,
             self._description,
         )
@@ -362,6 +366,8 @@ class App:
                 self._tell_doubt()
                 passed = self.authority.timekeeper.passed()
                 while await self.configs.prune(keep, keep_s, now=passed):
+                    pass
+                while await self._audit.prune(keep, keep_s, now=passed):
                     pass
                 while await self._sweep.step():
                     pass

@@ -152,12 +152,44 @@ class TokenRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     """Of the operator who logs in with it."""
 
 
+class AuditRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """Who did what; numbered without gaps, each with the digest of the one before."""
+
+    number: int
+    time: str
+    """RFC 3339 in UTC."""
+    who: str
+    origin: str
+    what: str
+    object: str
+    """``device/lamp-1``, or how many objects."""
+    revision: int
+    previous: str
+
+
+class AuditEnd(msgspec.Struct, frozen=True):
+    """The newest record of the chain, or the last one that was dropped."""
+
+    number: int
+    digest: str
+
+
 R = TypeVar("R", bound=msgspec.Struct)
 
 _encoder = msgspec.json.Encoder()
 _decoders: dict[type[Any], msgspec.json.Decoder[Any]] = {
     kind: msgspec.json.Decoder(kind)
-    for kind in (Meta, ObjectRecord, RevisionRecord, Desired, Reported, CertificateRecord, TokenRecord)
+    for kind in (
+        Meta,
+        ObjectRecord,
+        RevisionRecord,
+        Desired,
+        Reported,
+        CertificateRecord,
+        TokenRecord,
+        AuditRecord,
+        AuditEnd,
+    )
 }
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from aiohttp import web
 
 from hengd.http import shapes
-from hengd.http.edge import Auth, Route
+from hengd.http.edge import Auth, Route, author_of
 from hengd.http.objects import WRITE_QUERY, change_request
 from hengd.http.parse import Query, json_object, no_body, text_field
 from hengd.http.views import device_view, explained_view, json_response, outcome_view
@@ -59,7 +59,7 @@ class DeviceRoutes:
         """End the device's identity; its links are closed before the answer."""
         await _empty(request)
         name = _name(request)
-        await self._authority.revoke_device(name)
+        await self._authority.revoke_device(name, author_of(request))
         return json_response(device_view(self._devices.view(name)))
 
     async def rename(self, request: web.Request) -> web.Response:
@@ -73,7 +73,7 @@ class DeviceRoutes:
         """Offer a quarantined document again."""
         await _empty(request)
         name = _name(request)
-        await self._devices.retry(name)
+        await self._devices.retry(name, author_of(request))
         return json_response(device_view(self._devices.view(name)))
 
 

@@ -155,7 +155,9 @@ class EnrolRoutes:
             raise Unauthenticated("certificate_required", "show the certificate that is to be renewed")
         csr = base64_field(body, "csr") if "csr" in body else None
         board = text_field(body, "client").startswith(BOARD_CLIENT)
-        return json_response(await self._authority.renew(request[CALLER], shown, csr, board=board))
+        return json_response(
+            await self._authority.renew(request[CALLER], shown, csr, board=board, origin=f"tls {request[PEER].address}")
+        )
 
     async def login(self, request: web.Request) -> web.Response:
         """An admin token for an operator's identity."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from aiohttp import web
 
 from hengd.http import shapes, shapes_joining
-from hengd.http.edge import CALLER, Auth, Route, author_of
+from hengd.http.edge import Auth, Route, author_of
 from hengd.http.parse import Query, json_object, no_body, text_field
 from hengd.http.views import device_view, join_view, json_response, moment, token_view
 from hengd.rules.devices import Devices
@@ -65,14 +65,14 @@ class JoiningRoutes:
         wanted = await json_object(request, shapes.fields_of(shapes_joining.TokenBody))
         if wanted.get("kind", "join") not in ("join", "admin"):
             raise Invalid("bad_parameter", "kind is neither join nor admin")
-        text, record = await self._tokens.create(wanted, request[CALLER].name)
+        text, record = await self._tokens.create(wanted, author_of(request))
         return json_response({**token_view(record), "token": text}, status=201)
 
     async def revoke(self, request: web.Request) -> web.Response:
         """Make a token worthless."""
         no_body(request)
         Query(request)
-        await self._tokens.revoke(request.match_info["id"])
+        await self._tokens.revoke(request.match_info["id"], author_of(request))
         return json_response({"id": request.match_info["id"], "state": "revoked"})
 
     async def joins(self, request: web.Request) -> web.Response:

@@ -8,7 +8,7 @@ from typing import Any
 from aiohttp import web
 
 from hengd.http import shapes_joining
-from hengd.http.edge import Auth, Route
+from hengd.http.edge import Auth, Route, author_of
 from hengd.http.parse import Query, no_body
 from hengd.http.views import json_response, moment
 from hengd.rules.authority import Authority
@@ -39,7 +39,7 @@ class OperatorRoutes:
         no_body(request)
         Query(request)
         name = check_name(request.match_info["name"], "operator name")
-        await self._authority.revoke_operator(name)
+        await self._authority.revoke_operator(name, author_of(request))
         return json_response({"name": name, "state": "revoked"})
 
 

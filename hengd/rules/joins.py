@@ -188,7 +188,8 @@ class Joins:
         )
         self._void(request)
         if request.identity is not None:
-            await self._authority.revoke("device", request.identity["device_id"])
+            by = Author(request.name, f"enrol {request.address}")
+            await self._authority.revoke("device", request.identity["device_id"], by)
 
     # ---- the operator's side -------------------------------------------------------------------------
 
@@ -210,7 +211,7 @@ class Joins:
             )  # fmt: skip
             return self._authority.issue(
                 tx, role="device", subject=device_id, name=name, spki_der=key.spki_der, via="approved", by=by.name,
-                board=board,
+                board=board, author=by,
             )  # fmt: skip
 
         request.taken = True
@@ -221,7 +222,7 @@ class Joins:
         device_id = request.identity["device_id"]
         self._authority.restored("device", device_id)
         if request.sid not in self._requests:
-            await self._authority.revoke("device", device_id)
+            await self._authority.revoke("device", device_id, by)
             raise Gone("join_rejected", "the request was rejected or ended meanwhile; what it got is revoked")
         request.changed.set()
         self._events.add(self._clock(), "join.closed", "Join", request.name, outcome="approved", device=name)

@@ -237,7 +237,7 @@ async def test_viewers_read_editors_change_configuration_admins_decide_who_belon
         f"{method} /v1/{plural}/{{name}}" for method in writes for plural in ("schemas", "groups", "devices")
     } | {"POST /v1/apply", "POST /v1/rollback", "POST /v1/devices/{name}/rename", "POST /v1/devices/{name}/retry"}
     assert {route for route in by_role["admin"] if route.startswith("GET ")} == {
-        "GET /v1/tokens", "GET /v1/operators", "GET /v1/devices/{name}/document",
+        "GET /v1/tokens", "GET /v1/operators", "GET /v1/audit", "GET /v1/devices/{name}/document",
     }  # fmt: skip
 
 
