@@ -58,6 +58,8 @@ class EventLog:
         """Number from ``start`` on; one that only grows from life to life lets nobody mistake a number of another."""
         self._runs: deque[_Run] = deque()
         self._seq = start
+        self.closed = False
+        """The daemon stops: streams of events end."""
         self._waiters: set[asyncio.Future[None]] = set()
 
     @property
@@ -114,6 +116,7 @@ class EventLog:
 
     def close(self) -> None:
         """Wake all who wait, for shutdown."""
+        self.closed = True
         self._wake()
 
     def _wake(self) -> None:

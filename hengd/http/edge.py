@@ -93,7 +93,8 @@ class Route:
     body_optional: bool = False
     gives: Mapping[int, Any] = field(default_factory=dict)
     """Shape of each answer that is no refusal, by status; several in a tuple, None for no body."""
-    if_match: bool = False
+    headers: tuple[str, ...] = ()
+    """Request headers with a meaning of their own here; ``openapi.IN_HEADER`` has them."""
 
 
 class Edge:

@@ -10,6 +10,7 @@ from aiohttp import web
 from hengd.events import EventLog
 from hengd.http import shapes
 from hengd.http.edge import Auth, Route
+from hengd.http.eventstream import last_event_id, stream_events, wants_stream
 from hengd.http.objects import WRITE_QUERY, change_request
 from hengd.http.parse import MAX_WAIT_S, Query, if_match, json_object, no_body, text_field
 from hengd.http.views import event_view, json_response, outcome_response, revision_view
@@ -35,9 +36,12 @@ class HistoryRoutes:
         yield Route("GET", "/v1/revisions/{revision}", Auth.VIEWER, self.revision, gives={200: shapes.Revision})
         yield Route(
             "POST", "/v1/rollback", Auth.EDITOR, self.rollback,
-            query=WRITE_QUERY, if_match=True, takes=shapes.RollbackBody, gives={200: shapes.Outcome},
+            query=WRITE_QUERY, headers=("If-Match",), takes=shapes.RollbackBody, gives={200: shapes.Outcome},
         )  # fmt: skip
-        yield Route("GET", "/v1/events", Auth.VIEWER, self.events, query=("since", "wait"), gives={200: shapes.Events})
+        yield Route(
+            "GET", "/v1/events", Auth.VIEWER, self.events,
+            query=("since", "wait"), headers=("Last-Event-ID",), gives={200: (shapes.Events, shapes.EVENTS)},
+        )  # fmt: skip
 
     async def revisions(self, request: web.Request) -> web.Response:
         """The newest revisions first."""
@@ -70,10 +74,13 @@ class HistoryRoutes:
         request_ = replace(wanted, message=message, fleet=if_match(request))
         return outcome_response(await self._configs.rollback(to, object_of(target) if target else None, request_))
 
-    async def events(self, request: web.Request) -> web.Response:
-        """What happened after a number; waits for the next if there is nothing."""
+    async def events(self, request: web.Request) -> web.StreamResponse:
+        """What happened after a number; waits for the next if there is nothing, or streams them."""
         no_body(request)
         query = Query(request, "since", "wait")
+        if wants_stream(request):
+            default = query.number("since", self._events.seq)
+            return await stream_events(request, self._events, last_event_id(request, default))
         if not query.has("since"):
             return json_response({"events": [], "next": self._events.seq, "gap": False})
         since = query.number("since", 0)

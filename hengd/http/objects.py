@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -22,13 +23,14 @@ from hengd.rules.devices import Devices
 from hengd.rules.fleet import find_object, read_meta, required_object
 from hengd.rules.objects import parse_manifest
 from hengd.store import Store
-from henge_protocol.errors import Invalid, NotFound
-from henge_protocol.model import PLURALS, check_name
+from henge_protocol.errors import Invalid, Malformed, NotFound
+from henge_protocol.model import PLURALS, check_name, is_name
 from henge_protocol.selector import Selector, parse_selector
 from henge_protocol.strictjson import LIMITS
 
 APPLY_LIMITS: Final = replace(LIMITS, max_nodes=200_000)
 """A whole fleet in one change: its size is limited by the body's bytes and the number of objects."""
+MAX_LIMIT: Final = 1000
 PIECE: Final = 100
 """Objects read and rendered before everybody else has a turn."""
 WRITE_QUERY: Final = ("dry_run", "message")
@@ -53,27 +55,33 @@ class ObjectRoutes:
                 f"/v1/{plural}",
                 Auth.VIEWER,
                 self._list(kind),
-                query=("selector",),
+                query=("selector", "limit", "continue"),
                 gives={200: shapes.ObjectList},
             )
             yield from self._one(kind, f"/v1/{plural}/{{name}}")
         yield Route(
             "POST", "/v1/apply", Auth.EDITOR, self.apply,
-            query=WRITE_QUERY, if_match=True, takes=shapes.ApplyBody, gives={200: shapes.Outcome},
+            query=WRITE_QUERY, headers=("If-Match",), takes=shapes.ApplyBody, gives={200: shapes.Outcome},
         )  # fmt: skip
 
     def _one(self, kind: str, path: str) -> Iterator[Route]:
         yield Route("GET", path, Auth.VIEWER, self._show(kind), gives={200: shapes.Object})
         yield Route(
             "PUT", path, Auth.EDITOR, self._put(kind),
-            query=WRITE_QUERY, if_match=True, takes=shapes.ObjectBody, gives={200: _GIVES, 201: shapes.Object},
+            query=WRITE_QUERY, headers=("If-Match",), takes=shapes.ObjectBody, gives={200: _GIVES, 201: shapes.Object},
         )  # fmt: skip
         yield Route(
             "PATCH", path, Auth.EDITOR, self._patch(kind),
-            query=WRITE_QUERY, if_match=True, takes=shapes.PatchBody, gives={200: _GIVES},
+            query=WRITE_QUERY, headers=("If-Match",), takes=shapes.PatchBody, gives={200: _GIVES},
         )  # fmt: skip
         yield Route(
-            "DELETE", path, Auth.EDITOR, self._delete(kind), query=WRITE_QUERY, if_match=True, gives={200: _GIVES}
+            "DELETE",
+            path,
+            Auth.EDITOR,
+            self._delete(kind),
+            query=WRITE_QUERY,
+            headers=("If-Match",),
+            gives={200: _GIVES},
         )
 
     async def apply(self, request: web.Request) -> web.Response:
@@ -95,13 +103,17 @@ class ObjectRoutes:
         async def handler(request: web.Request) -> web.Response:
             """Objects of one kind, those that a selector selects."""
             no_body(request)
-            selector = parse_selector(Query(request, "selector").text("selector"))
+            query = Query(request, "selector", "limit", "continue")
+            selector, limit = parse_selector(query.text("selector")), query.number("limit", 0, least=1, most=MAX_LIMIT)
+            after = _continued(query.text("continue"))
             prefix = object_key(kind, "")
             with self._store.read() as tx:
                 meta = read_meta(tx)
                 names = [key.removeprefix(prefix).decode() for key in tx.keys("objects", prefix)]
             metadata = {"epoch": meta.epoch, "revision": meta.revision, "event_seq": self._events.seq}
-            return await list_response(f"{kind}List", metadata, names, partial(self._selected, kind, selector))
+            names = names[bisect_right(names, after) :] if after else names
+            view = partial(self._selected, kind, selector)
+            return await list_response(f"{kind}List", metadata, names, view, limit=limit)
 
         return handler
 
@@ -171,17 +183,27 @@ class ObjectRoutes:
 
 
 async def list_response(
-    kind: str, metadata: dict[str, Any], names: Sequence[str], view: Callable[[str], dict[str, Any] | None]
+    kind: str,
+    metadata: dict[str, Any],
+    names: Sequence[str],
+    view: Callable[[str], dict[str, Any] | None],
+    *,
+    limit: int = 0,
 ) -> web.Response:
     """Many things as one object, made in pieces: a large fleet's list keeps no device waiting.
 
-    What ``view`` gives as None (not selected, or deleted meanwhile) is left out.
+    What ``view`` gives as None (not selected, or deleted meanwhile) is left out. After ``limit`` things (0: all) the
+    list ends, and ``metadata`` says the name to go on after if there may be more.
     """
-    pieces = []
+    pieces, left = [], limit or len(names)
     for start in range(0, len(names), PIECE):
-        views = [seen for seen in map(view, names[start : start + PIECE]) if seen is not None]
-        if views:
-            pieces.append(_json(views)[1:-1])
+        part = [(name, seen) for name in names[start : start + PIECE] if (seen := view(name)) is not None][:left]
+        if part:
+            pieces.append(_json([seen for _, seen in part])[1:-1])
+        left -= len(part)
+        if not left and part and part[-1][0] != names[-1]:
+            metadata = {**metadata, "continue": part[-1][0]}
+            break
         await asyncio.sleep(0)
     opened = _json({"kind": kind, "metadata": metadata})[:-1]
     body = b"".join([opened, b',"items":[', b",".join(pieces), b"]}"])
@@ -200,6 +222,12 @@ def _json(value: object) -> bytes:
 
 def _name(request: web.Request) -> str:
     return check_name(request.match_info["name"])
+
+
+def _continued(name: str) -> str:
+    if name and not is_name(name):
+        raise Malformed("bad_parameter", f"continue={ascii(name)[:40]} is none that a list gave")
+    return name
 
 
 def _deletions(value: object) -> list[tuple[str, str]]:

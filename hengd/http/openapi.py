@@ -34,6 +34,7 @@ IN_PATH: Final[dict[str, dict[str, Any]]] = {
 }
 IN_QUERY: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "before": ("only revisions below this one", _number(0, MAX_PARAMETER)),
+    "continue": ("go on after the list that gave this", _NAME),
     "dry_run": ("do everything but keep it", _FLAG),
     "field": ("one field, such as wifi.ssid", _TEXT),
     "have": ("digest that the device runs; empty: none", {"type": "string", "pattern": "^([0-9a-f]{64})?$"}),
@@ -46,11 +47,12 @@ IN_QUERY: Final[dict[str, tuple[str, dict[str, Any]]]] = {
 }
 """Every query parameter of the API: one name has one meaning, whatever the route."""
 
-_IF_MATCH: Final = {
-    "name": "If-Match",
-    "in": "header",
-    "description": "the version that this change is for, or *",
-    "schema": {"type": "string", "pattern": r'^(\*|"[0-9a-z]{1,32}\.[0-9]{1,15}")$'},
+IN_HEADER: Final[dict[str, tuple[str, dict[str, Any]]]] = {
+    "If-Match": (
+        "the version that this change is for, or *",
+        {"type": "string", "pattern": r'^(\*|"[0-9a-z]{1,32}\.[0-9]{1,15}")$'},
+    ),
+    "Last-Event-ID": ("of a stream of events: what came after this number", _number(0, MAX_PARAMETER - 1)),
 }
 _FAILURES: Final = {
     "500": "The daemon failed; its log has the details under the request's id.",
@@ -157,7 +159,10 @@ def _parameters(route: Route) -> list[dict[str, Any]]:
     for name in route.query:
         description, schema = IN_QUERY[name]
         found.append({"name": name, "in": "query", "description": description, "schema": schema})
-    return [*found, _IF_MATCH] if route.if_match else found
+    for name in route.headers:
+        description, schema = IN_HEADER[name]
+        found.append({"name": name, "in": "header", "description": description, "schema": schema})
+    return found
 
 
 def _body(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
@@ -180,9 +185,12 @@ def _responses(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
 def _response(answer: Any, schemas: dict[str, Any]) -> dict[str, Any]:
     if answer is None:
         return {"description": "Nothing new."}
-    if isinstance(answer, shapes.Media):
-        schema: dict[str, Any] = {"type": "string"} if answer.type != "application/json" else {}
-        return {"description": answer.description, "content": {answer.type: {"schema": schema}}}
-    said = [schemas[repr(one)] for one in _each(answer)]
-    schema = said[0] if len(said) == 1 else {"anyOf": said}
-    return {"description": "Done.", "content": {"application/json": {"schema": schema}}}
+    media = [one for one in _each(answer) if isinstance(one, shapes.Media)]
+    said = [schemas[repr(one)] for one in _each(answer) if one not in media]
+    content: dict[str, Any] = {
+        one.type: {"schema": {} if one.type == "application/json" else {"type": "string"}} for one in media
+    }
+    if said:
+        schema: Any = said[0] if len(said) == 1 else {"anyOf": said}
+        content["application/json"] = {"schema": schema}
+    return {"description": "; ".join(one.description for one in media) or "Done.", "content": content}

@@ -32,6 +32,7 @@ class Media(msgspec.Struct, frozen=True):
 
 DOCUMENT: Final = Media("application/json", "the exact bytes of the device's document")
 FRAME: Final = Media("application/vnd.henge.frame", "one frame of docs/protocol.md")
+EVENTS: Final = Media("text/event-stream", "with Accept: text/event-stream, events as they happen")
 TEXT: Final = Media("text/plain", "ok")
 
 
@@ -175,6 +176,9 @@ class ListMetadata(Shape):
     epoch: str
     revision: Count
     event_seq: Count
+    next: Annotated[str, msgspec.Meta(description="there is more: ask again with ?continue=")] | UnsetType = (
+        msgspec.field(default=UNSET, name="continue")
+    )
 
 
 class ObjectList(Shape):
