@@ -14,6 +14,7 @@ KEPT: Final = 4096
 
 TYPES: Final = (
     "object.changed", "object.deleted", "device.changed", "device.online", "device.offline", "device.reported",
+    "device.shared",
     "join.requested", "join.closed",
 )  # fmt: skip
 

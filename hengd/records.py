@@ -115,6 +115,11 @@ class Reported(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     next_contact_s: int = 0
     max_document: int = 0
     boot: str = ""
+    boots_before: list[tuple[str, str]] = []
+    """Nonces of boots that were replaced by another, and their addresses; the last few."""
+    shared: list[str] = []
+    """Addresses of two devices that showed one certificate: a nonce came back after another. Empty: none did."""
+    shared_since: float = 0.0
 
 
 class CertificateRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -77,6 +77,8 @@ def revisions_of(device: Object, style: Style) -> str:
 def trouble_of(device: Object) -> str:
     """What a device said about the configuration it did not take, or nothing."""
     status = _status(device)
+    if status.get("shared"):
+        return safe(f"identity shared by {' and '.join(map(str, status['shared']))}")
     if status.get("config") not in BAD_STATES:
         return ""
     reported = _part(status, "reported")

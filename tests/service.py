@@ -301,7 +301,7 @@ class ScriptedDevice:
 
     async def hello(self, **fields: Any) -> Welcome:
         """Say hello and read the welcome."""
-        await self.send(Hello(client="test/1", boot="boot-1", **fields))
+        await self.send(Hello(**{"client": "test/1", "boot": "boot-1", **fields}))
         event = await self.event()
         assert isinstance(event, Welcome), event
         return event
@@ -375,9 +375,9 @@ async def connected(service: Service, identity: Identity, **hello: Any) -> Async
 
 
 @asynccontextmanager
-async def raw_link(service: Service, identity: Identity) -> AsyncIterator[ScriptedDevice]:
-    """A device with a live link that has said nothing yet."""
-    connector = aiohttp.TCPConnector(ssl=service.context(identity))
+async def raw_link(service: Service, identity: Identity, *, local: str = "") -> AsyncIterator[ScriptedDevice]:
+    """A device with a live link that has said nothing yet; ``local`` is its address."""
+    connector = aiohttp.TCPConnector(ssl=service.context(identity), local_addr=(local, 0) if local else None)
     async with aiohttp.ClientSession(connector=connector) as session:
         link = session.ws_connect(
             f"{service.url}/v1/device/stream",

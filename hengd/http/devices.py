@@ -33,11 +33,11 @@ class DeviceRoutes:
         for verb, auth, handler in (("revoke", Auth.ADMIN, self.revoke), ("retry", Auth.EDITOR, self.retry)):
             yield Route(
                 "POST", f"{path}/{verb}", auth, handler,
-                takes=shapes.NoBody, body_optional=True, gives={200: shapes.Object},
+                takes=shapes.NoBody, body_optional=True, gives={200: shapes.Device},
             )  # fmt: skip
         yield Route(
             "POST", f"{path}/rename", Auth.EDITOR, self.rename,
-            query=WRITE_QUERY, takes=shapes.RenameBody, gives={200: (shapes.Object, shapes.Outcome)},
+            query=WRITE_QUERY, takes=shapes.RenameBody, gives={200: (shapes.Device, shapes.Outcome)},
         )  # fmt: skip
 
     async def document(self, request: web.Request) -> web.Response:

@@ -41,7 +41,7 @@ class JoiningRoutes:
         yield Route("GET", "/v1/joins", Auth.VIEWER, self.joins, gives={200: shapes_joining.JoinList})
         yield Route(
             "POST", "/v1/joins/{code}/approve", Auth.ADMIN, self.approve,
-            takes=shapes_joining.ApproveBody, body_optional=True, gives={200: shapes.Object},
+            takes=shapes_joining.ApproveBody, body_optional=True, gives={200: shapes.Device},
         )  # fmt: skip
         yield Route("GET", "/v1/join-window", Auth.VIEWER, self.window, gives={200: shapes_joining.Window})
         yield Route(

@@ -16,7 +16,7 @@ from hengd.events import EventLog
 from hengd.http import shapes
 from hengd.http.edge import Auth, Handler, Route, author_of
 from hengd.http.parse import Query, if_match, json_body, no_body, text_field
-from hengd.http.views import device_view, json_response, object_response, object_view, outcome_response, outcome_view
+from hengd.http.views import device_view, json_response, layer_view, object_response, outcome_response, outcome_view
 from hengd.records import ObjectRecord, object_key
 from hengd.rules.configs import MAX_MESSAGE_CHARS, Configs, Request
 from hengd.rules.devices import Devices
@@ -35,7 +35,8 @@ PIECE: Final = 100
 """Objects read and rendered before everybody else has a turn."""
 WRITE_QUERY: Final = ("dry_run", "message")
 """Query parameters of every route that changes configuration."""
-_GIVES: Final = (shapes.Object, shapes.Outcome)
+_SHAPES: Final = {"Device": (shapes.Device, shapes.DeviceList)}
+_LAYERS: Final = (shapes.Object, shapes.ObjectList)
 
 
 class ObjectRoutes:
@@ -56,7 +57,7 @@ class ObjectRoutes:
                 Auth.VIEWER,
                 self._list(kind),
                 query=("selector", "limit", "continue"),
-                gives={200: shapes.ObjectList},
+                gives={200: _SHAPES.get(kind, _LAYERS)[1]},
             )
             yield from self._one(kind, f"/v1/{plural}/{{name}}")
         yield Route(
@@ -65,14 +66,16 @@ class ObjectRoutes:
         )  # fmt: skip
 
     def _one(self, kind: str, path: str) -> Iterator[Route]:
-        yield Route("GET", path, Auth.VIEWER, self._show(kind), gives={200: shapes.Object})
+        shape = _SHAPES.get(kind, _LAYERS)[0]
+        either = (shape, shapes.Outcome)
+        yield Route("GET", path, Auth.VIEWER, self._show(kind), gives={200: shape})
         yield Route(
             "PUT", path, Auth.EDITOR, self._put(kind),
-            query=WRITE_QUERY, headers=("If-Match",), takes=shapes.ObjectBody, gives={200: _GIVES, 201: shapes.Object},
+            query=WRITE_QUERY, headers=("If-Match",), takes=shapes.ObjectBody, gives={200: either, 201: shape},
         )  # fmt: skip
         yield Route(
             "PATCH", path, Auth.EDITOR, self._patch(kind),
-            query=WRITE_QUERY, headers=("If-Match",), takes=shapes.PatchBody, gives={200: _GIVES},
+            query=WRITE_QUERY, headers=("If-Match",), takes=shapes.PatchBody, gives={200: either},
         )  # fmt: skip
         yield Route(
             "DELETE",
@@ -81,7 +84,7 @@ class ObjectRoutes:
             self._delete(kind),
             query=WRITE_QUERY,
             headers=("If-Match",),
-            gives={200: _GIVES},
+            gives={200: either},
         )
 
     async def apply(self, request: web.Request) -> web.Response:
@@ -173,7 +176,7 @@ class ObjectRoutes:
             return None
 
     def _view(self, record: ObjectRecord) -> dict[str, Any]:
-        return device_view(self._devices.view(record.name)) if record.kind == "Device" else object_view(record)
+        return device_view(self._devices.view(record.name)) if record.kind == "Device" else layer_view(record)
 
     def _answer(self, kind: str, name: str, *, status: int = 200) -> web.Response:
         with self._store.read() as tx:

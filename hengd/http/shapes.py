@@ -143,7 +143,24 @@ class Reported(Shape):
     errors: list[FieldError]
 
 
-class DeviceStatus(Shape):
+class Condition(Shape):
+    """One statement about an object: whether it holds, why, as of which revision, since when (empty: not known)."""
+
+    type: Literal["Joined", "Connected", "InSync", "IdentityShared", "Accepted"]
+    status: Literal["True", "False", "Unknown"]
+    reason: str
+    message: str
+    observed_revision: Count
+    since: Moment
+
+
+class LayerStatus(Shape):
+    """What is true of a schema or a group."""
+
+    conditions: list[Condition]
+
+
+class DeviceStatus(Shape, kw_only=True):
     """A device on its two axes."""
 
     id: str
@@ -157,17 +174,30 @@ class DeviceStatus(Shape):
     reported: Reported | None
     client: str
     facts: Facts
+    conditions: list[Condition]
+    shared: list[str] | UnsetType = UNSET
+    """Addresses of two devices that show one certificate."""
     due: Moment | UnsetType = UNSET
 
 
 class Object(Shape):
-    """A Schema, Group or Device as it is."""
+    """A Schema or Group as it is, or a Device as it was in a revision."""
 
     apiVersion: Literal["henge/v1"]  # noqa: N815 - the wire's spelling
     kind: Kind
     metadata: Metadata
     spec: dict[str, Any]
-    status: DeviceStatus | UnsetType = UNSET
+    status: LayerStatus | UnsetType = UNSET
+
+
+class Device(Shape):
+    """A Device as it is."""
+
+    apiVersion: Literal["henge/v1"]  # noqa: N815 - the wire's spelling
+    kind: Literal["Device"]
+    metadata: Metadata
+    spec: dict[str, Any]
+    status: DeviceStatus
 
 
 class ListMetadata(Shape):
@@ -184,9 +214,17 @@ class ListMetadata(Shape):
 class ObjectList(Shape):
     """Objects of one kind, by name."""
 
-    kind: Literal["SchemaList", "GroupList", "DeviceList"]
+    kind: Literal["SchemaList", "GroupList"]
     metadata: ListMetadata
     items: list[Object]
+
+
+class DeviceList(Shape):
+    """Devices, by name."""
+
+    kind: Literal["DeviceList"]
+    metadata: ListMetadata
+    items: list[Device]
 
 
 # ---- changes -------------------------------------------------------------------------------------------
@@ -335,70 +373,6 @@ class Events(Shape):
 
 class NoBody(Shape):
     """An empty object, or nothing."""
-
-
-# ---- the daemon ----------------------------------------------------------------------------------------
-
-
-class Ready(Shape):
-    """Whether the daemon serves, and what it looked at."""
-
-    ready: bool
-    checks: dict[str, bool]
-
-
-class WhoAmI(Shape):
-    """Who the daemon takes the caller for."""
-
-    name: str
-    role: Literal["viewer", "editor", "admin"]
-    via: str
-
-
-class Counts(Shape):
-    """Devices by state, on both axes."""
-
-    total: Count
-    connection: dict[str, int]
-    config: dict[str, int]
-
-
-class JoinState(Shape):
-    """The join window and who waits in it."""
-
-    open: bool
-    closes: Moment
-    waiting: Count
-
-
-class StoreFigures(Shape):
-    """Fill of the store."""
-
-    used_bytes: Count
-    map_bytes: Count
-    free_disk_bytes: Count
-    commits: Count
-
-
-class Status(Shape):
-    """All that a person wants to know first."""
-
-    name: str
-    version: str
-    fleet: str
-    epoch: str
-    revision: Count
-    started: Moment
-    now: Moment
-    data_dir: str
-    listeners: dict[str, list[str]]
-    ca_fingerprint: str
-    schemas: Count
-    groups: Count
-    devices: Counts
-    join: JoinState
-    store: StoreFigures
-    warnings: list[str]
 
 
 assert API_VERSION == "henge/v1", "the shapes say it literally"

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from hengd.http import shapes
+from hengd.http import shapes, shapes_daemon
 from hengd.http.edge import CALLER, LOCAL, PEER, Auth, Route
 from hengd.http.parse import Query, no_body, refuse_host
 from hengd.http.views import json_response, moment
@@ -56,9 +56,11 @@ class StatusRoutes:
     def table(self) -> Iterator[Route]:
         """The routes of this resource."""
         yield Route("GET", "/livez", Auth.HEALTH, self.alive, gives={200: shapes.TEXT})
-        yield Route("GET", "/readyz", Auth.HEALTH, self.ready, gives={200: shapes.Ready, 503: shapes.Ready})
-        yield Route("GET", "/v1/status", Auth.VIEWER, self.status, gives={200: shapes.Status})
-        yield Route("GET", "/v1/whoami", Auth.VIEWER, self.whoami, gives={200: shapes.WhoAmI})
+        yield Route(
+            "GET", "/readyz", Auth.HEALTH, self.ready, gives={200: shapes_daemon.Ready, 503: shapes_daemon.Ready}
+        )
+        yield Route("GET", "/v1/status", Auth.VIEWER, self.status, gives={200: shapes_daemon.Status})
+        yield Route("GET", "/v1/whoami", Auth.VIEWER, self.whoami, gives={200: shapes_daemon.WhoAmI})
 
     async def alive(self, request: web.Request) -> web.Response:
         """The event loop turns."""

@@ -10,6 +10,7 @@ from aiohttp import web
 
 from hengd.events import Event
 from hengd.records import ObjectRecord, Reported, RevisionRecord, TokenRecord
+from hengd.rules.conditions import Condition, conditions_of_device, conditions_of_layer
 from hengd.rules.devices import DeviceView
 from hengd.rules.fleet import etag
 from hengd.rules.history import change_summary
@@ -71,9 +72,21 @@ def device_view(view: DeviceView) -> dict[str, Any]:
         "client": view.reported.client,
         "facts": view.reported.facts,
     }
+    status["conditions"] = [_condition(one) for one in conditions_of_device(view)]
+    if view.reported.shared:
+        status["shared"] = view.reported.shared
     if view.reported.next_contact_s:
         status["due"] = moment(view.reported.seen + view.reported.next_contact_s)
     return object_view(view.record, status)
+
+
+def layer_view(record: ObjectRecord) -> dict[str, Any]:
+    """A schema or group with its status."""
+    return object_view(record, {"conditions": [_condition(one) for one in conditions_of_layer(record)]})
+
+
+def _condition(one: Condition) -> dict[str, Any]:
+    return {**one._asdict(), "since": moment(one.since)}
 
 
 def outcome_view(outcome: Outcome) -> dict[str, Any]:

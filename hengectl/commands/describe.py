@@ -15,6 +15,8 @@ from hengectl.refusal import field_of
 from hengectl.render import age, as_yaml, labels_text, mood_of, safe, unix_s
 
 REVISIONS_SHOWN: Final = 5
+_GOOD: Final = {"IdentityShared": "False"}
+"""Conditions that should not hold; all others should."""
 
 
 @click.command("describe", cls=Command, short_help="Show everything about one device, group or schema.")
@@ -92,6 +94,10 @@ def _errors(invocation: Invocation, object_: Object) -> None:
     reported = object_.get("status", {}).get("reported") or {}
     for error in reported.get("errors") or []:
         invocation.paper.say(f"  {safe(field_of(str(error.get('pointer', ''))))}: {safe(error.get('message', ''))}")
+    for one in object_.get("status", {}).get("conditions") or []:
+        if one.get("status") != _GOOD.get(str(one.get("type")), "True"):
+            said = ": ".join(safe(one.get(key, "")) for key in ("reason", "message"))
+            invocation.paper.say(f"  {safe(one.get('type', ''))} {safe(one.get('status', ''))}: {said}")
     if object_.get("status", {}).get("config") == "quarantined":
         invocation.note(f"It is not offered again until it changes, or: hengectl retry {name_of(object_)}")
 

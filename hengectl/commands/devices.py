@@ -72,7 +72,8 @@ def retry_command(invocation: Invocation, device: str) -> None:
     """
     ref = Ref(DEVICE, device)
     before = invocation.client.read(ref)
-    if before.get("status", {}).get("config") not in REFUSED | {"ahead"}:
+    status = before.get("status", {})
+    if status.get("config") not in REFUSED | {"ahead"} and not status.get("shared"):
         invocation.paper.say(f"{ref} is {safe(state_of(before))} and refused nothing: there is nothing to offer again")
         return
     invocation.client.post(f"{ref.path}/retry")
