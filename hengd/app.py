@@ -212,7 +212,7 @@ class App:
         resources = (
             StatusRoutes(daemon, self._store, self.authority, self.devices, self.joins, clock=environment.clock),
             ObjectRoutes(self._store, self.configs, self.devices, self.events),
-            DeviceRoutes(self.configs, self.devices, self.authority),
+            DeviceRoutes(self.configs, self.devices, self.authority, self.tokens),
             HistoryRoutes(self.configs, self.events),
             EnrolRoutes(self.authority, self.tokens, self.joins),
             JoiningRoutes(self.tokens, self.joins, self.devices),

@@ -6,24 +6,26 @@ from collections.abc import Iterator
 
 from aiohttp import web
 
-from hengd.http import shapes
+from hengd.http import shapes, shapes_joining
 from hengd.http.edge import Auth, Route, author_of
 from hengd.http.objects import WRITE_QUERY, change_request
 from hengd.http.parse import Query, json_object, no_body, text_field
-from hengd.http.views import device_view, explained_view, json_response, outcome_view
+from hengd.http.views import device_view, explained_view, json_response, outcome_view, token_view
 from hengd.rules.authority import Authority
 from hengd.rules.configs import Configs
 from hengd.rules.devices import Devices
+from hengd.rules.tokens import Tokens
 from henge_protocol.model import check_name
 
 
 class DeviceRoutes:
-    """Document, why, revoke, rename, retry."""
+    """Document, why, revoke, replace, rename, retry."""
 
-    def __init__(self, configs: Configs, devices: Devices, authority: Authority) -> None:
+    def __init__(self, configs: Configs, devices: Devices, authority: Authority, tokens: Tokens) -> None:
         self._configs = configs
         self._devices = devices
         self._authority = authority
+        self._tokens = tokens
 
     def table(self) -> Iterator[Route]:
         """The routes of this resource."""
@@ -35,6 +37,10 @@ class DeviceRoutes:
                 "POST", f"{path}/{verb}", auth, handler,
                 takes=shapes.NoBody, body_optional=True, gives={200: shapes.Device},
             )  # fmt: skip
+        yield Route(
+            "POST", f"{path}/replace", Auth.ADMIN, self.replace,
+            takes=shapes_joining.ReplaceBody, body_optional=True, gives={201: shapes_joining.Token},
+        )  # fmt: skip
         yield Route(
             "POST", f"{path}/rename", Auth.EDITOR, self.rename,
             query=WRITE_QUERY, takes=shapes.RenameBody, gives={200: (shapes.Device, shapes.Outcome)},
@@ -61,6 +67,18 @@ class DeviceRoutes:
         name = _name(request)
         await self._authority.revoke_device(name, author_of(request))
         return json_response(device_view(self._devices.view(name)))
+
+    async def replace(self, request: web.Request) -> web.Response:
+        """Let other hardware take the device's place: a token for its name, and the end of the identity it has."""
+        Query(request)
+        fields = shapes.fields_of(shapes_joining.ReplaceBody)
+        body = await json_object(request, fields) if request.can_read_body else {}
+        name, by = _name(request), author_of(request)
+        identity = self._devices.view(name).identity
+        text, record = await self._tokens.create({**body, "name": name}, by)  # first: without it the old one stays
+        if identity == "active":
+            await self._authority.revoke_device(name, by)
+        return json_response({**token_view(record), "token": text}, status=201)
 
     async def rename(self, request: web.Request) -> web.Response:
         """Give the device another name."""

@@ -25,6 +25,12 @@ class TokenBody(Shape):
     """Of a person (kind admin) only."""
 
 
+class ReplaceBody(Shape):
+    """How long the new hardware has."""
+
+    ttl_s: Annotated[int, msgspec.Meta(ge=1)] | UnsetType = UNSET
+
+
 class Token(Shape, kw_only=True):
     """What was given out; ``token`` is shown once, to who made it."""
 

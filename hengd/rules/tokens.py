@@ -285,6 +285,8 @@ def claim_device(
                 f"the name {name} belongs to another device",
                 cure=f"choose another name with --name; if that device is gone: hengectl device revoke {name}",
             )
+        if not ours:  # other hardware: what the one before said, refused or shared is not its own
+            tx.delete("reported", found.id.encode())
     change = Change(tx, schemas, author=author, message=f"{name} joined", now=now, new_id=new_id)
     base = manifest_of(found) if found else Manifest("Device", name, {"schema": "", "values": {}}, {}, {})
     spec = {**base.spec, "schema": base.spec["schema"] or schema}

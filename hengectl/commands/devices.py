@@ -5,14 +5,15 @@ from __future__ import annotations
 import click
 
 from hengectl.columns import state_of
+from hengectl.commands.joining import TOKEN_TTL_S, tell_next_step
 from hengectl.invocation import Command, Group, Invocation, with_invocation
 from hengectl.kinds import DEVICE, Ref, name_of
-from hengectl.options import DEVICE_NAME, Name, message_option, yes_option
+from hengectl.options import DEVICE_NAME, DURATION, Name, message_option, yes_option
 from hengectl.render import safe
 from hengectl.waiting import REFUSED
 
 
-@click.group("device", cls=Group, short_help="Revoke, rename or delete a device.")
+@click.group("device", cls=Group, short_help="Revoke, replace, rename or delete a device.")
 def device_command() -> None:
     """What is done to one device."""
 
@@ -31,6 +32,26 @@ def device_revoke(invocation: Invocation, device: str, yes: bool) -> None:
     invocation.confirm_by_name(device, "revoke", yes=yes)
     invocation.client.post(f"{ref.path}/revoke")
     invocation.paper.say(f"{ref} revoked")
+
+
+@device_command.command("replace", cls=Command, writes=True, short_help="Let new hardware take a device's place.")
+@click.argument("device", metavar="NAME", type=DEVICE_NAME)
+@click.option("--ttl", "ttl_s", type=DURATION, default=TOKEN_TTL_S, help="How long it may join; 1h if not given.")
+@click.option("-q", "--quiet", is_flag=True, help="Print the token and nothing else.")
+@yes_option
+@with_invocation
+def device_replace(invocation: Invocation, device: str, ttl_s: int, quiet: bool, yes: bool) -> None:
+    """End the identity that the device has, and print a token with which other hardware becomes it.
+
+    Name, labels, values and history stay; what the old hardware reported does not.
+    """
+    ref = Ref(DEVICE, device)
+    invocation.client.read(ref)
+    invocation.confirm_by_name(device, "replace", yes=yes)
+    made = invocation.client.post(f"{ref.path}/replace", {"ttl_s": ttl_s}).json()
+    invocation.paper.say(str(made["token"]))
+    if not quiet:
+        tell_next_step(invocation, made, ttl_s=ttl_s, uses=1)
 
 
 @device_command.command("rename", cls=Command, writes=True, short_help="Give a device another name.")

@@ -66,7 +66,7 @@ def token_create(
     made = invocation.client.post("/v1/tokens", body).json()
     invocation.paper.say(str(made["token"]))
     if not quiet:
-        _tell_next_step(invocation, made, ttl_s=ttl_s, uses=uses)
+        tell_next_step(invocation, made, ttl_s=ttl_s, uses=uses)
 
 
 @token_command.command("list", cls=Command, short_help="Show what was given out.")
@@ -182,8 +182,8 @@ def approve_command(
         invocation.note("It has no schema yet, so it gets no configuration. Give it one with: hengectl apply -f FILE")
 
 
-def _tell_next_step(invocation: Invocation, made: Mapping[str, Any], *, ttl_s: int, uses: int) -> None:
-    """On standard error, so that ``$(hengectl token create)`` gets the token alone."""
+def tell_next_step(invocation: Invocation, made: Mapping[str, Any], *, ttl_s: int, uses: int) -> None:
+    """What to do with a new token. On standard error, so that ``$(hengectl token create)`` gets the token alone."""
     listeners = invocation.client.get("/v1/status").json().get("listeners", {})
     urls = [str(url) for url in listeners.get("devices", [])] or ["https://HOST:4364"]
     times = "once" if uses == 1 else f"{uses} times"

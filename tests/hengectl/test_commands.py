@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
+from henge_protocol.errors import Unreachable
 from hengectl import yamltext
 from tests.hengectl.conftest import Face
 from tests.service import LAMP, Admin, Identity, ScriptedDevice, Service, connected, device, group, schema
@@ -724,3 +725,36 @@ async def test_watching_shows_what_changes_until_interrupted(
         if process.returncode is None:
             process.kill()
         await process.communicate()
+
+
+async def test_a_replacement_prints_a_token_for_the_name(person: Face, daemon: Service, admin: Admin) -> None:
+    await daemon.join(admin, "lamp-1")
+    assert (await person.run("device", "replace", "lamp-1")).code == 2
+    told = await person.run("device", "replace", "lamp-1", "--yes")
+
+    assert re.fullmatch(r"henge-join-1\.[a-z0-9.]+\n", told.out)
+    assert "--name lamp-1 --token-file -" in told.err
+    assert (await admin.ok("GET", "/v1/devices/lamp-1"))["status"]["identity"] == "revoked"
+
+
+async def test_watched_events_go_on_when_the_daemon_comes_back(
+    person: Face, daemon: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers: list[Any] = [
+        Unreachable("unreachable", "nobody answers"), Unreachable("unreachable", "nobody answers"),
+        {"events": [{"seq": 8, "type": "device.online", "kind": "Device", "name": name} for name in "ab"], "next": 9},
+        KeyboardInterrupt(),
+    ]  # fmt: skip
+
+    def events(*_: object, **__: object) -> Any:
+        answer = answers.pop(0)
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+    monkeypatch.setattr("hengectl.commands.daemon.AWAY_S", 0.0)
+    monkeypatch.setattr("hengectl.client.Client.events", events)
+    ran = person.now("events", "-w", "--since", "7", "--device", "b")
+
+    assert ran.err.count("waiting for it") == 1
+    assert ["device/b" in line for line in ran.out.splitlines()] == [True]
