@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from aiohttp import web
 
@@ -151,11 +151,6 @@ class App:
         """Every route that is served, for the tests of the documents."""
         return self._routes
 
-    @property
-    def description(self) -> dict[str, Any]:
-        """The OpenAPI document of the routes, for the tests of their answers."""
-        return self._description.document
-
     # ---- assembly ------------------------------------------------------------------------------------
 
     def _open(self) -> None:
@@ -201,7 +196,6 @@ class App:
         store.on_commit(self._committed)
         store.on_failure(lambda reason: None if self.failed.done() else self.failed.set_result(reason))
         self._edge = Edge(self.authority, lambda peer: local_admin(peer.uid, peer.gid), monotonic=monotonic)
-        self._description = OpenApiRoutes(__version__)
         self._routes = self._make_routes()
 
     def _make_routes(self) -> list[Route]:
@@ -219,11 +213,9 @@ class App:
             OperatorRoutes(self.authority),
             AuditRoutes(self._audit),
             self._polls,
-            self._description,
+            OpenApiRoutes(lambda: self._routes, __version__),
         )
-        routes = [route for resource in resources for route in resource.table()]
-        self._description.describe(routes)
-        return routes
+        return [route for resource in resources for route in resource.table()]
 
     def _committed(self, notes: list[object]) -> None:
         """The after-commit hook: facts that are on disk now; rings bells, closes links, tells listeners."""

@@ -11,6 +11,8 @@ from typing import Any
 import jsonschema_rs
 
 from hengd.app import App
+from hengd.http.openapi import openapi
+from henge_protocol import __version__
 
 
 class Contract:
@@ -21,8 +23,8 @@ class Contract:
 
     @cached_property
     def document(self) -> dict[str, Any]:
-        """The OpenAPI document as it is served."""
-        return self._app.description
+        """The OpenAPI document, made as the one that is served."""
+        return openapi(self._app.routes, __version__)
 
     @cached_property
     def _paths(self) -> list[tuple[re.Pattern[str], dict[str, Any]]]:

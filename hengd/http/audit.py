@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import msgspec
 from aiohttp import web
 
-from hengd.http import shapes_joining
+from hengd.http import shapes_daemon
 from hengd.http.edge import Auth, Route
 from hengd.http.parse import Query, no_body
 from hengd.http.views import json_response
@@ -26,7 +26,7 @@ class AuditRoutes:
         """The routes of this resource."""
         yield Route(
             "GET", "/v1/audit", Auth.ADMIN, self.audit,
-            query=("since", "limit"), gives={200: shapes_joining.AuditList},
+            query=("since", "limit"), gives={200: shapes_daemon.AuditList},
         )  # fmt: skip
 
     async def audit(self, request: web.Request) -> web.Response:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from typing import Any, Final
 
 import msgspec
@@ -74,23 +75,24 @@ _WHO: Final = {
 class OpenApiRoutes:
     """The description of the routes that are served, itself included."""
 
-    def __init__(self, version: str) -> None:
+    def __init__(self, routes: Callable[[], Sequence[Route]], version: str) -> None:
+        self._routes = routes
         self._version = version
-        self.document: dict[str, Any] = {}
 
     def table(self) -> Iterator[Route]:
         """The routes of this resource."""
         yield Route("GET", "/v1/openapi.json", Auth.VIEWER, self.show, gives={200: dict[str, Any]})
 
-    def describe(self, routes: Sequence[Route]) -> None:
-        """Take in what is served; called once, when the table is complete."""
-        self.document = openapi(routes, self._version)
-
     async def show(self, request: web.Request) -> web.Response:
         """This description (OpenAPI 3.1)."""
         no_body(request)
         Query(request)
-        return json_response(self.document)
+        return json_response(self._document)
+
+    @cached_property
+    def _document(self) -> dict[str, Any]:
+        """Made when somebody asks first: the table is complete by then."""
+        return openapi(self._routes(), self._version)
 
 
 def openapi(routes: Sequence[Route], version: str) -> dict[str, Any]:

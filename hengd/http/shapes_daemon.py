@@ -1,10 +1,10 @@
-"""The form of what the daemon says about itself, as ``shapes`` has that of everything else. Pure."""
+"""The form of what the daemon says about itself and of who did what; ``shapes`` has that of everything else. Pure."""
 
 from __future__ import annotations
 
 from typing import Literal
 
-from hengd.http.shapes import Count, Moment, Shape
+from hengd.http.shapes import Count, Digest, Moment, Shape
 
 
 class Ready(Shape):
@@ -66,3 +66,32 @@ class Status(Shape):
     join: JoinState
     store: StoreFigures
     warnings: list[str]
+
+
+class ChainEnd(Shape):
+    """A record by number and digest."""
+
+    number: Count
+    digest: Digest
+
+
+class AuditRecord(Shape):
+    """Who did what; ``previous`` is the SHA-256 of the record before, in its canonical JSON."""
+
+    number: Count
+    time: Moment
+    who: str
+    origin: str
+    what: str
+    object: str
+    revision: Count
+    previous: Digest
+
+
+class AuditList(Shape):
+    """A part of the chain; before the first record kept stands the anchor, the newest is the head."""
+
+    kind: Literal["AuditList"]
+    anchor: ChainEnd
+    head: ChainEnd
+    items: list[AuditRecord]

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from hengd.http.shapes import Count, Digest, Facts, Labels, Moment, Name, Shape
+from hengd.http.shapes import Count, Facts, Labels, Moment, Name, Shape
 
 Role = Literal["viewer", "editor", "admin"]
 
@@ -119,35 +119,6 @@ class OperatorList(Shape):
 
     kind: Literal["OperatorList"]
     items: list[Operator]
-
-
-class ChainEnd(Shape):
-    """A record by number and digest."""
-
-    number: Count
-    digest: Digest
-
-
-class AuditRecord(Shape):
-    """Who did what; ``previous`` is the SHA-256 of the record before, in its canonical JSON."""
-
-    number: Count
-    time: Moment
-    who: str
-    origin: str
-    what: str
-    object: str
-    revision: Count
-    previous: Digest
-
-
-class AuditList(Shape):
-    """A part of the chain; before the first record kept stands the anchor, the newest is the head."""
-
-    kind: Literal["AuditList"]
-    anchor: ChainEnd
-    head: ChainEnd
-    items: list[AuditRecord]
 
 
 class Trust(Shape):

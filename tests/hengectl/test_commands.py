@@ -8,7 +8,7 @@ import signal
 import sys
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import yaml
 from henge_protocol.errors import Unreachable
 from hengectl import yamltext
 from tests.hengectl.conftest import Face
-from tests.service import LAMP, Admin, Identity, ScriptedDevice, Service, connected, device, group, schema
+from tests.service import LAMP, Admin, Identity, ScriptedDevice, Service, connected, device, group, raw_link, schema
 
 ROOT = Path(__file__).parents[2]
 
@@ -758,3 +758,22 @@ async def test_watched_events_go_on_when_the_daemon_comes_back(
 
     assert ran.err.count("waiting for it") == 1
     assert ["device/b" in line for line in ran.out.splitlines()] == [True]
+
+
+async def test_a_shared_identity_is_shown_with_both_addresses_and_retry_ends_it(
+    person: Face, daemon: Service, admin: Admin
+) -> None:
+    lamp = await daemon.join(admin, "lamp-1")
+    async with AsyncExitStack() as stack:
+        for boot, address in (("one", "127.0.0.1"), ("two", "127.0.0.2"), ("one", "127.0.0.1")):
+            link = await stack.enter_async_context(raw_link(daemon, lamp, local=address))
+            await link.hello(boot=boot)
+        while "shared" not in await admin.until("lamp-1", connection="online"):
+            pass  # each look is a request: the record is written meanwhile
+        told = await person.ok("describe", "device/lamp-1")
+        offered = await person.ok("retry", "lamp-1")
+        await link.config()
+
+    assert "IdentityShared True: two-boots: two devices show this certificate, from 127.0.0.2 and 127.0.0.1" in told
+    assert "trouble         identity shared by 127.0.0.2 and 127.0.0.1" in " ".join(told.split("\n"))
+    assert "is offered its document again" in offered

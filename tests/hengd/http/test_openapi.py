@@ -53,15 +53,16 @@ async def lamp(daemon: Service, admin: Admin) -> Identity:
     return await daemon.join(admin, "lamp-1", schema="lamp")
 
 
-async def test_the_description_is_served_and_says_of_itself_that_it_is(admin: Admin) -> None:
+async def test_the_description_is_served_and_says_of_itself_that_it_is(daemon: Service, admin: Admin) -> None:
     document = await admin.ok("GET", "/v1/openapi.json")
 
+    assert document == daemon.contract.document
     assert document["openapi"] == "3.1.0"
     assert "/v1/openapi.json" in document["paths"]
 
 
 async def test_every_route_is_described_with_a_sentence_and_an_answer(daemon: Service) -> None:
-    paths = daemon.app.description["paths"]
+    paths = daemon.contract.document["paths"]
     operations = [paths[route.path][route.method.lower()] for route in daemon.app.routes]
 
     assert sum(len(item) for item in paths.values()) == len(daemon.app.routes)
