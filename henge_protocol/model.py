@@ -23,6 +23,9 @@ _VERSION_TAG = re.compile(r'"[0-9a-z]{1,32}\.[0-9]{1,15}"', re.ASCII)
 PLURALS: Final = {"Schema": "schemas", "Group": "groups", "Device": "devices"}
 """Kinds of objects that can be applied, and their path segment in the API."""
 
+ROLES: Final = ("viewer", "editor", "admin")
+"""What operators may do, each more than the one before: read; change configuration; decide who belongs."""
+
 Connection = Literal["never-seen", "online", "asleep", "offline"]
 Configuration = Literal[
     "in-sync", "pending", "applying", "rejected", "rolled-back", "quarantined", "drifted", "ahead", "unknown"

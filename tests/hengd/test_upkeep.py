@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from hengd.datadir import DataDir, open_data_dir
+from hengd.rules.audit import Audit
 from hengd.rules.configs import Configs
 from hengd.rules.schemas import SchemaCache
 from hengd.rules.timekeeping import LEAP_S, Timekeeper, mark_of
@@ -37,8 +38,8 @@ class House:
         keeper = Timekeeper(self.store, ends=NOW + 3650 * pki.DAY_S, clock=clock, monotonic=lambda: 0.0)
         configs = Configs(self.store, SchemaCache(), clock=clock, new_id=lambda: "0" * 26)
         return Upkeep(
-            self.store, self.folder.database, configs, keeper, kept=Kept(10, 60.0), every_s=0.001,
-            renew_certificate=renew_certificate,
+            self.store, self.folder.database, configs, Audit(self.store), keeper, kept=Kept(10, 60.0),
+            every_s=0.001, renew_certificate=renew_certificate,
         )  # fmt: skip
 
     async def turns(self, number: int, *, refusing: Exception | None = None) -> None:
