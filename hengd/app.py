@@ -21,6 +21,7 @@ from hengd.announce import Announcer, local_addresses
 from hengd.datadir import DataDir, open_data_dir, server_identity
 from hengd.events import EventLog
 from hengd.http.admission import GateLimits, connections_within
+from hengd.http.audit import AuditRoutes
 from hengd.http.devices import DeviceRoutes
 from hengd.http.edge import ADMIN, DEVICES, LOCAL, Edge, Route
 from hengd.http.enrol import EnrolRoutes
@@ -29,6 +30,7 @@ from hengd.http.gate import Gate
 from hengd.http.history import HistoryRoutes
 from hengd.http.joining import JoiningRoutes
 from hengd.http.objects import ObjectRoutes
+from hengd.http.openapi import OpenApiRoutes
 from hengd.http.operators import OperatorRoutes
 from hengd.http.poll import PollRoutes
 from hengd.http.secrets import SecretRoutes
@@ -38,6 +40,7 @@ from hengd.hub import Hub
 from hengd.listen import bind_error, bind_tcp, bind_unix
 from hengd.local import local_admin
 from hengd.records import Reported
+from hengd.rules.audit import Audit
 from hengd.rules.authority import Authority
 from hengd.rules.configs import Configs
 from hengd.rules.contact import Contacts
@@ -190,6 +193,7 @@ class App:
         self.configs = Configs(store, schemas, vault, clock=clock, new_id=_new_id)
         self.secrets = Secrets(store, self.configs)
         self.overrides = Overrides(store, self.configs, self.authority.timekeeper)
+        self._audit = Audit(store)
         self.devices = Devices(store, self.presence, clock=clock)
         self.tokens = Tokens(store, self.authority, schemas, vault, clock=clock, monotonic=monotonic, new_id=_new_id)
         self.joins = Joins(
@@ -202,7 +206,7 @@ class App:
         self._polls = PollRoutes(self.contacts)
         self._hub, self._deliveries = hub, deliveries
         self._upkeep = Upkeep(
-            store, folder.database, self.configs, vault, self.authority.timekeeper,
+            store, folder.database, self.configs, self._audit, vault, self.authority.timekeeper,
             kept=Kept(self._settings["store.keep_revisions"], self._settings.seconds("store.keep_for")),
             renew_certificate=self._renew_server_certificate,
         )  # fmt: skip
@@ -219,13 +223,15 @@ class App:
                 daemon, self._store, self.authority, self.devices, self.joins, self.vault, clock=environment.clock
             ),
             ObjectRoutes(self._store, self.configs, self.overrides, self.devices, self.events),
-            DeviceRoutes(self.configs, self.devices, self.authority),
+            DeviceRoutes(self.configs, self.devices, self.authority, self.tokens),
             SecretRoutes(self.secrets),
             HistoryRoutes(self.configs, self.events),
             EnrolRoutes(self.authority, self.tokens, self.joins),
             JoiningRoutes(self.tokens, self.joins, self.devices),
             OperatorRoutes(self.authority),
+            AuditRoutes(self._audit),
             self._polls,
+            OpenApiRoutes(lambda: self._routes, __version__),
         )
         return [route for resource in resources for route in resource.table()]
 

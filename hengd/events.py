@@ -14,6 +14,7 @@ KEPT: Final = 4096
 
 TYPES: Final = (
     "object.changed", "object.deleted", "device.changed", "device.online", "device.offline", "device.reported",
+    "device.shared",
     "join.requested", "join.closed",
 )  # fmt: skip
 
@@ -58,6 +59,8 @@ class EventLog:
         """Number from ``start`` on; one that only grows from life to life lets nobody mistake a number of another."""
         self._runs: deque[_Run] = deque()
         self._seq = start
+        self.closed = False
+        """The daemon stops: streams of events end."""
         self._waiters: set[asyncio.Future[None]] = set()
 
     @property
@@ -114,6 +117,7 @@ class EventLog:
 
     def close(self) -> None:
         """Wake all who wait, for shutdown."""
+        self.closed = True
         self._wake()
 
     def _wake(self) -> None:

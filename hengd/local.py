@@ -19,7 +19,7 @@ def local_admin(uid: int | None, gid: int | None) -> Caller:
         raise Denied("peer_denied", "the system does not say who is at the other end of the socket")
     name = _user(uid)
     if uid in (0, os.getuid()) or _in_group(name, gid):
-        return Caller("admin", name, name, left_s=3600.0)
+        return Caller("admin", name, name, left_s=3600.0, rights="admin")
     raise Denied(
         "peer_denied",
         f"user {name} may not administer this daemon",

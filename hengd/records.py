@@ -129,6 +129,11 @@ class Reported(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     next_contact_s: int = 0
     max_document: int = 0
     boot: str = ""
+    boots_before: list[tuple[str, str]] = []
+    """Nonces of boots that were replaced by another, and their addresses; the last few."""
+    shared: list[str] = []
+    """Addresses of two devices that showed one certificate: a nonce came back after another. Empty: none did."""
+    shared_since: float = 0.0
 
 
 class CertificateRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -144,6 +149,8 @@ class CertificateRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults
     via: str
     by: str = ""
     at: float = 0.0
+    rights: str = "admin"
+    """Operators only: viewer, editor or admin."""
 
 
 class TokenRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -160,6 +167,30 @@ class TokenRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     labels: dict[str, str] = {}
     uses: int = 1
     used: int = 0
+    rights: str = "admin"
+    """Of the operator who logs in with it."""
+
+
+class AuditRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """Who did what; numbered without gaps, each with the digest of the one before."""
+
+    number: int
+    time: str
+    """RFC 3339 in UTC."""
+    who: str
+    origin: str
+    what: str
+    object: str
+    """``device/lamp-1``, or how many objects."""
+    revision: int
+    previous: str
+
+
+class AuditEnd(msgspec.Struct, frozen=True):
+    """The newest record of the chain, or the last one that was dropped."""
+
+    number: int
+    digest: str
 
 
 class SecretRecord(msgspec.Struct, frozen=True):
@@ -193,6 +224,8 @@ _decoders: dict[type[Any], msgspec.json.Decoder[Any]] = {
         TokenRecord,
         SecretRecord,
         DataKeyRecord,
+        AuditRecord,
+        AuditEnd,
     )
 }
 

@@ -1,7 +1,7 @@
 """What the daemon does now and then while it runs; nothing that is correct depends on it.
 
-Space is set aside, the time is noted, old revisions and documents go, the server's certificate is renewed,
-and the key of the secrets is looked after.
+Space is set aside, the time is noted, old revisions, audit records and documents go, the server's certificate is
+renewed, and the key of the secrets is looked after.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from hengd.room import make_ballast
+from hengd.rules.audit import Audit
 from hengd.rules.configs import Configs
 from hengd.rules.custody import tend_vault
 from hengd.rules.sweep import Sweep
@@ -29,7 +30,7 @@ UPKEEP_S: Final = 600.0
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """How much of the history is kept: so many revisions at least, and all that are younger."""
+    """How much is kept of history and audit: so many revisions and records at least, and all that are younger."""
 
     revisions: int
     for_s: float
@@ -43,6 +44,7 @@ class Upkeep:
         store: Store,
         database: Path,
         configs: Configs,
+        audit: Audit,
         vault: Vault,
         timekeeper: Timekeeper,
         *,
@@ -53,6 +55,7 @@ class Upkeep:
         self._store = store
         self._database = database
         self._configs = configs
+        self._audit = audit
         self._vault = vault
         self._timekeeper = timekeeper
         self._kept = kept
@@ -84,6 +87,8 @@ class Upkeep:
         self.tell_doubt()
         passed = self._timekeeper.passed()
         while await self._configs.prune(self._kept.revisions, self._kept.for_s, now=passed):
+            pass
+        while await self._audit.prune(self._kept.revisions, self._kept.for_s, now=passed):
             pass
         while await self._sweep.step():
             pass

@@ -209,7 +209,7 @@ CODES: dict[str, str] = {
     "certificate_superseded": "A newer certificate of this identity is in use.",
     "unknown_certificate": "The certificate is signed by our authority and not on its list.",
     "bad_certificate": "The certificate is not of the form that henge issues.",
-    "wrong_role": "This identity may not use this route.",
+    "wrong_role": "This identity may not do this: no operator, or one of another role.",
     "peer_denied": "The user behind the unix socket may not administer this daemon.",
     "approval_required": "The certificate expired too long ago to renew itself; join again with a token.",
     # enrolment
@@ -251,6 +251,7 @@ CODES: dict[str, str] = {
     "secrets_locked": "The key of the secrets is missing or not the right one; what holds no secret goes on.",
     "if_match_required": "Replacing an object needs If-Match with the version being replaced.",
     "exists": "The object exists already.",
+    "audit_broken": "An audit record is not what the chain of digests says.",
     # configuration
     "does_not_fit": "Values do not fit the schema.",
     "undeclared_field": "No schema declares this field.",

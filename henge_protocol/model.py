@@ -30,6 +30,9 @@ SECRET_KEY: Final = "$secret"
 PLURALS: Final = {"Schema": "schemas", "Group": "groups", "Device": "devices"}
 """Kinds of objects that can be applied, and their path segment in the API."""
 
+ROLES: Final = ("viewer", "editor", "admin")
+"""What operators may do, each more than the one before: read; change configuration; decide who belongs."""
+
 Connection = Literal["never-seen", "online", "asleep", "offline"]
 Configuration = Literal[
     "in-sync", "pending", "applying", "rejected", "rolled-back", "quarantined", "drifted", "ahead", "unknown"

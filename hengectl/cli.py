@@ -54,6 +54,7 @@ COMMANDS: Final = {
     "join": "joining",
     "approve": "joining",
     "operator": "joining",
+    "audit": "audit",
     "device": "devices",
     "retry": "devices",
     "login": "contexts",

@@ -77,6 +77,8 @@ def revisions_of(device: Object, style: Style) -> str:
 def trouble_of(device: Object) -> str:
     """What a device said about the configuration it did not take, or nothing."""
     status = _status(device)
+    if status.get("shared"):
+        return safe(f"identity shared by {' and '.join(map(str, status['shared']))}")
     if status.get("config") not in BAD_STATES:
         return ""
     reported = _part(status, "reported")
@@ -243,7 +245,7 @@ COLUMNS: Final[Mapping[Kind, Sequence[Column]]] = {
     ),
     TOKEN: (
         Column("ID", _get("id")),
-        Column("KIND", _get("kind")),
+        Column("KIND", lambda item, _view: str(item.get("role") or item.get("kind") or "")),
         Column("NAME", _get("name")),
         Column("SCHEMA", _get("schema")),
         Column("LABELS", lambda item, _view: labels_text(item.get("labels"))),
@@ -253,6 +255,7 @@ COLUMNS: Final[Mapping[Kind, Sequence[Column]]] = {
     ),
     OPERATOR: (
         Column("NAME", _get("name")),
+        Column("ROLE", _get("role")),
         Column("CERTIFICATES", _get("certificates")),
         Column("SINCE", _age("since")),
         Column("LEFT", _left("expires")),

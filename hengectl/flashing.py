@@ -21,8 +21,8 @@ from henge_protocol.quantity import format_duration
 from hengectl.invocation import Command, Invocation, with_invocation
 from hengectl.kinds import SCHEMA
 from hengectl.options import DURATION, Name, labels_option
+from hengectl.tokens import TOKEN_TTL_S
 
-TOKEN_TTL_S: Final = 3600
 SETUP_FILE: Final = "henge.json"
 STARTER: Final = '''"""Prints the configuration whenever it changes; put your own work here."""
 

@@ -26,6 +26,7 @@ from henge_protocol.session import Session
 from henge_protocol.tls import pinned_client_context, unverified_context
 from henge_protocol.trust import server_name
 from henge_protocol.wire import Config, Hello, Message, Receipt, Report, Welcome
+from tests.contract import Contract
 
 PATIENCE_S = 10.0
 """How long a test waits for what must happen; far beyond what it takes, so that only a fault uses it up."""
@@ -96,6 +97,7 @@ class Service:
         }
         self.max_files = 65_536
         self.app: App
+        self.contract: Contract
 
     async def start(self) -> None:
         """Assemble and listen."""
@@ -104,6 +106,7 @@ class Service:
             self.data_dir, self.socket, clock=self.clock.wall, monotonic=self.clock.monotonic, max_files=self.max_files
         )
         self.app = App(settings, environment)
+        self.contract = Contract(self.app)
         await self.app.start()
 
     async def stop(self) -> None:
@@ -144,7 +147,7 @@ class Service:
         """An operator over the unix socket."""
         connector = aiohttp.UnixConnector(path=str(self.socket))
         async with aiohttp.ClientSession("http://henge", connector=connector) as session:
-            yield Admin(session)
+            yield Admin(session, contract=self.contract)
 
     @asynccontextmanager
     async def remote(self, identity: Identity | None = None, *, verified: bool = True) -> AsyncIterator[Admin]:
@@ -152,7 +155,7 @@ class Service:
         context = self.context(identity) if verified else unverified_context()
         connector = aiohttp.TCPConnector(ssl=context)
         async with aiohttp.ClientSession(self.url, connector=connector) as session:
-            yield Admin(session, server_hostname=self.server_name if verified else None)
+            yield Admin(session, server_hostname=self.server_name if verified else None, contract=self.contract)
 
     def context(self, identity: Identity | None = None) -> ssl.SSLContext:
         """TLS as a device has it: pinned server authority, own certificate."""
@@ -212,9 +215,12 @@ class Answer:
 class Admin:
     """An HTTP client that speaks JSON."""
 
-    def __init__(self, session: aiohttp.ClientSession, *, server_hostname: str | None = None) -> None:
+    def __init__(
+        self, session: aiohttp.ClientSession, *, server_hostname: str | None = None, contract: Contract | None = None
+    ) -> None:
         self.session = session
         self._hostname = server_hostname
+        self._contract = contract
 
     async def call(self, method: str, path: str, body: Any = None, **options: Any) -> Answer:
         """Any request; ``body`` is sent as JSON unless it is bytes."""
@@ -225,7 +231,10 @@ class Admin:
             method, path, data=data, headers=headers, server_hostname=self._hostname, **options
         )
         async with request as response:
-            return Answer(response.status, response.headers, await response.read())
+            answer = Answer(response.status, response.headers, await response.read())
+        if self._contract is not None:
+            self._contract.check(method, path, answer.status, answer.headers, answer.body)
+        return answer
 
     async def ok(self, method: str, path: str, body: Any = None, **options: Any) -> Any:
         """A request that must succeed; its JSON."""
@@ -292,7 +301,7 @@ class ScriptedDevice:
 
     async def hello(self, **fields: Any) -> Welcome:
         """Say hello and read the welcome."""
-        await self.send(Hello(client="test/1", boot="boot-1", **fields))
+        await self.send(Hello(**{"client": "test/1", "boot": "boot-1", **fields}))
         event = await self.event()
         assert isinstance(event, Welcome), event
         return event
@@ -366,9 +375,9 @@ async def connected(service: Service, identity: Identity, **hello: Any) -> Async
 
 
 @asynccontextmanager
-async def raw_link(service: Service, identity: Identity) -> AsyncIterator[ScriptedDevice]:
-    """A device with a live link that has said nothing yet."""
-    connector = aiohttp.TCPConnector(ssl=service.context(identity))
+async def raw_link(service: Service, identity: Identity, *, local: str = "") -> AsyncIterator[ScriptedDevice]:
+    """A device with a live link that has said nothing yet; ``local`` is its address."""
+    connector = aiohttp.TCPConnector(ssl=service.context(identity), local_addr=(local, 0) if local else None)
     async with aiohttp.ClientSession(connector=connector) as session:
         link = session.ws_connect(
             f"{service.url}/v1/device/stream",

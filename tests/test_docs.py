@@ -20,8 +20,10 @@ from hengd import events, room, store
 from hengd.cli import EXIT_CODES, cli
 from hengd.http import edge, enrol, head, parse, stream
 from hengd.http.admission import GateLimits
+from hengd.http.audit import MAX_RECORDS
 from hengd.http.history import MAX_REVISIONS
 from hengd.rules import (
+    audit,
     authority,
     configs,
     joins,
@@ -127,6 +129,10 @@ async def test_every_route_is_documented_with_who_may_call_it(daemon: Service) -
     served[f"GET {head.STREAM_PATH}"] = "device"  # a WebSocket, answered before there are routes
 
     assert documented == served
+
+
+def test_every_act_of_the_audit_is_documented() -> None:
+    assert set(audit.ACTS) <= quoted(TEXTS["http-api.md"])
 
 
 def test_every_type_of_event_is_documented() -> None:
@@ -299,6 +305,7 @@ JSON = strictjson.LIMITS
         f"message of a change | {configs.MAX_MESSAGE_CHARS:,} characters |",
         f"problems listed in an answer | {schema_messages.MAX_PROBLEMS} |",
         f"revisions in one answer | {MAX_REVISIONS:,} |",
+        f"audit records in one answer | {MAX_RECORDS:,} |",
         f"events kept in memory | {events.KEPT:,} |",
         f"size | {schema_budget.MAX_SCHEMA_BYTES:,} bytes |",
         f"nesting of subschemas | {schema_budget.MAX_DEPTH} levels |",

@@ -6,30 +6,43 @@ from collections.abc import Iterator
 
 from aiohttp import web
 
-from hengd.http.edge import Auth, Route, change_request
+from hengd.http import shapes, shapes_joining
+from hengd.http.edge import WRITE_QUERY, Auth, Route, author_of, change_request
 from hengd.http.parse import Query, json_object, name_of, no_body, text_field
-from hengd.http.views import device_view, explained_view, json_response, outcome_view
+from hengd.http.views import device_view, explained_view, json_response, outcome_view, token_view
 from hengd.rules.authority import Authority
 from hengd.rules.configs import Configs
 from hengd.rules.devices import Devices
+from hengd.rules.tokens import Tokens
 
 
 class DeviceRoutes:
-    """Document, why, revoke, rename, retry."""
+    """Document, why, revoke, replace, rename, retry."""
 
-    def __init__(self, configs: Configs, devices: Devices, authority: Authority) -> None:
+    def __init__(self, configs: Configs, devices: Devices, authority: Authority, tokens: Tokens) -> None:
         self._configs = configs
         self._devices = devices
         self._authority = authority
+        self._tokens = tokens
 
     def table(self) -> Iterator[Route]:
         """The routes of this resource."""
         path = "/v1/devices/{name}"
-        yield Route("GET", f"{path}/document", Auth.ADMIN, self.document)
-        yield Route("GET", f"{path}/why", Auth.ADMIN, self.why)
-        yield Route("POST", f"{path}/revoke", Auth.ADMIN, self.revoke)
-        yield Route("POST", f"{path}/rename", Auth.ADMIN, self.rename)
-        yield Route("POST", f"{path}/retry", Auth.ADMIN, self.retry)
+        yield Route("GET", f"{path}/document", Auth.ADMIN, self.document, gives={200: shapes.DOCUMENT})
+        yield Route("GET", f"{path}/why", Auth.VIEWER, self.why, query=("field",), gives={200: shapes.Why})
+        for verb, auth, handler in (("revoke", Auth.ADMIN, self.revoke), ("retry", Auth.EDITOR, self.retry)):
+            yield Route(
+                "POST", f"{path}/{verb}", auth, handler,
+                takes=shapes.NoBody, body_optional=True, gives={200: shapes.Device},
+            )  # fmt: skip
+        yield Route(
+            "POST", f"{path}/replace", Auth.ADMIN, self.replace,
+            takes=shapes_joining.ReplaceBody, body_optional=True, gives={201: shapes_joining.Token},
+        )  # fmt: skip
+        yield Route(
+            "POST", f"{path}/rename", Auth.EDITOR, self.rename,
+            query=WRITE_QUERY, takes=shapes.RenameBody, gives={200: (shapes.Device, shapes.Outcome)},
+        )  # fmt: skip
 
     async def document(self, request: web.Request) -> web.Response:
         """What the device gets: its exact bytes, or with references in the place of secrets."""
@@ -52,13 +65,25 @@ class DeviceRoutes:
         """End the device's identity; its links are closed before the answer."""
         await _empty(request)
         name = name_of(request)
-        await self._authority.revoke_device(name)
+        await self._authority.revoke_device(name, author_of(request))
         return json_response(device_view(self._devices.view(name)))
+
+    async def replace(self, request: web.Request) -> web.Response:
+        """Let other hardware take the device's place: a token for its name, and the end of the identity it has."""
+        Query(request)
+        fields = shapes.fields_of(shapes_joining.ReplaceBody)
+        body = await json_object(request, fields) if request.can_read_body else {}
+        name, by = name_of(request), author_of(request)
+        identity = self._devices.view(name).identity
+        text, record = await self._tokens.create({**body, "name": name}, by)  # first: without it the old one stays
+        if identity == "active":
+            await self._authority.revoke_device(name, by)
+        return json_response({**token_view(record), "token": text}, status=201)
 
     async def rename(self, request: web.Request) -> web.Response:
         """Give the device another name."""
         wanted = change_request(request)
-        to = text_field(await json_object(request, ("to",)), "to", default=None)
+        to = text_field(await json_object(request, shapes.fields_of(shapes.RenameBody)), "to", default=None)
         outcome = await self._configs.rename(name_of(request), to, wanted)
         return json_response(outcome_view(outcome) if outcome.dry_run else device_view(self._devices.view(to)))
 
@@ -66,7 +91,7 @@ class DeviceRoutes:
         """Offer a quarantined document again."""
         await _empty(request)
         name = name_of(request)
-        await self._devices.retry(name)
+        await self._devices.retry(name, author_of(request))
         return json_response(device_view(self._devices.view(name)))
 
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
-from typing import Final
+from typing import Any, Final
 
 from aiohttp import HttpVersion11, web
 from aiohttp.typedefs import Middleware
@@ -35,6 +35,7 @@ from henge_protocol.errors import (
     Unauthenticated,
     Unavailable,
 )  # fmt: skip
+from henge_protocol.model import ROLES
 
 log = logging.getLogger("hengd.http")
 
@@ -52,8 +53,15 @@ class Auth(Enum):
     ENROL = "enrol"
     DEVICE = "device"
     DEVICE_EXPIRED = "device-expired"
+    VIEWER = "viewer"
+    EDITOR = "editor"
     ADMIN = "admin"
 
+
+WRITE_QUERY: Final = ("dry_run", "message", "all_at_once")
+"""Query parameters of every route that changes configuration."""
+OPERATORS: Final = (Auth.VIEWER, Auth.EDITOR, Auth.ADMIN)
+"""Routes for people: reading, changing configuration, deciding who belongs."""
 
 _SERVED: Final = {
     Auth.HEALTH: frozenset({LOCAL, ADMIN}),
@@ -61,7 +69,7 @@ _SERVED: Final = {
     Auth.ENROL: frozenset({DEVICES}),
     Auth.DEVICE: frozenset({DEVICES}),
     Auth.DEVICE_EXPIRED: frozenset({DEVICES}),
-    Auth.ADMIN: frozenset({DEVICES, ADMIN}),
+    **dict.fromkeys(OPERATORS, frozenset({DEVICES, ADMIN})),
 }
 
 RATES: Final = {"device": (20.0, 60), "admin": (50.0, 500)}
@@ -76,12 +84,21 @@ REQUEST_ID: Final = web.RequestKey("request_id", str)
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One method on one path, who may call it, and what answers."""
+    """One method on one path, who may call it, and what answers; the rest describes it for ``/v1/openapi.json``."""
 
     method: str
     path: str
     auth: Auth
     handler: Handler
+    query: tuple[str, ...] = ()
+    """Names of its query parameters; ``openapi.IN_QUERY`` says what they mean."""
+    takes: Any = None
+    """Shape of its body; None = it takes none."""
+    body_optional: bool = False
+    gives: Mapping[int, Any] = field(default_factory=dict)
+    """Shape of each answer that is no refusal, by status; several in a tuple, None for no body."""
+    headers: tuple[str, ...] = ()
+    """Request headers with a meaning of their own here; ``openapi.IN_HEADER`` has them."""
 
     @property
     def pattern(self) -> str:
@@ -228,20 +245,27 @@ def check_caller(caller: Caller, auth: Auth) -> None:
             cure="renew it: POST /v1/renew with the same certificate",
             extra={"renew": "/v1/renew"},
         )
-    allowed = {Auth.ADMIN: ("admin",), Auth.DEVICE: ("device",)}.get(auth, ("device", "admin"))
-    if caller.role not in allowed:
-        raise Denied("wrong_role", f"this route is for {' and '.join(allowed)}s, the certificate is a {caller.role}'s")
+    if (auth is Auth.DEVICE and caller.role != "device") or (auth in OPERATORS and caller.role != "admin"):
+        wanted, shown = ("device", "operator") if auth is Auth.DEVICE else ("operator", "device")
+        raise Denied("wrong_role", f"this route is for {wanted}s, the certificate is a {shown}'s")
+    if auth in OPERATORS and ROLES.index(caller.rights) < ROLES.index(auth.value):
+        raise Denied(
+            "wrong_role",
+            f"this needs the role {auth.value}, {caller.name} is a {caller.rights}",
+            cure=f"an admin gives it: hengectl token create --role {auth.value} --name {caller.name}",
+        )
 
 
 def author_of(request: web.Request) -> Author:
     """Who makes a change through this request, and which way it came."""
     peer = request[PEER]
-    return Author(request[CALLER].name, "socket" if peer.listener == ADMIN else f"tls {peer.address}")
+    caller, origin = request[CALLER], "socket" if peer.listener == ADMIN else f"tls {peer.address}"
+    return Author(caller.name, origin, is_admin=caller.rights == "admin")
 
 
 def change_request(request: web.Request, *more: str) -> Request:
     """Who wants a change, why, and whether only to see it, from the query of a writing request."""
-    query = Query(request, "dry_run", "message", "all_at_once", *more)
+    query = Query(request, *WRITE_QUERY, *more)
     all_at_once = query.flag("all_at_once")
     return Request(author_of(request), query.text("message"), query.flag("dry_run"), all_at_once=all_at_once)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from aiohttp import web
 
+from hengd.http import shapes, shapes_joining
 from hengd.http.edge import CALLER, PEER, Auth, Route
 from hengd.http.parse import MAX_WAIT_S, Query, base64_field, facts_field, hex_field, json_object, no_body, text_field
 from hengd.http.views import json_response
@@ -30,24 +31,62 @@ class EnrolRoutes:
 
     def table(self) -> Iterator[Route]:
         """The routes of this resource."""
-        yield Route("GET", "/v1/trust", Auth.NONE, self.trust)
-        yield Route("POST", "/v1/enrol", Auth.ENROL, self.enrol)
-        yield Route("POST", "/v1/enrol/begin", Auth.ENROL, self.begin)
-        yield Route("POST", "/v1/enrol/reveal", Auth.ENROL, self.reveal)
-        yield Route("GET", "/v1/enrol/{sid}", Auth.ENROL, self.wait)
-        yield Route("POST", "/v1/enrol/{sid}/answer", Auth.ENROL, self.answer)
-        yield Route("POST", "/v1/renew", Auth.DEVICE_EXPIRED, self.renew)
-        yield Route("POST", "/v1/login", Auth.ENROL, self.login)
+        yield Route("GET", "/v1/trust", Auth.NONE, self.trust, gives={200: shapes_joining.Trust})
+        yield Route(
+            "POST",
+            "/v1/enrol",
+            Auth.ENROL,
+            self.enrol,
+            takes=shapes_joining.EnrolBody,
+            gives={201: shapes_joining.Identity},
+        )
+        yield Route(
+            "POST",
+            "/v1/enrol/begin",
+            Auth.ENROL,
+            self.begin,
+            takes=shapes_joining.BeginBody,
+            gives={201: shapes_joining.Begun},
+        )
+        yield Route(
+            "POST",
+            "/v1/enrol/reveal",
+            Auth.ENROL,
+            self.reveal,
+            takes=shapes_joining.RevealBody,
+            gives={200: shapes_joining.State},
+        )
+        yield Route(
+            "GET", "/v1/enrol/{sid}", Auth.ENROL, self.wait,
+            query=("wait",), gives={200: shapes_joining.Identity, 202: shapes_joining.State},
+        )  # fmt: skip
+        yield Route(
+            "POST", "/v1/enrol/{sid}/answer", Auth.ENROL, self.answer,
+            takes=shapes_joining.AnswerBody, gives={200: shapes_joining.State},
+        )  # fmt: skip
+        yield Route(
+            "POST", "/v1/renew", Auth.DEVICE_EXPIRED, self.renew,
+            takes=shapes_joining.RenewBody, gives={200: shapes_joining.Identity},
+        )  # fmt: skip
+        yield Route(
+            "POST",
+            "/v1/login",
+            Auth.ENROL,
+            self.login,
+            takes=shapes_joining.LoginBody,
+            gives={201: shapes_joining.Identity},
+        )
 
     async def trust(self, request: web.Request) -> web.Response:
         """The certificate to compare with the pin; no secret crosses this connection."""
         no_body(request)
+        Query(request)
         body = trust_answer(Trust(self._authority.fleet, (self._authority.server_ca,)))
         return web.Response(body=body, content_type="application/json")
 
     async def enrol(self, request: web.Request) -> web.Response:
         """A token for an identity."""
-        body = await _body(request, "token_id", "secret", "csr", "name", "facts", "client")
+        body = await _body(request, shapes_joining.EnrolBody)
         facts = facts_field(body)
         identity = await self._tokens.enrol(
             text_field(body, "token_id", default=None),
@@ -62,7 +101,7 @@ class EnrolRoutes:
 
     async def begin(self, request: web.Request) -> web.Response:
         """The device commits to its key."""
-        body = await _body(request, "commit", "name", "client", "facts")
+        body = await _body(request, shapes_joining.BeginBody)
         pending = self._joins.begin(
             hex_field(body, "commit", 32),
             text_field(body, "name", default=None),
@@ -86,7 +125,7 @@ class EnrolRoutes:
 
     async def reveal(self, request: web.Request) -> web.Response:
         """The device shows what it committed to; from here on both sides know the code."""
-        body = await _body(request, "sid", "nonce", "csr")
+        body = await _body(request, shapes_joining.RevealBody)
         self._joins.reveal(
             text_field(body, "sid", default=None), hex_field(body, "nonce", 32), base64_field(body, "csr")
         )
@@ -101,7 +140,7 @@ class EnrolRoutes:
 
     async def answer(self, request: web.Request) -> web.Response:
         """The person at the device compared the codes."""
-        body = await _body(request, "accept")
+        body = await _body(request, shapes_joining.AnswerBody)
         if type(body.get("accept")) is not bool:
             raise Invalid("bad_object", "accept is neither true nor false")
         if not body["accept"]:
@@ -110,17 +149,19 @@ class EnrolRoutes:
 
     async def renew(self, request: web.Request) -> web.Response:
         """A new certificate for the identity that is shown."""
-        body = await _body(request, "csr", "client")
+        body = await _body(request, shapes_joining.RenewBody)
         shown = request[PEER].certificate
         if shown is None:
             raise Unauthenticated("certificate_required", "show the certificate that is to be renewed")
         csr = base64_field(body, "csr") if "csr" in body else None
         board = is_board(text_field(body, "client"))
-        return json_response(await self._authority.renew(request[CALLER], shown, csr, board=board))
+        return json_response(
+            await self._authority.renew(request[CALLER], shown, csr, board=board, origin=f"tls {request[PEER].address}")
+        )
 
     async def login(self, request: web.Request) -> web.Response:
         """An admin token for an operator's identity."""
-        body = await _body(request, "token_id", "secret", "csr", "name")
+        body = await _body(request, shapes_joining.LoginBody)
         identity = await self._tokens.log_in(
             text_field(body, "token_id", default=None),
             text_field(body, "secret", default=None),
@@ -131,9 +172,9 @@ class EnrolRoutes:
         return json_response(identity, status=201)
 
 
-async def _body(request: web.Request, *fields: str) -> dict[str, Any]:
+async def _body(request: web.Request, shape: type[shapes.Shape]) -> dict[str, Any]:
     Query(request)
-    return await json_object(request, fields, max_bytes=MAX_ENROL_BYTES)
+    return await json_object(request, shapes.fields_of(shape), max_bytes=MAX_ENROL_BYTES)
 
 
 def _plain(text: str) -> str:

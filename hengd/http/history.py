@@ -8,7 +8,9 @@ from dataclasses import replace
 from aiohttp import web
 
 from hengd.events import EventLog
-from hengd.http.edge import Auth, Route, change_request
+from hengd.http import shapes
+from hengd.http.edge import WRITE_QUERY, Auth, Route, change_request
+from hengd.http.eventstream import last_event_id, stream_events, wants_stream
 from hengd.http.parse import MAX_WAIT_S, Query, if_match, json_object, no_body, text_field
 from hengd.http.views import between_view, event_view, json_response, outcome_response, revision_view
 from hengd.rules.configs import MAX_MESSAGE_CHARS, Configs
@@ -27,11 +29,23 @@ class HistoryRoutes:
 
     def table(self) -> Iterator[Route]:
         """The routes of this resource."""
-        yield Route("GET", "/v1/revisions", Auth.ADMIN, self.revisions)
-        yield Route("GET", "/v1/revisions/{revision}", Auth.ADMIN, self.revision)
-        yield Route("GET", "/v1/revisions/{revision}/diff", Auth.ADMIN, self.diff)
-        yield Route("POST", "/v1/rollback", Auth.ADMIN, self.rollback)
-        yield Route("GET", "/v1/events", Auth.ADMIN, self.events)
+        yield Route(
+            "GET", "/v1/revisions", Auth.VIEWER, self.revisions,
+            query=("object", "limit", "before", "diff"), gives={200: shapes.RevisionList},
+        )  # fmt: skip
+        yield Route("GET", "/v1/revisions/{revision}", Auth.VIEWER, self.revision, gives={200: shapes.Revision})
+        yield Route(
+            "GET", "/v1/revisions/{revision}/diff", Auth.VIEWER, self.diff,
+            query=("to", "object"), gives={200: shapes.Between},
+        )  # fmt: skip
+        yield Route(
+            "POST", "/v1/rollback", Auth.EDITOR, self.rollback,
+            query=WRITE_QUERY, headers=("If-Match",), takes=shapes.RollbackBody, gives={200: shapes.Outcome},
+        )  # fmt: skip
+        yield Route(
+            "GET", "/v1/events", Auth.VIEWER, self.events,
+            query=("since", "wait"), headers=("Last-Event-ID",), gives={200: (shapes.Events, shapes.EVENTS)},
+        )  # fmt: skip
 
     async def revisions(self, request: web.Request) -> web.Response:
         """The newest revisions first."""
@@ -62,7 +76,7 @@ class HistoryRoutes:
     async def rollback(self, request: web.Request) -> web.Response:
         """A new revision with old content."""
         wanted = change_request(request)
-        body = await json_object(request, ("to", "object", "message"))
+        body = await json_object(request, shapes.fields_of(shapes.RollbackBody))
         to, target = body.get("to"), text_field(body, "object")
         if type(to) is not int or to < 0:
             raise Invalid("bad_object", "to is not the number of a revision")
@@ -74,10 +88,13 @@ class HistoryRoutes:
             await self._configs.rollback(to, parse_object_path(target) if target else None, request_)
         )
 
-    async def events(self, request: web.Request) -> web.Response:
-        """What happened after a number; waits for the next if there is nothing."""
+    async def events(self, request: web.Request) -> web.StreamResponse:
+        """What happened after a number; waits for the next if there is nothing, or streams them."""
         no_body(request)
         query = Query(request, "since", "wait")
+        if wants_stream(request):
+            default = query.number("since", self._events.seq)
+            return await stream_events(request, self._events, last_event_id(request, default))
         if not query.has("since"):
             return json_response({"events": [], "next": self._events.seq, "gap": False})
         since = query.number("since", 0)

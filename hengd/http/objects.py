@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -11,14 +12,15 @@ from typing import Any, Final
 from aiohttp import web
 
 from hengd.events import EventLog
-from hengd.http.edge import Auth, Handler, Route, change_request
+from hengd.http import shapes
+from hengd.http.edge import WRITE_QUERY, Auth, Handler, Route, change_request
 from hengd.http.parse import Query, if_match, json_body, json_object, name_of, no_body, text_field
 from hengd.http.views import (
     device_view,
     json_bytes,
     json_response,
+    layer_view,
     object_response,
-    object_view,
     outcome_response,
     outcome_view,
 )
@@ -31,14 +33,17 @@ from hengd.rules.objects import parse_manifest
 from hengd.rules.overrides import parse_overriding
 from hengd.store import Store
 from henge_protocol.errors import Invalid, Malformed, NotFound
-from henge_protocol.model import PLURALS, check_name
+from henge_protocol.model import PLURALS, check_name, is_name
 from henge_protocol.selector import Selector, parse_selector
 from henge_protocol.strictjson import LIMITS
 
 APPLY_LIMITS: Final = replace(LIMITS, max_nodes=200_000)
 """A whole fleet in one change: its size is limited by the body's bytes and the number of objects."""
+MAX_LIMIT: Final = 1000
 PIECE: Final = 100
 """Objects read and rendered before everybody else has a turn."""
+_SHAPES: Final = {"Device": (shapes.Device, shapes.DeviceList)}
+_LAYERS: Final = (shapes.Object, shapes.ObjectList)
 
 
 class ObjectRoutes:
@@ -56,14 +61,47 @@ class ObjectRoutes:
     def table(self) -> Iterator[Route]:
         """The routes of this resource."""
         for kind, plural in PLURALS.items():
-            yield Route("GET", f"/v1/{plural}", Auth.ADMIN, self._list(kind))
-            for method, make in (
-                ("GET", self._show), ("PUT", self._put), ("PATCH", self._patch), ("DELETE", self._delete),
-            ):  # fmt: skip
-                yield Route(method, f"/v1/{plural}/{{name}}", Auth.ADMIN, make(kind))
+            yield Route(
+                "GET",
+                f"/v1/{plural}",
+                Auth.VIEWER,
+                self._list(kind),
+                query=("selector", "limit", "continue"),
+                gives={200: _SHAPES.get(kind, _LAYERS)[1]},
+            )
+            yield from self._one(kind, f"/v1/{plural}/{{name}}")
         for kind in ("Group", "Device"):
-            yield Route("PATCH", f"/v1/{PLURALS[kind]}/{{name}}/overrides", Auth.ADMIN, self._override(kind))
-        yield Route("POST", "/v1/apply", Auth.ADMIN, self.apply)
+            yield Route(
+                "PATCH", f"/v1/{PLURALS[kind]}/{{name}}/overrides", Auth.EDITOR, self._override(kind),
+                query=WRITE_QUERY, headers=("If-Match",), takes=shapes.OverridesBody,
+                gives={200: (_SHAPES.get(kind, _LAYERS)[0], shapes.Outcome)},
+            )  # fmt: skip
+        yield Route(
+            "POST", "/v1/apply", Auth.EDITOR, self.apply,
+            query=(*WRITE_QUERY, "expect"), headers=("If-Match",), takes=shapes.ApplyBody, gives={200: shapes.Outcome},
+        )  # fmt: skip
+
+    def _one(self, kind: str, path: str) -> Iterator[Route]:
+        shape = _SHAPES.get(kind, _LAYERS)[0]
+        either = (shape, shapes.Outcome)
+        yield Route("GET", path, Auth.VIEWER, self._show(kind), gives={200: shape})
+        yield Route(
+            "PUT", path, Auth.EDITOR, self._put(kind),
+            query=WRITE_QUERY, headers=("If-Match",), takes=shapes.ObjectBody, gives={200: either, 201: shape},
+        )  # fmt: skip
+        yield Route(
+            "PATCH", path, Auth.EDITOR, self._patch(kind),
+            query=WRITE_QUERY, headers=("If-Match",), takes=shapes.PatchBody, gives={200: either},
+        )  # fmt: skip
+        yield Route(
+            "DELETE",
+            path,
+            Auth.EDITOR,
+            self._delete(kind),
+            query=WRITE_QUERY,
+            headers=("If-Match",),
+            gives={200: either},
+        )
 
     async def apply(self, request: web.Request) -> web.Response:
         """Many objects, one transaction, one revision."""
@@ -74,11 +112,10 @@ class ObjectRoutes:
         body = await json_body(request, limits=APPLY_LIMITS)
         if not isinstance(body, dict) or not isinstance(body.get("objects", []), list):
             raise Invalid("bad_object", 'the body is {"objects": [...], "delete": [...], "message": ""}')
-        unknown = set(body) - {"objects", "delete", "message"}
+        known = shapes.fields_of(shapes.ApplyBody)
+        unknown = set(body) - set(known)
         if unknown:
-            raise Invalid(
-                "unknown_field", f"field {ascii(min(unknown))[:60]} is unknown; known: objects, delete, message"
-            )
+            raise Invalid("unknown_field", f"field {ascii(min(unknown))[:60]} is unknown; known are {', '.join(known)}")
         message = wanted.message or text_field(body, "message", max_chars=MAX_MESSAGE_CHARS)
         request_ = replace(wanted, message=message, fleet=if_match(request), same_documents=bool(expect))
         outcome = await self._configs.apply(body.get("objects", []), _deletions(body.get("delete", [])), request_)
@@ -86,19 +123,25 @@ class ObjectRoutes:
 
     def _list(self, kind: str) -> Handler:
         async def handler(request: web.Request) -> web.Response:
+            """Objects of one kind, those that a selector selects."""
             no_body(request)
-            selector = parse_selector(Query(request, "selector").text("selector"))
+            query = Query(request, "selector", "limit", "continue")
+            selector, limit = parse_selector(query.text("selector")), query.number("limit", 0, least=1, most=MAX_LIMIT)
+            after = _continued(query.text("continue"))
             prefix = object_key(kind, "")
             with self._store.read() as tx:
                 meta = read_meta(tx)
                 names = [key.removeprefix(prefix).decode() for key in tx.keys("objects", prefix)]
             metadata = {"epoch": meta.epoch, "revision": meta.revision, "event_seq": self._events.seq}
-            return await list_response(f"{kind}List", metadata, names, partial(self._selected, kind, selector))
+            names = names[bisect_right(names, after) :] if after else names
+            view = partial(self._selected, kind, selector)
+            return await list_response(f"{kind}List", metadata, names, view, limit=limit)
 
         return handler
 
     def _show(self, kind: str) -> Handler:
         async def handler(request: web.Request) -> web.Response:
+            """One object."""
             no_body(request)
             Query(request)
             return self._answer(kind, name_of(request))
@@ -107,6 +150,7 @@ class ObjectRoutes:
 
     def _put(self, kind: str) -> Handler:
         async def handler(request: web.Request) -> web.Response:
+            """Create or replace an object."""
             name, match = name_of(request), if_match(request)
             wanted = change_request(request)
             manifest = parse_manifest(await json_body(request), kind=kind, name=name)
@@ -120,6 +164,7 @@ class ObjectRoutes:
 
     def _patch(self, kind: str) -> Handler:
         async def handler(request: web.Request) -> web.Response:
+            """Merge-patch an object; null removes its own entry."""
             name, match = name_of(request), if_match(request)
             wanted = change_request(request)
             outcome = await self._configs.patch(kind, name, await json_body(request), match, wanted)
@@ -129,9 +174,10 @@ class ObjectRoutes:
 
     def _override(self, kind: str) -> Handler:
         async def handler(request: web.Request) -> web.Response:
+            """Override fields of an object for a time, or end overrides early."""
             name, match = name_of(request), if_match(request)
             request_ = change_request(request)
-            wanted = parse_overriding(await json_object(request, ("set", "unset", "for_s")))
+            wanted = parse_overriding(await json_object(request, shapes.fields_of(shapes.OverridesBody)))
             outcome = await self._overrides.change(kind, name, wanted, match, request_)
             return json_response(outcome_view(outcome)) if outcome.dry_run else self._answer(kind, name)
 
@@ -139,6 +185,7 @@ class ObjectRoutes:
 
     def _delete(self, kind: str) -> Handler:
         async def handler(request: web.Request) -> web.Response:
+            """Delete an object."""
             no_body(request)
             name, match = name_of(request), if_match(request)
             wanted = change_request(request)
@@ -159,7 +206,7 @@ class ObjectRoutes:
             return None
 
     def _view(self, record: ObjectRecord) -> dict[str, Any]:
-        return device_view(self._devices.view(record.name)) if record.kind == "Device" else object_view(record)
+        return device_view(self._devices.view(record.name)) if record.kind == "Device" else layer_view(record)
 
     def _answer(self, kind: str, name: str, *, status: int = 200) -> web.Response:
         with self._store.read() as tx:
@@ -169,21 +216,37 @@ class ObjectRoutes:
 
 
 async def list_response(
-    kind: str, metadata: dict[str, Any], names: Sequence[str], view: Callable[[str], dict[str, Any] | None]
+    kind: str,
+    metadata: dict[str, Any],
+    names: Sequence[str],
+    view: Callable[[str], dict[str, Any] | None],
+    *,
+    limit: int = 0,
 ) -> web.Response:
     """Many things as one object, made in pieces: a large fleet's list keeps no device waiting.
 
-    What ``view`` gives as None (not selected, or deleted meanwhile) is left out.
+    What ``view`` gives as None (not selected, or deleted meanwhile) is left out. After ``limit`` things (0: all) the
+    list ends, and ``metadata`` says the name to go on after if there may be more.
     """
-    pieces = []
+    pieces, left = [], limit or len(names)
     for start in range(0, len(names), PIECE):
-        views = [seen for seen in map(view, names[start : start + PIECE]) if seen is not None]
-        if views:
-            pieces.append(json_bytes(views)[1:-1])
+        part = [(name, seen) for name in names[start : start + PIECE] if (seen := view(name)) is not None][:left]
+        if part:
+            pieces.append(json_bytes([seen for _, seen in part])[1:-1])
+        left -= len(part)
+        if not left and part and part[-1][0] != names[-1]:
+            metadata = {**metadata, "continue": part[-1][0]}
+            break
         await asyncio.sleep(0)
     opened = json_bytes({"kind": kind, "metadata": metadata})[:-1]
     body = b"".join([opened, b',"items":[', b",".join(pieces), b"]}"])
     return web.Response(body=body, content_type="application/json")
+
+
+def _continued(name: str) -> str:
+    if name and not is_name(name):
+        raise Malformed("bad_parameter", f"continue={ascii(name)[:40]} is none that a list gave")
+    return name
 
 
 def _deletions(value: object) -> list[tuple[str, str]]:

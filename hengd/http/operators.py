@@ -7,7 +7,8 @@ from typing import Any
 
 from aiohttp import web
 
-from hengd.http.edge import Auth, Route
+from hengd.http import shapes_joining
+from hengd.http.edge import Auth, Route, author_of
 from hengd.http.parse import Query, name_of, no_body
 from hengd.http.views import json_response, moment
 from hengd.rules.authority import Authority
@@ -22,8 +23,8 @@ class OperatorRoutes:
 
     def table(self) -> Iterator[Route]:
         """The routes of this resource."""
-        yield Route("GET", "/v1/operators", Auth.ADMIN, self.operators)
-        yield Route("DELETE", "/v1/operators/{name}", Auth.ADMIN, self.revoke)
+        yield Route("GET", "/v1/operators", Auth.ADMIN, self.operators, gives={200: shapes_joining.OperatorList})
+        yield Route("DELETE", "/v1/operators/{name}", Auth.ADMIN, self.revoke, gives={200: shapes_joining.Ended})
 
     async def operators(self, request: web.Request) -> web.Response:
         """Who is logged in."""
@@ -37,12 +38,12 @@ class OperatorRoutes:
         no_body(request)
         Query(request)
         name = name_of(request, "operator name")
-        await self._authority.revoke_operator(name)
+        await self._authority.revoke_operator(name, author_of(request))
         return json_response({"name": name, "state": "revoked"})
 
 
 def _operator_view(operator: Operator) -> dict[str, Any]:
     return {
-        "name": operator.name, "certificates": operator.certificates, "since": moment(operator.since),
-        "expires": moment(operator.expires), "via": operator.via,
+        "name": operator.name, "role": operator.rights, "certificates": operator.certificates,
+        "since": moment(operator.since), "expires": moment(operator.expires), "via": operator.via,
     }  # fmt: skip

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
 from aiohttp import web
 
+from hengd.http import shapes
 from hengd.http.edge import CALLER, PEER, REQUEST_ID, Auth, Route, cutter_of, stamp
 from hengd.http.parse import MAX_WAIT_S, Query, body_bytes, no_body
 from hengd.records import Desired
@@ -25,7 +26,7 @@ from henge_protocol.wire import (
     encode,
 )  # fmt: skip
 
-FRAME_TYPE: Final = "application/vnd.henge.frame"
+FRAME_TYPE: Final = shapes.FRAME.type
 LINGER_S: Final = 20.0
 """Beyond the longest wait: a device that asks and asks again counts as online in between."""
 
@@ -42,8 +43,14 @@ class PollRoutes:
 
     def table(self) -> Iterator[Route]:
         """The routes of this resource."""
-        yield Route("GET", "/v1/device/config", Auth.DEVICE, self.config)
-        yield Route("POST", "/v1/device/report", Auth.DEVICE, self.report)
+        yield Route(
+            "GET", "/v1/device/config", Auth.DEVICE, self.config,
+            query=("have", "wait"), gives={200: shapes.FRAME, 304: None},
+        )  # fmt: skip
+        yield Route(
+            "POST", "/v1/device/report", Auth.DEVICE, self.report,
+            query=("have",), takes=dict[str, Any], gives={200: shapes.FRAME},
+        )  # fmt: skip
 
     def wake_all(self) -> None:
         """The daemon stops: every waiting poll answers now."""

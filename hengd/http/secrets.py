@@ -7,7 +7,8 @@ from typing import Any
 
 from aiohttp import web
 
-from hengd.http.edge import Auth, Route, change_request
+from hengd.http import shapes, shapes_secrets
+from hengd.http.edge import WRITE_QUERY, Auth, Route, change_request
 from hengd.http.parse import Query, if_match, json_object, no_body
 from hengd.http.views import json_response, object_response, object_view, outcome_view
 from hengd.rules.secrets import Secrets, SecretView
@@ -25,10 +26,18 @@ class SecretRoutes:
 
     def table(self) -> Iterator[Route]:
         """The routes of this resource; names have slashes in them."""
-        yield Route("GET", "/v1/secrets", Auth.ADMIN, self.all)
-        yield Route("GET", "/v1/secrets/{secret}", Auth.ADMIN, self.show)
-        yield Route("PUT", "/v1/secrets/{secret}", Auth.ADMIN, self.put)
-        yield Route("DELETE", "/v1/secrets/{secret}", Auth.ADMIN, self.delete)
+        yield Route("GET", "/v1/secrets", Auth.EDITOR, self.all, gives={200: shapes_secrets.SecretList})
+        path = "/v1/secrets/{secret}"
+        yield Route("GET", path, Auth.EDITOR, self.show, gives={200: shapes_secrets.Secret})
+        yield Route(
+            "PUT", path, Auth.EDITOR, self.put, query=WRITE_QUERY, headers=("If-Match",),
+            takes=shapes_secrets.SecretBody,
+            gives={200: (shapes_secrets.Secret, shapes.Outcome), 201: shapes_secrets.Secret},
+        )  # fmt: skip
+        yield Route(
+            "DELETE", path, Auth.EDITOR, self.delete, query=WRITE_QUERY, headers=("If-Match",),
+            gives={200: (shapes_secrets.Secret, shapes.Outcome)},
+        )  # fmt: skip
 
     async def all(self, request: web.Request) -> web.Response:
         """Every secret, without its value."""
@@ -45,7 +54,7 @@ class SecretRoutes:
     async def put(self, request: web.Request) -> web.Response:
         """Give a secret a value; the answer does not repeat it."""
         name, match, wanted = _name(request), if_match(request), change_request(request)
-        body = await json_object(request, ("value",), max_bytes=MAX_SECRET_BODY_BYTES)
+        body = await json_object(request, shapes.fields_of(shapes_secrets.SecretBody), max_bytes=MAX_SECRET_BODY_BYTES)
         if "value" not in body:
             raise Invalid("bad_object", 'the body is {"value": ...}')
         outcome = await self._secrets.put(name, body["value"], match, wanted)

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
+from hengd.http import shapes, shapes_daemon
 from hengd.http.edge import CALLER, LOCAL, PEER, Auth, Route
 from hengd.http.parse import Query, no_body, refuse_host
 from hengd.http.views import json_response, moment
@@ -56,10 +57,12 @@ class StatusRoutes:
 
     def table(self) -> Iterator[Route]:
         """The routes of this resource."""
-        yield Route("GET", "/livez", Auth.HEALTH, self.alive)
-        yield Route("GET", "/readyz", Auth.HEALTH, self.ready)
-        yield Route("GET", "/v1/status", Auth.ADMIN, self.status)
-        yield Route("GET", "/v1/whoami", Auth.ADMIN, self.whoami)
+        yield Route("GET", "/livez", Auth.HEALTH, self.alive, gives={200: shapes.TEXT})
+        yield Route(
+            "GET", "/readyz", Auth.HEALTH, self.ready, gives={200: shapes_daemon.Ready, 503: shapes_daemon.Ready}
+        )
+        yield Route("GET", "/v1/status", Auth.VIEWER, self.status, gives={200: shapes_daemon.Status})
+        yield Route("GET", "/v1/whoami", Auth.VIEWER, self.whoami, gives={200: shapes_daemon.WhoAmI})
 
     async def alive(self, request: web.Request) -> web.Response:
         """The event loop turns."""
@@ -109,10 +112,11 @@ class StatusRoutes:
         no_body(request)
         Query(request)
         caller, peer = request[CALLER], request[PEER]
-        return json_response({"name": caller.name, "role": caller.role, "via": peer.listener})
+        return json_response({"name": caller.name, "role": caller.rights, "via": peer.listener})
 
     def _refuse_foreign_host(self, request: web.Request) -> None:
         no_body(request)
+        Query(request)
         if request[PEER].listener == LOCAL:
             refuse_host(request, _is_local_host)
 

@@ -11,6 +11,7 @@ from aiohttp import web
 from hengd.events import Event
 from hengd.records import ObjectRecord, Override, Reported, RevisionRecord, TokenRecord
 from hengd.rules.between import Between
+from hengd.rules.conditions import Condition, conditions_of_device, conditions_of_layer
 from hengd.rules.devices import DeviceView
 from hengd.rules.history import change_summary
 from hengd.rules.joins import JoinRequest
@@ -85,9 +86,21 @@ def device_view(view: DeviceView) -> dict[str, Any]:
         "client": view.reported.client,
         "facts": view.reported.facts,
     }
+    status["conditions"] = [_condition(one) for one in conditions_of_device(view)]
+    if view.reported.shared:
+        status["shared"] = view.reported.shared
     if view.reported.next_contact_s:
         status["due"] = moment(view.reported.seen + view.reported.next_contact_s)
     return object_view(view.record, status)
+
+
+def layer_view(record: ObjectRecord) -> dict[str, Any]:
+    """A schema or group with its status."""
+    return object_view(record, {"conditions": [_condition(one) for one in conditions_of_layer(record)]})
+
+
+def _condition(one: Condition) -> dict[str, Any]:
+    return {**one._asdict(), "since": moment(one.since)}
 
 
 def outcome_view(outcome: Outcome) -> dict[str, Any]:
@@ -174,7 +187,7 @@ def token_view(token: TokenRecord) -> dict[str, Any]:
         "id": token.id, "kind": token.kind, "name": token.pattern, "schema": token.schema, "labels": token.labels,
         "uses": token.uses, "used": token.used, "created": moment(token.created), "expires": moment(token.expires),
         "by": token.by,
-    }  # fmt: skip
+    } | ({"role": token.rights} if token.kind == "admin" else {})  # fmt: skip
 
 
 def join_view(request: JoinRequest) -> dict[str, Any]:

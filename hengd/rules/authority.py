@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from hengd.journal import append_end, read_ends
 from hengd.records import CertificateRecord
+from hengd.rules import audit
 from hengd.rules.certificates import (
     Operator,
     activate,
@@ -33,6 +34,7 @@ from hengd.rules.certificates import (
 )  # fmt: skip
 from hengd.rules.fleet import device_by_id, read_meta, required_object
 from hengd.rules.notes import Cut
+from hengd.rules.outcome import Author
 from hengd.rules.timekeeping import Timekeeper
 from hengd.store import Reader, Store, Transaction
 from henge_protocol import pki
@@ -64,11 +66,24 @@ class Caller:
     """How long the certificate is still valid."""
     certificate: bytes = b""
     """SHA-256 of the certificate shown, empty on the unix socket."""
+    rights: str = ""
+    """What an operator may do: viewer, editor or admin; empty for others."""
     issued: bool = False
     """The certificate is used for the first time."""
 
 
 NOBODY: Final = Caller("nobody")
+
+_NOUNS: Final = {"device": "device", "admin": "operator"}
+_ISSUED: Final = {
+    ("device", "token"): "device.joined",
+    ("device", "approved"): "device.approved",
+    ("device", "renew"): "certificate.renewed",
+    ("admin", "token"): "operator.logged-in",
+    ("admin", "renew"): "certificate.renewed",
+}
+"""What it is called when a certificate is issued, by role and way."""
+_JOURNAL: Final = Author("hengd", "journal of revocations")
 
 
 class Authority:
@@ -118,8 +133,9 @@ class Authority:
             name = self._name(tx, record)
             left_s = record.not_after - self.timekeeper.now(tx)
         return Caller(
-            record.role, record.subject, name, max(0.0, -left_s), max(0.0, left_s), sha256, record.state == "issued"
-        )
+            record.role, record.subject, name, max(0.0, -left_s), max(0.0, left_s), sha256,
+            record.rights if record.role == "admin" else "", record.state == "issued",
+        )  # fmt: skip
 
     async def used(self, caller: Caller) -> None:
         """Note the first use of a certificate: the ones before it are superseded. A full disk does not keep it out."""
@@ -153,8 +169,9 @@ class Authority:
     # ---- issuing -------------------------------------------------------------------------------------
 
     def issue(
-        self, tx: Transaction, *, role: str, subject: str, name: str, spki_der: bytes, via: str, by: str, board: bool
-    ) -> dict[str, Any]:
+        self, tx: Transaction, *, role: str, subject: str, name: str, spki_der: bytes, via: str, by: str, board: bool,
+        author: Author, rights: str = "admin",
+    ) -> dict[str, Any]:  # fmt: skip
         """Put a new certificate on the list and return the identity that its owner stores (DER in base64)."""
         now = self._clock()
         self.timekeeper.check(tx)
@@ -168,11 +185,12 @@ class Authority:
             raise Conflict("key_in_use", "the public key is an authority's", cure="make a new key and ask again")
         record = CertificateRecord(
             role=role, subject=subject, spki=spki, not_after=not_after, state="issued", via=via, by=by,
-            at=max(now, math.nextafter(self._ended(role, subject), math.inf)),
+            at=max(now, math.nextafter(self._ended(role, subject), math.inf)), rights=rights,
         )  # fmt: skip
         drop_spent(tx, role, subject, now=now)
         supersede_unused(tx, record)
         add_certificate(tx, pki.fingerprint(der), record)
+        audit.note(tx, _ISSUED[role, via], f"{_NOUNS[role]}/{name}", author, now=now)
         return {
             "fleet": self.fleet,
             "device_id" if role == "device" else "admin": subject,
@@ -183,7 +201,9 @@ class Authority:
             "renew_after": int(now + (not_after - now) * RENEW_AT),
         }
 
-    async def renew(self, caller: Caller, shown_der: bytes, csr: bytes | None, *, board: bool) -> dict[str, Any]:
+    async def renew(
+        self, caller: Caller, shown_der: bytes, csr: bytes | None, *, board: bool, origin: str
+    ) -> dict[str, Any]:
         """A new certificate for the same identity, with the key shown or the one in ``csr``; ``by`` the one shown.
 
         Expired certificates may ask up to 180 days after their end; ``Denied`` later, ``Limited`` too often.
@@ -204,7 +224,7 @@ class Authority:
                 activate(tx, caller.certificate)
             return self.issue(
                 tx, role=caller.role, subject=caller.subject, name=caller.name, spki_der=spki_der, via="renew",
-                by=caller.certificate.hex(), board=board,
+                by=caller.certificate.hex(), board=board, rights=record.rights, author=Author(caller.name, origin),
             )  # fmt: skip
 
         return await self._store.write(operation)
@@ -220,23 +240,23 @@ class Authority:
 
     # ---- ending --------------------------------------------------------------------------------------
 
-    async def revoke_device(self, name: str) -> None:
+    async def revoke_device(self, name: str, by: Author) -> None:
         """End a device's identity at once: no byte of configuration reaches it from now on."""
         with self._store.read() as tx:
             device = required_object(tx, "Device", name)
             if identity_state(tx, "device", device.id) == "none":
                 raise NotFound("not_joined", f"device/{name} has no identity to revoke", cure="it never joined")
-        await self.revoke("device", device.id)
+        await self.revoke("device", device.id, by)
 
-    async def revoke_operator(self, name: str) -> None:
+    async def revoke_operator(self, name: str, by: Author) -> None:
         """End an operator's identity at once, with all its certificates."""
         if all(operator.name != name for operator in self.operators()):
             raise NotFound(
                 "no_such_object", f"operator/{name} does not exist or was revoked", cure="see: hengectl get operators"
             )
-        await self.revoke("admin", name)
+        await self.revoke("admin", name, by)
 
-    async def revoke(self, role: str, subject: str) -> None:
+    async def revoke(self, role: str, subject: str, by: Author) -> None:
         """Flag, close, commit with the journal; the commit's note closes again what was opened meanwhile.
 
         If the commit fails the identity stays cut in this process, and ends at the next start if the journal has it.
@@ -248,6 +268,7 @@ class Authority:
         def operation(tx: Transaction) -> None:
             ended = max(now, last_issued(tx, role, subject))
             revoke_all(tx, role, subject)
+            audit.note(tx, "identity.revoked", _named(tx, role, subject), by, now=now)
             tx.note(Cut(role, subject))
             append_end(self._journal, ended, role, subject, durable=True)
             self._ends[role, subject] = ended
@@ -292,6 +313,7 @@ class Authority:
         def operation(tx: Transaction) -> None:
             for role, subject, ended in forgotten:
                 revoke_all(tx, role, subject, until=ended)
+                audit.note(tx, "identity.revoked", _named(tx, role, subject), _JOURNAL, now=self._clock())
 
         message = "%d identities are revoked by the journal; the store did not know"
         log.warning(message, len(forgotten), extra={"event": "journal_applied"})
@@ -331,3 +353,9 @@ def _lifetime_s(role: str, *, board: bool) -> float:
     if role == "admin":
         return ADMIN_LIFETIME_S
     return BOARD_LIFETIME_S if board else DEVICE_LIFETIME_S
+
+
+def _named(tx: Reader, role: str, subject: str) -> str:
+    """An identity as people know it: a device by the name it has now, one that is gone by its id."""
+    device = device_by_id(tx, subject) if role == "device" else None
+    return f"{_NOUNS[role]}/{device.name if device else subject}"

@@ -12,6 +12,7 @@ import msgspec
 from hengd.records import CertificateRecord, pack, unpack
 from hengd.store import Reader, Transaction
 from henge_protocol.errors import Conflict
+from henge_protocol.model import ROLES
 
 LIVE: Final = frozenset({"issued", "active"})
 USED: Final = frozenset({"active"})
@@ -31,6 +32,8 @@ class Operator:
     """When the last of them ends."""
     via: str
     """How the newest came to be: token or renew."""
+    rights: str
+    """The most that one of them may do: viewer, editor or admin."""
 
 
 def add_certificate(tx: Transaction, sha256: bytes, record: CertificateRecord) -> None:
@@ -154,7 +157,8 @@ def _operator(tx: Reader, name: str, ended_before: float) -> Operator | None:
         return None
     newest = max(live, key=lambda record: record.at)
     since, expires = min(record.at for record in live), max(record.not_after for record in live)
-    return Operator(name, len(live), since, expires, newest.via)
+    rights = max((record.rights for record in live), key=ROLES.index)
+    return Operator(name, len(live), since, expires, newest.via, rights)
 
 
 def _is_spent(record: CertificateRecord, now: float) -> bool:

@@ -20,6 +20,7 @@ from hengd.records import (
     object_key,
     pack,
 )  # fmt: skip
+from hengd.rules import audit
 from hengd.rules.certificates import forget_keys, identity_state, revoke_all
 from hengd.rules.documents import Documents
 from hengd.rules.fleet import find_object, missing, read_meta, required_object
@@ -33,7 +34,7 @@ from hengd.rules.provenance import origins, without_origins
 from hengd.rules.schemas import SchemaCache, schema_digest
 from hengd.rules.vault import Vault
 from hengd.store import Transaction
-from henge_protocol.errors import Conflict, Invalid, PreconditionRequired, Stale
+from henge_protocol.errors import Conflict, Denied, Invalid, PreconditionRequired, Stale
 from henge_protocol.model import check_name, version_tag
 from henge_protocol.strictjson import canonical
 
@@ -66,6 +67,8 @@ class Change:
         self._before: dict[tuple[str, str], ObjectRecord | None] = {}
         self._after: dict[tuple[str, str], ObjectRecord | None] = {}
         self._cut: list[Cut] = []
+        self._ended: list[str] = []
+        """Devices whose identity ends with this change."""
 
     def current(self, kind: str, name: str) -> ObjectRecord | None:
         """The object as this change sees it."""
@@ -257,7 +260,14 @@ class Change:
             self._before[kind, name] = find_object(self.tx, kind, name)
 
     def _forget_device(self, device: ObjectRecord) -> None:
-        revoke_all(self.tx, "device", device.id)
+        if not self._author.is_admin and self._has_joined(device):
+            raise Denied(
+                "wrong_role",
+                f"device/{device.name} has joined: deleting it ends its identity, which only an admin may do",
+                cure="ask an admin, or leave the device and change what it gets",
+            )
+        if revoke_all(self.tx, "device", device.id):
+            self._ended.append(object_path("Device", device.name))
         forget_keys(self.tx, "device", device.id)
         self._cut.append(Cut("device", device.id))
         for database in ("ids", "desired", "reported"):
@@ -296,6 +306,7 @@ class Change:
             changes=[without_origins(change) for change in changes],
         )
         self.tx.put("revisions", number_key(revision), pack(record))
+        self._audit(changes, revision)
         self.meta = msgspec.structs.replace(self.meta, revision=revision)
         self.tx.put("meta", META_KEY, pack(self.meta))
         for cut in self._cut:
@@ -303,6 +314,12 @@ class Change:
         changed = tuple((change.kind, change.name) for change in changes if change.after is not None)
         deleted = tuple((change.kind, change.name) for change in changes if change.after is None)
         self.tx.note(Committed(revision, changed, deleted, rung, moved))
+
+    def _audit(self, changes: Sequence[ObjectChange], revision: int) -> None:
+        said = object_path(changes[0].kind, changes[0].name) if len(changes) == 1 else f"{len(changes)} objects"
+        audit.note(self.tx, "configuration.changed", said, self._author, now=self._now, revision=revision)
+        for device in self._ended:
+            audit.note(self.tx, "identity.revoked", device, self._author, now=self._now, revision=revision)
 
 
 def _patched(found: ObjectRecord, patch: object) -> dict[str, Any]:

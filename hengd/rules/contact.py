@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 import msgspec
@@ -15,6 +16,8 @@ from hengd.rules.presence import Presence
 from hengd.rules.reports import Done, Reports
 from hengd.rules.states import after_hello, after_report, due_in_s, forgiven, retry_in_s
 from henge_protocol.wire import Hello, Receipt, Report, Welcome
+
+log = logging.getLogger("hengd.contact")
 
 
 class Contacts:
@@ -121,7 +124,17 @@ class Contact:
         """Take a greeting; whether it tells of another state than the device's last words."""
         old = self.latest()
         self.reported = after_hello(old, hello, now=self._among.clock(), address=self._address)
-        return (old.running, old.state) != (self.reported.running, self.reported.state)
+        if self.reported.shared and not old.shared:
+            self._tell_shared(self.reported.shared)
+        now = self.reported
+        return (old.running, old.state, old.shared) != (now.running, now.state, now.shared)
+
+    def _tell_shared(self, addresses: list[str]) -> None:
+        log.warning(
+            "two devices show the certificate of %s, from %s: nothing is sent to it until somebody looks",
+            self.caller.name, " and ".join(addresses), extra={"event": "identity_shared", "device": self.caller.name},
+        )  # fmt: skip
+        self._tell("device.shared", addresses=addresses)
 
     def report(self, report: Report) -> bool:
         """Take a report; False for one about a revision that this daemon never issued."""
@@ -189,6 +202,6 @@ class Contact:
         """The frame of a document; see ``Deliveries.delivery``."""
         return self._among.deliveries.delivery(self.device_id, desired)
 
-    def _tell(self, type_: str, **detail: str) -> None:
+    def _tell(self, type_: str, **detail: object) -> None:
         for name in self._among.deliveries.names([self.device_id]):
             self._among.events.add(self._among.clock(), type_, "Device", name, **detail)

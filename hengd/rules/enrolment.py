@@ -49,8 +49,10 @@ def claim_device(
     Somebody has it who holds a certificate in one of the states ``taken``.
     """
     found = find_object(tx, "Device", name)
-    if found is not None and has_certificate(tx, "device", found.id, taken):
-        _refuse_another(tx, name, found.id, key)
+    if found is not None and owner_of_key(tx, key.spki_sha256) != ("device", found.id):
+        if has_certificate(tx, "device", found.id, taken):
+            raise _taken(name)
+        tx.delete("reported", found.id.encode())  # other hardware: what the one before said or refused is not its own
     change = Change(tx, schemas, vault, author=author, message=f"{name} joined", now=now, new_id=new_id)
     base = manifest_of(found) if found else Manifest("Device", name, {"schema": "", "values": {}}, {}, {})
     spec = {**base.spec, "schema": base.spec["schema"] or schema}
@@ -60,11 +62,10 @@ def claim_device(
     return device_id
 
 
-def _refuse_another(tx: Reader, name: str, device_id: str, key: Csr) -> None:
+def _taken(name: str) -> Conflict:
     """Only the device itself, by its key, may take its name a second time."""
-    if owner_of_key(tx, key.spki_sha256) != ("device", device_id):
-        raise Conflict(
-            "name_taken",
-            f"the name {name} belongs to another device",
-            cure=f"choose another name with --name; if that device is gone: hengectl device revoke {name}",
-        )
+    return Conflict(
+        "name_taken",
+        f"the name {name} belongs to another device",
+        cure=f"choose another name with --name; if that device is gone: hengectl device revoke {name}",
+    )

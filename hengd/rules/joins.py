@@ -192,7 +192,8 @@ class Joins:
         )
         self._void(request)
         if request.identity is not None:
-            await self._authority.revoke("device", request.identity["device_id"])
+            by = Author(request.name, f"enrol {request.address}")
+            await self._authority.revoke("device", request.identity["device_id"], by)
 
     # ---- the operator's side -------------------------------------------------------------------------
 
@@ -215,7 +216,7 @@ class Joins:
         device_id = request.identity["device_id"]
         self._authority.restored("device", device_id)
         if request.sid not in self._requests:
-            await self._authority.revoke("device", device_id)
+            await self._authority.revoke("device", device_id, by)
             raise Gone("join_rejected", "the request was rejected or ended meanwhile; what it got is revoked")
         request.changed.set()
         self._events.add(self._clock(), "join.closed", "Join", request.name, outcome="approved", device=name)
@@ -232,7 +233,7 @@ class Joins:
         )  # fmt: skip
         return self._authority.issue(
             tx, role="device", subject=device_id, name=name, spki_der=key.spki_der, via="approved", by=by.name,
-            board=is_board(request.client),
+            board=is_board(request.client), author=by,
         )  # fmt: skip
 
     def _typed(self, wanted: str) -> tuple[JoinRequest, Csr]:

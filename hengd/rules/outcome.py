@@ -17,6 +17,8 @@ class Author:
 
     name: str
     origin: str
+    is_admin: bool = True
+    """May also end an identity."""
 
 
 @dataclass(frozen=True, slots=True)

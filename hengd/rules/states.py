@@ -26,6 +26,9 @@ _AT_WORK: Final[dict[str, Configuration]] = {
 TRANSIENT_RETRY_S: Final = 60.0
 """How long a device without a live link is not offered again what it refused for a passing reason."""
 
+BOOTS_KEPT: Final = 4
+"""Enough to notice two or three machines with one certificate that take turns."""
+
 SLEEP_GRACE: Final = 1.5
 """A sleepy device is late only after half of its interval more."""
 
@@ -42,6 +45,7 @@ def after_hello(old: Reported, hello: Hello, *, now: float, address: str) -> Rep
     """What is known after a device said hello: who it is now and what it runs."""
     known = hello.state in ("applied", "drifted", "applying")
     forgiven = hello.state == "applied" and hello.digest == old.refused
+    old = _after_boot(old, hello.boot, now=now, address=address)
     return msgspec.structs.replace(
         old,
         refused="" if forgiven else old.refused,
@@ -62,9 +66,24 @@ def after_hello(old: Reported, hello: Hello, *, now: float, address: str) -> Rep
     )
 
 
+def _after_boot(old: Reported, boot: str, *, now: float, address: str) -> Reported:
+    """Notice a clone: a nonce that comes back after another is of a machine that was never away.
+
+    A reboot makes a new nonce and never goes back to an old one, so neither time nor half-dead links matter.
+    """
+    if not boot or not old.boot or boot == old.boot:
+        return old
+    before = [one for one in old.boots_before if one[0] != boot]
+    if len(before) < len(old.boots_before) and not old.shared:
+        old = msgspec.structs.replace(old, shared=[old.address, address], shared_since=now)
+    return msgspec.structs.replace(old, boots_before=[*before, (old.boot, old.address)][-BOOTS_KEPT:])
+
+
 def forgiven(reported: Reported) -> Reported:
-    """What is known after a person said retry: nothing is refused, and no other history line counts."""
-    return msgspec.structs.replace(reported, refused="", transient=False, epoch="", revision=0)
+    """What is known after a person said retry: nothing is refused, no clone was seen, no other history line counts."""
+    return msgspec.structs.replace(
+        reported, refused="", transient=False, epoch="", revision=0, boots_before=[], shared=[], shared_since=0.0
+    )
 
 
 def after_report(old: Reported, report: Report, line: Line, *, now: float) -> Reported | None:
@@ -128,9 +147,10 @@ def due_in_s(desired: Desired | None, reported: Reported, line: Line, *, retry_a
     """In how many seconds the desired document should be sent: 0.0 = now, None = it should not.
 
     A device is offered what it neither runs nor refused; what it refused for a passing reason after
-    ``retry_after_s``; nothing if it knows a newer revision of another history line.
+    ``retry_after_s``; nothing if it knows a newer revision of another history line, or if two devices show its
+    certificate.
     """
-    if desired is None or desired.digest == reported.running or is_ahead(reported, line):
+    if desired is None or reported.shared or desired.digest == reported.running or is_ahead(reported, line):
         return None
     if desired.digest != reported.refused:
         return 0.0

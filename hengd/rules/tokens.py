@@ -11,6 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from hengd.records import TokenRecord, pack, unpack
+from hengd.rules import audit
 from hengd.rules.authority import Authority
 from hengd.rules.certificates import LIVE, certificates_of, owner_of_key
 from hengd.rules.enrolment import claim_device, known_schema
@@ -29,7 +30,7 @@ from henge_protocol.errors import (
     Unauthenticated,
 )  # fmt: skip
 from henge_protocol.joining import JoinToken, format_token, new_token, secret_hash
-from henge_protocol.model import check_name
+from henge_protocol.model import ROLES, check_name
 from henge_protocol.pki import DAY_S
 from henge_protocol.selector import check_labels
 
@@ -65,11 +66,11 @@ class Tokens:
         self._new_id = new_id
         self._limit = FailureLimit()
 
-    async def create(self, wanted: dict[str, Any], by: str) -> tuple[str, TokenRecord]:
+    async def create(self, wanted: dict[str, Any], by: Author) -> tuple[str, TokenRecord]:
         """A new token as text (shown this once) and its record."""
         kind = wanted.get("kind", "join")
         token = new_token(kind, self._authority.pin, random=secrets.token_bytes)
-        record = self._record(token, wanted, by)
+        record = self._record(token, wanted, by.name)
 
         def operation(tx: Transaction) -> None:
             if tx.count("tokens") >= MAX_TOKENS:
@@ -77,6 +78,7 @@ class Tokens:
             if record.schema and find_object(tx, "Schema", record.schema) is None:
                 raise Invalid("no_such_schema", f"schema {record.schema} does not exist", cure="hengectl get schemas")
             tx.put("tokens", token.id.encode(), pack(record))
+            audit.note(tx, "token.created", f"token/{token.id}", by, now=record.created)
 
         await self._store.write(operation)
         return format_token(token), record
@@ -86,13 +88,14 @@ class Tokens:
         with self._store.read() as tx:
             return [unpack(TokenRecord, payload) for _, payload in tx.scan("tokens")]
 
-    async def revoke(self, token_id: str) -> None:
+    async def revoke(self, token_id: str, by: Author) -> None:
         """Make a token worthless."""
 
         def operation(tx: Transaction) -> None:
             if not token_id or not tx.delete("tokens", token_id.encode()[:64]):
                 message = f"there is no token {ascii(token_id)[:40]}"
                 raise NotFound("token_invalid", message, cure="see: hengectl token list")
+            audit.note(tx, "token.revoked", f"token/{token_id}", by, now=self._clock())
 
         await self._store.write(operation, essential=True)
 
@@ -109,14 +112,14 @@ class Tokens:
             secret,
             csr,
             address,
-            lambda tx, token, key: self._enrol(tx, token, key, name, wish, board=board),
+            lambda tx, token, key: self._enrol(tx, token, key, name, wish, board=board, address=address),
         )
 
     async def log_in(self, token_id: str, secret: str, csr: bytes, name: str, *, address: str) -> dict[str, Any]:
         """Trade an admin token for an operator's identity."""
         check_name(name, "operator name")
         return await self._spend(
-            "admin", token_id, secret, csr, address, lambda tx, token, key: self._log_in(tx, token, key, name)
+            "admin", token_id, secret, csr, address, lambda tx, token, key: self._log_in(tx, token, key, name, address)
         )
 
     async def _spend(
@@ -171,10 +174,18 @@ class Tokens:
         return token
 
     def _enrol(
-        self, tx: Transaction, token: TokenRecord, key: Csr, name: str, wish: object, *, board: bool
+        self,
+        tx: Transaction,
+        token: TokenRecord,
+        key: Csr,
+        name: str,
+        wish: object,
+        *,
+        board: bool,
+        address: str,
     ) -> dict[str, Any]:
         _check_pattern(token, check_name(name, "device name"))
-        author, schema = Author(f"token:{token.id}", "enrol"), token.schema or known_schema(tx, wish)
+        author, schema = Author(f"token:{token.id}", f"enrol {address}"), token.schema or known_schema(tx, wish)
         device_id = claim_device(
             tx,
             self._schemas,
@@ -196,14 +207,16 @@ class Tokens:
             via="token",
             by=token.id,
             board=board,
+            author=author,
         )
 
-    def _log_in(self, tx: Transaction, token: TokenRecord, key: Csr, name: str) -> dict[str, Any]:
+    def _log_in(self, tx: Transaction, token: TokenRecord, key: Csr, name: str, address: str) -> dict[str, Any]:
         _check_pattern(token, name)
         self._check_operator(tx, token, key, name)
         return self._authority.issue(
-            tx, role="admin", subject=name, name=name, spki_der=key.spki_der, via="token", by=token.id, board=False
-        )
+            tx, role="admin", subject=name, name=name, spki_der=key.spki_der, via="token", by=token.id, board=False,
+            rights=token.rights, author=Author(f"token:{token.id}", f"login {address}"),
+        )  # fmt: skip
 
     def _check_operator(self, tx: Transaction, token: TokenRecord, key: Csr, name: str) -> None:
         """A name in use is for those who have its key already, or a token made for this very name."""
@@ -240,6 +253,7 @@ class Tokens:
             schema=check_name(schema, "schema") if schema != "" else "",
             labels=labels,
             uses=uses,
+            rights=_rights(token.kind, wanted),
         )
 
     def _sweep(self, tx: Transaction) -> None:
@@ -275,6 +289,15 @@ def _check_pattern(token: TokenRecord, name: str) -> None:
             f"the token allows the name {token.pattern}, not {name}",
             cure="choose such a name with --name, or make another token",
         )
+
+
+def _rights(kind: str, wanted: dict[str, Any]) -> str:
+    rights = wanted.get("role", "admin")
+    if rights not in ROLES or (kind != "admin" and "role" in wanted):
+        raise Invalid(
+            "bad_parameter", f"role {ascii(rights)[:40]}: a token for a person has {', '.join(ROLES)}, no other"
+        )
+    return str(rights)
 
 
 def _hash(secret: str) -> str:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any, Final
 
 import click
 
 from henge_protocol import __version__
-from henge_protocol.errors import HengeError
+from henge_protocol.errors import HengeError, Unavailable, Unreachable
 from henge_protocol.model import short_digest
 from hengectl.invocation import Command, Invocation, with_invocation
-from hengectl.options import output_option
+from hengectl.options import DEVICE_NAME, output_option
 from hengectl.render import age, as_json_line, left, mood_of, plural, safe, unix_s
 from hengectl.waiting import LONGEST_POLL_S
 
 VERSION_PATIENCE_S: Final = 2.0
+AWAY_S: Final = 1.0
+"""Between two tries to reach a daemon whose events are watched."""
 _LISTENERS: Final = {"devices": "listening", "admin": "socket", "local": "health"}
 
 
@@ -39,20 +42,43 @@ def status_command(invocation: Invocation, form: str | None) -> None:
 @click.command("events", cls=Command, short_help="Show what happens.")
 @click.option("-w", "--watch", is_flag=True, help="Go on as things happen.")
 @click.option("--since", type=click.IntRange(0), default=None, metavar="SEQ", help="Only events after this number.")
+@click.option("--device", type=DEVICE_NAME, default=None, help="Only what is about this device.")
 @output_option("json")
 @with_invocation
-def events_command(invocation: Invocation, watch: bool, since: int | None, form: str | None) -> None:
-    """Show what happened lately; with -w from now on. The daemon keeps the last 4096 events."""
+def events_command(
+    invocation: Invocation, watch: bool, since: int | None, device: str | None, form: str | None
+) -> None:
+    """Show what happened lately; with -w from now on, also over a restart of the daemon.
+
+    The daemon keeps the last 4096 events.
+    """
     seq = since if since is not None else int(invocation.client.events()["next"]) if watch else 0
     while True:
-        answer = invocation.client.events(seq, wait_s=LONGEST_POLL_S if watch else 0)
+        answer = _next_events(invocation, seq) if watch else invocation.client.events(seq)
         if answer.get("gap") and (seq or since is not None):
             invocation.note("Some events are gone; see: hengectl get devices")
-        for event in answer["events"]:
+        for event in [one for one in answer["events"] if device is None or _is_about(one, device)]:
             invocation.paper.say(as_json_line(event) if form else _event_line(event))
         seq = int(answer["next"])
         if not watch:
             return
+
+
+def _next_events(invocation: Invocation, seq: int) -> Mapping[str, Any]:
+    """What happened after ``seq``; a daemon that is away is waited for, and that is said once."""
+    is_away = False
+    while True:
+        try:
+            return invocation.client.events(seq, wait_s=LONGEST_POLL_S)
+        except (Unreachable, Unavailable) as error:
+            if not is_away:
+                invocation.note(f"{error.message}; waiting for it")
+            is_away = True
+            time.sleep(AWAY_S)
+
+
+def _is_about(event: Mapping[str, Any], device: str) -> bool:
+    return event.get("kind") == "Device" and event.get("name") == device
 
 
 @click.command("version", cls=Command, short_help="Print the versions of hengectl and of the daemon.")

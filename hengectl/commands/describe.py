@@ -18,6 +18,8 @@ _CURES: Final = {
     "quarantined": "It is not offered again until it changes, or",
     "ahead": "It runs a newer revision of another daemon's history and is left alone. Give it this daemon's",
 }
+_GOOD: Final = {"IdentityShared": "False"}
+"""Conditions that should not hold; all others should."""
 
 
 @click.command("describe", cls=Command, short_help="Show everything about one device, group or schema.")
@@ -112,6 +114,10 @@ def _errors(invocation: Invocation, object_: Object) -> None:
     reported = object_.get("status", {}).get("reported") or {}
     for error in reported.get("errors") or []:
         invocation.paper.say(f"  {safe(error_text(error))}")
+    for one in object_.get("status", {}).get("conditions") or []:
+        if one.get("status") != _GOOD.get(str(one.get("type")), "True"):
+            said = ": ".join(safe(one.get(key, "")) for key in ("reason", "message"))
+            invocation.paper.say(f"  {safe(one.get('type', ''))} {safe(one.get('status', ''))}: {said}")
     cure = _CURES.get(str(object_.get("status", {}).get("config")))
     if cure is not None:
         invocation.note(f"{cure}: hengectl retry {name_of(object_)}")

@@ -8,12 +8,13 @@ from hengectl.columns import state_of
 from hengectl.flashing import add_command
 from hengectl.invocation import Command, Group, Invocation, with_invocation
 from hengectl.kinds import DEVICE, Ref, name_of
-from hengectl.options import DEVICE_NAME, Name, message_option, yes_option
+from hengectl.options import DEVICE_NAME, DURATION, Name, message_option, yes_option
 from hengectl.render import safe
+from hengectl.tokens import TOKEN_TTL_S, tell_next_step
 from hengectl.waiting import REFUSED
 
 
-@click.group("device", cls=Group, short_help="Add, revoke, rename or delete a device.")
+@click.group("device", cls=Group, short_help="Add, revoke, replace, rename or delete a device.")
 def device_command() -> None:
     """What is done to one device."""
 
@@ -35,6 +36,26 @@ def device_revoke(invocation: Invocation, device: str, yes: bool) -> None:
     invocation.confirm_by_name(device, "revoke", yes=yes)
     invocation.client.post(f"{ref.path}/revoke")
     invocation.paper.say(f"{ref} revoked")
+
+
+@device_command.command("replace", cls=Command, writes=True, short_help="Let new hardware take a device's place.")
+@click.argument("device", metavar="NAME", type=DEVICE_NAME)
+@click.option("--ttl", "ttl_s", type=DURATION, default=TOKEN_TTL_S, help="How long it may join; 1h if not given.")
+@click.option("-q", "--quiet", is_flag=True, help="Print the token and nothing else.")
+@yes_option
+@with_invocation
+def device_replace(invocation: Invocation, device: str, ttl_s: int, quiet: bool, yes: bool) -> None:
+    """End the identity that the device has, and print a token with which other hardware becomes it.
+
+    Name, labels, values and history stay; what the old hardware reported does not.
+    """
+    ref = Ref(DEVICE, device)
+    invocation.client.read(ref)
+    invocation.confirm_by_name(device, "replace", yes=yes)
+    made = invocation.client.post(f"{ref.path}/replace", {"ttl_s": ttl_s}).json()
+    invocation.paper.say(str(made["token"]))
+    if not quiet:
+        tell_next_step(invocation, made, ttl_s=ttl_s, uses=1)
 
 
 @device_command.command("rename", cls=Command, writes=True, short_help="Give a device another name.")
@@ -76,7 +97,8 @@ def retry_command(invocation: Invocation, device: str) -> None:
     """
     ref = Ref(DEVICE, device)
     before = invocation.client.read(ref)
-    if before.get("status", {}).get("config") not in REFUSED | {"ahead"}:
+    status = before.get("status", {})
+    if status.get("config") not in REFUSED | {"ahead"} and not status.get("shared"):
         invocation.paper.say(f"{ref} is {safe(state_of(before))} and refused nothing: there is nothing to offer again")
         return
     invocation.client.post(f"{ref.path}/retry")

@@ -9,14 +9,14 @@ import click
 
 from henge_protocol.errors import Invalid, Malformed, NotFound
 from henge_protocol.joining import format_code, parse_code
-from henge_protocol.quantity import format_duration
+from henge_protocol.model import ROLES
 from hengectl.columns import View, table_of
 from hengectl.invocation import Command, Group, Invocation, with_invocation
-from hengectl.kinds import DEVICE, JOIN, SCHEMA, TOKEN, Ref, list_of, name_of
+from hengectl.kinds import JOIN, SCHEMA, TOKEN, list_of, name_of
 from hengectl.options import Duration, Name, Pattern, labels_option, output_option, yes_option
 from hengectl.render import left, plural, safe
+from hengectl.tokens import TOKEN_TTL_S, tell_next_step
 
-TOKEN_TTL_S: Final = 3600
 MAX_TOKEN_TTL_S: Final = 30 * 86400
 WINDOW_S: Final = 600
 MAX_WINDOW_S: Final = 86400
@@ -43,7 +43,11 @@ def token_command() -> None:
 )
 @click.option("--uses", type=click.IntRange(1, 1000), default=1, help="How many devices may use it; 1 if not given.")
 @click.option("-q", "--quiet", is_flag=True, help="Print the token and nothing else.")
-@click.option("--admin", is_flag=True, help="For a person with hengectl on another machine, not for a device.")
+@click.option(
+    "--role", type=click.Choice(ROLES), default=None,
+    help="For a person with hengectl on another machine: one who looks, changes configuration, or decides who belongs.",
+)  # fmt: skip
+@click.option("--admin", is_flag=True, help="The same as --role admin.")
 @with_invocation
 def token_create(
     invocation: Invocation,
@@ -53,18 +57,24 @@ def token_create(
     ttl_s: int,
     uses: int,
     quiet: bool,
+    role: str | None,
     admin: bool,
 ) -> None:
     """Make a token. It is shown this once; whoever has it can use it until its time is over."""
-    if admin and (schema or labels):
-        raise Invalid("bad_usage", "--schema and -l are about devices, --admin is about a person")
-    body: dict[str, Any] = {"kind": "admin" if admin else "join", "name": pattern, "ttl_s": ttl_s, "uses": uses}
-    if not admin:
+    if admin and role not in (None, "admin"):
+        raise Invalid("bad_usage", f"--admin says role admin, --role says {role}")
+    role = "admin" if admin else role
+    if role and (schema or labels):
+        raise Invalid("bad_usage", "--schema and -l are about devices, --role is about a person")
+    body: dict[str, Any] = {"kind": "admin" if role else "join", "name": pattern, "ttl_s": ttl_s, "uses": uses}
+    if role:
+        body |= {"role": role}
+    else:
         body |= {"labels": labels} | ({"schema": schema} if schema else {})
     made = invocation.client.post("/v1/tokens", body).json()
     invocation.paper.say(str(made["token"]))
     if not quiet:
-        _tell_next_step(invocation, made, ttl_s=ttl_s, uses=uses)
+        tell_next_step(invocation, made, ttl_s=ttl_s, uses=uses)
 
 
 @token_command.command("list", cls=Command, short_help="Show what was given out.")
@@ -180,39 +190,6 @@ def approve_command(
     invocation.paper.say(f"device/{safe(name_of(device))} approved")
     if not device.get("spec", {}).get("schema"):
         invocation.note("It has no schema yet, so it gets no configuration. Give it one with: hengectl apply -f FILE")
-
-
-def _tell_next_step(invocation: Invocation, made: Mapping[str, Any], *, ttl_s: int, uses: int) -> None:
-    """On standard error, so that ``$(hengectl token create)`` gets the token alone."""
-    listeners = invocation.client.get("/v1/status").json().get("listeners", {})
-    urls = [str(url) for url in listeners.get("devices", [])] or ["https://HOST:4364"]
-    times = "once" if uses == 1 else f"{uses} times"
-    invocation.note(f"It can be used {times}, within {format_duration(ttl_s)}; it is not shown again. Next:")
-    name = str(made.get("name", ""))
-    named = "" if "*" in name or "?" in name else f" --name {safe(name)}"
-    if made.get("kind") == "admin":
-        invocation.note(f"  hengectl login {safe(urls[0])}{named}")
-        invocation.note("on the other machine; paste the token when asked")
-        return
-    invocation.note(f"  henge-agent join {safe(urls[0])}{named} --token-file -")
-    invocation.note("  henge-agent run")
-    invocation.note("on the device; paste the token, then press Ctrl-D")
-    if all(_is_loopback(url) for url in urls):
-        invocation.note("Only devices on this machine reach that address: the daemon listens on loopback alone.")
-    if not made.get("schema") and not (named and _has_schema(invocation, name)):
-        invocation.note("Without a schema a new device gets no configuration: name one with --schema, or in a file.")
-
-
-def _is_loopback(url: str) -> bool:
-    return url.startswith(("https://127.", "https://[::1]", "https://localhost:"))
-
-
-def _has_schema(invocation: Invocation, name: str) -> bool:
-    try:
-        device = invocation.client.read(Ref(DEVICE, name))
-    except NotFound:
-        return False
-    return bool(device.get("spec", {}).get("schema"))
 
 
 def _tell_window(invocation: Invocation, window: Mapping[str, Any]) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from hengd.datadir import DataDir, open_data_dir
+from hengd.rules.audit import Audit
 from hengd.rules.configs import Configs
 from hengd.rules.custody import find_vault
 from hengd.rules.schemas import SchemaCache
@@ -39,8 +40,8 @@ class House:
         vault = find_vault(self.store, "", None, self.folder.path)
         configs = Configs(self.store, SchemaCache(), vault, clock=clock, new_id=lambda: "0" * 26)
         return Upkeep(
-            self.store, self.folder.database, configs, vault, keeper, kept=Kept(10, 60.0), every_s=0.001,
-            renew_certificate=renew_certificate,
+            self.store, self.folder.database, configs, Audit(self.store), vault, keeper, kept=Kept(10, 60.0),
+            every_s=0.001, renew_certificate=renew_certificate,
         )  # fmt: skip
 
     async def turns(self, number: int, *, refusing: Exception | None = None) -> None:

@@ -108,6 +108,8 @@ def test_no_command_shows_them_all(face: Face) -> None:
         ("token create -l a", "KEY=VALUE"),
         ("token create -l a=1 -l a=2", "given twice"),
         ("token create --admin --schema lamp", "about devices"),
+        ("token create --role viewer -l a=1", "about devices"),
+        ("token create --role viewer --admin", "--role says viewer"),
         ("token revoke a/b", "is not a token's id"),
         ("login http://x", "the daemon speaks https"),
         ("login https://x:0", "1 to 65535"),

@@ -8,17 +8,18 @@ import signal
 import sys
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from henge_protocol.errors import Unreachable
 from henge_protocol.wire import FieldError
 from hengectl import yamltext
 from tests.hengectl.conftest import Face
-from tests.service import LAMP, Admin, Identity, ScriptedDevice, Service, connected, device, group, schema
+from tests.service import LAMP, Admin, Identity, ScriptedDevice, Service, connected, device, group, raw_link, schema
 
 ROOT = Path(__file__).parents[2]
 
@@ -854,12 +855,15 @@ async def test_a_token_may_be_bound_to_a_persons_name(person: Face, daemon: Serv
 
 
 async def test_operators_are_listed_and_revoked_after_a_yes(person: Face, daemon: Service) -> None:
-    token = await person.ok("token", "create", "--admin", "-q")
+    token = await person.ok("token", "create", "--role", "viewer", "-q")
+    assert lines(await person.ok("token", "list"))[1][1] == "viewer"
     assert "There are no operators." in (await person.run("get", "operators")).err
     await person.ok("login", daemon.url, "--token-file", "-", "--name", "ada", stdin=token)
 
-    assert lines(await person.ok("get", "operators"))[1][:2] == ["ada", "1"]
+    assert lines(await person.ok("get", "operators"))[1][:3] == ["ada", "viewer", "1"]
     assert await person.ok("get", "operators", "-o", "name") == "operator/ada\n"
+    refused = await person.run("delete", "device/lamp-1", "--yes", "--server", daemon.url)
+    assert (refused.code, "ada is a viewer" in refused.err) == (4, True)
     assert (await person.run("operator", "revoke", "ada")).code == 2
     assert await person.ok("operator", "revoke", "ada", "--yes") == "operator/ada revoked\n"
     assert (await person.run("whoami", "--server", daemon.url)).code == 4
@@ -966,3 +970,55 @@ async def test_watching_shows_what_changes_until_interrupted(
         if process.returncode is None:
             process.kill()
         await process.communicate()
+
+
+async def test_a_replacement_prints_a_token_for_the_name(person: Face, daemon: Service, admin: Admin) -> None:
+    await daemon.join(admin, "lamp-1")
+    assert (await person.run("device", "replace", "lamp-1")).code == 2
+    told = await person.run("device", "replace", "lamp-1", "--yes")
+
+    assert re.fullmatch(r"henge-join-1\.[a-z0-9.]+\n", told.out)
+    assert "--name lamp-1 --token-file -" in told.err
+    assert (await admin.ok("GET", "/v1/devices/lamp-1"))["status"]["identity"] == "revoked"
+
+
+async def test_watched_events_go_on_when_the_daemon_comes_back(
+    person: Face, daemon: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers: list[Any] = [
+        Unreachable("unreachable", "nobody answers"), Unreachable("unreachable", "nobody answers"),
+        {"events": [{"seq": 8, "type": "device.online", "kind": "Device", "name": name} for name in "ab"], "next": 9},
+        KeyboardInterrupt(),
+    ]  # fmt: skip
+
+    def events(*_: object, **__: object) -> Any:
+        answer = answers.pop(0)
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+    monkeypatch.setattr("hengectl.commands.daemon.AWAY_S", 0.0)
+    monkeypatch.setattr("hengectl.client.Client.events", events)
+    ran = person.now("events", "-w", "--since", "7", "--device", "b")
+
+    assert ran.err.count("waiting for it") == 1
+    assert ["device/b" in line for line in ran.out.splitlines()] == [True]
+
+
+async def test_a_shared_identity_is_shown_with_both_addresses_and_retry_ends_it(
+    person: Face, daemon: Service, admin: Admin
+) -> None:
+    lamp = await daemon.join(admin, "lamp-1")
+    async with AsyncExitStack() as stack:
+        for boot, address in (("one", "127.0.0.1"), ("two", "127.0.0.2"), ("one", "127.0.0.1")):
+            link = await stack.enter_async_context(raw_link(daemon, lamp, local=address))
+            await link.hello(boot=boot)
+        while "shared" not in await admin.until("lamp-1", connection="online"):
+            pass  # each look is a request: the record is written meanwhile
+        told = await person.ok("describe", "device/lamp-1")
+        offered = await person.ok("retry", "lamp-1")
+        await link.config()
+
+    assert "IdentityShared True: two-boots: two devices show this certificate, from 127.0.0.2 and 127.0.0.1" in told
+    assert "trouble         identity shared by 127.0.0.2 and 127.0.0.1" in " ".join(told.split("\n"))
+    assert "is offered its document again" in offered

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import Any
 
 import pytest
 
+from henge_protocol import pki
 from henge_protocol.model import digest_of
+from henge_protocol.session import CLOSE_REVOKED
 from tests.hengd.http.conftest import Standing
-from tests.service import Admin, Service, connected, device, group, schema
+from tests.service import Admin, Identity, Service, connected, device, enrolment, group, schema
 
 
 async def test_the_document_is_the_bytes_the_device_gets(daemon: Service, admin: Admin) -> None:
@@ -285,3 +288,55 @@ async def test_a_revoked_device_has_no_say_in_what_others_can_get(daemon: Servic
 
     assert (refused.code, refused.json["devices"]) == ("document_too_large", ["lamp-1"])
     assert len((await admin.call("GET", "/v1/devices/lamp-2/document")).body) > 4000
+
+
+# --- replace ------------------------------------------------------------------------------------------------
+
+
+async def test_new_hardware_takes_the_place_of_a_device(daemon: Service, admin: Admin) -> None:
+    await admin.apply(schema(), device("lamp-1", labels={"room": "hall"}, color="red"))
+    old = await daemon.join(admin, "lamp-1")
+    async with connected(daemon, old) as link:
+        await link.report(await link.config(), "rejected", reason="hook-failed")
+        before = await admin.until("lamp-1", config="quarantined")
+        made = await admin.ok("POST", "/v1/devices/lamp-1/replace")
+        closed = await link.gone()
+    key = pki.generate_key()
+    async with daemon.remote() as stranger:
+        answer = await stranger.ok("POST", "/v1/enrol", enrolment(made["token"], key, "lamp-1"))
+    new = Identity("lamp-1", answer["device_id"], base64.b64decode(answer["certificate"]), key)
+    fresh = await admin.ok("GET", "/v1/devices/lamp-1")
+    async with connected(daemon, new) as link:
+        document = await link.apply_next()
+
+    assert closed == CLOSE_REVOKED
+    assert (made["name"], made["uses"]) == ("lamp-1", 1)
+    assert new.id == old.id == before["id"]
+    assert (fresh["status"]["config"], fresh["status"]["reported"], fresh["status"]["identity"]) == (
+        "unknown",
+        None,
+        "active",
+    )
+    assert fresh["metadata"]["labels"] == {"room": "hall"}
+    assert document["color"] == "red"
+
+
+async def test_the_token_of_a_replacement_is_for_that_name_only(daemon: Service, admin: Admin) -> None:
+    await admin.apply(schema(), device("lamp-1"))
+    made = await admin.ok("POST", "/v1/devices/lamp-1/replace", {"ttl_s": 60})
+    async with daemon.remote() as stranger:
+        refused = await stranger.refused("POST", "/v1/enrol", enrolment(made["token"], pki.generate_key(), "lamp-2"))
+
+    assert refused.code == "token_name"
+
+
+@pytest.mark.parametrize("ttl_s", [0, "1h", 10**9])
+async def test_a_replacement_that_is_refused_leaves_the_old_device_working(
+    daemon: Service, admin: Admin, ttl_s: object
+) -> None:
+    await admin.apply(schema(), device("lamp-1"))
+    await daemon.join(admin, "lamp-1")
+    refused = await admin.refused("POST", "/v1/devices/lamp-1/replace", {"ttl_s": ttl_s})
+
+    assert refused.code == "bad_parameter"
+    assert (await admin.ok("GET", "/v1/devices/lamp-1"))["status"]["identity"] == "active"

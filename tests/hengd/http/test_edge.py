@@ -14,7 +14,7 @@ import pytest
 import pytest_asyncio
 from aiohttp import web
 
-from hengd.http.edge import Auth, Edge, Route
+from hengd.http.edge import OPERATORS, Auth, Edge, Route
 from hengd.rules.authority import BOARD_LIFETIME_S
 from henge_protocol import pki
 from henge_protocol.errors import CODES
@@ -26,9 +26,11 @@ from tests.service import Admin, Answer, Clock, Identity, Service, device, enrol
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 THROUGH = "through"
+PEOPLE = ("viewer", "editor", "admin")
+"""From the one who may least."""
 CALLERS = (
-    "none", "active", "issued", "expired", "long-expired", "revoked", "superseded", "unknown", "deleted", "admin",
-    "admin-expired", "socket", "local",
+    "none", "active", "issued", "expired", "long-expired", "revoked", "superseded", "unknown", "deleted", "viewer",
+    "editor", "admin", "admin-expired", "socket", "local",
 )  # fmt: skip
 
 REFUSED = {
@@ -49,7 +51,7 @@ def expected(auth: Auth, caller: str) -> tuple[int, str] | str:
         served = {
             Auth.HEALTH: ("socket", "local"),
             Auth.NONE: ("socket",),
-            Auth.ADMIN: ("socket",),
+            **dict.fromkeys(OPERATORS, ("socket",)),
         }.get(auth, ())
         return THROUGH if caller in served else (404, "not_implemented_here")
     if auth in (Auth.NONE, Auth.ENROL):
@@ -59,13 +61,15 @@ def expected(auth: Auth, caller: str) -> tuple[int, str] | str:
         "issued",
         "expired",
         "long-expired",
-        "admin",
+        *PEOPLE,
         "admin-expired",
     ):
         return THROUGH
     if caller in REFUSED:
         return REFUSED[caller]
-    if auth is Auth.DEVICE_EXPIRED or (auth is Auth.ADMIN) == (caller == "admin"):
+    if auth is Auth.DEVICE_EXPIRED or (auth is Auth.DEVICE and caller not in PEOPLE):
+        return THROUGH
+    if auth in OPERATORS and caller in PEOPLE[OPERATORS.index(auth) :]:
         return THROUGH
     return (403, "wrong_role")
 
@@ -122,6 +126,8 @@ async def every_identity(service: Service, admin: Admin, clock: Clock) -> dict[s
         if caller != "issued":
             await use(service, found[caller])
     found["admin"] = await log_in(service, admin, "ada")
+    for role in ("viewer", "editor"):
+        found[role] = await log_in(service, admin, role, role=role)
     async with service.remote(found["superseded"]) as old:
         await use(service, renewed(found["superseded"], await old.ok("POST", "/v1/renew", {})))
     await admin.ok("POST", "/v1/devices/revoked/revoke")
@@ -141,9 +147,9 @@ async def use(service: Service, identity: Identity) -> None:
         await client.call("GET", "/v1/device/config")
 
 
-async def log_in(service: Service, admin: Admin, name: str) -> Identity:
+async def log_in(service: Service, admin: Admin, name: str, **token: Any) -> Identity:
     """An operator on another machine, by a real token."""
-    made = await admin.ok("POST", "/v1/tokens", {"kind": "admin"})
+    made = await admin.ok("POST", "/v1/tokens", {"kind": "admin", **token})
     key = pki.generate_key()
     async with service.remote() as stranger:
         answer = await stranger.ok("POST", "/v1/login", enrolment(made["token"], key, name))
@@ -222,6 +228,27 @@ async def test_the_table_covers_every_route_and_each_kind_of_caller_somewhere(fl
 
     assert kinds == set(Auth)
     assert set(CALLERS) == set(fleet.clients)
+
+
+async def test_viewers_read_editors_change_configuration_admins_decide_who_belongs(
+    fleet: Fleet,
+) -> None:
+    by_role = {
+        role: {f"{route.method} {route.path}" for route in fleet.service.app.routes if route.auth.value == role}
+        for role in PEOPLE
+    }
+    writes = {"PUT", "PATCH", "DELETE"}
+
+    assert all(route.startswith("GET ") for route in by_role["viewer"])
+    assert by_role["editor"] == {
+        f"{method} /v1/{plural}/{{name}}" for method in writes for plural in ("schemas", "groups", "devices")
+    } | {
+        "PATCH /v1/groups/{name}/overrides", "PATCH /v1/devices/{name}/overrides",
+        "POST /v1/apply", "POST /v1/rollback", "POST /v1/devices/{name}/rename", "POST /v1/devices/{name}/retry",
+    }  # fmt: skip
+    assert {route for route in by_role["admin"] if route.startswith("GET ")} == {
+        "GET /v1/tokens", "GET /v1/operators", "GET /v1/audit", "GET /v1/devices/{name}/document",
+    }  # fmt: skip
 
 
 async def test_certificates_forged_with_the_stolen_authority_open_nothing_s10(fleet: Fleet) -> None:

@@ -559,3 +559,64 @@ async def test_a_change_that_expects_the_same_documents_is_refused_with_others(d
 
     result = await admin.ok("POST", "/v1/apply?expect=same-documents", {"objects": lifted})
     assert (result["revision"], result["devices"]) == (2, [])
+
+
+# --- pages ----------------------------------------------------------------------------------------------------
+
+
+async def pages(admin: Admin, query: str) -> list[list[str]]:
+    """The names of a list, page by page."""
+    found, after = [], ""
+    while True:
+        page = await admin.ok("GET", f"/v1/devices?{query}{after}")
+        found.append([item["metadata"]["name"] for item in page["items"]])
+        if "continue" not in page["metadata"]:
+            return found
+        after = f"&continue={page['metadata']['continue']}"
+
+
+async def test_a_list_is_read_in_pages_in_order_of_names(admin: Admin) -> None:
+    await admin.apply(schema(), *(device(f"lamp-{n}", labels={"odd": str(n % 2)}) for n in range(7)))
+
+    assert await pages(admin, "limit=3") == [["lamp-0", "lamp-1", "lamp-2"], ["lamp-3", "lamp-4", "lamp-5"], ["lamp-6"]]
+    assert await pages(admin, "limit=7") == [[f"lamp-{n}" for n in range(7)]]
+    assert await pages(admin, "selector=odd%3D1&limit=2") == [["lamp-1", "lamp-3"], ["lamp-5"]]
+    assert await pages(admin, "") == [[f"lamp-{n}" for n in range(7)]]
+
+
+async def test_pages_of_a_large_fleet_miss_nobody(admin: Admin) -> None:
+    names = sorted(f"lamp-{n}" for n in range(230))
+    await admin.apply(schema(), *map(device, names))
+    found = await pages(admin, "limit=70")
+
+    assert [len(page) for page in found] == [70, 70, 70, 20]
+    assert [name for page in found for name in page] == names
+
+
+async def test_a_page_goes_on_though_its_last_object_was_deleted(admin: Admin) -> None:
+    await admin.apply(schema(), *(device(f"lamp-{n}") for n in range(4)))
+    after = (await admin.ok("GET", "/v1/devices?limit=2"))["metadata"]["continue"]
+    await admin.ok("DELETE", f"/v1/devices/{after}")
+    rest = await admin.ok("GET", f"/v1/devices?limit=2&continue={after}")
+
+    assert [item["metadata"]["name"] for item in rest["items"]] == ["lamp-2", "lamp-3"]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "limit=0",
+        "limit=-1",
+        "limit=1e9",
+        "limit=1_0",
+        "limit=%207",
+        "limit=%D9%A1",
+        "limit=1001",
+        "continue=A",
+        "continue=a/b",
+    ],
+)
+async def test_odd_limits_and_places_are_refused_r28(admin: Admin, query: str) -> None:
+    answer = await admin.refused("GET", f"/v1/devices?{query}")
+
+    assert (answer.status, answer.code) == (400, "bad_parameter")

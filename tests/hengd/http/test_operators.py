@@ -8,11 +8,12 @@ from collections import Counter
 import pytest
 
 from hengd.http.edge import RATES
+from hengd.records import CertificateRecord, unpack
 from hengd.rules.authority import ADMIN_LIFETIME_S, EXPIRED_OK_S
 from hengd.rules.limits import RateLimit
 from henge_protocol import pki
 from tests.hengd.http.joinkit import identity_in, renewed, spend, token_of
-from tests.service import Admin, Clock, Identity, Service
+from tests.service import Admin, Clock, Identity, Service, device, schema
 
 
 async def log_in(service: Service, admin: Admin, name: str = "ada", **token: object) -> Identity:
@@ -217,3 +218,56 @@ async def test_a_device_that_asks_without_end_is_told_to_wait(daemon: Service, a
         counted = await asked(remote, 100, "/v1/device/config?have=")
 
     assert counted == {304: most, 429: 100 - most}
+
+
+async def test_a_role_stays_with_the_certificate_and_its_renewals(daemon: Service, admin: Admin) -> None:
+    eve = await log_in(daemon, admin, "eve", role="viewer")
+    async with daemon.remote(eve) as remote:
+        new = renewed(eve, await remote.ok("POST", "/v1/renew", {}))
+    async with daemon.remote(new) as remote:
+        who = await remote.ok("GET", "/v1/whoami")
+        refused = await remote.refused("PUT", "/v1/groups/kitchen", {"spec": {}})
+
+    assert who == {"name": "eve", "role": "viewer", "via": "devices"}
+    assert (refused.status, refused.code) == (403, "wrong_role")
+    assert "this needs the role editor, eve is a viewer" in refused.json["detail"]
+    assert "hengectl token create --role editor --name eve" in refused.json["cure"]
+
+
+async def test_an_operator_is_listed_with_the_highest_role_of_his_certificates(daemon: Service, admin: Admin) -> None:
+    await log_in(daemon, admin, "eve", role="viewer")
+    before = (await admin.ok("GET", "/v1/operators"))["items"][0]["role"]
+    await log_in(daemon, admin, "eve", role="editor")
+    after = (await admin.ok("GET", "/v1/operators"))["items"][0]["role"]
+
+    assert (before, after) == ("viewer", "editor")
+
+
+async def test_an_editor_deletes_devices_that_never_joined_and_no_others(daemon: Service, admin: Admin) -> None:
+    await admin.apply(schema(), device("planned"))
+    await daemon.join(admin, "lamp-1")
+    eve = await log_in(daemon, admin, "eve", role="editor")
+    async with daemon.remote(eve) as editor:
+        direct = await editor.refused("DELETE", "/v1/devices/lamp-1")
+        applied = await editor.refused("POST", "/v1/apply", {"delete": [{"kind": "Device", "name": "lamp-1"}]})
+        await editor.ok("DELETE", "/v1/devices/planned")
+
+    assert {(one.status, one.code) for one in (direct, applied)} == {(403, "wrong_role")}
+    assert (await admin.ok("GET", "/v1/devices/lamp-1"))["status"]["identity"] == "active"
+
+
+@pytest.mark.parametrize(
+    "wanted", [{"kind": "admin", "role": "owner"}, {"kind": "admin", "role": 1}, {"role": "viewer"}]
+)
+async def test_a_token_for_an_unknown_role_or_a_device_with_a_role_is_refused(
+    admin: Admin, wanted: dict[str, object]
+) -> None:
+    refused = await admin.refused("POST", "/v1/tokens", wanted)
+
+    assert (refused.status, refused.code) == (422, "bad_parameter")
+
+
+def test_a_certificate_from_before_there_were_roles_is_an_admins() -> None:
+    old = b'{"role":"admin","subject":"ada","spki":"00","not_after":1.0,"state":"active","via":"token"}'
+
+    assert unpack(CertificateRecord, old).rights == "admin"

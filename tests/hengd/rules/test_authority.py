@@ -15,12 +15,15 @@ from hengd.journal import append_end, read_ends
 from hengd.records import CertificateRecord
 from hengd.rules.authority import Authority, Caller
 from hengd.rules.certificates import activate, certificates_of, identity_state
+from hengd.rules.outcome import Author
 from hengd.store import Store
 from henge_protocol import pki
 from henge_protocol.errors import Denied
 
 NOW = 1_800_000_000.0
 LAMP = pki.new_id(bytes(16))
+
+ADA = Author("ada", "test")
 
 
 class Registry:
@@ -47,7 +50,8 @@ class Registry:
 
         def operation(tx: object) -> dict[str, str]:
             return self.authority.issue(
-                tx, role=role, subject=subject, name=subject, spki_der=spki, via="token", by="t", board=False  # type: ignore[arg-type]
+                tx, role=role, subject=subject, name=subject, spki_der=spki, via="token", by="t", board=False,  # type: ignore[arg-type]
+                author=ADA,
             )  # fmt: skip
 
         return b64decode((await self.store.write(operation))["certificate"])
@@ -89,7 +93,7 @@ async def test_a_link_that_cannot_be_closed_keeps_neither_the_others_nor_the_com
 
     for close in (broken, lambda: closed.append("a"), lambda: closed.append("b")):
         registry.authority.hold("admin", "ada", close)
-    await registry.authority.revoke("admin", "ada")
+    await registry.authority.revoke("admin", "ada", ADA)
 
     assert sorted(closed) == ["a", "b"]
     assert [record.state for record in registry.records()] == ["revoked"]
@@ -100,8 +104,8 @@ async def test_a_renewal_behind_a_revocation_is_told_of_it(registry: Registry) -
     ada = await registry.issue()
     caller = registry.authority.identify(ada)
     _, renewal = await asyncio.gather(
-        registry.authority.revoke("admin", "ada"),
-        registry.authority.renew(caller, ada, None, board=False),
+        registry.authority.revoke("admin", "ada", ADA),
+        registry.authority.renew(caller, ada, None, board=False, origin="test"),
         return_exceptions=True,
     )
 
@@ -125,7 +129,7 @@ async def test_an_older_copy_of_the_store_revives_nobody(registry: Registry) -> 
 async def test_who_came_back_after_an_end_stays_over_a_restart(registry: Registry) -> None:
     old = await registry.issue()
     registry.now += 0.9
-    await registry.authority.revoke("admin", "ada")
+    await registry.authority.revoke("admin", "ada", ADA)
     registry.now -= 200  # within what the clock may go back
     registry.authority.restored("admin", "ada")
     new = await registry.issue()
@@ -138,7 +142,7 @@ async def test_who_came_back_after_an_end_stays_over_a_restart(registry: Registr
 async def test_an_end_covers_certificates_from_before_the_clock_was_set_back(registry: Registry) -> None:
     await registry.issue()
     registry.now -= 200
-    await registry.authority.revoke("admin", "ada")
+    await registry.authority.revoke("admin", "ada", ADA)
 
     assert read_ends(registry.journal)["admin", "ada"] == NOW
 

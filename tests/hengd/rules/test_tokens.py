@@ -12,6 +12,7 @@ from hengd.datadir import open_data_dir
 from hengd.records import TokenRecord, pack
 from hengd.rules import tokens as tokens_module
 from hengd.rules.authority import Authority
+from hengd.rules.outcome import Author
 from hengd.rules.schemas import SchemaCache
 from hengd.rules.tokens import Tokens
 from hengd.rules.vault import Vault
@@ -44,7 +45,7 @@ class Desk:
 
     async def token(self, **wanted: Any) -> JoinToken:
         """A new token, read."""
-        return parse_token((await self.tokens.create(wanted, "ada"))[0])
+        return parse_token((await self.tokens.create(wanted, Author("ada", "test")))[0])
 
     async def enrol(self, token: JoinToken, name: str = "lamp-1", key: bytes = KEY) -> dict[str, Any]:
         """Spend a token."""

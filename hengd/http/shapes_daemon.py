@@ -1,0 +1,97 @@
+"""The form of what the daemon says about itself and of who did what; ``shapes`` has that of everything else. Pure."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from hengd.http.shapes import Count, Digest, Moment, Shape
+
+
+class Ready(Shape):
+    """Whether the daemon serves, and what it looked at."""
+
+    ready: bool
+    checks: dict[str, bool]
+
+
+class WhoAmI(Shape):
+    """Who the daemon takes the caller for."""
+
+    name: str
+    role: Literal["viewer", "editor", "admin"]
+    via: str
+
+
+class Counts(Shape):
+    """Devices by state, on both axes."""
+
+    total: Count
+    connection: dict[str, int]
+    config: dict[str, int]
+
+
+class JoinState(Shape):
+    """The join window and who waits in it."""
+
+    open: bool
+    closes: Moment
+    waiting: Count
+
+
+class StoreFigures(Shape):
+    """Fill of the store."""
+
+    used_bytes: Count
+    map_bytes: Count
+    free_disk_bytes: Count
+    commits: Count
+
+
+class Status(Shape):
+    """All that a person wants to know first."""
+
+    name: str
+    version: str
+    fleet: str
+    epoch: str
+    revision: Count
+    started: Moment
+    now: Moment
+    data_dir: str
+    listeners: dict[str, list[str]]
+    ca_fingerprint: str
+    schemas: Count
+    groups: Count
+    devices: Counts
+    join: JoinState
+    store: StoreFigures
+    warnings: list[str]
+
+
+class ChainEnd(Shape):
+    """A record by number and digest."""
+
+    number: Count
+    digest: Digest
+
+
+class AuditRecord(Shape):
+    """Who did what; ``previous`` is the SHA-256 of the record before, in its canonical JSON."""
+
+    number: Count
+    time: Moment
+    who: str
+    origin: str
+    what: str
+    object: str
+    revision: Count
+    previous: Digest
+
+
+class AuditList(Shape):
+    """A part of the chain; before the first record kept stands the anchor, the newest is the head."""
+
+    kind: Literal["AuditList"]
+    anchor: ChainEnd
+    head: ChainEnd
+    items: list[AuditRecord]

@@ -1,0 +1,89 @@
+"""Who did what, in a chain: written in the transaction of the fact, so that neither is without the other.
+
+The chain's ends stand apart: the anchor is the last record that was dropped (retention), the head is the newest.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Final
+
+import msgspec
+
+from hengd.records import AuditEnd, AuditRecord, number_key, pack, unpack
+from hengd.rules.outcome import Author
+from hengd.store import Reader, Store, Transaction
+from henge_protocol.audit import START, Link, record_digest
+
+ACTS: Final = (
+    "configuration.changed", "device.joined", "device.approved", "device.retried", "operator.logged-in",
+    "certificate.renewed", "identity.revoked", "token.created", "token.revoked",
+)  # fmt: skip
+DAEMON: Final = Author("hengd", "")
+"""Who did what nobody asked for: at the start, by the clock."""
+PRUNED_AT_ONCE: Final = 500
+_ANCHOR: Final = b"anchor"
+_HEAD: Final = b"head"
+
+
+def note(tx: Transaction, act: str, object_: str, author: Author, *, now: float, revision: int = 0) -> None:
+    """Add a record to the chain, if this transaction commits."""
+    before = _end(tx, _HEAD)
+    record = AuditRecord(
+        number=before.number + 1, time=_moment(now), who=author.name, origin=author.origin, what=act, object=object_,
+        revision=revision, previous=before.digest,
+    )  # fmt: skip
+    tx.put("audit", number_key(record.number), pack(record))
+    _set_end(tx, _HEAD, Link(record.number, record_digest(msgspec.to_builtins(record))))
+
+
+class Audit:
+    """Reads the chain, and drops its oldest records."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def read(self, since: int | None, limit: int) -> tuple[Link, Link, list[AuditRecord]]:
+        """Anchor, head, and at most ``limit`` records after ``since`` (None: the newest), in their order."""
+        with self._store.read() as tx:
+            anchor, head = _end(tx, _ANCHOR), _end(tx, _HEAD)
+            start = max(anchor.number, head.number - limit if since is None else since)
+            numbers = range(start + 1, min(head.number, start + limit) + 1)
+            payloads = [tx.get("audit", number_key(number)) for number in numbers]
+        return anchor, head, [unpack(AuditRecord, payload) for payload in payloads if payload is not None]
+
+    async def prune(self, keep: int, keep_s: float, *, now: float) -> int:
+        """Drop some records beyond the newest ``keep`` that are older than ``keep_s`` too; how many, 0 = no more."""
+        horizon = _moment(max(0.0, now - keep_s))
+        return await self._store.write(lambda tx: _drop(tx, keep, horizon))
+
+
+def _drop(tx: Transaction, keep: int, horizon: str) -> int:
+    anchor, surplus = _end(tx, _ANCHOR), tx.count("audit") - keep
+    dropped = 0
+    while dropped < min(surplus, PRUNED_AT_ONCE):
+        payload = tx.get("audit", number_key(anchor.number + 1))
+        record = unpack(AuditRecord, payload) if payload else None
+        if record is None or record.time >= horizon:
+            break
+        tx.delete("audit", number_key(record.number))
+        anchor = Link(record.number, record_digest(msgspec.to_builtins(record)))
+        dropped += 1
+    if dropped:
+        _set_end(tx, _ANCHOR, anchor)
+    return dropped
+
+
+def _end(tx: Reader, key: bytes) -> Link:
+    payload = tx.get("audit_ends", key)
+    end = unpack(AuditEnd, payload) if payload else None
+    return Link(end.number, end.digest) if end else START
+
+
+def _set_end(tx: Transaction, key: bytes, link: Link) -> None:
+    tx.put("audit_ends", key, pack(AuditEnd(link.number, link.digest)))
+
+
+def _moment(unix_s: float) -> str:
+    """RFC 3339 in UTC, as text: so every reader hashes the same bytes."""
+    return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
