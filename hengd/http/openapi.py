@@ -15,6 +15,7 @@ from hengd.http import shapes
 from hengd.http.edge import OPERATORS, Auth, Route
 from hengd.http.parse import MAX_WAIT_S, Query, no_body
 from hengd.http.views import json_response
+from henge_protocol.model import MAX_SECRET_NAME_CHARS
 
 MAX_PARAMETER: Final = 10**15
 _NAME: Final = {"type": "string", "pattern": "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", "maxLength": 63}
@@ -28,6 +29,7 @@ def _number(least: int, most: int) -> dict[str, Any]:
 
 IN_PATH: Final[dict[str, dict[str, Any]]] = {
     "name": _NAME,
+    "secret": {"type": "string", "pattern": "^[a-z0-9]+(/[a-z0-9]+)*$", "maxLength": MAX_SECRET_NAME_CHARS},
     "id": _TEXT,
     "sid": _TEXT,
     "code": _TEXT,
