@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from hengd.datadir import DataDir, open_data_dir
-from hengd.rules.audit import Audit
+from hengd.rules.audit import DAEMON, Audit, note
 from hengd.rules.configs import Configs
 from hengd.rules.custody import find_vault
 from hengd.rules.schemas import SchemaCache
 from hengd.rules.timekeeping import LEAP_S, Timekeeper, mark_of
-from hengd.store import Store
+from hengd.store import Store, Transaction
 from hengd.upkeep import Kept, Upkeep
 from henge_protocol import pki
 from henge_protocol.errors import StorageFull
@@ -86,6 +86,18 @@ async def test_a_turn_notes_the_time_and_sets_space_aside_again(house: House) ->
 
     assert house.mark == LATER
     assert house.ballast.exists()
+
+
+async def test_a_turn_drops_audit_records_beyond_those_kept(house: House) -> None:
+    def act(tx: Transaction) -> None:
+        for number in range(13):
+            note(tx, "token.created", f"token/{number}", DAEMON, now=NOW)
+
+    await house.store.write(act)
+    await house.turns(1)
+    anchor, head, records = Audit(house.store).read(0, 100)
+
+    assert (anchor.number, head.number, len(records)) == (3, 13, 10)
 
 
 @pytest.mark.parametrize(
