@@ -19,8 +19,6 @@ ACTS: Final = (
     "configuration.changed", "device.joined", "device.approved", "device.retried", "operator.logged-in",
     "certificate.renewed", "identity.revoked", "token.created", "token.revoked",
 )  # fmt: skip
-DAEMON: Final = Author("hengd", "")
-"""Who did what nobody asked for: at the start, by the clock."""
 PRUNED_AT_ONCE: Final = 500
 _ANCHOR: Final = b"anchor"
 _HEAD: Final = b"head"

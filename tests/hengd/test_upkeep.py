@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from hengd.datadir import DataDir, open_data_dir
-from hengd.rules.audit import DAEMON, Audit, note
+from hengd.rules.audit import Audit, note
 from hengd.rules.configs import Configs
 from hengd.rules.custody import find_vault
+from hengd.rules.outcome import Author
 from hengd.rules.schemas import SchemaCache
 from hengd.rules.timekeeping import LEAP_S, Timekeeper, mark_of
 from hengd.store import Store, Transaction
@@ -91,7 +92,7 @@ async def test_a_turn_notes_the_time_and_sets_space_aside_again(house: House) ->
 async def test_a_turn_drops_audit_records_beyond_those_kept(house: House) -> None:
     def act(tx: Transaction) -> None:
         for number in range(13):
-            note(tx, "token.created", f"token/{number}", DAEMON, now=NOW)
+            note(tx, "token.created", f"token/{number}", Author("ada", "socket"), now=NOW)
 
     await house.store.write(act)
     await house.turns(1)
