@@ -23,12 +23,15 @@ from hengd.http.admission import GateLimits
 from hengd.http.history import MAX_REVISIONS
 from hengd.rules import (
     authority,
+    breadth,
     configs,
     joins,
     limits,
     objects,
+    overrides,
     reports,
     schema_budget,
+    schema_compare,
     schema_keywords,
     schema_messages,
     schema_patterns,
@@ -296,6 +299,10 @@ JSON = strictjson.LIMITS
         f"priority of a group | 0 to {objects.MAX_PRIORITY} |",
         f"document | {model.MAX_DOCUMENT_BYTES:,} bytes; a schema may say 64 to {objects.MAX_SPEC_DOCUMENT_BYTES:,} |",
         f"objects in one apply | {configs.MAX_OBJECTS:,} ",
+        f"overrides of one group or device | {overrides.MAX_OVERRIDES}, each for at most "
+        f"{overrides.MAX_FOR_S // 86400} days |",
+        f"other documents | {breadth.MOST_PART * 100:g} % of a fleet of {breadth.SMALL_FLEET} and more",
+        f"pairs of subschemas compared when a schema changes | {schema_compare.MAX_PAIRS:,} |",
         f"message of a change | {configs.MAX_MESSAGE_CHARS:,} characters |",
         f"problems listed in an answer | {schema_messages.MAX_PROBLEMS} |",
         f"revisions in one answer | {MAX_REVISIONS:,} |",
