@@ -21,7 +21,7 @@ def tell_differences(
     objects: Sequence[Mapping[str, Any]],
     devices: Sequence[Mapping[str, Any]],
     *,
-    get: str = "would get",
+    happened: bool = False,
 ) -> None:
     """Objects, and what devices run, field by field; what a dry run answers."""
     paper, style = invocation.paper, invocation.paper.style
@@ -34,6 +34,7 @@ def tell_differences(
         say_fields(invocation, changes)
     differ = "differs" if len(objects) == 1 else "differ"
     documents = plural(len(devices), "device") if devices else "no device"
+    get = ("has" if len(devices) == 1 else "have") if happened else "would get"
     paper.say(f"\n{plural(len(objects), 'object')} {differ}; {documents} {get} another document")
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 
 import msgspec
 
-from hengd.records import ObjectChange, ObjectRecord
+from hengd.records import ObjectChange, ObjectRecord, Override
 from hengd.rules.merge import FieldChange, diff, tokens
 from hengd.rules.schema_compare import Comparison, compare_versions
 
@@ -102,6 +103,10 @@ def _said(record: ObjectRecord) -> dict[str, object]:
         "spec": record.spec,
     }
     if record.overrides:
-        overrides = {field_of(one.pointer): {"value": one.value, "until": one.until} for one in record.overrides}
-        said["status"] = {"overrides": overrides}
+        said["status"] = {"overrides": {field_of(one.pointer): _overriding(one) for one in record.overrides}}
     return said
+
+
+def _overriding(override: Override) -> dict[str, object]:
+    until = datetime.fromtimestamp(override.until, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {"value": override.value, "until": until}

@@ -17,7 +17,7 @@ from hengd.rules.merge import Path, parse_path, pointer, tokens
 from hengd.store import Reader, Transaction
 from henge_protocol.errors import Invalid
 from henge_protocol.model import SECRET_KEY
-from henge_protocol.strictjson import canonical
+from henge_protocol.strictjson import LIMITS, canonical
 
 MAX_OVERRIDES: Final = 64
 """Of one group or device: they are for trying something, not for configuring."""
@@ -37,13 +37,15 @@ class Overriding:
 def parse_overriding(body: dict[str, Any]) -> Overriding:
     """Read ``{"set": {FIELD: VALUE}, "unset": [FIELD], "for_s": N}``; fields dotted or as pointers.
 
-    Raises ``Invalid`` ``bad_object`` and ``bad_path``.
+    Raises ``Invalid`` ``bad_object``, ``bad_path`` and ``too_deep``.
     """
     given, ended, for_s = body.get("set", {}), body.get("unset", []), body.get("for_s", 0)
     if not isinstance(given, dict) or not isinstance(ended, list) or not all(isinstance(one, str) for one in ended):
         raise Invalid("bad_object", 'the body is {"set": {FIELD: VALUE}, "unset": [FIELD], "for_s": SECONDS}')
     if type(for_s) is not int or not (0 < for_s <= MAX_FOR_S if given else for_s == 0):
         raise Invalid("bad_object", f"for_s is not 1 to {MAX_FOR_S} seconds, or is given without anything to set")
+    for field, value in given.items():
+        _check_depth(field, value)
     values = {pointer(_path(field)): value for field, value in given.items()}
     gone = [pointer(_path(field)) for field in ended]
     if len(values) != len(given) or len({*values, *gone}) != len(values) + len(gone):
@@ -127,6 +129,18 @@ def _path(field: str) -> Path:
     if SECRET_KEY in path:  # inside of a reference, where nobody would find it
         raise Invalid("bad_path", "a reference to a secret is one value: override the field that holds it")
     return path
+
+
+def _check_depth(field: str, value: object) -> None:
+    """What stands deep inside of documents may itself be less deep than what is written whole."""
+    most = LIMITS.max_depth - 2  # as far down as /spec/values in an object
+    if len(_path(field)) + _depth(value) > most:
+        raise Invalid("too_deep", f"with the value of {ascii(field)[:80]} the document has more than {most} levels")
+
+
+def _depth(value: object) -> int:
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return 0 if parts is None else 1 + max(map(_depth, parts), default=0)
 
 
 def _covers(where: str, other: str) -> bool:

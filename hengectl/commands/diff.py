@@ -79,7 +79,7 @@ def _between(invocation: Invocation, target: Ref | None, older: int, newer: int 
     if form is not None:
         invocation.paper.data(result, form)
     elif differ:
-        tell_differences(invocation, result["objects"], result["devices"], get="have")
+        tell_differences(invocation, result["objects"], result["devices"], happened=True)
     else:
         what = f"{target} is" if target else "Everything is"
         invocation.note(f"{what} the same at revisions {result['from']} and {result['to']}.")

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SOURCE = REPOSITORY / "micropython"
-PATIENCE_S = 20.0
+PATIENCE_S = 45.0
 """Far beyond what a board needs for any of its steps here."""
 
 FETCH_S = 100.0

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from henge_protocol import pki
-from tests.henge_micro.boards import RUN, Board, Interpreter, eventually
+from tests.henge_micro.boards import PATIENCE_S, RUN, Board, Interpreter, eventually
 from tests.henge_micro.conftest import MakeBoard
 from tests.service import Admin, Service, device, schema
 
@@ -507,7 +507,7 @@ async def test_sixteen_kilobytes_are_applied_in_a_board_s_heap_or_refused(
 
 async def settled(admin: Admin) -> dict[str, Any]:
     """The board's status once it has said what became of the newest document."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while True:
             seq = (await admin.ok("GET", "/v1/events"))["next"]
             status = dict((await admin.ok("GET", "/v1/devices/lamp-1"))["status"])

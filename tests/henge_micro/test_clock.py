@@ -86,30 +86,3 @@ async def test_who_joins_gives_no_secret_to_a_daemon_whose_certificate_ended(
 
     assert "expired" in await board.prints("pin_mismatch")
     assert not (board.folder / "identity").exists()
-
-
-async def test_who_lies_about_the_time_is_not_believed_for_long(
-    small: Interpreter, new_board: MakeBoard, admin: Admin, tmp_path: Path
-) -> None:
-    await admin.apply(schema(), device("lamp-1", color="red"))
-    board = await new_board(small)
-    await in_sync(board, admin)
-    await board.off()
-    (board.folder / "seen").unlink()
-    await board.start(at(board, tmp_path / "clock", "2021-01-01 00:00:00") + LIE + RUN)
-    floor, lied, back = [await board.says("clock") for _ in range(3)]
-    await board.prints("pin_mismatch")
-
-    assert lied == 2051222400
-    assert floor <= back < floor + 60
-
-
-LIE = """
-from henge_micro.http import Connection
-head = Connection._head
-async def lie(self):
-    status = await head(self)
-    self.date = "Mon, 01 Jan 2035 00:00:00 GMT"
-    return status
-Connection._head = lie
-"""

@@ -10,7 +10,7 @@ import pytest
 
 from hengd.http.objects import PIECE, list_response
 from tests.hengd.http.conftest import Standing
-from tests.service import LAMP, Admin, Clock, Service, connected, device, group, schema
+from tests.service import LAMP, PATIENCE_S, Admin, Clock, Service, connected, device, group, schema
 
 KINDS = [
     pytest.param("schemas", schema("lamp"), {"max_document": 4096}, id="schema"),
@@ -620,3 +620,18 @@ async def test_odd_limits_and_places_are_refused_r28(admin: Admin, query: str) -
     answer = await admin.refused("GET", f"/v1/devices?{query}")
 
     assert (answer.status, answer.code) == (400, "bad_parameter")
+
+
+async def test_the_daemon_wakes_when_the_next_override_ends(daemon: Service, admin: Admin) -> None:
+    await admin.apply(schema(), device("lamp-1", color="red"))
+    await admin.ok("PATCH", "/v1/devices/lamp-1/overrides", {"set": {"color": "green"}, "for_s": 9999})
+    seen = (await admin.ok("GET", "/v1/events"))["next"]
+    await admin.ok("PATCH", "/v1/devices/lamp-1/overrides", {"set": {"brightness": 3}, "for_s": 1})
+    told: list[int] = []
+    async with asyncio.timeout(PATIENCE_S):
+        while 4 not in told:
+            answer = await admin.ok("GET", f"/v1/events?since={seen}&wait=5")
+            told += [event["revision"] for event in answer["events"] if event["type"] == "object.changed"]
+            seen = answer["next"]
+
+    assert await admin.ok("GET", "/v1/devices/lamp-1/document") == {"brightness": 80, "color": "green"}

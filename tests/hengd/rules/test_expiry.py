@@ -239,8 +239,8 @@ async def test_a_rollback_brings_back_what_still_runs_and_nothing_that_has_ended
 async def test_history_shows_an_override_and_its_end(watch: Watch) -> None:
     outcome = await watch.set("Device/lamp-1", color="green")
 
-    assert [change.pointer for change in outcome.objects[0].changes] == [
-        "/status/overrides/color/until", "/status/overrides/color/value",
+    assert [(change.pointer, change.after) for change in outcome.objects[0].changes] == [
+        ("/status/overrides/color/until", "2027-01-15T09:00:00Z"), ("/status/overrides/color/value", "green"),
     ]  # fmt: skip
 
 

@@ -79,6 +79,20 @@ def test_what_is_no_override_is_refused(body: dict[str, Any], code: str) -> None
     assert refusal.value.code == code
 
 
+@pytest.mark.parametrize(("path", "value", "fine"), [(1, 29, True), (1, 30, False), (30, 0, True), (31, 0, False)])
+def test_a_document_gets_no_deeper_than_by_writing_it_whole(path: int, value: int, fine: bool) -> None:
+    inner: Any = 1
+    for number in range(value):
+        inner = {"x": inner} if number % 2 else [inner]
+    if fine:
+        assert len(made([], set={".".join("a" * path): inner})) == 1
+        return
+    with pytest.raises(HengeError) as refusal:
+        made([], set={".".join("a" * path): inner})
+
+    assert refusal.value.code == "too_deep"
+
+
 def test_overrides_of_one_object_are_limited() -> None:
     full = made([], set={f"f{number}": 1 for number in range(MAX_OVERRIDES)})
     with pytest.raises(HengeError) as refusal:
