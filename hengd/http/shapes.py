@@ -13,6 +13,8 @@ from msgspec import UNSET, UnsetType
 from henge_protocol.model import API_VERSION, MAX_NAME_CHARS, Configuration, Connection
 
 Name = Annotated[str, msgspec.Meta(pattern="^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", max_length=MAX_NAME_CHARS)]
+ObjectName = Annotated[str, msgspec.Meta(pattern="^[a-z0-9]([a-z0-9._/-]*[a-z0-9])?$", max_length=128)]
+"""Of any object; those of secrets are paths."""
 Moment = Annotated[str, msgspec.Meta(pattern="^([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z)?$")]
 """RFC 3339 in UTC, empty for never."""
 Digest = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
@@ -105,7 +107,7 @@ class PatchBody(msgspec.Struct):
 class Metadata(Shape, kw_only=True):
     """What an object is called and what the daemon knows of it."""
 
-    name: Name
+    name: ObjectName
     labels: Labels
     annotations: Labels | UnsetType = UNSET
     id: str | UnsetType = UNSET
@@ -309,7 +311,7 @@ class Done(Shape):
     """What became of one object."""
 
     kind: Kind
-    name: Name
+    name: ObjectName
     action: Literal["created", "configured", "unchanged", "deleted"]
     changes: list[FieldChange]
     compared: Comparison | UnsetType = UNSET
@@ -352,7 +354,7 @@ class Touched(Shape):
     """
 
     kind: Kind
-    name: Name
+    name: ObjectName
     action: Literal["created", "configured", "deleted"]
     changes: list[FieldChange] | UnsetType = UNSET
     before: Object | UnsetType | None = UNSET

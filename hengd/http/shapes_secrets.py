@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-import msgspec
-
-from hengd.http.shapes import Count, Labels, Moment, Shape
-
-SecretName = Annotated[str, msgspec.Meta(max_length=128)]
+from hengd.http.shapes import Count, Labels, Moment, ObjectName, Shape
 
 
 class SecretBody(Shape):
@@ -20,7 +16,7 @@ class SecretBody(Shape):
 class SecretMetadata(Shape, kw_only=True):
     """What a secret is called, and who set it when."""
 
-    name: SecretName
+    name: ObjectName
     labels: Labels
     revision: Count
     created: Moment

@@ -245,6 +245,7 @@ async def test_viewers_read_editors_change_configuration_admins_decide_who_belon
     } | {
         "PATCH /v1/groups/{name}/overrides", "PATCH /v1/devices/{name}/overrides",
         "POST /v1/apply", "POST /v1/rollback", "POST /v1/devices/{name}/rename", "POST /v1/devices/{name}/retry",
+        "GET /v1/secrets", *(f"{method} /v1/secrets/{{secret}}" for method in ("GET", "PUT", "DELETE")),
     }  # fmt: skip
     assert {route for route in by_role["admin"] if route.startswith("GET ")} == {
         "GET /v1/tokens", "GET /v1/operators", "GET /v1/audit", "GET /v1/devices/{name}/document",

@@ -26,7 +26,7 @@ from hengd.http.openapi import IN_PATH, IN_QUERY
 from tests.hengd.http.conftest import Standing
 from tests.service import Admin, Identity, Service, group, schema
 
-EXAMPLE = {"name": "lamp-1", "revision": "1", "id": "x", "sid": "x", "code": "00000000"}
+EXAMPLE = {"name": "lamp-1", "secret": "wifi/home", "revision": "1", "id": "x", "sid": "x", "code": "00000000"}
 OVER_SOCKET = (*OPERATORS, Auth.NONE, Auth.HEALTH)
 EXISTING = {"schemas": "lamp", "groups": "kitchen"}
 EXAMPLES_EACH = 8
