@@ -28,7 +28,7 @@ from henge_protocol.trust import server_name
 from henge_protocol.wire import Config, Hello, Message, Receipt, Report, Welcome
 from tests.contract import Contract
 
-PATIENCE_S = 10.0
+PATIENCE_S = 30.0
 """How long a test waits for what must happen; far beyond what it takes, so that only a fault uses it up."""
 
 LAMP = {

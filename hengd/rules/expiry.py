@@ -20,6 +20,8 @@ log = logging.getLogger("hengd.overrides")
 ITSELF: Final = Author("henge", "daemon")
 LOOK_S: Final = 30.0
 """At most so long between two looks at the clock: it may be set."""
+LATE_S: Final = 0.02
+"""A timer may fire a little early; a look that finds nothing due yet would be for nothing."""
 
 
 class Overrides:
@@ -32,6 +34,8 @@ class Overrides:
         self._configs = configs
         self._timekeeper = timekeeper
         self._changed = asyncio.Event()
+        self._looked_at = 0.0
+        """The moment up to which overrides were ended, but for those that cannot end."""
 
     async def change(self, kind: str, name: str, wanted: Overriding, if_match: str | None, request: Request) -> Outcome:
         """Override fields of one object for a time, or end overrides early; ``Unavailable`` ``clock_suspect``."""
@@ -47,6 +51,7 @@ class Overrides:
         with self._store.read() as tx:
             now = self._timekeeper.now(tx)
             due = ended_by(tx, now)
+        self._looked_at = now
         if not due:
             return 0
         try:
@@ -94,6 +99,9 @@ class Overrides:
             log.warning("an override of %s/%s cannot end: %s", one[0].lower(), one[1], error, extra=told)
 
     def _patience_s(self) -> float:
+        """Until the next end that the last look could not see; what could not end then is tried at each usual look."""
         with self._store.read() as tx:
             end, now = next_end(tx), self._timekeeper.now(tx)
-        return LOOK_S if end is None or end <= now else min(LOOK_S, end - now)
+        if end is None or end <= self._looked_at:
+            return LOOK_S
+        return min(LOOK_S, max(0.0, end - now) + LATE_S)

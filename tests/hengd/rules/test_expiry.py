@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from hengd.rules.configs import Request
-from hengd.rules.expiry import Overrides
+from hengd.rules.expiry import LATE_S, Overrides
 from hengd.rules.fleet import find_object
 from hengd.rules.outcome import Outcome
 from hengd.rules.overrides import next_end, parse_overriding
@@ -261,6 +261,15 @@ async def test_nothing_is_overridden_by_a_clock_in_doubt_and_the_mark_judges_wha
     assert await watch.overrides.end_due() == 0
     await watch.unset("Device/lamp-1", "color")
     assert watch.next_end() is None
+
+
+async def test_an_end_that_comes_right_after_a_look_is_not_slept_through(watch: Watch) -> None:
+    await watch.set("Device/lamp-1", color="green")
+    assert await watch.pass_s(HOUR_S - 0.001) == 0
+    watch.desk.now += 0.002
+
+    assert watch.overrides._patience_s() <= LATE_S
+    assert await watch.pass_s(0) == 1
 
 
 async def test_one_that_cannot_end_holds_up_no_other(watch: Watch, caplog: pytest.LogCaptureFixture) -> None:
