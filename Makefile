@@ -6,6 +6,8 @@ PIP := $(PY) -m pip --disable-pip-version-check --quiet
 LOCK := .ci/constraints.txt
 FOR_RUN := $(VENV)/.for-run
 FOR_WORK := $(VENV)/.for-work
+# Tests wait more than they compute: one process more than there are processors. `WORKERS=0` runs them in this one.
+WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 
 .DEFAULT_GOAL := help
 .PHONY: help run demo board test lint format bench powerloss diskfaults venv lock dist clean
@@ -23,7 +25,7 @@ board: $(FOR_RUN) ## a simulated MicroPython board beside `make run`: runs the l
 	@$(PY) contrib/board.py
 
 test: $(FOR_WORK) ## run every test that needs neither root nor special hardware (ARGS="-k name" narrows it)
-	@$(PY) -m pytest -q $(ARGS)
+	@$(PY) -m pytest -q -n $(WORKERS) --dist worksteal $(ARGS)
 
 lint: $(FOR_WORK) ## ruff, mypy --strict and the contracts between the floors
 	@$(PY) -m ruff check .

@@ -20,14 +20,13 @@ from tests.henge_agent import scripted
 from tests.henge_micro.boards import Board, Interpreter, Kind, NoRuntime, runtime
 from tests.service import Admin, Service
 
-_missing: set[str] = set()
-
 MakeBoard = Callable[..., Awaitable[Board]]
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """A skipped half of the product is not to be overlooked."""
-    for reason in sorted(_missing):
+    reasons = {report.longrepr[2] for report in terminalreporter.stats.get("skipped", ()) if report.when == "setup"}
+    for reason in sorted(text for text in reasons if "no MicroPython" in text):
         terminalreporter.write_line(f"BOARDS NOT TESTED: {reason}", red=True, bold=True)
 
 
@@ -38,7 +37,6 @@ def interpreter_of(kind: Kind) -> Interpreter:
     except NoRuntime as error:
         if os.environ.get("CI") == "true" or os.environ.get("HENGE_REQUIRE_MICROPYTHON") == "1":
             pytest.fail(str(error))
-        _missing.add(str(error))
         pytest.skip(str(error))
 
 
