@@ -101,7 +101,5 @@ class Overrides:
     def _patience_s(self) -> float:
         """Until the next end that the last look could not see; what could not end then is tried at each usual look."""
         with self._store.read() as tx:
-            end, now = next_end(tx), self._timekeeper.now(tx)
-        if end is None or end <= self._looked_at:
-            return LOOK_S
-        return min(LOOK_S, max(0.0, end - now) + LATE_S)
+            end, now = next_end(tx, self._looked_at), self._timekeeper.now(tx)
+        return LOOK_S if end is None else min(LOOK_S, max(0.0, end - now) + LATE_S)
