@@ -270,6 +270,15 @@ class OverridesBody(Shape):
     for_s: Count | UnsetType = UNSET
 
 
+class SelectedOverridesBody(Shape):
+    """The same, for every device whose labels the selector selects; an empty one selects all."""
+
+    selector: str
+    set: dict[str, Any] | UnsetType = UNSET
+    unset: list[str] | UnsetType = UNSET
+    for_s: Count | UnsetType = UNSET
+
+
 class RollbackBody(Shape):
     """To which revision, and which object (without: everything)."""
 

@@ -208,6 +208,43 @@ async def test_unset_ends_an_override_before_it_removes_what_was_set(person: Fac
     assert json.loads(await person.ok("document", "lamp-1"))["color"] == "red"
 
 
+async def test_devices_with_labels_are_overridden_together_for_a_time(
+    person: Face, daemon: Service, admin: Admin
+) -> None:
+    await admin.apply(device("lamp-3", labels={"room": "kitchen"}, brightness=5))
+    told = await person.ok("set", "-l", "room=kitchen", "color=red", "brightness=90", "--for", "2h", "-m", "party")
+    assert told == "2 devices configured (r3): lamp-1, lamp-3\n"
+    for name in ("lamp-1", "lamp-3"):
+        assert json.loads(await person.ok("document", name)) == {"brightness": 90, "color": "red"}
+    assert json.loads(await person.ok("document", "lamp-2"))["color"] != "red"
+    [newest] = json.loads(await person.ok("history", "-o", "json", "--limit", "1"))["items"]
+    assert (newest["message"], [one["name"] for one in newest["changes"]]) == ("party", ["lamp-1", "lamp-3"])
+
+    ended = await person.ok("unset", "-l", "room=kitchen", "color")
+    assert ended == "2 devices configured (r4): lamp-1, lamp-3\n"
+    assert json.loads(await person.ok("document", "lamp-3")) == {"brightness": 90, "color": "blue"}
+    assert await person.ok("unset", "-l", "room=kitchen", "color") == "nothing to change, revision stays 4\n"
+
+
+async def test_one_device_that_refuses_keeps_all_that_are_selected_as_they_are(person: Face, admin: Admin) -> None:
+    strict = {"type": "object", "properties": {"brightness": {"type": "integer", "maximum": 50}}}
+    await admin.apply(schema("strict", **strict), device("lamp-3", "strict", labels={"room": "kitchen"}))
+    before = (await admin.ok("GET", "/v1/status"))["revision"]
+    ran = await person.run("set", "-l", "room=kitchen", "brightness=60", "--for", "2h")
+
+    assert ran.code == 6
+    assert "lamp-3" in ran.err
+    assert (await admin.ok("GET", "/v1/status"))["revision"] == before
+
+
+async def test_waiting_for_overridden_devices_names_each(person: Face, daemon: Service, admin: Admin) -> None:
+    lamp = await daemon.join(admin, "lamp-1")
+    async with obedient(daemon, lamp):
+        told = await person.ok("set", "-l", "room=kitchen", "color=red", "--for", "2h", "--wait")
+
+    assert told.splitlines()[-1] == "lamp-1 in-sync"
+
+
 async def test_a_change_that_is_too_wide_needs_a_word(
     person: Face, daemon: Service, admin: Admin, tmp_path: Path
 ) -> None:
