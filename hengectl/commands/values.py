@@ -92,9 +92,9 @@ def set_command(
     if selector:
         if not for_s:
             raise click.UsageError("With -l it is for a time: --for. For good, set values of a group.")
-        values = _meant_by_selected(invocation, selector, parsed, as_json=as_json)
-        body = {"selector": selector, "set": values, "for_s": for_s}
-        sent = _Sent(body, all_at_once=all_at_once, message=message)
+        chosen = _meant_by_selected(invocation, selector, parsed, as_json=as_json)
+        over = {"selector": selector, "set": chosen, "for_s": for_s}
+        sent = _Sent(over, all_at_once=all_at_once, message=message)
         return _override_selected(invocation, sent, wait=wait, timeout_s=timeout_s)
     query: dict[str, Any] = {"all_at_once": all_at_once, "message": message}
     before = invocation.client.get(target.path)
@@ -189,7 +189,7 @@ def _meant_by_selected(
 
 
 def _override_selected(invocation: Invocation, sent: _Sent, *, wait: bool, timeout_s: int) -> int:
-    query = {"all_at_once": sent.all_at_once, "message": sent.message}
+    query: dict[str, Any] = {"all_at_once": sent.all_at_once, "message": sent.message}
     result = invocation.client.post("/v1/overrides", sent.body, **query).json()
     names = [str(one["name"]) for one in result["objects"] if one["action"] != "unchanged"]
     if names:
