@@ -158,7 +158,7 @@ class Configs:
             raise NotFound(
                 "no_document",
                 f"device/{name} has no document: it has no schema",
-                cure="name one in a file, under spec, and apply it: 'schema: NAME'; see: hengectl get schemas",
+                cure=f"give it one of those that 'hengectl get schemas' shows: hengectl device schema {name} SCHEMA",
             )
         return Rendered(document.shown, desired.digest, desired.revision, redacted=bool(document.sealed))
 

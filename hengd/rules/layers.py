@@ -161,7 +161,7 @@ class _LayerCheck:
             raise Invalid(
                 "no_such_schema",
                 f"{path} has values and no schema to check them",
-                cure="name its schema in a file, under spec, and apply it: 'schema: NAME'; see: hengectl get schemas",
+                cure=f"give it one: hengectl device schema {record.name} SCHEMA; see: hengectl get schemas",
                 problems=[Problem("/spec/schema", "a schema is needed before values", path)],
             )
 

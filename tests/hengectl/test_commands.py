@@ -650,6 +650,17 @@ async def test_history_and_rollback(person: Face, admin: Admin) -> None:
     assert (await person.run("rollback", "device/lamp-1", "--to", "77")).code == 3
 
 
+async def test_history_names_the_fields_that_were_changed(person: Face) -> None:
+    await person.ok("set", "device/lamp-1", "color=red", "wifi.ssid=lab")
+    await person.ok("set", "group/kitchen", "brightness=5", "color=green", "wifi.ssid=den", "wifi.psk=null")
+
+    told = await person.ok("history", "--limit", "2")
+    assert "device/lamp-1 configured (color, wifi)" in told or "device/lamp-1 configured (color, wifi.ssid)" in told
+    assert "1 more)" in told
+    plain = json.loads(await person.ok("history", "-o", "json", "--limit", "1"))["items"][0]["changes"]
+    assert "changes" not in plain[0]
+
+
 async def test_history_tells_field_by_field(person: Face) -> None:
     await person.ok("set", "device/lamp-1", "color=red", "-m", "redder")
     await person.ok("set", "group/kitchen", "brightness=5")
@@ -1059,3 +1070,45 @@ async def test_a_shared_identity_is_shown_with_both_addresses_and_retry_ends_it(
     assert "IdentityShared True: two-boots: two devices show this certificate, from 127.0.0.2 and 127.0.0.1" in told
     assert "trouble         identity shared by 127.0.0.2 and 127.0.0.1" in " ".join(told.split("\n"))
     assert "is offered its document again" in offered
+
+
+# ---- for those who are new ------------------------------------------------------------------------------
+
+
+async def test_a_window_that_is_open_for_longer_already_says_so(person: Face) -> None:
+    await person.ok("join", "open", "--for", "1h")
+    shorter = await person.run("join", "open", "--for", "1m")
+    assert "open for longer already" in shorter.err
+    assert "hengectl" in shorter.err
+    assert (await person.run("join", "open", "--for", "2h")).err == ""
+
+
+async def test_a_name_without_its_kind_gets_a_suggestion(person: Face) -> None:
+    ran = await person.run("get", "lamp-1")
+    assert ran.code == 2
+    assert "hengectl" in ran.err
+    assert "get device lamp-1" in ran.err
+    assert "Did you mean device?" in (await person.run("get", "device1")).err
+
+
+async def test_an_operator_who_is_not_there_is_not_asked_about(person: Face) -> None:
+    ran = await person.run("operator", "revoke", "nope", terminal=True)
+    assert ran.code == 3
+    assert "operator/nope does not exist" in ran.err
+    assert "Revoke operator" not in ran.err
+
+
+async def test_choices_that_are_missing_are_listed_in_one_line(person: Face) -> None:
+    ran = await person.run("wait", "device/lamp-1")
+    first = ran.err.splitlines()[0]
+    assert all(word in first for word in ("--for", "in-sync", "online", "deleted"))
+
+
+async def test_a_device_is_given_a_schema(person: Face, admin: Admin) -> None:
+    await admin.apply(device("bare", bound=""))
+    told = await person.run("document", "bare")
+    assert "device schema bare SCHEMA" in told.err
+
+    assert await person.ok("device", "schema", "bare", "lamp") == "device/bare is of schema lamp (r3)\n"
+    assert await person.ok("device", "schema", "bare", "lamp") == "device/bare is of schema lamp already\n"
+    assert json.loads(await person.ok("document", "bare"))
