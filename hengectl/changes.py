@@ -11,6 +11,8 @@ from hengectl import delivery
 from hengectl.invocation import Invocation
 from hengectl.render import plural, safe
 
+MANY: Final = 50
+"""So many objects keep the daemon busy for a moment."""
 UNCHANGED_SHOWN: Final = 5
 """More of them would hide what did change."""
 
@@ -27,11 +29,14 @@ def apply_files(
     """Send all objects of all files as one change; what the daemon answers. Its refusals are placed in the files."""
     from hengectl import manifest  # YAML takes 15 ms to import
 
-    read = manifest.read(names)
+    progress = invocation.progress
+    read = manifest.read(names, told=lambda number: progress.tell(f"reading file {number}"))
     tag = "" if if_revision is None else _fleet_tag(invocation, if_revision)
     try:
         body = {"objects": read.objects, "message": message}
         client = invocation.client
+        if len(read.objects) > MANY:
+            progress.tell(f"{len(read.objects)} objects are checked", long=True)
         return dict(client.post("/v1/apply", body, dry_run=dry_run, all_at_once=all_at_once, if_match=tag).json())
     except HengeError as error:
         error.extra["places"] = [read.place(problem) for problem in error.problems]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -90,12 +90,15 @@ class Manifest:
         return ""
 
 
-def read(names: Sequence[str]) -> Manifest:
-    """Read files, folders (recursively, in sorted order, hidden files left out) and ``-``.
+def read(names: Sequence[str], *, told: Callable[[int], None] = lambda _: None) -> Manifest:
+    """Read files, folders (recursively, in sorted order, hidden files left out) and ``-``; ``told`` hears each number.
 
     Raises ``Malformed``, ``Invalid``, ``NotFound`` and ``TooLarge``; every message names the file.
     """
-    entries = [entry for source, is_json in _sources(names) for entry in _entries(source, is_json=is_json)]
+    entries: list[Entry] = []
+    for number, (source, is_json) in enumerate(_sources(names), 1):
+        told(number)
+        entries += _entries(source, is_json=is_json)
     if not entries:
         raise Invalid("bad_object", f"there is no object in {', '.join(names)[:200]}", cure="see examples/homelab")
     _refuse_twins(entries)
