@@ -10,7 +10,18 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from henge_protocol import certificates, pki
+from henge_protocol import pki
+from henge_protocol.certificates import (
+    Identity,
+    certificate_der,
+    certificate_pem,
+    fingerprint,
+    format_fingerprint,
+    identity_of,
+    key_matches,
+    spki_sha256,
+    validity,
+)
 from henge_protocol.errors import HengeError, Invalid
 from tests.henge_protocol.authorities import DEVICE, FLEET, NOW, Fleet, key_usage, leaf
 
@@ -33,11 +44,9 @@ def server(fleet: Fleet, **changes: Any) -> bytes:
 
 
 def test_identities_are_read_back(fleet: Fleet) -> None:
-    assert certificates.identity_of(client(fleet)) == certificates.Identity(FLEET, "device", DEVICE)
-    assert certificates.identity_of(client(fleet, role="admin", subject="ada")) == certificates.Identity(
-        FLEET, "admin", "ada"
-    )
-    assert certificates.identity_of(server(fleet)) == certificates.Identity(FLEET, "server", "")
+    assert identity_of(client(fleet)) == Identity(FLEET, "device", DEVICE)
+    assert identity_of(client(fleet, role="admin", subject="ada")) == Identity(FLEET, "admin", "ada")
+    assert identity_of(server(fleet)) == Identity(FLEET, "server", "")
 
 
 URI = f"henge://{FLEET}/device/{DEVICE}"
@@ -86,7 +95,7 @@ def test_odd_profiles_are_nobody(fleet: Fleet, odd: dict[str, Any]) -> None:
 
 
 def test_the_plain_profile_of_these_tests_is_somebody(fleet: Fleet) -> None:
-    assert certificates.identity_of(leaf(fleet.client_ca)[0]).subject == DEVICE
+    assert identity_of(leaf(fleet.client_ca)[0]).subject == DEVICE
 
 
 def test_authorities_are_nobody(fleet: Fleet) -> None:
@@ -95,7 +104,7 @@ def test_authorities_are_nobody(fleet: Fleet) -> None:
 
 def assert_refused(der: bytes) -> None:
     with pytest.raises(Invalid) as refusal:
-        certificates.identity_of(der)
+        identity_of(der)
 
     assert refusal.value.code in ("bad_certificate", "key_type")
 
@@ -104,7 +113,7 @@ def assert_refused(der: bytes) -> None:
 @given(at=st.integers(0, 700), put=st.binary(max_size=3))
 def test_mutated_certificates_raise_nothing_but_our_own_errors(at: int, put: bytes) -> None:
     der = MUTATED[:at] + put + MUTATED[at + len(put) :]
-    for read in (certificates.identity_of, certificates.validity, certificates.spki_sha256):
+    for read in (identity_of, validity, spki_sha256):
         try:
             read(der)
         except HengeError:
@@ -116,28 +125,28 @@ MUTATED = client(Fleet())
 
 def test_fingerprints_are_those_of_openssl(fleet: Fleet) -> None:
     der = fleet.server_ca.certificate_der
-    shown = certificates.format_fingerprint(certificates.fingerprint(der))
+    shown = format_fingerprint(fingerprint(der))
 
-    assert certificates.fingerprint(der) == x509.load_der_x509_certificate(der).fingerprint(x509.base.hashes.SHA256())
+    assert fingerprint(der) == x509.load_der_x509_certificate(der).fingerprint(x509.base.hashes.SHA256())
     assert shown.startswith("SHA256 ")
     assert [len(group) for group in shown.split()[1:]] == [4] * 16
-    assert bytes.fromhex(shown.removeprefix("SHA256 ")) == certificates.fingerprint(der)
+    assert bytes.fromhex(shown.removeprefix("SHA256 ")) == fingerprint(der)
 
 
 def test_a_key_matches_only_its_own_certificate(fleet: Fleet) -> None:
     key = pki.generate_key()
     certificate = client(fleet, spki=pki.key_spki_der(key))
 
-    assert certificates.key_matches(certificate, key)
-    assert not certificates.key_matches(certificate, pki.generate_key())
+    assert key_matches(certificate, key)
+    assert not key_matches(certificate, pki.generate_key())
 
 
 def test_pem_and_der_are_two_forms_of_one_certificate(fleet: Fleet) -> None:
     first, second = fleet.server_ca.certificate_der, fleet.client_ca.certificate_der
 
-    both = certificates.certificate_pem(first, second)
+    both = certificate_pem(first, second)
 
-    assert certificates.certificate_der(certificates.certificate_pem(first)) == first
+    assert certificate_der(certificate_pem(first)) == first
     assert [c.public_bytes(serialization.Encoding.DER) for c in x509.load_pem_x509_certificates(both)] == [
         first,
         second,
@@ -145,8 +154,8 @@ def test_pem_and_der_are_two_forms_of_one_certificate(fleet: Fleet) -> None:
     for bad in (
         b"",
         both,
-        b"x" + certificates.certificate_pem(first),
-        certificates.certificate_pem(first).replace(b"M", b"=", 1),
+        b"x" + certificate_pem(first),
+        certificate_pem(first).replace(b"M", b"=", 1),
     ):
         with pytest.raises(Invalid):
-            certificates.certificate_der(bad)
+            certificate_der(bad)
