@@ -18,10 +18,12 @@ from typing import Final
 from aiohttp import web
 
 from hengd.announce import Announcer, local_addresses
+from hengd.backup import Backups
 from hengd.datadir import DataDir, open_data_dir, server_identity
 from hengd.events import EventLog
 from hengd.http.admission import GateLimits, connections_within
 from hengd.http.audit import AuditRoutes
+from hengd.http.backup import BackupRoutes
 from hengd.http.devices import DeviceRoutes
 from hengd.http.edge import ADMIN, DEVICES, LOCAL, Edge, Route
 from hengd.http.enrol import EnrolRoutes
@@ -194,6 +196,7 @@ class App:
         self.secrets = Secrets(store, self.configs)
         self.overrides = Overrides(store, self.configs, self.authority.timekeeper)
         self._audit = Audit(store)
+        self._backups = Backups(store, folder, vault.keys, clock=clock)
         self.devices = Devices(store, self.presence, clock=clock)
         self.tokens = Tokens(store, self.authority, schemas, vault, clock=clock, monotonic=monotonic, new_id=_new_id)
         self.joins = Joins(
@@ -230,6 +233,7 @@ class App:
             JoiningRoutes(self.tokens, self.joins, self.devices),
             OperatorRoutes(self.authority),
             AuditRoutes(self._audit),
+            BackupRoutes(self._backups),
             self._polls,
             OpenApiRoutes(lambda: self._routes, __version__),
         )
