@@ -58,6 +58,7 @@ from hengd.rules.reports import Reports
 from hengd.rules.schemas import SchemaCache
 from hengd.rules.secrets import Secrets
 from hengd.rules.tokens import Tokens
+from hengd.schedule import Schedule, plan_of
 from hengd.settings import Settings
 from hengd.store import Store
 from hengd.upkeep import Kept, Upkeep
@@ -212,6 +213,7 @@ class App:
             store, folder.database, self.configs, self._audit, vault, self.authority.timekeeper,
             kept=Kept(self._settings["store.keep_revisions"], self._settings.seconds("store.keep_for")),
             renew_certificate=self._renew_server_certificate,
+            back_up=Schedule(self._backups, plan_of(self._settings), clock=clock).turn,
         )  # fmt: skip
         self._edge = Edge(self.authority, lambda peer: local_admin(peer.uid, peer.gid), monotonic=monotonic)
         self._routes = self._make_routes()

@@ -49,8 +49,8 @@ def _to_file(invocation: Invocation, path: Path, source: str | None, *, force: b
     if path.exists() and not force:
         raise Conflict("exists", f"{path} exists; nothing was done", cure="choose another name, or add --force")
     passphrase = _passphrase(invocation, source, again=True)
-    invocation.note("The daemon copies its store and reads it through ...")
     with _replacing(path) as (file, temporary):
+        invocation.note("The daemon copies its store and reads it through ...")
         invocation.client.save("/v1/backup", {"passphrase": passphrase}, _writer(file, path), patience_s=PATIENCE_S)
         file.flush()
         os.fsync(file.fileno())
@@ -71,8 +71,14 @@ def _to_standard_output(invocation: Invocation, source: str | None) -> None:
 
 
 def _passphrase(invocation: Invocation, source: str | None, *, again: bool) -> str:
-    if source is not None:
-        return read_passphrase(source)
+    from henge_protocol.sealedfile import check_passphrase
+
+    passphrase = read_passphrase(source) if source is not None else _asked(invocation, again=again)
+    check_passphrase(passphrase)
+    return passphrase
+
+
+def _asked(invocation: Invocation, *, again: bool) -> str:
     if not invocation.interactive:
         raise Invalid(
             "bad_usage", "a passphrase is needed and nobody can be asked",
@@ -112,12 +118,12 @@ def _writer(file: BinaryIO, path: Path) -> Any:
 
 def _verified(path: Path, passphrase: str) -> dict[str, Any]:
     """The header of a backup that was opened to its last byte."""
-    from henge_protocol.sealedfile import check_passphrase, read_header, unseal
+    from henge_protocol.sealedfile import read_header, unseal
 
     try:
         with path.open("rb") as file:
             header = read_header(file.read)
-            for _ in unseal(header, file.read, check_passphrase(passphrase)):
+            for _ in unseal(header, file.read, passphrase.encode()):
                 pass
     except OSError as error:
         raise _file_trouble(error, path, "read") from None
