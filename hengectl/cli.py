@@ -56,6 +56,8 @@ COMMANDS: Final = {
     "operator": "joining",
     "audit": "audit",
     "backup": "backup",
+    "doctor": "doctor",
+    "support": "doctor",
     "device": "devices",
     "retry": "devices",
     "login": "contexts",
