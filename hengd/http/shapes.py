@@ -40,6 +40,7 @@ EVENT_SOCKET: Final = (
     '{"type": "gap", "next": NUMBER} where some were missed.'
 )
 """An answer without a body is described by its text alone: OpenAPI has no words for a WebSocket's messages."""
+BACKUP: Final = Media("application/vnd.henge.sealed", "a backup, sealed with the passphrase")
 TEXT: Final = Media("text/plain", "ok")
 
 
@@ -440,6 +441,12 @@ class Events(Shape):
     events: list[Event]
     next: Count
     gap: bool
+
+
+class BackupBody(Shape):
+    """What seals a backup."""
+
+    passphrase: Annotated[str, msgspec.Meta(min_length=8, max_length=1024)]
 
 
 class NoBody(Shape):
