@@ -108,6 +108,15 @@ async def test_refused_tokens_are_told_with_the_address_and_without_what_was_mad
     assert fault_of(await admin.ok("GET", "/v1/audit?since=0&limit=1000")) == ""
 
 
+async def test_a_login_that_is_refused_is_told_as_one(daemon: Service, admin: Admin) -> None:
+    token = await token_of(admin, kind="admin")
+    for name in ("ada", "eve"):
+        await spend(daemon, token, pki.generate_key(), name, "/v1/login")
+    newest = (await admin.ok("GET", "/v1/audit"))["items"][-1]
+
+    assert (newest["what"], newest["who"], newest["origin"]) == ("token.refused", "nobody", "login 127.0.0.1")
+
+
 async def test_who_opens_and_closes_the_join_window_is_told(daemon: Service, admin: Admin) -> None:
     await admin.ok("PUT", "/v1/join-window", {"open_s": 60})
     await admin.ok("PUT", "/v1/join-window", {"open_s": 0})
