@@ -116,6 +116,22 @@ def read_public(path: Path, *, limit_bytes: int = MAX_FILE_BYTES) -> bytes:
     return _read(path, limit_bytes, closed_to=0)
 
 
+def read_passphrase(source: str) -> str:
+    """The first line of a private file, or of standard input for ``-``.
+
+    Raises as ``read_private``, and ``Malformed bad_encoding`` for what is not UTF-8.
+    """
+    data = (
+        sys.stdin.buffer.readline(MAX_FILE_BYTES)
+        if source == "-"
+        else read_private(Path(source).resolve(), by_group=True)
+    )
+    try:
+        return data.split(b"\n", 1)[0].rstrip(b"\r").decode()
+    except UnicodeDecodeError:
+        raise Malformed("bad_encoding", "the passphrase is not UTF-8", cure="type it anew") from None
+
+
 def read_once(path: Path, *, limit_bytes: int = MAX_FILE_BYTES) -> tuple[bytes, int]:
     """What a person hands over once: a file, also behind a link, or a pipe such as the shell's ``<(command)``.
 
@@ -135,22 +151,6 @@ def read_once(path: Path, *, limit_bytes: int = MAX_FILE_BYTES) -> tuple[bytes, 
     except OSError as error:
         _refuse(error, path, "read")
     return data, stat.S_IMODE(mode) if stat.S_ISREG(mode) else 0
-
-
-def read_passphrase(source: str) -> str:
-    """The first line of a private file, or of standard input for ``-``.
-
-    Raises as ``read_private``, and ``Malformed bad_encoding`` for what is not UTF-8.
-    """
-    data = (
-        sys.stdin.buffer.readline(MAX_FILE_BYTES)
-        if source == "-"
-        else read_private(Path(source).resolve(), by_group=True)
-    )
-    try:
-        return data.split(b"\n", 1)[0].rstrip(b"\r").decode()
-    except UnicodeDecodeError:
-        raise Malformed("bad_encoding", "the passphrase is not UTF-8", cure="type it anew") from None
 
 
 def make_private_dir(path: Path, *, files: Files = DISK) -> None:

@@ -35,12 +35,12 @@ class Media(msgspec.Struct, frozen=True):
 DOCUMENT: Final = Media("application/json", "the exact bytes of the device's document")
 FRAME: Final = Media("application/vnd.henge.frame", "one frame of docs/protocol.md")
 EVENTS: Final = Media("text/event-stream", "with Accept: text/event-stream, events as they happen")
+BACKUP: Final = Media("application/vnd.henge.sealed", "a backup, sealed with the passphrase")
 EVENT_SOCKET: Final = (
     "With Upgrade: websocket, a WebSocket of version 13: each message is an event as in the answer 200, or "
     '{"type": "gap", "next": NUMBER} where some were missed.'
 )
 """An answer without a body is described by its text alone: OpenAPI has no words for a WebSocket's messages."""
-BACKUP: Final = Media("application/vnd.henge.sealed", "a backup, sealed with the passphrase")
 TEXT: Final = Media("text/plain", "ok")
 
 

@@ -24,8 +24,8 @@ log = logging.getLogger("hengd.audit")
 ACTS: Final = (
     "configuration.changed", "device.joined", "device.approved", "device.retried", "operator.logged-in",
     "certificate.renewed", "identity.revoked", "token.created", "token.revoked",
-    "token.refused", "code.refused", "join-window.opened", "join-window.closed",
     "backup.made", "store.restored",
+    "token.refused", "code.refused", "join-window.opened", "join-window.closed",
 )  # fmt: skip
 PRUNED_AT_ONCE: Final = 500
 REFUSED_EVERY_S: Final = 600
