@@ -41,7 +41,7 @@ class DeviceRoutes:
         )  # fmt: skip
         yield Route(
             "POST", f"{path}/rename", Auth.EDITOR, self.rename,
-            query=WRITE_QUERY, takes=shapes.RenameBody, gives={200: (shapes.Device, shapes.Outcome)},
+            query=(*WRITE_QUERY, "take_over"), takes=shapes.RenameBody, gives={200: (shapes.Device, shapes.Outcome)},
         )  # fmt: skip
 
     async def document(self, request: web.Request) -> web.Response:
@@ -82,7 +82,7 @@ class DeviceRoutes:
 
     async def rename(self, request: web.Request) -> web.Response:
         """Give the device another name."""
-        wanted = change_request(request)
+        wanted = change_request(request, "take_over")
         to = text_field(await json_object(request, shapes.fields_of(shapes.RenameBody)), "to", default=None)
         outcome = await self._configs.rename(name_of(request), to, wanted)
         return json_response(outcome_view(outcome) if outcome.dry_run else device_view(self._devices.view(to)))

@@ -40,7 +40,8 @@ class HistoryRoutes:
         )  # fmt: skip
         yield Route(
             "POST", "/v1/rollback", Auth.EDITOR, self.rollback,
-            query=WRITE_QUERY, headers=("If-Match",), takes=shapes.RollbackBody, gives={200: shapes.Outcome},
+            query=(*WRITE_QUERY, "take_over"), headers=("If-Match",), takes=shapes.RollbackBody,
+            gives={200: shapes.Outcome},
         )  # fmt: skip
         yield Route(
             "GET", "/v1/events", Auth.VIEWER, self.events,
@@ -75,7 +76,7 @@ class HistoryRoutes:
 
     async def rollback(self, request: web.Request) -> web.Response:
         """A new revision with old content."""
-        wanted = change_request(request)
+        wanted = change_request(request, "take_over")
         body = await json_object(request, shapes.fields_of(shapes.RollbackBody))
         to, target = body.get("to"), text_field(body, "object")
         if type(to) is not int or to < 0:

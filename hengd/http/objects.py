@@ -13,7 +13,7 @@ from aiohttp import web
 
 from hengd.events import EventLog
 from hengd.http import shapes
-from hengd.http.edge import WRITE_QUERY, Auth, Handler, Route, change_request
+from hengd.http.edge import OWNER_QUERY, WRITE_QUERY, Auth, Handler, Route, change_request
 from hengd.http.parse import Query, if_match, json_body, json_object, name_of, no_body, text_field
 from hengd.http.views import (
     device_view,
@@ -78,7 +78,8 @@ class ObjectRoutes:
             )  # fmt: skip
         yield Route(
             "POST", "/v1/apply", Auth.EDITOR, self.apply,
-            query=(*WRITE_QUERY, "expect"), headers=("If-Match",), takes=shapes.ApplyBody, gives={200: shapes.Outcome},
+            query=(*WRITE_QUERY, *OWNER_QUERY, "prune", "expect"), headers=("If-Match",), takes=shapes.ApplyBody,
+            gives={200: shapes.Outcome},
         )  # fmt: skip
 
     def _one(self, kind: str, path: str) -> Iterator[Route]:
@@ -87,25 +88,26 @@ class ObjectRoutes:
         yield Route("GET", path, Auth.VIEWER, self._show(kind), gives={200: shape})
         yield Route(
             "PUT", path, Auth.EDITOR, self._put(kind),
-            query=WRITE_QUERY, headers=("If-Match",), takes=shapes.ObjectBody, gives={200: either, 201: shape},
+            query=(*WRITE_QUERY, *OWNER_QUERY), headers=("If-Match",), takes=shapes.ObjectBody,
+            gives={200: either, 201: shape},
         )  # fmt: skip
         yield Route(
             "PATCH", path, Auth.EDITOR, self._patch(kind),
-            query=WRITE_QUERY, headers=("If-Match",), takes=shapes.PatchBody, gives={200: either},
+            query=(*WRITE_QUERY, *OWNER_QUERY), headers=("If-Match",), takes=shapes.PatchBody, gives={200: either},
         )  # fmt: skip
         yield Route(
             "DELETE",
             path,
             Auth.EDITOR,
             self._delete(kind),
-            query=WRITE_QUERY,
+            query=(*WRITE_QUERY, *OWNER_QUERY),
             headers=("If-Match",),
             gives={200: either},
         )
 
     async def apply(self, request: web.Request) -> web.Response:
         """Many objects, one transaction, one revision."""
-        wanted = change_request(request, "expect")
+        wanted = change_request(request, *OWNER_QUERY, "prune", "expect")
         expect = request.query.get("expect", "")
         if expect not in ("", "same-documents"):
             raise Malformed("bad_parameter", f"expect={ascii(expect)[:40]} is not same-documents")
@@ -152,7 +154,7 @@ class ObjectRoutes:
         async def handler(request: web.Request) -> web.Response:
             """Create or replace an object."""
             name, match = name_of(request), if_match(request)
-            wanted = change_request(request)
+            wanted = change_request(request, *OWNER_QUERY)
             manifest = parse_manifest(await json_body(request), kind=kind, name=name)
             outcome = await self._configs.put(manifest, match, wanted)
             created = any(done.action == "created" for done in outcome.objects)
@@ -166,7 +168,7 @@ class ObjectRoutes:
         async def handler(request: web.Request) -> web.Response:
             """Merge-patch an object; null removes its own entry."""
             name, match = name_of(request), if_match(request)
-            wanted = change_request(request)
+            wanted = change_request(request, *OWNER_QUERY)
             outcome = await self._configs.patch(kind, name, await json_body(request), match, wanted)
             return json_response(outcome_view(outcome)) if outcome.dry_run else self._answer(kind, name)
 
@@ -188,7 +190,7 @@ class ObjectRoutes:
             """Delete an object."""
             no_body(request)
             name, match = name_of(request), if_match(request)
-            wanted = change_request(request)
+            wanted = change_request(request, *OWNER_QUERY)
             gone = self._answer(kind, name)
             outcome = await self._configs.delete(kind, name, match, wanted)
             return json_response(outcome_view(outcome)) if outcome.dry_run else gone

@@ -45,8 +45,8 @@ def object_view(record: ObjectRecord, status: dict[str, Any] | None = None) -> d
     if record.id:
         metadata["id"] = record.id
     metadata |= {"revision": record.revision, "created": moment(record.created), "changed": moment(record.changed)}
-    if record.author:
-        metadata["author"] = record.author
+    said = {"author": record.author, "set": record.apply_set, "taken_from": record.taken_from}
+    metadata |= {name: value for name, value in said.items() if value}
     spec = {name: value for name, value in record.spec.items() if not (name == "schema" and value == "")}
     view = {"apiVersion": API_VERSION, "kind": record.kind, "metadata": metadata, "spec": spec}
     if record.overrides:
@@ -105,13 +105,16 @@ def _condition(one: Condition) -> dict[str, Any]:
 
 def outcome_view(outcome: Outcome) -> dict[str, Any]:
     """The result of a change."""
-    return {
+    view = {
         "revision": outcome.revision,
         "epoch": outcome.epoch,
         "dry_run": outcome.dry_run,
         "objects": [_done_view(done) for done in outcome.objects],
         "devices": [_moved_view(moved, fields=outcome.dry_run) for moved in outcome.devices],
-    } | ({"too_wide": outcome.too_wide} if outcome.dry_run else {})
+    }
+    if outcome.dry_run:
+        view |= {"too_wide": outcome.too_wide, "managed": outcome.managed}
+    return view | ({"spared": list(outcome.spared)} if outcome.spared else {})
 
 
 def between_view(found: Between) -> dict[str, Any]:
@@ -154,7 +157,7 @@ def revision_view(record: RevisionRecord, *, whole: bool = False, fields: bool =
         "origin": record.origin,
         "message": record.message,
         "changes": change_summary(record.changes),
-    }
+    } | ({"set": record.apply_set} if record.apply_set else {})
     if fields:
         for summary, change in zip(view["changes"], record.changes, strict=True):
             summary["changes"] = _fields_view(differing_fields(change))
