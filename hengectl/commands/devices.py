@@ -8,7 +8,7 @@ from hengectl.columns import state_of
 from hengectl.flashing import add_command
 from hengectl.invocation import Command, Group, Invocation, with_invocation
 from hengectl.kinds import DEVICE, Ref, name_of
-from hengectl.options import DEVICE_NAME, DURATION, Name, message_option, yes_option
+from hengectl.options import DEVICE_NAME, DURATION, Name, message_option, take_over_option, yes_option
 from hengectl.render import safe
 from hengectl.tokens import TOKEN_TTL_S, tell_next_step
 from hengectl.waiting import REFUSED
@@ -61,21 +61,23 @@ def device_replace(invocation: Invocation, device: str, ttl_s: int, quiet: bool,
 @device_command.command("rename", cls=Command, writes=True, short_help="Give a device another name.")
 @click.argument("device", metavar="NAME", type=DEVICE_NAME)
 @click.argument("to", metavar="NEW-NAME", type=Name())
+@take_over_option
 @message_option
 @with_invocation
-def device_rename(invocation: Invocation, device: str, to: str, message: str) -> None:
+def device_rename(invocation: Invocation, device: str, to: str, take_over: bool, message: str) -> None:
     """Give a device another name. Its identity, values and history stay."""
     ref = Ref(DEVICE, device)
-    renamed = invocation.client.post(f"{ref.path}/rename", {"to": to}, message=message).json()
+    renamed = invocation.client.post(f"{ref.path}/rename", {"to": to}, message=message, take_over=take_over).json()
     invocation.paper.say(f"{ref} is now device/{safe(name_of(renamed) or to)}")
 
 
 @device_command.command("delete", cls=Command, writes=True, short_help="Forget a device.")
 @click.argument("device", metavar="NAME", type=DEVICE_NAME)
+@take_over_option
 @message_option
 @yes_option
 @with_invocation
-def device_delete(invocation: Invocation, device: str, message: str, yes: bool) -> None:
+def device_delete(invocation: Invocation, device: str, take_over: bool, message: str, yes: bool) -> None:
     """Revoke the device's identity and forget its values.
 
     The values can be brought back with rollback, the identity cannot: the device has to join anew.
@@ -83,7 +85,7 @@ def device_delete(invocation: Invocation, device: str, message: str, yes: bool) 
     ref = Ref(DEVICE, device)
     invocation.client.read(ref)
     invocation.confirm_by_name(device, "delete", yes=yes)
-    invocation.client.delete(ref.path, message=message)
+    invocation.client.delete(ref.path, message=message, take_over=take_over)
     invocation.paper.say(f"{ref} deleted")
 
 

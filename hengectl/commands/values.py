@@ -26,7 +26,7 @@ from hengectl.fields import (
 )  # fmt: skip
 from hengectl.invocation import Command, Invocation, with_invocation
 from hengectl.kinds import DEVICE, GROUP, SCHEMA, Object, Ref, name_of
-from hengectl.options import DURATION, RefType, all_at_once_option, message_option, wait_options
+from hengectl.options import DURATION, RefType, all_at_once_option, message_option, take_over_option, wait_options
 from hengectl.refusal import field_of
 from hengectl.render import left
 
@@ -42,6 +42,7 @@ TARGET: Final = RefType((GROUP, DEVICE))
     "--for", "for_s", type=DURATION, default=0, help="Only so long, above all layers; then it ends by itself."
 )
 @all_at_once_option
+@take_over_option
 @wait_options(10)
 @message_option
 @with_invocation
@@ -52,6 +53,7 @@ def set_command(
     as_json: bool,
     for_s: int,
     all_at_once: bool,
+    take_over: bool,
     wait: bool,
     timeout_s: int,
     message: str,
@@ -69,6 +71,7 @@ def set_command(
     """
     parsed = parse_assignments(assignments)
     query: dict[str, Any] = {"all_at_once": all_at_once, "message": message}
+    own = {**query, "take_over": take_over}
     before = invocation.client.get(target.path)
     schemas = _schemas_for(invocation, before.json(), parsed)
     values = [(one.path, _meant(one, schemas, before.json(), as_json=as_json)) for one in parsed]
@@ -76,9 +79,9 @@ def set_command(
         body = {"set": {pointer(path): value for path, value in values}, "for_s": for_s}
         after = invocation.client.patch(f"{target.path}/overrides", body, **query)
     elif any(value is None or isinstance(value, dict) for _, value in values):
-        before, after = _replace(invocation, target, before, values, query)
+        before, after = _replace(invocation, target, before, values, own)
     else:
-        after = invocation.client.patch(target.path, _patch(values), **query)
+        after = invocation.client.patch(target.path, _patch(values), **own)
     _tell_overridden(invocation, target, after, [] if for_s else [path for path, _ in values])
     return _tell(invocation, target, before, after, wait=wait, timeout_s=timeout_s)
 
@@ -87,6 +90,7 @@ def set_command(
 @click.argument("target", metavar="device/NAME|group/NAME", type=TARGET)
 @click.argument("fields", metavar="FIELD...", nargs=-1, required=True)
 @all_at_once_option
+@take_over_option
 @wait_options(10)
 @message_option
 @with_invocation
@@ -95,6 +99,7 @@ def unset_command(
     target: Ref,
     fields: tuple[str, ...],
     all_at_once: bool,
+    take_over: bool,
     wait: bool,
     timeout_s: int,
     message: str,
@@ -114,7 +119,7 @@ def unset_command(
         after = invocation.client.patch(f"{target.path}/overrides", body, **query)
     if present:
         removed = [(shallowest_gone(own, path, present), None) for path in present]
-        after = invocation.client.patch(target.path, _patch(removed), **query)
+        after = invocation.client.patch(target.path, _patch(removed), take_over=take_over, **query)
     code = _tell(invocation, target, before, after, wait=wait, timeout_s=timeout_s)
     for path in paths:
         field = field_of(pointer(path))
