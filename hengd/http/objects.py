@@ -17,12 +17,11 @@ from hengd.http.edge import OWNER_QUERY, WRITE_QUERY, Auth, Handler, Route, chan
 from hengd.http.parse import Query, if_match, json_body, json_object, name_of, no_body, text_field
 from hengd.http.views import (
     device_view,
+    dry_run_response,
     json_bytes,
-    json_response,
     layer_view,
     object_response,
     outcome_response,
-    outcome_view,
 )
 from hengd.records import ObjectRecord, object_key
 from hengd.rules.configs import MAX_MESSAGE_CHARS, Configs
@@ -121,7 +120,7 @@ class ObjectRoutes:
         message = wanted.message or text_field(body, "message", max_chars=MAX_MESSAGE_CHARS)
         request_ = replace(wanted, message=message, fleet=if_match(request), same_documents=bool(expect))
         outcome = await self._configs.apply(body.get("objects", []), _deletions(body.get("delete", [])), request_)
-        return outcome_response(outcome)
+        return await outcome_response(outcome)
 
     def _list(self, kind: str) -> Handler:
         async def handler(request: web.Request) -> web.Response:
@@ -159,7 +158,7 @@ class ObjectRoutes:
             outcome = await self._configs.put(manifest, match, wanted)
             created = any(done.action == "created" for done in outcome.objects)
             if outcome.dry_run:
-                return json_response(outcome_view(outcome))
+                return await dry_run_response(outcome)
             return self._answer(kind, name, status=201 if created else 200)
 
         return handler
@@ -170,7 +169,7 @@ class ObjectRoutes:
             name, match = name_of(request), if_match(request)
             wanted = change_request(request, *OWNER_QUERY)
             outcome = await self._configs.patch(kind, name, await json_body(request), match, wanted)
-            return json_response(outcome_view(outcome)) if outcome.dry_run else self._answer(kind, name)
+            return await dry_run_response(outcome) if outcome.dry_run else self._answer(kind, name)
 
         return handler
 
@@ -181,7 +180,7 @@ class ObjectRoutes:
             request_ = change_request(request)
             wanted = parse_overriding(await json_object(request, shapes.fields_of(shapes.OverridesBody)))
             outcome = await self._overrides.change(kind, name, wanted, match, request_)
-            return json_response(outcome_view(outcome)) if outcome.dry_run else self._answer(kind, name)
+            return await dry_run_response(outcome) if outcome.dry_run else self._answer(kind, name)
 
         return handler
 
@@ -193,7 +192,7 @@ class ObjectRoutes:
             wanted = change_request(request, *OWNER_QUERY)
             gone = self._answer(kind, name)
             outcome = await self._configs.delete(kind, name, match, wanted)
-            return json_response(outcome_view(outcome)) if outcome.dry_run else gone
+            return await dry_run_response(outcome) if outcome.dry_run else gone
 
         return handler
 
