@@ -85,7 +85,8 @@ class Upkeep:
         make_ballast(self._database)
         await self._timekeeper.note()
         self.tell_doubt()
-        passed = self._timekeeper.passed()
+        with self._store.read() as tx:
+            passed = self._timekeeper.passed(tx)
         while await self._configs.prune(self._kept.revisions, self._kept.for_s, now=passed):
             pass
         while await self._audit.prune(self._kept.revisions, self._kept.for_s, now=passed):
