@@ -221,7 +221,8 @@ def _checked(value: object, source: Source, document: int, path: tuple[str, ...]
         raise _refused(entry, "", "bad_object", "an object with apiVersion, kind, metadata and spec is expected")
     if value.get("apiVersion") != API_VERSION:
         said = f"apiVersion is {ascii(value['apiVersion'])[:60]}" if "apiVersion" in value else "apiVersion is missing"
-        raise _refused(entry, "/apiVersion", "bad_object", f"{said}; {API_VERSION} is right")
+        cure = f"apply what kustomize makes of it: -k {Path(source.name).parent}" if _is_kustomization(source) else ""
+        raise _refused(entry, "/apiVersion", "bad_object", f"{said}; {API_VERSION} is right", cure=cure)
     if value.get("kind") not in PLURALS:
         said = f"kind {ascii(value['kind'])[:60]} is unknown" if "kind" in value else "kind is missing"
         raise _refused(entry, "/kind", "unknown_kind", f"{said}; there are {', '.join(PLURALS)}")
@@ -236,8 +237,12 @@ def _checked(value: object, source: Source, document: int, path: tuple[str, ...]
     return entry
 
 
-def _refused(entry: Entry, pointer: str, code: str, message: str) -> Invalid:
-    return Invalid(code, f"{entry.place(pointer)}: {message}")
+def _is_kustomization(source: Source) -> bool:
+    return Path(source.name).stem.lower() == "kustomization"
+
+
+def _refused(entry: Entry, pointer: str, code: str, message: str, *, cure: str = "") -> Invalid:
+    return Invalid(code, f"{entry.place(pointer)}: {message}", cure=cure)
 
 
 def _refuse_twins(entries: Iterable[Entry]) -> None:

@@ -150,16 +150,17 @@ class Change:
         """
         of_set = list(members(self.tx, apply_set))
         doomed = [one for one in of_set if (one.kind, one.name) not in named and self.current(one.kind, one.name)]
-        spared = [one for one in doomed if self._has_joined(one)]
+        spared: list[str] = []
         for one in doomed:
-            if one in spared:
-                self._set(msgspec.structs.replace(self.required(one.kind, one.name), apply_set=""))
+            if self._has_joined(one):
+                spared.append(one.name)
+                self._set(msgspec.structs.replace(one, apply_set=""))
             elif (one.kind, one.name) == ("Group", BUILT_IN_GROUP):
                 empty = self._record(parse_manifest({}, kind=one.kind, name=one.name), one)
                 self._set(msgspec.structs.replace(empty, apply_set=""))
             else:
                 self.delete(one.kind, one.name)
-        return Pruned(apply_set, len(named), len(of_set), len(doomed), tuple(one.name for one in spared))
+        return Pruned(apply_set, len(named), len(of_set), len(doomed), tuple(spared))
 
     def override(self, kind: str, name: str, overrides: Overrider, *, if_match: str | None = None) -> None:
         """Replace the overrides of a group or device by what the function makes of those that run."""

@@ -103,7 +103,7 @@ def _is_owned(record: ObjectRecord) -> bool:
 def _whose(found: ObjectRecord) -> str:
     if found.apply_set:
         return f"belongs to the apply-set {found.apply_set}"
-    return f"was taken from the apply-set {found.taken_from} by {found.author or 'somebody'}"
+    return f"was taken from the apply-set {found.taken_from} by hand (last changed by {found.author or 'somebody'})"
 
 
 def _cure(found: ObjectRecord) -> str:

@@ -157,6 +157,14 @@ def test_a_place_in_its_output_names_the_folder(install: Install) -> None:
     assert "(kustomize overlay):11:13: apiVersion is 'v1'" in refused.value.message
 
 
+def test_who_names_a_kustomization_as_a_file_is_told_the_way(tmp_path: Path) -> None:
+    (tmp_path / "kustomization.yaml").write_text("resources: []\n")
+    with pytest.raises(Invalid) as refused:
+        manifest.read([str(tmp_path)])
+
+    assert refused.value.cure == f"apply what kustomize makes of it: -k {tmp_path}"
+
+
 async def test_apply_and_diff_take_a_folder(
     face: Face, daemon: Service, admin: Admin, install: Install, tmp_path: Path
 ) -> None:

@@ -205,7 +205,7 @@ async def test_what_was_taken_over_is_had_back_only_by_the_word_or_by_saying_the
 
     error = await refused(lamps, lambda: apply(lamps, *FILES))
     assert error.code == "managed"
-    assert "device/a was taken from the apply-set git by ada" in error.message
+    assert "device/a was taken from the apply-set git by hand (last changed by ada)" in error.message
     await lamps.apply(device("a", labels={"room": "hall"}, color="green"))  # its own hand goes on without a word
     assert owner(lamps, "Device", "a") == ("", "git")
     await apply(lamps, device("a", labels={"room": "hall"}, color="green"))
