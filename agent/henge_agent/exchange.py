@@ -29,6 +29,8 @@ from henge_protocol.trust import server_name
 from henge_protocol.wire import MAX_FRAME_BYTES
 
 CONNECT_TIMEOUT_S: Final = 5.0
+LINK_CONNECT_TIMEOUT_S: Final = 15.0
+"""Boards have the same: enough for a bad Wi-Fi, where one packet in three is lost, and all that a dead host costs."""
 ANSWER_TIMEOUT_S: Final = 20.0
 HEARTBEAT_S: Final = 30.0
 """aiohttp gives a pong half of that time, so a dead peer is noticed within 45 s."""
@@ -97,6 +99,7 @@ class Exchange:
         connector = aiohttp.TCPConnector(limit=4, ssl=self._context)
         self._session = aiohttp.ClientSession(
             connector=connector,
+            timeout=aiohttp.ClientTimeout(total=ANSWER_TIMEOUT_S, sock_connect=LINK_CONNECT_TIMEOUT_S),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
@@ -147,7 +150,7 @@ class Exchange:
                 max_msg_size=MAX_FRAME_BYTES,
                 timeout=aiohttp.ClientWSTimeout(ws_close=2.0),
             )
-        except aiohttp.ClientConnectorError as error:
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise self._trouble(error) from error
         except aiohttp.WSServerHandshakeError as error:
             raise UpgradeRefused(f"status {error.status}") from None

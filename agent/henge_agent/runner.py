@@ -127,20 +127,24 @@ class Runner:
             await self._around.sleep(await self._pause_s(ended))
 
     async def _round(self) -> Ended:
-        """One life with the first address that is our daemon's: the known ones first, then those announced."""
-        ended = Ended("no_daemon")
+        """One life with the first address that is our daemon's: the known ones first, then those announced.
+
+        If none is, the place where the daemon was last decides how long to stay away: who is elsewhere may be anybody.
+        """
+        endings = []
         for address in self._known():
-            ended = await self._life_at(address)
-            if ended.reason not in _ELSEWHERE:
-                return ended
+            endings.append(await self._life_at(address))
+            if endings[-1].reason not in _ELSEWHERE:
+                return endings[-1]
         for address in await self._announced():
             found = await self._life_at(address)
             if found.reason not in _ELSEWHERE:
                 return found
-        return ended
+        return endings[0] if endings else Ended("no_daemon")
 
     def _known(self) -> list[Address]:
-        texts = dict.fromkeys((self._membership.address, self._membership.last_address))
+        """Where the daemon was last, then where it was when the device joined."""
+        texts = dict.fromkeys((self._membership.last_address, self._membership.address))
         return [read_address(text) for text in texts if text]
 
     async def _announced(self) -> Iterable[Address]:
@@ -309,7 +313,7 @@ class Runner:
             if (self._membership.slot, self._membership.renew_at) != (before.slot, before.renew_at):
                 return ""
             try:
-                await renew(self._state, known[-1], now=self._around.now, random=self._around.random)
+                await renew(self._state, known[0], now=self._around.now, random=self._around.random)
             except HengeError as error:
                 self._trouble(f"the identity was not renewed: {error.message}", error.cure)
                 return error.code

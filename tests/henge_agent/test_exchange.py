@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import socket
 import time
 
 import pytest
 
+from henge_agent import exchange as exchange_module
 from henge_agent.exchange import Answer, Exchange, UpgradeRefused, encode_body, refusal, retry_after_s, whoami
 from henge_agent.renew import exchange_as
 from henge_agent.settings import Address
@@ -89,6 +91,17 @@ async def test_a_websocket_that_is_refused_is_told_apart_from_nobody_there(scrip
     ) as exchange:
         with pytest.raises(Untrusted):
             await exchange.websocket("/v1/trust")
+
+
+async def test_a_host_that_is_silent_is_nobody_there_and_says_nothing_about_websockets(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exchange_module, "LINK_CONNECT_TIMEOUT_S", 0.05)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = Address(*silent.getsockname())
+        async with Exchange.verified(address, FLEET, [fleet.server_ca.certificate_der], passed=time.time()) as exchange:
+            with pytest.raises(Unreachable):
+                await exchange.websocket("/v1/trust")
 
 
 async def test_a_websocket_has_no_extensions(scripted: Scripted, joined: State) -> None:

@@ -220,6 +220,35 @@ async def test_known_addresses_come_first_then_hints_and_the_good_one_is_remembe
     assert (joined.membership.address, joined.membership.last_address) == ("127.0.0.1:10", str(scripted.address))
 
 
+async def test_where_the_daemon_was_last_is_tried_first(
+    joined: State, scripted: Scripted, path: Path, world: World
+) -> None:
+    met = []
+
+    def turn_away(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        met.append("somebody")
+        writer.close()
+
+    async with await asyncio.start_server(turn_away, "127.0.0.1", 0) as old_place:
+        old = Address(*old_place.sockets[0].getsockname())
+        async with agent(at(joined, old, last_address=str(scripted.address)), path, world):
+            await scripted.want(RED)
+            await scripted.reported("applied")
+
+    assert met == []
+
+
+async def test_a_stranger_where_the_daemon_once_was_does_not_keep_the_device_away(
+    joined: State, path: Path, world: World
+) -> None:
+    world.held = True
+    async with (
+        serving(Scripted(Fleet())) as stranger,
+        agent(at(joined, stranger.address, last_address="127.0.0.1:9"), path, world),
+    ):
+        assert await world.asleep() == [0.5]
+
+
 async def test_of_many_hints_only_a_few_are_tried(joined: State, scripted: Scripted, path: Path, world: World) -> None:
     world.hints = [Address("127.0.0.1", port) for port in range(2, 9)] + [scripted.address]
     async with agent(at(joined, Address("127.0.0.1", 10)), path, world):
