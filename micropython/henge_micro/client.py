@@ -118,7 +118,10 @@ class Client:
         self.applier.max_document = self._max_document or min(MAX_DOCUMENT_BYTES, gc.mem_free() // 8)
 
     async def _round(self):
-        """One life with the first address that is our daemon's; the trouble it ended with, if any."""
+        """One life with the first address that is our daemon's; the trouble it ended with, if any.
+
+        The known addresses come first, then those announced.
+        """
         if await self.applier.look():
             self._backoff.reset()
         try:
@@ -136,9 +139,11 @@ class Client:
                 if not address or address in tried:
                     continue
                 tried.append(address)
-                ended = await self._attempt(address)
-                if ended is None or ended.code not in _ELSEWHERE:
-                    return ended
+                trouble = await self._attempt(address)
+                if trouble is None or trouble.code not in _ELSEWHERE:
+                    return trouble
+                if not announced:  # anybody can announce, and must not decide how long we stay away
+                    ended = trouble
         return ended if tried else self._note(ended)
 
     async def _attempt(self, address):

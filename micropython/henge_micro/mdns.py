@@ -11,6 +11,8 @@ from henge_micro.wire import Trouble, is_id
 GROUP = ("224.0.0.251", 5353)
 SERVICE = "_henge._tcp.local"
 ASK_AT_MS = (0, 1000, 3000)
+HEAR_OUT_MS = 500
+"""After the first answer: who answers first may be anybody, and responders let each other pass (RFC 6762, 6)."""
 MAX_PACKET_BYTES = 1500
 MAX_FOUND = 8
 
@@ -26,6 +28,7 @@ async def browse(wanted, timeout_s=4, group=GROUP, interface=None):
     import socket
 
     found = []
+    until_ms = timeout_s * 1000
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     try:
         if interface:  # IPPROTO_IP, IP_MULTICAST_IF
@@ -33,13 +36,16 @@ async def browse(wanted, timeout_s=4, group=GROUP, interface=None):
         sock.setblocking(False)
         target = socket.getaddrinfo(group[0], group[1])[0][-1]
         asked = waited_ms = 0
-        while waited_ms < timeout_s * 1000 and not found:
-            if asked < len(ASK_AT_MS) and waited_ms >= ASK_AT_MS[asked]:
+        while waited_ms < until_ms:
+            if not found and asked < len(ASK_AT_MS) and waited_ms >= ASK_AT_MS[asked]:
                 asked += 1
                 sock.sendto(question(), target)
             await asyncio.sleep_ms(20)
             waited_ms += 20
-            found = _received(sock, wanted)
+            news = [each for each in _received(sock, wanted) if each not in found]
+            if news and not found:
+                until_ms = min(until_ms, waited_ms + HEAR_OUT_MS)
+            found = (found + news)[:MAX_FOUND]
     except OSError:
         pass  # no network yet, or one without multicast
     finally:

@@ -158,6 +158,35 @@ def other_authority() -> str:
     return base64.b64encode(pki.make_ca("server", pki.new_id(b"another fleet .."), now=1.7e9).certificate_der).decode()
 
 
+async def test_an_announcement_does_not_decide_how_long_a_board_stays_away(
+    small: Interpreter, new_board: MakeBoard, admin: Admin, daemon: Service
+) -> None:
+    await admin.apply(schema(), device("lamp-1"))
+    board = await new_board(small)
+    await in_sync(board, admin)
+    await board.off()
+    board.change("identity", ca=[other_authority()])
+    board.change("seen", address="127.0.0.1:9")
+    board.setup = {"announced": f"127.0.0.1:{daemon.port}"}
+    await board.start(HEARSAY)
+    await board.prints("pin_mismatch")
+
+    assert await board.says("pause") < 60
+
+
+HEARSAY = """
+class Told(Client):
+    async def _seldom(self, name, *arguments):
+        return [self.setup["announced"]] if name == "announced" else await super()._seldom(name, *arguments)
+    def _pause_s(self, ended):
+        pause_s = super()._pause_s(ended)
+        say(pause=pause_s)
+        return pause_s
+asyncio.run(Told(FOLDER, SETUP, on_config=show).run())
+"""
+"""A board that hears of somebody who is not its daemon while its own is away."""
+
+
 async def test_of_two_authorities_either_vouches(small: Interpreter, new_board: MakeBoard, admin: Admin) -> None:
     await admin.apply(schema(), device("lamp-1", color="red"))
     board = await new_board(small)

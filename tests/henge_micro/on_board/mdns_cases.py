@@ -65,8 +65,8 @@ def test_only_home_networks_are_tried():
         assert not mdns.is_home(address), address
 
 
-def browse_at(reply, wanted=lambda hint: True):
-    """Browse with a responder that gives these packets to whoever asks."""
+def browse_at(reply, wanted=lambda hint: True, later=()):
+    """Browse with a responder that gives these packets to whoever asks, and these a tenth of a second later."""
     responder = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     responder.setblocking(False)
     for port in range(30000 + os.urandom(1)[0] * 100, 65000):
@@ -82,6 +82,9 @@ def browse_at(reply, wanted=lambda hint: True):
                 packet, whom = responder.recvfrom(1500)
                 assert packet[2:] == mdns.question()[2:]
                 for each in reply:
+                    responder.sendto(each, whom)
+                await asyncio.sleep_ms(100)
+                for each in later:
                     responder.sendto(each, whom)
             except OSError:
                 pass
@@ -102,6 +105,11 @@ def browse_at(reply, wanted=lambda hint: True):
 
 def test_a_daemon_that_answers_is_found_among_garbage():
     assert browse_at([b"", os.urandom(40), answer(), answer()]) == [("192.168.1.5", 4364, HINT)]
+
+
+def test_who_answers_first_is_not_the_only_one_who_is_heard():
+    slower = browse_at([answer()], later=[answer(address=b"\xc0\xa8\x01\x06", instance="other")])
+    assert slower == [("192.168.1.5", 4364, HINT), ("192.168.1.6", 4364, HINT)]
 
 
 def test_another_fleet_is_not_what_is_wanted():
