@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -33,8 +33,9 @@ class Refused(Exception):
 class Admin:
     """An operator on the admin socket, for as many requests as one connection serves."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, patience_s: float = PATIENCE_S) -> None:
         self._path = path
+        self._patience_s = patience_s
         self._connection: http.client.HTTPConnection | None = None
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
@@ -74,7 +75,7 @@ class Admin:
 
     def until(self, device: str, **wanted: str) -> dict[str, Any]:
         """Wait by events until the device's status has these values."""
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + self._patience_s
         while True:
             seq = self.call("GET", "/v1/events")["next"]
             status = self.status(device)
@@ -88,11 +89,13 @@ class Admin:
 class Program:
     """A process of ours with its output in a file."""
 
-    def __init__(self, command: list[str], log: Path, environment: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, command: list[str], log: Path, environment: dict[str, str] | None = None, *, inside: Sequence[str] = ()
+    ) -> None:
         self.log = log
         with open(log, "ab") as file:
             self.process = subprocess.Popen(
-                [str(PROGRAMS / command[0]), *command[1:]], stdin=subprocess.DEVNULL, stdout=file, stderr=file,
+                [*inside, str(PROGRAMS / command[0]), *command[1:]], stdin=subprocess.DEVNULL, stdout=file, stderr=file,
                 env={**os.environ, **(environment or {})},
             )  # fmt: skip
 
