@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -121,13 +122,13 @@ class Announcer:
         raise OSError(f"the names {self._name} to {self._name}-{MAX_NAMES} are all taken on this network")
 
     def _service_info(self, suffix: str, addresses: Sequence[str]) -> AsyncServiceInfo:
-        """Instance and host both carry the suffix: two daemons must not share an address record."""
+        instance = f"{self._name}{suffix}"
         return AsyncServiceInfo(
             SERVICE_TYPE,
-            f"{self._name}{suffix}.{SERVICE_TYPE}",
+            f"{instance}.{SERVICE_TYPE}",
             port=self._port,
             properties=self._txt(),
-            server=f"henge-{self._fleet_id[:12]}{suffix}.local.",
+            server=_host_name(instance),
             parsed_addresses=list(addresses),
         )
 
@@ -158,3 +159,8 @@ class Announcer:
     def _report(self, error: Exception) -> None:
         log.log(self._level, "not announced by mDNS, trying again: %r", error)
         self._level = logging.DEBUG  # once is news
+
+
+def _host_name(instance: str) -> str:
+    """Of this instance alone: daemons that shared a host name, of one fleet or not, would share their addresses."""
+    return f"henge-{hashlib.sha256(instance.lower().encode()).hexdigest()[:12]}.local."

@@ -77,6 +77,23 @@ async def test_a_taken_name_gets_a_number_and_both_stay() -> None:
     assert {sighting.name for sighting in found} == set(names)
 
 
+async def test_two_daemons_of_one_fleet_keep_their_addresses_apart() -> None:
+    fleet = new_id(os.urandom(16))
+    where = {f"an-old-{TAG}": "127.0.0.8", f"an-new-{TAG}": "127.0.0.9"}
+    daemons = [announcer(name, fleet, addresses=lambda address=address: [address]) for name, address in where.items()]
+    try:
+        for daemon in daemons:
+            await daemon.start()
+            await asyncio.wait_for(daemon.announced(), 20)
+        found = await look(fleet, enough=2)
+    finally:
+        await asyncio.gather(*(daemon.stop() for daemon in daemons))
+
+    assert {sighting.name: sighting.addresses for sighting in found} == {
+        name: (address,) for name, address in where.items()
+    }
+
+
 async def test_trouble_at_the_start_is_told_once_and_tried_again(caplog: pytest.LogCaptureFixture) -> None:
     fleet = new_id(os.urandom(16))
     answers: Iterator[list[str]] = iter([[], [], []])
