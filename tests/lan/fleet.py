@@ -17,8 +17,8 @@ from tests.lan.network import Host, Lan
 from tests.service import device, schema
 from tests.system.programs import PROGRAMS, Admin, Daemon, Program, output_of
 
-PATIENCE_S = 300.0
-"""Silence is noticed within 45 s, and who found nobody stays away for up to 60 s; both may come twice."""
+PATIENCE_S = 480.0
+"""Silence is noticed within 45 s, who found nobody stays away for up to 60 s, who found a stranger for up to 360."""
 PORT = 4364
 BOARD = REPOSITORY / "examples" / "micropython" / "lamp" / "main.py"
 
