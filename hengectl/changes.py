@@ -8,6 +8,7 @@ from typing import Any, Final
 from henge_protocol.errors import HengeError
 from henge_protocol.model import version_tag
 from hengectl import delivery
+from hengectl.columns import done_text
 from hengectl.invocation import Invocation
 from hengectl.render import plural, safe
 
@@ -73,7 +74,7 @@ def tell_result(invocation: Invocation, result: dict[str, object], *, names_only
         if names_only:
             paper.say(ref)
         elif one["action"] != "unchanged" or len(same) <= UNCHANGED_SHOWN:
-            paper.say(f"{ref} {safe(one['action'])}{' (dry run)' if dry else ''}")
+            paper.say(f"{done_text(one)}{' (dry run)' if dry else ''}")
             tell_comparison(invocation, one)
     if len(same) > UNCHANGED_SHOWN and not names_only:
         paper.say(f"{len(same)} objects unchanged")

@@ -120,14 +120,19 @@ def _declared(schema: object, prefix: str = "") -> Iterable[str]:
         yield prefix[:-1]
 
 
+def done_text(done: Mapping[str, Any]) -> str:
+    """What became of an object: ``group/kitchen created``, ``device/lamp-1 renamed to device/porch``."""
+    kind = str(done.get("kind", "")).lower()
+    ref = f"{kind}/{done.get('name', '')}"
+    return safe(f"{kind}/{done['was']} renamed to {ref}" if done.get("was") else f"{ref} {done.get('action', '')}")
+
+
 def changes_text(changes: object, *, most: int = 3) -> str:
     """``device/lamp-1 changed, group/kitchen created`` and how many more."""
     listed = [change for change in changes if isinstance(change, Mapping)] if isinstance(changes, list) else []
-    told = [
-        f"{str(one.get('kind', '')).lower()}/{one.get('name', '')} {one.get('action', '')}" for one in listed[:most]
-    ]
+    told = [done_text(one) for one in listed[:most]]
     more = [f"{len(listed) - most} more"] if len(listed) > most else []
-    return safe(", ".join([*told, *more]))
+    return ", ".join([*told, *more])
 
 
 def _status(item: Object) -> Mapping[str, Any]:

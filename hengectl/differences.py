@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from hengectl import delivery
 from hengectl.changes import tell_comparison
+from hengectl.columns import done_text
 from hengectl.invocation import Invocation
 from hengectl.refusal import field_of
 from hengectl.render import GAP, Style, data_text, plural, safe
@@ -26,7 +27,7 @@ def tell_differences(
     """Objects, and what devices run, field by field; what a dry run answers."""
     paper, style = invocation.paper, invocation.paper.style
     for one in objects:
-        paper.say(style.paint("strong", f"{safe(one['kind'].lower())}/{safe(one['name'])} {safe(one['action'])}"))
+        paper.say(style.paint("strong", done_text(one)))
         say_fields(invocation, one["changes"])
         tell_comparison(invocation, one)
     for names, changes in _alike(devices):

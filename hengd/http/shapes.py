@@ -313,8 +313,10 @@ class Done(Shape):
 
     kind: Kind
     name: ObjectName
-    action: Literal["created", "configured", "unchanged", "deleted"]
+    action: Literal["created", "configured", "renamed", "unchanged", "deleted"]
     changes: list[FieldChange]
+    was: Name | UnsetType = UNSET
+    """The name that a renamed device had before."""
     compared: Comparison | UnsetType = UNSET
 
 
@@ -356,7 +358,11 @@ class Touched(Shape):
 
     kind: Kind
     name: ObjectName
-    action: Literal["created", "configured", "deleted"]
+    action: Literal["created", "configured", "renamed", "deleted"]
+    was: Name | UnsetType = UNSET
+    """The name that a renamed device had before."""
+    id: str | UnsetType = UNSET
+    """Of a device: it survives renaming."""
     changes: list[FieldChange] | UnsetType = UNSET
     before: Object | UnsetType | None = UNSET
     after: Object | UnsetType | None = UNSET

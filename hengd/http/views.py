@@ -16,7 +16,7 @@ from hengd.rules.devices import DeviceView
 from hengd.rules.history import change_summary
 from hengd.rules.joins import JoinRequest
 from hengd.rules.merge import MISSING, FieldChange
-from hengd.rules.outcome import Done, Moved, Outcome, differing_fields, field_of
+from hengd.rules.outcome import Done, Moved, Outcome, by_identity, differing_fields, field_of
 from hengd.rules.schema_compare import Comparison
 from hengd.rules.why import Explained
 from henge_protocol.model import API_VERSION, version_tag
@@ -126,6 +126,7 @@ def between_view(found: Between) -> dict[str, Any]:
 
 def _done_view(done: Done) -> dict[str, Any]:
     view = {"kind": done.kind, "name": done.name, "action": done.action, "changes": _fields_view(done.changes)}
+    view |= {"was": done.was} if done.was else {}
     return view | ({"compared": _comparison_view(done.compared)} if done.compared is not None else {})
 
 
@@ -147,19 +148,20 @@ def outcome_response(outcome: Outcome) -> web.Response:
 
 def revision_view(record: RevisionRecord, *, whole: bool = False, fields: bool = False) -> dict[str, Any]:
     """A revision: a line of the history, ``whole`` with each object before and after, or with the ``fields``."""
+    changes = by_identity(record.changes)
     view: dict[str, Any] = {
         "revision": record.revision,
         "time": moment(record.time),
         "author": record.author,
         "origin": record.origin,
         "message": record.message,
-        "changes": change_summary(record.changes),
+        "changes": change_summary(changes),
     }
     if fields:
-        for summary, change in zip(view["changes"], record.changes, strict=True):
+        for summary, change in zip(view["changes"], changes, strict=True):
             summary["changes"] = _fields_view(differing_fields(change))
     if whole:
-        for summary, change in zip(view["changes"], record.changes, strict=True):
+        for summary, change in zip(view["changes"], changes, strict=True):
             summary["before"] = object_view(change.before) if change.before else None
             summary["after"] = object_view(change.after) if change.after else None
     return view

@@ -5,8 +5,9 @@ Every way of writing is one ``Change`` in one transaction; a dry run is the same
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Final
 
 from hengd.records import ObjectChange, ObjectRecord, RevisionRecord
@@ -21,7 +22,7 @@ from hengd.rules.outcome import Author, Moved, Outcome
 from hengd.rules.schemas import SchemaCache
 from hengd.rules.vault import Vault
 from hengd.rules.why import Explained, explain
-from hengd.store import Store, Transaction
+from hengd.store import Reader, Store, Transaction
 from henge_protocol.errors import Conflict, HengeError, Invalid, NotFound, Problem
 
 MAX_OBJECTS: Final = 5000
@@ -152,15 +153,10 @@ class Configs:
         return explained
 
     def revisions(self, *, object_: tuple[str, str] | None, before: int | None, limit: int) -> list[RevisionRecord]:
-        """The newest revisions first, all or those that touched one object."""
-        found: list[RevisionRecord] = []
+        """The newest revisions first, all or those that touched one object; a device under whatever name it had."""
         with self._store.read() as tx:
-            for record in revisions_back(tx, before):
-                if object_ is None or any((change.kind, change.name) == object_ for change in record.changes):
-                    found.append(record)
-                    if len(found) == limit:
-                        break
-        return found
+            found = revisions_back(tx, before)
+            return list(islice(found if object_ is None else _touching(tx, found, object_), limit))
 
     def revision(self, number: int) -> RevisionRecord:
         """One revision with each object before and after."""
@@ -315,6 +311,18 @@ def _undo(change: Change, to: int, target: tuple[str, str] | None) -> dict[tuple
     if target is not None and target not in wanted:
         change.required(*target)
     return wanted
+
+
+def _touching(tx: Reader, revisions: Iterable[RevisionRecord], target: tuple[str, str]) -> Iterator[RevisionRecord]:
+    """The revisions that touched an object, by its name or by the identity of the device that has, or had, it last."""
+    now = find_object(tx, *target)
+    device_id = now.id if now is not None else ""
+    for record in revisions:
+        named = [change for change in record.changes if (change.kind, change.name) == target]
+        if not device_id:
+            device_id = next((side.id for one in named for side in (one.after, one.before) if side is not None), "")
+        if named or any(_is_of(change, device_id) for change in record.changes):
+            yield record
 
 
 def _is_of(touched: ObjectChange, device_id: str) -> bool:

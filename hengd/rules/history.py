@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from hengd.records import ObjectChange, ObjectRecord, RevisionRecord, number_key, unpack
 from hengd.rules.fleet import find_object, objects_of, read_meta
+from hengd.rules.outcome import action_of, former_name
 from hengd.store import Reader, Transaction
 from henge_protocol.errors import NotFound
 
@@ -78,12 +79,11 @@ def drop_revisions(tx: Transaction, keep: int, horizon: float, *, most: int) -> 
 
 
 def change_summary(changes: Sequence[ObjectChange]) -> list[dict[str, str]]:
-    """Which objects a revision touched and how."""
-    return [
-        {
-            "kind": change.kind,
-            "name": change.name,
-            "action": "created" if change.before is None else "deleted" if change.after is None else "configured",
-        }
-        for change in changes
-    ]
+    """Which objects a revision touched and how; ``changes`` as ``by_identity`` tells them."""
+    return [_summary(change) for change in changes]
+
+
+def _summary(change: ObjectChange) -> dict[str, str]:
+    said = {"kind": change.kind, "name": change.name, "action": action_of(change)}
+    was, its_id = former_name(change), next((side.id for side in (change.after, change.before) if side is not None), "")
+    return said | ({"was": was} if was else {}) | ({"id": its_id} if its_id else {})

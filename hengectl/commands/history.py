@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
 
 from henge_protocol.errors import Invalid
 from hengectl.changes import tell_result, tell_too_wide
-from hengectl.columns import View, changes_text, table_of
+from hengectl.columns import View, changes_text, done_text, table_of
 from hengectl.differences import say_fields, tell_differences
 from hengectl.invocation import Command, Invocation, with_invocation
 from hengectl.kinds import DEVICE, OBJECT_KINDS, REVISION, SECRET, Ref, list_of
@@ -38,7 +38,7 @@ def history_command(
             invocation.paper.say(f"revision/{item['revision']}")
     elif items and diff:
         for item in items:
-            _tell_revision(invocation, item, target)
+            _tell_revision(invocation, item, target, _identity(items, target))
     elif items:
         view = View(invocation.now(), invocation.paper.style)
         invocation.paper.table(table_of(REVISION, items, view, wide=form == "wide", labels=False))
@@ -51,14 +51,28 @@ def history_command(
         invocation.note("Nothing was changed yet.")
 
 
-def _tell_revision(invocation: Invocation, item: Mapping[str, Any], target: Ref | None) -> None:
+def _tell_revision(invocation: Invocation, item: Mapping[str, Any], target: Ref | None, identity: str) -> None:
     """A revision with what it changed in the object, or in all objects."""
     said = [f"r{item['revision']}", f"{age(item['time'], now=invocation.now())} ago", item["author"], item["message"]]
     invocation.paper.say(invocation.paper.style.paint("strong", GAP.join(safe(one) for one in said if one)))
     for change in item["changes"]:
-        if target is None or (change["kind"], change["name"]) == (target.kind.title, target.name):
-            invocation.paper.say(f"{safe(change['kind'].lower())}/{safe(change['name'])} {safe(change['action'])}")
+        if target is None or _is_about(change, target, identity):
+            invocation.paper.say(done_text(change))
             say_fields(invocation, change["changes"])
+
+
+def _is_about(change: Mapping[str, Any], target: Ref, identity: str) -> bool:
+    """Whether a change is of the object, or of the device that has its name, whatever it was called then."""
+    is_named = (change["kind"], change["name"]) == (target.kind.title, target.name)
+    return is_named or bool(identity and change.get("id") == identity)
+
+
+def _identity(items: Sequence[Mapping[str, Any]], target: Ref | None) -> str:
+    """The id of the device that has the target's name, or had it last."""
+    if target is None or target.kind != DEVICE:
+        return ""
+    changes = [change for item in items for change in item["changes"]]
+    return next((str(one.get("id", "")) for one in changes if _is_about(one, target, "")), "")
 
 
 @click.command("rollback", cls=Command, writes=True, short_help="Make an object, or everything, as it was.")
@@ -111,10 +125,15 @@ def _confirmed(
         _tell_plan(invocation, plan)
         tell_too_wide(invocation, plan)
         invocation.confirm(f"Roll everything back to revision {to}?", yes=False)
-    elif any(one["action"] == "deleted" for one in plan["objects"]):
-        invocation.note(f"{target} was not there at revision {to}, so it would be deleted.")
+    elif gone := next((str(one["name"]) for one in plan["objects"] if one["action"] == "deleted"), ""):
+        back = next((one for one in plan["objects"] if one.get("was")), None)
+        if back is None:
+            invocation.note(f"{target} was not there at revision {to}, so it would be deleted.")
+        else:
+            had = f"device/{safe(back['was'])} had this name"
+            invocation.note(f"{had}, so device/{safe(gone)} of now would be deleted.")
         invocation.note("A device that is deleted is cut off at once and has to join anew.")
-        invocation.confirm_by_name(target.name, "delete", yes=False)
+        invocation.confirm_by_name(gone, "delete", yes=False)
     else:
         return ""
     return reply.etag

@@ -673,6 +673,50 @@ async def test_rolling_a_device_back_to_before_it_was_there_needs_a_yes(
     assert (right.code, "device/lamp-1 deleted" in right.out) == (0, True)
 
 
+async def test_rolling_a_device_back_to_its_former_name_alarms_nobody(
+    person: Face, daemon: Service, admin: Admin
+) -> None:
+    await daemon.join(admin, "lamp-1")
+    await person.ok("device", "rename", "lamp-1", "porch")
+
+    dry = await person.run("rollback", "device/porch", "--to", "1", "--dry-run")
+    done = await person.run("rollback", "device/porch", "--to", "1")
+    assert dry.out.startswith("device/porch renamed to device/lamp-1\n")
+    assert (done.code, done.err) == (0, "")
+    assert done.out == "device/porch renamed to device/lamp-1\nrevision 3, no device changes\n"
+    assert "device/porch renamed to device/lamp-1" in await person.ok("history", "--limit", "1")
+    assert (await admin.ok("GET", "/v1/devices/lamp-1"))["status"]["identity"] == "active"
+
+
+async def test_who_has_the_former_name_now_is_deleted_by_a_rollback_only_after_a_yes(
+    person: Face, daemon: Service, admin: Admin
+) -> None:
+    await person.ok("device", "rename", "lamp-1", "porch")
+    await daemon.join(admin, "lamp-1")
+
+    refused = await person.run("rollback", "device/porch", "--to", "1")
+    assert refused.code == 2
+    assert "device/porch had this name, so device/lamp-1 of now would be deleted." in refused.err
+    assert (await admin.ok("GET", "/v1/devices/lamp-1"))["status"]["identity"] == "active"
+    right = await person.run("rollback", "device/porch", "--to", "1", stdin="lamp-1\n", terminal=True)
+    assert right.code == 0
+    assert right.out.startswith("device/lamp-1 deleted\ndevice/porch renamed to device/lamp-1\n")
+
+
+async def test_history_and_diff_follow_a_device_to_its_new_name(person: Face) -> None:
+    await person.ok("set", "device/lamp-1", "color=red")
+    await person.ok("device", "rename", "lamp-1", "porch")
+    await person.ok("set", "device/porch", "color=blue")
+
+    assert [row[0] for row in lines(await person.ok("history", "device/porch"))] == ["REVISION", "4", "3", "2", "1"]
+    told = await person.ok("history", "device/porch", "--diff")
+    assert "\ndevice/lamp-1 renamed to device/porch\n" in told
+    assert '\ndevice/lamp-1 configured\n  + color   "red"\n' in told
+    assert "lamp-2" not in told
+    both = await person.run("diff", "device/porch", "--rev", "2..")
+    assert both.out.startswith("device/lamp-1 renamed to device/porch\n  ~ color   ")
+
+
 async def test_a_device_is_revoked_renamed_and_deleted_after_a_yes(person: Face, daemon: Service, admin: Admin) -> None:
     await daemon.join(admin, "lamp-1")
 

@@ -195,7 +195,7 @@ async def test_a_renamed_device_stays_itself(daemon: Service, admin: Admin) -> N
     assert renamed["metadata"]["id"] == identity.id
     assert missing.status == 404
     history = await admin.ok("GET", "/v1/revisions?object=device/lamp-2")
-    assert [one["message"] for one in history["items"]] == ["", "moved"]
+    assert [one["message"] for one in history["items"]] == ["", "moved", ""]
     assert (await daemon.app.authority.used(daemon.app.authority.identify(identity.certificate))) is None
 
 

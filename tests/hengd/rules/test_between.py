@@ -35,7 +35,7 @@ async def test_objects_and_documents_are_compared_across_revisions(line: Desk) -
         [("lamp-2", ["/color"])],
     )
     assert told(await line.configs.between(2, 3, None)) == (
-        [("Device/lamp-2", "deleted"), ("Device/lamp-9", "created")],
+        [("Device/lamp-9", "renamed")],
         [],
     )
     objects, devices = told(await line.configs.between(1, None, None))
@@ -57,6 +57,10 @@ async def test_nothing_differs_from_itself(line: Desk) -> None:
 
 async def test_one_object_is_compared_alone(line: Desk) -> None:
     assert told(await line.configs.between(1, 2, ("Device", "lamp-2"))) == ([], [("lamp-2", ["/color"])])
+    assert told(await line.configs.between(1, 3, ("Device", "lamp-9"))) == (
+        [("Device/lamp-9", "renamed")],
+        [("lamp-9", ["/color"])],
+    )
     assert told(await line.configs.between(1, 2, ("Group", "hall"))) == ([("Group/hall", "created")], [])
 
 
