@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
+
+from msgspec.structs import replace
 
 from hengd.records import Desired, ObjectRecord, Reported, pack
 from hengd.rules import audit
@@ -63,6 +66,19 @@ class Devices:
 
         await self._store.write(operation)
 
+    async def note_contacts(self) -> None:
+        """Write down when devices were in contact last, for the next start of the daemon; in pieces.
+
+        Done now and then and at the end, never for a single message: nothing that is correct depends on it.
+        """
+        contacts = list(self._presence.contacts(now=self._clock()).items())
+        for start in range(0, len(contacts), PIECE):
+            with self._store.read() as tx:
+                newer = [one for one in contacts[start : start + PIECE] if 0 < find_reported(tx, one[0]).seen < one[1]]
+            if newer:
+                await self._store.write(partial(_note_contacts, contacts=newer))
+            await asyncio.sleep(0)
+
     async def counts(self) -> dict[str, dict[str, int]]:
         """How many devices are in each state, on both axes; in pieces, between which others have their turn."""
         connections: Counter[str] = Counter()
@@ -101,3 +117,10 @@ class Devices:
             reported,
             live,
         )
+
+
+def _note_contacts(tx: Transaction, contacts: Sequence[tuple[str, float]]) -> None:
+    for device_id, at in contacts:
+        reported = find_reported(tx, device_id)  # anew: it may have spoken, or be gone, since
+        if 0 < reported.seen < at:
+            tx.put("reported", device_id.encode(), pack(replace(reported, seen=at)))

@@ -27,7 +27,7 @@ LATER = NOW + 1800
 
 
 async def _nothing() -> None:
-    """No backup is due."""
+    """No backup is due, and no device was there."""
 
 
 class House:
@@ -46,7 +46,7 @@ class House:
         configs = Configs(self.store, SchemaCache(), vault, clock=clock, new_id=lambda: "0" * 26)
         return Upkeep(
             self.store, self.folder.database, configs, Audit(self.store), vault, keeper, kept=Kept(10, 60.0),
-            every_s=0.001, renew_certificate=renew_certificate, back_up=_nothing,
+            every_s=0.001, renew_certificate=renew_certificate, back_up=_nothing, note_contacts=_nothing,
         )  # fmt: skip
 
     async def turns(self, number: int, *, refusing: Exception | None = None) -> None:
