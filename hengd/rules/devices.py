@@ -80,7 +80,11 @@ class Devices:
             await asyncio.sleep(0)
 
     async def counts(self) -> dict[str, dict[str, int]]:
-        """How many devices are in each state, on both axes; in pieces, between which others have their turn."""
+        """How many devices are in each state, on each axis; in pieces, between which others have their turn.
+
+        Those that were revoked count in their identity alone: that they are not there is no news.
+        """
+        identities: Counter[str] = Counter()
         connections: Counter[str] = Counter()
         configurations: Counter[str] = Counter()
         with self._store.read() as tx:
@@ -91,11 +95,19 @@ class Devices:
                 for device_id in ids[start : start + PIECE]:
                     if tx.get("ids", device_id) is None:  # deleted meanwhile
                         continue
+                    identity = self._identity(tx, device_id.decode())
+                    identities[identity] += 1
+                    if identity == "revoked":
+                        continue
                     connection, configuration = self._states(tx, device_id.decode(), line)
                     connections[connection] += 1
                     configurations[configuration] += 1
             await asyncio.sleep(0)
-        return {"connection": dict(connections), "config": dict(configurations)}
+        return {"identity": dict(identities), "connection": dict(connections), "config": dict(configurations)}
+
+    def _identity(self, tx: Reader, device_id: str) -> str:
+        is_here = self._presence.find(device_id) is not None  # so it was let in, and needs no look at its certificates
+        return "active" if is_here else identity_state(tx, "device", device_id)
 
     def _states(self, tx: Reader, device_id: str, line: Line) -> tuple[Connection, Configuration]:
         reported, is_online = find_reported(tx, device_id), self._presence.find(device_id) is not None

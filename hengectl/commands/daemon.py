@@ -123,7 +123,7 @@ def _facts(invocation: Invocation, status: Mapping[str, Any]) -> list[tuple[str,
         plural(int(status[f"{noun}s"]), noun) for noun in ("schema", "group") if isinstance(status.get(f"{noun}s"), int)
     ]
     return [
-        ("devices", _counted(invocation, status, "connection") or "0"),
+        ("devices", _devices(invocation, status)),
         ("documents", _counted(invocation, status, "config")),
         ("objects", ", ".join(objects)),
         ("joining", _joining_text(invocation, status)),
@@ -139,7 +139,17 @@ def _joined(found: object) -> str:
 
 
 def _total(status: Mapping[str, Any]) -> int:
-    return sum(_counts(status, "connection").values())
+    return sum(_counts(status, "connection").values()) + _revoked(status)
+
+
+def _revoked(status: Mapping[str, Any]) -> int:
+    return _counts(status, "identity").get("revoked", 0)
+
+
+def _devices(invocation: Invocation, status: Mapping[str, Any]) -> str:
+    gone = _revoked(status)
+    revoked = f"{gone} {invocation.paper.style.paint('bad', 'revoked')}" if gone else ""
+    return ", ".join(filter(None, [_counted(invocation, status, "connection"), revoked])) or "0"
 
 
 def _counts(status: Mapping[str, Any], axis: str) -> dict[str, int]:

@@ -727,9 +727,24 @@ async def test_a_device_is_revoked_renamed_and_deleted_after_a_yes(person: Face,
     right = await person.run("device", "revoke", "lamp-1", stdin="lamp-1\n", terminal=True)
     assert (right.code, right.out) == (0, "device/lamp-1 revoked\n")
     assert "revoked" in await person.ok("get", "device/lamp-1")
+    assert re.search("^devices +1 never-seen, 1 revoked$", await person.ok("status"), re.MULTILINE)
     assert await person.ok("device", "rename", "lamp-1", "porch") == "device/lamp-1 is now device/porch\n"
     assert await person.ok("device", "delete", "device/porch", "--yes") == "device/porch deleted\n"
     assert (await person.run("device", "delete", "porch", "--yes")).code == 3
+
+
+@pytest.mark.parametrize("condition", ["in-sync", "online"])
+async def test_a_device_that_was_revoked_is_not_waited_for(
+    person: Face, daemon: Service, admin: Admin, condition: str
+) -> None:
+    identity = await daemon.join(admin, "lamp-1")
+    async with connected(daemon, identity) as lamp:
+        await lamp.apply_next()
+    await person.ok("device", "revoke", "lamp-1", "--yes")
+
+    ran = await person.run("wait", f"--for={condition}", "device/lamp-1")
+    assert (ran.code, ran.out) == (1, "")
+    assert "device/lamp-1 was revoked and is let in no more: hengectl " in ran.err
 
 
 async def test_a_token_is_printed_alone_for_scripts(person: Face) -> None:
