@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -15,6 +16,7 @@ from hengectl.render import GAP, Style, data_text, plural, safe
 
 _MARKS: Final = {"-": "bad", "~": "busy", "+": "good"}
 """Removed, changed and new fields, in the order in which they are shown: what is lost comes first."""
+_ENDS: Final = re.compile("/status/overrides/(?P<field>[^/]+)/until")
 
 
 def tell_differences(
@@ -37,6 +39,17 @@ def tell_differences(
     documents = plural(len(devices), "device") if devices else "no device"
     get = ("has" if len(devices) == 1 else "have") if happened else "would get"
     paper.say(f"\n{plural(len(objects), 'object')} {differ}; {documents} {get} another document")
+
+
+def tell_overrides(invocation: Invocation, objects: Sequence[Mapping[str, Any]]) -> None:
+    """Of objects that were changed: which overrides end with that, and which are in force again."""
+    for one in objects:
+        for change in one["changes"]:
+            found = _ENDS.fullmatch(change["pointer"])
+            if found is not None:
+                about = f"the override of {safe(found['field'])} in {safe(one['kind'].lower())}/{safe(one['name'])}"
+                how = f"runs until {safe(change['after'])}" if "after" in change else "ends"
+                invocation.note(f"With that {about} {how}.")
 
 
 def _alike(devices: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, Sequence[Mapping[str, Any]]]]:

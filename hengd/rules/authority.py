@@ -241,12 +241,14 @@ class Authority:
     # ---- ending --------------------------------------------------------------------------------------
 
     async def revoke_device(self, name: str, by: Author) -> None:
-        """End a device's identity at once: no byte of configuration reaches it from now on."""
+        """End a device's identity at once: no byte of configuration reaches it from now on. Once ended it stays so."""
         with self._store.read() as tx:
             device = required_object(tx, "Device", name)
-            if identity_state(tx, "device", device.id) == "none":
+            identity = identity_state(tx, "device", device.id)
+            if identity == "none":
                 raise NotFound("not_joined", f"device/{name} has no identity to revoke", cure="it never joined")
-        await self.revoke("device", device.id, by)
+        if identity != "revoked":
+            await self.revoke("device", device.id, by)
 
     async def revoke_operator(self, name: str, by: Author) -> None:
         """End an operator's identity at once, with all its certificates."""

@@ -12,6 +12,7 @@ from henge_protocol import __version__
 from henge_protocol.errors import HengeError, Unavailable, Unreachable
 from henge_protocol.model import short_digest
 from hengectl.invocation import Command, Invocation, with_invocation
+from hengectl.kinds import DEVICE, Ref
 from hengectl.options import DEVICE_NAME, output_option
 from hengectl.render import age, as_json_line, left, mood_of, plural, safe, unix_s
 from hengectl.waiting import LONGEST_POLL_S
@@ -52,7 +53,7 @@ def events_command(
 
     The daemon keeps the last 4096 events.
     """
-    seq = since if since is not None else int(invocation.client.events()["next"]) if watch else 0
+    seq = since if watch and since is not None else _first(invocation, since, device, watch=watch)
     while True:
         answer = _next_events(invocation, seq) if watch else invocation.client.events(seq)
         if answer.get("gap") and (seq or since is not None):
@@ -62,6 +63,16 @@ def events_command(
         seq = int(answer["next"])
         if not watch:
             return
+
+
+def _first(invocation: Invocation, since: int | None, device: str | None, *, watch: bool) -> int:
+    """The number after which events are shown; a device that does not exist is refused."""
+    if device is not None:
+        invocation.client.read(Ref(DEVICE, device))
+    newest = int(invocation.client.events()["next"])
+    if since is not None and since > newest:
+        invocation.note(f"There is no event {since} yet; the newest is {newest}.")
+    return min(since, newest) if since is not None else newest if watch else 0
 
 
 def _next_events(invocation: Invocation, seq: int) -> Mapping[str, Any]:

@@ -10,7 +10,7 @@ import click
 from henge_protocol.errors import Invalid
 from hengectl.changes import tell_result, tell_too_wide
 from hengectl.columns import View, changes_text, done_text, table_of
-from hengectl.differences import say_fields, tell_differences
+from hengectl.differences import say_fields, tell_differences, tell_overrides
 from hengectl.invocation import Command, Invocation, with_invocation
 from hengectl.kinds import DEVICE, OBJECT_KINDS, REVISION, SECRET, Ref, list_of
 from hengectl.options import RefType, all_at_once_option, dry_run_option, message_option, output_option, yes_option
@@ -96,6 +96,9 @@ def rollback_command(
 ) -> None:
     """Make an object as it was after a revision: a new revision with the old content.
 
+    Overrides go back, too: those that were set since end, those that ran then and have not ended by now are in force
+    again.
+
     Rolling back everything asks first, and shows what would change. So does rolling a device back to before it was
     there, because that deletes it: it is cut off at once and has to join anew.
     """
@@ -108,7 +111,11 @@ def rollback_command(
     touched = [one for one in result["objects"] if one["action"] != "unchanged"]
     if dry_run and touched:
         tell_differences(invocation, touched, result["devices"])
-    tell_result(invocation, result)
+        invocation.paper.say("dry run: nothing was changed")
+        tell_too_wide(invocation, result)
+    else:
+        tell_result(invocation, result)
+        tell_overrides(invocation, touched)
     if not touched:
         invocation.note(f"{safe(str(target)) if target else 'Everything'} is already as it was at revision {to}.")
 
@@ -144,3 +151,4 @@ def _tell_plan(invocation: Invocation, plan: Mapping[str, Any]) -> None:
     if touched:
         moved = plural(len(plan["devices"]), "device") if plan["devices"] else "no device"
         invocation.note(f"Then: {changes_text(touched, most=10)}; {moved} would get another document.")
+        tell_overrides(invocation, touched)

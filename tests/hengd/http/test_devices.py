@@ -175,6 +175,17 @@ async def test_nothing_is_done_to_a_device_that_is_not_there_v35(daemon: Service
     assert (answer.status, answer.code) == (404, "no_such_device")
 
 
+async def test_revoking_a_second_time_is_no_news_to_the_audit(daemon: Service, admin: Admin) -> None:
+    await admin.apply(schema(), device("lamp-1"))
+    await daemon.join(admin, "lamp-1")
+    for _ in range(2):
+        answer = await admin.ok("POST", "/v1/devices/lamp-1/revoke")
+        assert answer["status"]["identity"] == "revoked"
+
+    told = [one["what"] for one in (await admin.ok("GET", "/v1/audit"))["items"]]
+    assert told.count("identity.revoked") == 1
+
+
 async def test_a_device_that_never_joined_has_nothing_to_revoke(daemon: Service, admin: Admin) -> None:
     await admin.apply(device("lamp-1", bound=""))
     answer = await admin.refused("POST", "/v1/devices/lamp-1/revoke")
