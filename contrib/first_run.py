@@ -181,7 +181,7 @@ def main() -> int:
         print(f"\nError: {failure}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nStopped. The data is kept; start again with: make run")
+        print(f"\nStopped. The data is kept; start again with: {same_again(sys.argv[1:])}")
         return 0
 
 
@@ -214,6 +214,12 @@ Serving until Ctrl-C. In another terminal:
   hengectl why {DEVICE}                                # where each value comes from
   hengectl history                                    # what changed, by whom
   cat {demo.output}"""
+
+
+def same_again(arguments: list[str]) -> str:
+    """The command that starts it with the same arguments."""
+    given = shlex.join(one for one in arguments if one not in ("--stay", "--once"))
+    return f'make run ARGS="{given}"' if given else "make run"
 
 
 def _interrupt(_number: int, _frame: object) -> None:

@@ -208,7 +208,9 @@ def given_of(meta: Mapping[str, Any]) -> list[str]:
 
 def aimed(text: str, given: Sequence[str]) -> str:
     """The text with the given options in every command of this program that it suggests for the same daemon."""
-    there = () if "--socket" in given else ("token create --admin",)  # only on the daemon's own machine
+    there = (
+        () if "--socket" in given else ("token create --admin", "token create --role")
+    )  # for somebody else, on the daemon's own machine
     return repeated(text, "hengectl", given, but=(*_ELSEWHERE, *there))
 
 

@@ -987,10 +987,16 @@ async def test_operators_are_listed_and_revoked_after_a_yes(person: Face, daemon
     assert lines(await person.ok("get", "operators"))[1][:3] == ["ada", "viewer", "1"]
     assert await person.ok("get", "operators", "-o", "name") == "operator/ada\n"
     refused = await person.run("delete", "device/lamp-1", "--yes", "--server", daemon.url)
-    assert (refused.code, "ada is a viewer" in refused.err) == (4, True)
+    assert (refused.code, "ada has the role viewer" in refused.err) == (4, True)
+    assert "An admin gives it: hengectl token create --role editor --name ada\n" in refused.err
     assert (await person.run("operator", "revoke", "ada")).code == 2
     assert await person.ok("operator", "revoke", "ada", "--yes") == "operator/ada revoked\n"
-    assert (await person.run("whoami", "--server", daemon.url)).code == 4
+    out = await person.run("whoami", "--server", daemon.url)
+    assert out.code == 4
+    assert "hengectl token create --role viewer --name ada; then log in: hengectl login URL\n" in out.err
+    again = await person.run("login", daemon.url, "--token-file", "-", "--context", "again", stdin=token)
+    assert again.code == 5
+    assert again.err.endswith("An admin makes another: hengectl token create --role viewer\n")
 
 
 async def test_a_certificate_is_renewed_in_passing(face: Face, daemon: Service, admin: Admin) -> None:

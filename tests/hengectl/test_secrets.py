@@ -163,3 +163,17 @@ async def test_a_reference_is_promoted_and_factored_as_one_value(person: Face, a
     assert "group/all" in factored
     assert "secret wifi/home" in why
     assert "battery" not in factored
+
+
+@pytest.mark.parametrize("for_a_while", [(), ("--for", "1h")], ids=["for-good", "override"])
+async def test_a_reference_in_a_field_that_is_no_secret_is_refused_as_text(
+    person: Face, admin: Admin, for_a_while: tuple[str, ...]
+) -> None:
+    await admin.apply(schema(), device("lamp-1"))
+    named = await person.run("set", "device/lamp-1", "wifi.ssid=secret/wifi/home", *for_a_while)
+    chosen = await person.run("set", "-l", "!room", "wifi.ssid=secret/wifi/home", "--for", "1h")
+
+    assert (named.code, chosen.code) == (6, 6)
+    assert "wifi.ssid is no secret in the schema: it would be the text secret/wifi/home" in named.err
+    await person.ok("set", "device/lamp-1", "wifi.ssid=secret/of/life", *for_a_while)
+    await person.ok("set", "device/lamp-1", "--json", 'wifi.ssid="secret/wifi/home"', *for_a_while)
