@@ -6,7 +6,9 @@ joining devices is never too wide.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import shlex
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -24,8 +26,8 @@ SHOWN: Final = 8
 MAX_NAMES: Final = 100
 
 CURE: Final = (
-    "try it on one device first, for a time: hengectl set device/NAME FIELD=VALUE --for 10m; "
-    "if all of them are meant, say so: --all-at-once (in the API ?all_at_once=1)"
+    "try it on one device first, for a time: hengectl set device/{name} {assignment} --for 10m; "
+    "if all of them are meant, say so: --all-at-once"
 )
 
 
@@ -37,6 +39,8 @@ class TooWide:
     fleet: int
     fields: tuple[str, ...] = ()
     """Pointers of fields marked ``x-henge-risk``; empty if it is for the number of devices."""
+    assignment: str = "FIELD=VALUE"
+    """What the change does to the first of the devices, or a part of that, as ``hengectl set`` takes it."""
 
     @property
     def message(self) -> str:
@@ -51,7 +55,8 @@ class TooWide:
     def refusal(self) -> Conflict:
         """The refusal, ``too_wide``."""
         extra = {"devices": list(self.devices[:MAX_NAMES]), "device_count": len(self.devices), "fleet": self.fleet}
-        return Conflict("too_wide", self.message, cure=CURE, extra=extra)
+        cure = CURE.format(name=self.devices[0], assignment=self.assignment)
+        return Conflict("too_wide", self.message, cure=cure, extra=extra)
 
 
 def too_wide(tx: Reader, schemas: SchemaCache, moved: Sequence[Moved]) -> TooWide | None:
@@ -64,11 +69,13 @@ def too_wide(tx: Reader, schemas: SchemaCache, moved: Sequence[Moved]) -> TooWid
         return None
     names = tuple(one.name for one in losing)
     fleet = len(seen & ({one.id.encode() for one in losing} | set(tx.keys("desired"))))
-    risky = _Risks(tx, schemas).of(losing)
+    risks = _Risks(tx, schemas)
+    risky = risks.of(losing)
     if risky is not None:
-        return TooWide(risky[0], fleet, risky[1])
+        first = next(one for one in losing if one.name == risky[0][0])
+        return TooWide(risky[0], fleet, risky[1], risks.assignment(first, risky[1]))
     if fleet >= SMALL_FLEET and len(losing) > MOST_PART * fleet:
-        return TooWide(names, fleet)
+        return TooWide(names, fleet, assignment=risks.assignment(losing[0]))
     return None
 
 
@@ -88,6 +95,15 @@ class _Risks:
         if len(names) < 2:
             return None
         return names, tuple(sorted({field for name in names for field in risks[name]}))
+
+    def assignment(self, one: Moved, among: Container[str] | None = None) -> str:
+        """The first plain value that the device would get anew, in one of these fields, for ``hengectl set``."""
+        changes = self._differences.of_documents(self._shown(one.before), self._shown(one.after))
+        for change in changes:
+            if (among is None or change.pointer in among) and isinstance(change.after, str | int | float):
+                said = change.after if isinstance(change.after, str) else json.dumps(change.after)
+                return shlex.quote(f"{'.'.join(tokens(change.pointer))}={said}")
+        return "FIELD=VALUE"
 
     def _fields(self, one: Moved) -> tuple[str, ...]:
         key = one.schema, one.before, one.after

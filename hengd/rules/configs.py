@@ -301,9 +301,10 @@ def _numbered(error: HengeError, index: int) -> HengeError:
 
 def _differ(moved: Sequence[Moved]) -> Conflict:
     names = ", ".join(one.name for one in moved[:SHOWN]) + (f" and {len(moved) - SHOWN} more" if moved[SHOWN:] else "")
+    devices = "device" if len(moved) == 1 else "devices"
     return Conflict(
         "documents_differ",
-        f"{len(moved)} device(s) would get another document ({names}), and none was to",
+        f"{len(moved)} {devices} would get another document ({names}), and none was to",
         cure="see what would differ: ask with ?dry_run=1 and without expect",
         extra={"devices": [one.name for one in moved[:MAX_NAMES]], "device_count": len(moved)},
     )

@@ -137,7 +137,7 @@ def _value(data: bytes, *, as_json: bool) -> Any:
     if "\0" in text:
         raise Malformed("bad_encoding", "the secret holds a NUL byte", cure="encode it, for example with base64")
     if not text:
-        raise Malformed("body_required", "the secret is empty; nothing was changed")
+        raise Malformed("body_required", "the secret is empty")
     return _parsed(text) if as_json else text
 
 

@@ -269,6 +269,8 @@ async def test_a_change_that_is_too_wide_needs_a_word(
 
     files = manifest(tmp_path, group("lab", bound="lab", ssid="two"))
     told = await person.run("diff", "-f", files)
+    refused = await person.run("apply", "-f", files)
+    assert "hengectl set device/a ssid=two --for 10m; if all of them are meant, say so: --all-at-once\n" in refused.err
     assert (told.code, "needs --all-at-once: it changes ssid, which may cut devices off, on 2" in told.err) == (1, True)
     for command in (("apply", "-f", files), ("set", "group/lab", "ssid=two"), ("unset", "group/lab", "ssid")):
         ran = await person.run(*command)
@@ -861,6 +863,19 @@ async def test_describe_and_explain_speak_to_people(person: Face) -> None:
     assert "0 to 100" in await person.ok("explain", "lamp.brightness")
     assert "ssid" in await person.ok("explain", "lamp.wifi")
     assert (await person.run("explain", "lamp.nosuch")).code == 3
+
+
+async def test_explain_says_what_is_required(person: Face, admin: Admin) -> None:
+    text = {"type": "string", "minLength": 1}
+    net = {"type": "object", "properties": {"ssid": text}, "required": ["ssid"]}
+    properties = {"net": net, "color": {"type": "string", "default": "red"}}
+    await admin.apply(schema("lab", type="object", properties=properties, required=["color"]))
+
+    assert re.search(r"\n  required +yes\n", await person.ok("explain", "lab.net.ssid"))
+    assert re.search(r"\n  required +yes\n", await person.ok("explain", "lab.color"))
+    assert "required" not in (await person.ok("explain", "lab.net")).partition("FIELD")[0]
+    assert re.search("net.ssid +string +at least 1 character +required", await person.ok("explain", "lab"))
+    assert re.search("color +string +red, required", await person.ok("explain", "lab"))
     assert "never-seen" in await person.ok("describe", "device/lamp-1")
     assert "1: lamp-1" in await person.ok("describe", "group/kitchen")
     assert "16384 bytes" in await person.ok("describe", "schema/lamp")
