@@ -245,6 +245,7 @@ CODES: dict[str, str] = {
     "no_document": "The device has no document (it has no schema).",
     "in_use": "The object is in use by others.",
     "too_wide": "The change concerns too many devices to be made without saying that all at once are meant.",
+    "managed": "An object belongs to an apply-set, and the change is made by hand or for another set.",
     "documents_differ": "Devices would get other documents although the caller expects that none does.",
     "read_only": "The object is built in or derived and cannot be written.",
     "stale": "The object was changed by somebody else first.",

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from hengectl import delivery
-from hengectl.changes import tell_comparison
+from hengectl.changes import is_kept, tell_comparison
 from hengectl.columns import done_text
 from hengectl.invocation import Invocation
 from hengectl.refusal import field_of
@@ -28,7 +28,7 @@ def tell_differences(
 ) -> None:
     """Objects, and what devices run, field by field; what a dry run answers."""
     paper, style = invocation.paper, invocation.paper.style
-    for one in objects:
+    for one in sorted(objects, key=is_kept):
         paper.say(style.paint("strong", done_text(one)))
         say_fields(invocation, one["changes"])
         tell_comparison(invocation, one)
