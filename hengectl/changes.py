@@ -90,13 +90,15 @@ def tell_spared(invocation: Invocation, result: Mapping[str, object]) -> None:
         )
 
 
-def tell_result(invocation: Invocation, result: dict[str, object], *, names_only: bool = False) -> None:
-    """What a change did, or would do."""
+def tell_result(
+    invocation: Invocation, result: dict[str, object], *, names_only: bool = False, told: bool = False
+) -> None:
+    """What a change did, or would do; ``told``: what became of the objects stands above already."""
     paper, dry = invocation.paper, bool(result.get("dry_run"))
     objects, devices = result.get("objects"), result.get("devices")
     listed = [one for one in objects if isinstance(one, dict)] if isinstance(objects, list) else []
     same = [one for one in listed if one["action"] == "unchanged"]
-    for one in sorted(listed, key=is_kept):
+    for one in [] if told else sorted(listed, key=is_kept):
         ref = f"{safe(str(one['kind']).lower())}/{safe(one['name'])}"
         if names_only:
             paper.say(ref)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -137,9 +138,17 @@ def changes_text(changes: object, *, most: int = 3) -> str:
 
 def _fields_text(change: Mapping[str, Any], *, most: int = 3) -> str:
     """The fields that a change touched, where the daemon was asked for them."""
-    fields = [field_of(str(one["pointer"])) for one in change.get("changes") or ()]
+    fields = list(dict.fromkeys(_field_text(str(one["pointer"])) for one in change.get("changes") or ()))
     more = [f"{len(fields) - most} more"] if len(fields) > most else []
     return f" ({', '.join([*fields[:most], *more])})" if fields else ""
+
+
+def _field_text(pointer: str) -> str:
+    found = _OVERRIDE.match(pointer)
+    return f"{found['field']} for a time" if found is not None else field_of(pointer)
+
+
+_OVERRIDE: Final = re.compile("/status/overrides/(?P<field>[^/]+)/")
 
 
 def _status(item: Object) -> Mapping[str, Any]:

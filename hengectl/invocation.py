@@ -16,6 +16,7 @@ from henge_protocol.errors import HengeError, Invalid
 from henge_protocol.hints import repeated
 from hengectl.client import Client
 from hengectl.find import Choice, Surroundings, choose, find, nothing_found, sightings
+from hengectl.kinds import nearest
 from hengectl.render import Paper, Style, wants_colour
 
 P = ParamSpec("P")
@@ -164,6 +165,9 @@ def refuse_twice(command: click.Command, ctx: click.Context, args: list[str]) ->
         _, _, order = command.make_parser(ctx).parse_args(list(args))
     except click.UsageError as error:
         error.ctx = error.ctx or ctx  # so that the command's own help is named
+        if isinstance(error, click.NoSuchOption) and error.possibilities:
+            close = nearest(error.option_name, error.possibilities)  # click also takes what is hardly alike
+            raise click.NoSuchOption(error.option_name, possibilities=[close] if close else [], ctx=error.ctx) from None
         raise
     once = [one for one in order if isinstance(one, click.Option) and not one.multiple and not one.is_flag]
     for option in once:

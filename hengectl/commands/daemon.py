@@ -20,6 +20,8 @@ from hengectl.waiting import LONGEST_POLL_S
 VERSION_PATIENCE_S: Final = 2.0
 AWAY_S: Final = 1.0
 """Between two tries to reach a daemon whose events are watched."""
+_WIDEST_TYPE: Final = len("device.reported")
+"""So that what events are about stands in one column, also while they come one by one."""
 _LISTENERS: Final = {"devices": "listening", "admin": "socket", "local": "health"}
 
 
@@ -206,6 +208,5 @@ def _event_line(event: Mapping[str, Any]) -> str:
         said["digest"] = short_digest(str(said["digest"]))
     more = [f"{safe(key)}={safe(value)}" for key, value in said.items()]
     thing = f"{str(event.get('kind', '')).lower()}/{event.get('name', '')}"
-    return "  ".join(
-        [str(event.get("seq")), safe(event.get("time", "")), safe(event.get("type", "")), safe(thing), *more]
-    )
+    kind = f"{safe(event.get('type', '')):<{_WIDEST_TYPE}}"
+    return "  ".join([str(event.get("seq")), safe(event.get("time", "")), kind, safe(thing), *more])

@@ -95,8 +95,8 @@ def secret_delete(invocation: Invocation, name: str, message: str, yes: bool) ->
     ref = Ref(SECRET, name)
     invocation.client.get(ref.path)
     invocation.confirm(f"Delete {ref}? Its value cannot be brought back.", yes=yes)
-    invocation.client.delete(ref.path, message=message)
-    invocation.paper.say(f"{ref} deleted")
+    revision = invocation.client.delete(ref.path, message=message).revision
+    invocation.paper.say(f"{ref} deleted (r{revision})")
 
 
 def _no_argument(name: str, why: str = "") -> Invalid:

@@ -17,6 +17,7 @@ from hengectl.fields import (
     Path,
     Schema,
     has,
+    leaves,
     merged,
     nested,
     parse_assignments,
@@ -27,7 +28,7 @@ from hengectl.fields import (
     value_of,
 )  # fmt: skip
 from hengectl.invocation import Command, Invocation, with_invocation
-from hengectl.kinds import DEVICE, GROUP, SCHEMA, SECRET, Object, Ref, name_of
+from hengectl.kinds import DEVICE, GROUP, SCHEMA, SECRET, Object, Ref, name_of, nearest
 from hengectl.options import (
     DURATION,
     RefType,
@@ -38,7 +39,7 @@ from hengectl.options import (
     wait_options,
 )  # fmt: skip
 from hengectl.refusal import field_of
-from hengectl.render import left, plural
+from hengectl.render import left, plural, safe
 
 ATTEMPTS: Final = 5
 
@@ -122,7 +123,8 @@ def set_command(
     else:
         after = invocation.client.patch(target.path, _patch(values), **own)
     _tell_overridden(invocation, target, after, [] if for_s else [path for path, _ in values])
-    return _tell(invocation, target, before, after, wait=wait, timeout_s=timeout_s)
+    ends = overrides_of(after.json()).get(pointer(values[0][0]), {}).get("until", "") if for_s else ""
+    return _tell(invocation, target, before, after, until=str(ends), wait=wait, timeout_s=timeout_s)
 
 
 @click.command("unset", cls=Command, writes=True, short_help="Remove values that were set on a device or group.")
@@ -174,8 +176,10 @@ def unset_command(
                 f"The override of {field} has ended; {target} itself still sets it: unset it again for that."
             )
         elif path not in present and path not in ended:
+            close = nearest(field, [field_of(pointer(one)) for one in leaves(own)])
+            meant = f" Did you mean {close}?" if close else ""
             where = f" See where values come from: hengectl why {target.name}" if target.kind == DEVICE else ""
-            invocation.note(f"{target} did not set {field}.{where}")
+            invocation.note(f"{target} did not set {field}.{meant or where}")
     return code
 
 
@@ -276,11 +280,14 @@ def _replace(
     raise Conflict("stale", f"{target} is being changed all the time", cure="try again")
 
 
-def _tell(invocation: Invocation, target: Ref, before: Reply, after: Reply, *, wait: bool, timeout_s: int) -> int:
+def _tell(
+    invocation: Invocation, target: Ref, before: Reply, after: Reply, *, until: str = "", wait: bool, timeout_s: int
+) -> int:
     if after.etag == before.etag:
         invocation.paper.say(f"{target} unchanged")
     else:
-        invocation.paper.say(f"{target} configured (r{after.revision})")
+        ends = f" until {safe(until)}" if until else ""
+        invocation.paper.say(f"{target} configured (r{after.revision}){ends}")
     if not wait:
         return refusal.OK
     if target.kind == DEVICE:

@@ -177,7 +177,7 @@ async def test_an_override_lasts_for_a_time_and_hides_what_is_set_meanwhile(
 ) -> None:
     await person.ok("set", "device/lamp-1", "brightness=10")
     told = await person.ok("set", "device/lamp-1", "brightness=90", "wifi.ssid=lab", "--for", "2h", "-m", "try")
-    assert told == "device/lamp-1 configured (r3)\n"
+    assert told.startswith("device/lamp-1 configured (r3) until 20")
     assert await values(admin, "devices/lamp-1") == {"brightness": 10}
     assert json.loads(await person.ok("document", "lamp-1"))["brightness"] == 90
 
@@ -206,9 +206,38 @@ async def test_a_rollback_tells_which_overrides_end_and_come_back(person: Face) 
     assert "the override of brightness in device/lamp-1 ends." in refused.err
 
 
+async def test_an_override_says_until_when_it_runs(person: Face) -> None:
+    told = await person.ok("set", "device/lamp-1", "brightness=90", "--for", "3h")
+
+    assert re.fullmatch(r"device/lamp-1 configured \(r2\) until 20[-0-9T:]+Z\n", told)
+
+
+async def test_unset_of_what_was_not_set_suggests_what_was(person: Face) -> None:
+    await person.ok("set", "device/lamp-1", "color=red")
+    ran = await person.run("unset", "device/lamp-1", "colr")
+
+    assert (ran.code, ran.err) == (0, "device/lamp-1 did not set colr. Did you mean color?\n")
+
+
+async def test_a_thing_is_described_and_a_revision_shown_in_either_spelling(person: Face) -> None:
+    assert await person.ok("describe", "device", "lamp-1") == await person.ok("describe", "device/lamp-1")
+    assert await person.ok("get", "revision/1", "-o", "json") == await person.ok("get", "revision", "1", "-o", "json")
+
+
+async def test_tokens_are_listed_by_age_and_the_used_up_last(person: Face, daemon: Service, admin: Admin) -> None:
+    names = ["zoe", "lamp-2", "lamp-1"]
+    for name in names:
+        await person.ok("token", "create", "--name", name, "-q")
+    await daemon.join(admin, "lamp-9")
+
+    assert sorted(row[2] for row in lines(await person.ok("token", "list"))[1:4]) == sorted(names)
+    assert lines(await person.ok("token", "list"))[-1][2] == "lamp-9"
+
+
 async def test_unset_ends_an_override_before_it_removes_what_was_set(person: Face, admin: Admin) -> None:
     await person.ok("set", "group/kitchen", "brightness=10")
     await person.ok("set", "group/kitchen", "brightness=90", "color=red", "--for", "2h")
+    assert "group/kitchen configured (brightness for a time, color for a time)" in await person.ok("history")
     ran = await person.run("unset", "group/kitchen", "brightness")
     assert (ran.code, ran.out) == (0, "group/kitchen configured (r4)\n")
     assert "group/kitchen itself still sets it" in ran.err
@@ -294,7 +323,7 @@ async def test_a_value_is_promoted_to_a_group_after_its_consequences_were_shown(
     assert dry == refused.out
     done = await person.ok("promote", "lamp-1", "wifi", "--to", "group/kitchen", "--yes")
 
-    assert done.endswith("revision 3, 1 device changes: lamp-3\n")
+    assert done == f"{refused.out}revision 3, 1 device changes: lamp-3\n"
     assert await values(admin, "groups/kitchen") == {"wifi": {"channel": 6, "ssid": "lab"}}
     assert await values(admin, "devices/lamp-1") == {"color": "red"}
     assert "promote wifi from device/lamp-1 to group/kitchen" in await person.ok("history", "-o", "wide")
@@ -314,7 +343,7 @@ async def test_a_value_goes_only_where_it_comes_back_from(person: Face, admin: A
     wrong = await person.run("promote", "lamp-2", "color", "--to", "group/kitchen", "--yes")
     missing = await person.run("promote", "lamp-2", "brightness", "--to", "group/all", "--yes")
 
-    assert (wrong.code, "does not speak to device/lamp-2" in wrong.err) == (2, True)
+    assert (wrong.code, "does not speak to device/lamp-2" in wrong.err) == (6, True)
     assert (missing.code, "does not set brightness itself" in missing.err) == (6, True)
     assert await values(admin, "devices/lamp-2") == {"color": "red"}
 
@@ -349,6 +378,7 @@ async def test_values_that_all_devices_of_a_group_share_are_lifted_and_nobody_no
 async def test_only_those_who_are_selected_lose_values(person: Face, admin: Admin) -> None:
     await admin.apply(device("lamp-1", labels={"room": "kitchen"}, brightness=7), device("lamp-2", brightness=7))
     assert "nothing" in (await person.run("factor", "-l", "room=kitchen", "--yes")).err
+    assert (await person.run("factor", "-l", "room=attic")).err == "No device has these labels: room=attic\n"
 
     await person.ok("set", "device/lamp-1", "brightness=7", "--for", "1h")
     assert "nothing" in (await person.run("factor", "--yes")).err
@@ -947,7 +977,7 @@ async def test_events_shorten_digests_for_people_only(person: Face, daemon: Serv
 async def test_events_tell_what_happened(person: Face) -> None:
     await person.ok("set", "device/lamp-1", "color=red")
     told = (await person.ok("events")).splitlines()
-    assert "object.changed  device/lamp-1" in told[-1]
+    assert "object.changed   device/lamp-1" in told[-1]
     events = [json.loads(line) for line in (await person.ok("events", "-o", "json")).splitlines()]
     assert (await person.ok("events", "--since", str(events[-2]["seq"]))).count("\n") == 1
     ahead = await person.run("events", "--since", "99999999999999")
@@ -1093,7 +1123,7 @@ async def interrupted(process: asyncio.subprocess.Process) -> int:
         (("get", "devices", "-w", "-o", "json"), '"color":"red"'),
         (("get", "devices", "lamp-1", "-w"), "-→r2"),
         (("get", "devices", "-w", "-o", "name"), "device/lamp-1"),
-        (("events", "-w"), "object.changed  device/lamp-1"),
+        (("events", "-w"), "object.changed   device/lamp-1"),
     ],
 )
 async def test_watching_shows_what_changes_until_interrupted(
