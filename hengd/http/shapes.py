@@ -41,6 +41,7 @@ EVENT_SOCKET: Final = (
     '{"type": "gap", "next": NUMBER} where some were missed.'
 )
 """An answer without a body is described by its text alone: OpenAPI has no words for a WebSocket's messages."""
+DEVICE_SOCKET: Final = "A WebSocket of version 13 without extensions: the frames of docs/protocol.md, both ways."
 TEXT: Final = Media("text/plain", "ok")
 
 
