@@ -895,6 +895,24 @@ async def test_describe_and_explain_speak_to_people(person: Face) -> None:
     assert (await person.run("explain", "lamp.nosuch")).code == 3
 
 
+async def test_a_device_that_never_spoke_is_not_said_to_have_no_document(person: Face, admin: Admin) -> None:
+    await admin.apply(device("bare", bound=""))
+
+    told = await person.ok("describe", "device/lamp-1")
+    assert "bytes" in told
+    assert "InSync Unknown: unknown: it never said what it runs\n" in told
+    assert "InSync Unknown: unknown: it has no document\n" in await person.ok("describe", "device/bare")
+
+
+@pytest.mark.parametrize(("names", "said"), [("12", "2 devices (lamp-1, lamp-2)"), ("1", "1 device (lamp-1)")])
+async def test_a_refusal_counts_in_words(person: Face, admin: Admin, tmp_path: Path, names: str, said: str) -> None:
+    await admin.apply(*[device(f"lamp-{number}", brightness=90) for number in names])
+    properties = {**LAMP["properties"], "brightness": {"type": "integer", "maximum": 50}}  # type: ignore[dict-item]
+    ran = await person.run("apply", "-f", manifest(tmp_path, schema(**{**LAMP, "properties": properties})))
+
+    assert f"refused for {said}: " in ran.err
+
+
 async def test_explain_says_what_is_required(person: Face, admin: Admin) -> None:
     text = {"type": "string", "minLength": 1}
     net = {"type": "object", "properties": {"ssid": text}, "required": ["ssid"]}

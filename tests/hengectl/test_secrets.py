@@ -165,6 +165,12 @@ async def test_a_reference_is_promoted_and_factored_as_one_value(person: Face, a
     assert "battery" not in factored
 
 
+async def test_an_empty_value_is_refused_in_one_sentence(person: Face) -> None:
+    ran = await person.run("secret", "set", "wifi/lab", "--from-file", "-", stdin="")
+
+    assert (ran.code, ran.err) == (6, "Error: the secret is empty\nNothing was changed.\n")
+
+
 @pytest.mark.parametrize("for_a_while", [(), ("--for", "1h")], ids=["for-good", "override"])
 async def test_a_reference_in_a_field_that_is_no_secret_is_refused_as_text(
     person: Face, admin: Admin, for_a_while: tuple[str, ...]
