@@ -37,7 +37,7 @@ def tell_differences(
         say_fields(invocation, changes)
     differ = "differs" if len(objects) == 1 else "differ"
     documents = plural(len(devices), "device") if devices else "no device"
-    get = ("has" if len(devices) == 1 else "have") if happened else "would get"
+    get = ("has" if len(devices) <= 1 else "have") if happened else "would get"
     paper.say(f"\n{plural(len(objects), 'object')} {differ}; {documents} {get} another document")
 
 

@@ -50,7 +50,7 @@ def between(tx: Reader, schemas: SchemaCache, older: int, newer: int, target: Ke
     pairs = {key: _pair(fleets, key, alone=target is not None) for key in keys}
     if target is not None and pairs[target] == (None, None):
         raise NotFound("no_such_object", f"{target[0].lower()}/{target[1]} was there at neither revision")
-    changes = [ObjectChange(kind=key[0], name=key[1], before=pair[0], after=pair[1]) for key, pair in pairs.items()]
+    changes = [_change(key, *pair) for key, pair in pairs.items()]
     done = tuple(one for change in by_identity(changes) if (one := _done(change)) is not None)
     devices = [_devices(fleet) for fleet in fleets] if target is None else [_devices_of(one) for one in pairs[target]]
     return Between(older, newer, done, tuple(_Documents(fleets, schemas).moved(*devices)))
@@ -72,6 +72,11 @@ def _devices(fleet: FleetAt) -> dict[str, ObjectRecord]:
 
 def _devices_of(record: ObjectRecord | None) -> dict[str, ObjectRecord]:
     return {record.id: record} if record is not None and record.id else {}
+
+
+def _change(key: Key, before: ObjectRecord | None, after: ObjectRecord | None) -> ObjectChange:
+    """Under the name that the object has later; a device may have had that of ``key`` earlier."""
+    return ObjectChange(kind=key[0], name=after.name if after is not None else key[1], before=before, after=after)
 
 
 def _done(change: ObjectChange) -> Done | None:

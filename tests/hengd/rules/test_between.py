@@ -61,6 +61,7 @@ async def test_one_object_is_compared_alone(line: Desk) -> None:
         [("Device/lamp-9", "renamed")],
         [("lamp-9", ["/color"])],
     )
+    assert told(await line.configs.between(1, 3, ("Device", "lamp-2")))[0] == [("Device/lamp-9", "renamed")]
     assert told(await line.configs.between(1, 2, ("Group", "hall"))) == ([("Group/hall", "created")], [])
 
 
