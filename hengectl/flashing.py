@@ -109,7 +109,7 @@ def _refuse_joined(invocation: Invocation, device: str) -> None:
         if invocation.client.read(Ref(DEVICE, device)).get("status", {}).get("identity") == "active":
             raise Conflict(
                 "name_taken", f"device/{device} has joined already, and no other board can be it",
-                cure=f"hengectl device replace {device}  ends that; then prepare the board again",
+                cure=f"let new hardware be it: hengectl device replace {device}; then prepare the board again",
             )  # fmt: skip
 
 

@@ -204,6 +204,7 @@ class ObjectRoutes:
             wanted = change_request(request, *OWNER_QUERY)
             gone = self._answer(kind, name)
             outcome = await self._configs.delete(kind, name, match, wanted)
+            gone.headers["Henge-Revision"] = str(outcome.revision)
             return await dry_run_response(outcome) if outcome.dry_run else gone
 
         return handler

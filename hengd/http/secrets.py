@@ -69,6 +69,7 @@ class SecretRoutes:
         name, match, wanted = _name(request), if_match(request), change_request(request)
         gone = self._answer(name)
         outcome = await self._secrets.delete(name, match, wanted)
+        gone.headers["Henge-Revision"] = str(outcome.revision)
         return await dry_run_response(outcome) if outcome.dry_run else gone
 
     def _answer(self, name: str, *, status: int = 200) -> web.Response:

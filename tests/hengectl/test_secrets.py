@@ -165,6 +165,12 @@ async def test_a_reference_is_promoted_and_factored_as_one_value(person: Face, a
     assert "battery" not in factored
 
 
+async def test_the_revision_that_forgot_a_secret_is_told(person: Face) -> None:
+    await person.ok("secret", "set", "wifi/lab", "--from-file", "-", stdin=VALUE)
+
+    assert await person.ok("secret", "delete", "wifi/lab", "--yes") == "secret/wifi/lab deleted (r4)\n"
+
+
 async def test_an_empty_value_is_refused_in_one_sentence(person: Face) -> None:
     ran = await person.run("secret", "set", "wifi/lab", "--from-file", "-", stdin="")
 
