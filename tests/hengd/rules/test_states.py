@@ -22,7 +22,7 @@ from hengd.rules.states import (
 from henge_protocol.wire import FieldError, Hello, Report
 
 A, B, C = "a" * 64, "b" * 64, "c" * 64
-LINE = Line("e1", 5)
+LINE = Line("e1", 5, begins=3)
 DESIRED_B = Desired(5, B, 10)
 RUNS_A = Reported(epoch="e1", revision=4, digest=A, state="applied", running=A, seen=1.0)
 
@@ -55,7 +55,8 @@ def greeted(old: Reported, digest: str, state: str = "applied") -> Reported:
         (DESIRED_B, reported(RUNS_A, "rolled-back", reason="hook-timeout"), "rolled-back"),
         (Desired(6, C, 1), reported(RUNS_A, "rejected", reason="invalid"), "pending"),
         (DESIRED_B, Reported(epoch="e0", revision=9, digest=B, running=B, seen=1.0), "ahead"),
-        (DESIRED_B, Reported(epoch="e0", revision=5, digest=A, running=A, seen=1.0), "pending"),
+        (DESIRED_B, Reported(epoch="e0", revision=4, digest=A, running=A, seen=1.0), "ahead"),
+        (DESIRED_B, Reported(epoch="e0", revision=3, digest=A, running=A, seen=1.0), "pending"),
     ],
 )
 def test_the_configuration_axis(desired: Desired | None, record: Reported, wanted: str) -> None:
