@@ -16,9 +16,10 @@ from hengd.rules.devices import DeviceView
 from hengd.rules.history import change_summary
 from hengd.rules.joins import JoinRequest
 from hengd.rules.merge import MISSING, FieldChange
-from hengd.rules.outcome import Done, Moved, Outcome, differing_fields, field_of
+from hengd.rules.outcome import Done, Moved, Outcome, differing_fields
 from hengd.rules.schema_compare import Comparison
 from hengd.rules.why import Explained
+from henge_protocol.fieldpath import field_of
 from henge_protocol.model import API_VERSION, version_tag
 
 

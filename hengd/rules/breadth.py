@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from hengd.rules.fleet import find_document, required_object, schema_entry
-from hengd.rules.merge import tokens
 from hengd.rules.outcome import Differences, Moved
 from hengd.rules.schemas import SchemaCache
 from hengd.store import Reader
 from henge_protocol.errors import Conflict
+from henge_protocol.fieldpath import field_of, tokens
 
 SMALL_FLEET: Final = 8
 """Of fewer devices a person has an overview."""
@@ -44,7 +44,7 @@ class TooWide:
         count = len(self.devices)
         names = ", ".join(self.devices[:SHOWN]) + (f" and {count - SHOWN} more" if count > SHOWN else "")
         if self.fields:
-            fields = ", ".join(".".join(tokens(where)) for where in self.fields[:SHOWN])
+            fields = ", ".join(field_of(where) for where in self.fields[:SHOWN])
             return f"it changes {fields}, which may cut devices off, on {count} devices at once ({names})"
         return f"it changes {count} of {self.fleet} devices at once, more than {MOST_PART:.0%} of them ({names})"
 

@@ -15,7 +15,6 @@ from hengd.rules.breadth import MAX_NAMES, SHOWN, TooWide, too_wide
 from hengd.rules.change import Change, Overrider
 from hengd.rules.fleet import find_desired, find_document, find_object, nearest, read_meta, renderer, required_object
 from hengd.rules.history import changes_since, drop_revisions, find_revision, revisions_back
-from hengd.rules.merge import parse_path
 from hengd.rules.objects import KINDS, Manifest, object_path, parse_manifest
 from hengd.rules.outcome import Author, Moved, Outcome
 from hengd.rules.schemas import SchemaCache
@@ -23,6 +22,7 @@ from hengd.rules.vault import Vault
 from hengd.rules.why import Explained, explain
 from hengd.store import Store, Transaction
 from henge_protocol.errors import Conflict, HengeError, Invalid, NotFound, Problem
+from henge_protocol.fieldpath import parse_path
 
 MAX_OBJECTS: Final = 5000
 PRUNED_AT_ONCE: Final = 500

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from hengd.records import ObjectRecord
-from hengd.rules.merge import pointer as pointer_of
 from henge_protocol.errors import HengeError, Invalid, Problem
+from henge_protocol.fieldpath import pointer as pointer_of
 from henge_protocol.model import API_VERSION, MAX_DOCUMENT_BYTES, PLURALS, check_name, is_name
 from henge_protocol.selector import check_labels, parse_selector
 

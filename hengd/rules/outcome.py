@@ -8,8 +8,9 @@ from datetime import UTC, datetime
 import msgspec
 
 from hengd.records import ObjectChange, ObjectRecord, Override
-from hengd.rules.merge import FieldChange, diff, tokens
+from hengd.rules.merge import FieldChange, diff
 from hengd.rules.schema_compare import Comparison, compare_versions
+from henge_protocol.fieldpath import field_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +87,6 @@ def compared(done: Done, change: ObjectChange) -> Done:
     if done.kind != "Schema" or done.action != "configured" or change.before is None or change.after is None:
         return done
     return replace(done, compared=compare_versions(change.before.spec, change.after.spec))
-
-
-def field_of(pointer: str) -> str:
-    """A JSON pointer as people write a field: ``wifi.ssid``."""
-    return ".".join(tokens(pointer))
 
 
 def _decoded(document: bytes) -> object:

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from hengd.records import ObjectChange, ObjectRecord, Origin, Override, object_key
-from hengd.rules.merge import Path, parse_path, pointer, tokens
 from hengd.store import Reader, Transaction
 from henge_protocol.errors import Invalid
+from henge_protocol.fieldpath import Path, parse_path, pointer, tokens
 from henge_protocol.model import SECRET_KEY
 from henge_protocol.strictjson import LIMITS, canonical
 

@@ -13,7 +13,6 @@ from decimal import Decimal
 from difflib import get_close_matches
 from typing import Any, Final
 
-from hengd.rules.merge import pointer
 from hengd.rules.schema_keywords import (
     DIALECT,
     FORMATS,
@@ -27,6 +26,7 @@ from hengd.rules.schema_keywords import (
 )
 from hengd.rules.schema_patterns import check_pattern
 from henge_protocol.errors import Invalid, Problem
+from henge_protocol.fieldpath import pointer
 from henge_protocol.model import SECRET_KEY
 from henge_protocol.strictjson import canonical
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
-from hengd.rules.merge import MISSING, Path, Values, drop_nulls, merge, pointer
+from hengd.rules.merge import MISSING, Values, drop_nulls, merge
 from hengd.rules.schema_keywords import ANNOTATIONS, BELOW, BRANCHES, CONDITIONS, MAPS, REF_PREFIX, Node, target
+from henge_protocol.fieldpath import Path, pointer
 from henge_protocol.model import SECRET_KEY
 
 ANY: Final = "*"

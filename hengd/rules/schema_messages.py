@@ -14,9 +14,9 @@ from typing import Any, Final
 
 from jsonschema_rs import ValidationError
 
-from hengd.rules.merge import pointer
 from hengd.rules.schema_keywords import FORMATS, REF_PREFIX, Node
 from henge_protocol.errors import Problem
+from henge_protocol.fieldpath import pointer
 from henge_protocol.model import SECRET_KEY
 
 HIDDEN: Final = "[hidden]"

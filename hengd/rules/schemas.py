@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Final
 
-from hengd.rules.merge import MISSING, Path, Values, drop_nulls, get, merge, pointer, tokens
+from hengd.rules.merge import MISSING, Values, drop_nulls, get, merge
 from hengd.rules.schema_budget import Finding, check_keywords, check_references, check_size, refusal
 from hengd.rules.schema_engine import (
     META,
@@ -42,6 +42,7 @@ from hengd.rules.schema_fields import (
 from hengd.rules.schema_keywords import ROOT_ONLY, Node, subschemas
 from hengd.rules.schema_messages import MAX_PROBLEMS, Misfit, problems
 from henge_protocol.errors import Problem
+from henge_protocol.fieldpath import Path, pointer, tokens
 from henge_protocol.strictjson import canonical
 
 PLACES_REMEMBERED: Final = 4096

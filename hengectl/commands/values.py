@@ -8,18 +8,17 @@ from typing import Any, Final
 import click
 
 from henge_protocol.errors import Conflict, Invalid, Stale
+from henge_protocol.fieldpath import Path, pointer
 from hengectl import delivery, refusal
 from hengectl.client import Reply
 from hengectl.fields import (
     Assignment,
-    Path,
     Schema,
     has,
     merged,
     nested,
     parse_assignments,
     parse_fields,
-    pointer,
     shallowest_gone,
     types_of,
     value_of,

@@ -156,10 +156,10 @@ def test_unclear_assignments_are_refused(texts: list[str]) -> None:
     assert refusal.value.code == "bad_usage"
 
 
-@pytest.mark.parametrize("text", ["", "a..b", ".a", "a.", "/", ".".join("a" * 40)])
+@pytest.mark.parametrize("text", ["", "a..b", ".a", "a.", "/", "a[0]", ".".join("a" * 40)])
 def test_what_is_no_field_is_refused(text: str) -> None:
     with pytest.raises(HengeError) as refusal:
-        fields.parse_field(text)
+        fields.parse_fields([text])
     assert refusal.value.code == "bad_path"
 
 

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from hengd.records import ObjectRecord, Origin, pack
 from hengd.rules.configs import Request
 from hengd.rules.fleet import find_object
-from hengd.rules.merge import MISSING, get, leaves, same, tokens
+from hengd.rules.merge import MISSING, get, leaves, same
 from hengd.rules.outcome import Author
 from hengd.rules.provenance import Provenance, origins
 from henge_protocol.errors import HengeError
+from henge_protocol.fieldpath import tokens
 from tests.hengd.rules.conftest import ADA, Desk
 from tests.service import device, group, schema
 
