@@ -200,7 +200,7 @@ class App:
             store, self.authority, schemas, vault, self.events,
             clock=clock, monotonic=monotonic, new_id=_new_id, max_pending=self._settings["join.max_pending"],
         )  # fmt: skip
-        deliveries, reports = Deliveries(store, vault), Reports(store)
+        deliveries, reports = Deliveries(store, vault), Reports(store, clock=clock)
         self.contacts = Contacts(self.authority, deliveries, reports, self.presence, hub, self.events, clock=clock)
         self._links = Links(self.contacts, monotonic=monotonic, chance=self._environment.chance)
         self._polls = PollRoutes(self.contacts)
@@ -223,7 +223,7 @@ class App:
                 daemon, self._store, self.authority, self.devices, self.joins, self.vault, clock=environment.clock
             ),
             ObjectRoutes(self._store, self.configs, self.overrides, self.devices, self.events),
-            DeviceRoutes(self.configs, self.devices, self.authority, self.tokens),
+            DeviceRoutes(self.configs, self.devices, self.authority, self.tokens, self.contacts.reports),
             SecretRoutes(self.secrets),
             HistoryRoutes(self.configs, self.events),
             EnrolRoutes(self.authority, self.tokens, self.joins),

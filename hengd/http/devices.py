@@ -13,17 +13,21 @@ from hengd.http.views import device_view, explained_view, json_response, outcome
 from hengd.rules.authority import Authority
 from hengd.rules.configs import Configs
 from hengd.rules.devices import Devices
+from hengd.rules.reports import Reports
 from hengd.rules.tokens import Tokens
 
 
 class DeviceRoutes:
     """Document, why, revoke, replace, rename, retry."""
 
-    def __init__(self, configs: Configs, devices: Devices, authority: Authority, tokens: Tokens) -> None:
+    def __init__(
+        self, configs: Configs, devices: Devices, authority: Authority, tokens: Tokens, reports: Reports
+    ) -> None:
         self._configs = configs
         self._devices = devices
         self._authority = authority
         self._tokens = tokens
+        self._reports = reports
 
     def table(self) -> Iterator[Route]:
         """The routes of this resource."""
@@ -91,7 +95,7 @@ class DeviceRoutes:
         """Offer a quarantined document again."""
         await _empty(request)
         name = name_of(request)
-        await self._devices.retry(name, author_of(request))
+        await self._reports.retry(name, author_of(request))
         return json_response(device_view(self._devices.view(name)))
 
 

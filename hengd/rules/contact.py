@@ -46,10 +46,6 @@ class Contacts:
         """Who shows this certificate (DER); see ``Authority.identify``."""
         return self.authority.identify(certificate)
 
-    def forgive(self, device_id: str) -> None:
-        """A person said retry; see ``Reports.forgive``. A conversation under way is told by ``Contact.forgive``."""
-        self.reports.forgive(device_id)
-
     def meet(self, caller: Caller, address: str) -> Contact:
         """A conversation with the device behind a certificate."""
         return Contact(self, caller, address)
