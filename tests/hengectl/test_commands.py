@@ -775,6 +775,23 @@ async def test_a_retry_offers_the_document_again(person: Face, daemon: Service, 
     assert "again when it is back" in await person.ok("retry", "lamp-1")
 
 
+async def test_what_is_offered_again_is_waited_for(person: Face, daemon: Service, admin: Admin) -> None:
+    async with connected(daemon, await daemon.join(admin, "lamp-1")) as lamp:
+        await lamp.report(await lamp.config(), "rejected", reason="invalid")
+        await admin.until("lamp-1", config="quarantined")
+        await person.ok("retry", "lamp-1")
+        after = await admin.until("lamp-1", config="pending")
+        again = await lamp.config()
+        waiting = asyncio.create_task(person.run("wait", "--for=in-sync", "device/lamp-1"))
+        await lamp.report(again, "rejected", reason="write-failed")
+        await admin.until("lamp-1", config="rejected")
+        await lamp.report(again)
+        ran = await waiting
+
+    assert after["reported"]["state"] == "none"
+    assert (ran.code, ran.out) == (0, "device/lamp-1 in-sync\n")
+
+
 async def test_what_a_device_says_without_naming_a_field_is_described_without_one(
     person: Face, daemon: Service, admin: Admin
 ) -> None:
