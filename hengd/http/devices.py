@@ -8,7 +8,7 @@ from aiohttp import web
 
 from hengd.http import shapes, shapes_joining
 from hengd.http.edge import WRITE_QUERY, Auth, Route, author_of, change_request
-from hengd.http.parse import Query, json_object, name_of, no_body, text_field
+from hengd.http.parse import Query, if_match, json_object, name_of, no_body, text_field
 from hengd.http.views import device_view, explained_view, json_response, outcome_view, token_view
 from hengd.rules.authority import Authority
 from hengd.rules.configs import Configs
@@ -45,7 +45,8 @@ class DeviceRoutes:
         )  # fmt: skip
         yield Route(
             "POST", f"{path}/rename", Auth.EDITOR, self.rename,
-            query=WRITE_QUERY, takes=shapes.RenameBody, gives={200: (shapes.Device, shapes.Outcome)},
+            query=WRITE_QUERY, headers=("If-Match",), takes=shapes.RenameBody,
+            gives={200: (shapes.Device, shapes.Outcome)},
         )  # fmt: skip
 
     async def document(self, request: web.Request) -> web.Response:
@@ -86,9 +87,9 @@ class DeviceRoutes:
 
     async def rename(self, request: web.Request) -> web.Response:
         """Give the device another name."""
-        wanted = change_request(request)
+        match, wanted = if_match(request), change_request(request)
         to = text_field(await json_object(request, shapes.fields_of(shapes.RenameBody)), "to", default=None)
-        outcome = await self._configs.rename(name_of(request), to, wanted)
+        outcome = await self._configs.rename(name_of(request), to, match, wanted)
         return json_response(outcome_view(outcome) if outcome.dry_run else device_view(self._devices.view(to)))
 
     async def retry(self, request: web.Request) -> web.Response:

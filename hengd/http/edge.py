@@ -116,14 +116,14 @@ class Edge:
         self._monotonic = monotonic
         self._rates = {role: RateLimit(*rate) for role, rate in RATES.items()}
         self._local_user = local_user
-        self._auth: dict[Handler, Auth] = {}
+        self._routes: dict[Handler, Route] = {}
         self.stopping = False
 
     def application(self, routes: Iterable[Route]) -> web.Application:
         """The application that serves ``routes`` and nothing else."""
         app = web.Application(middlewares=[keep_turns, self.answer_errors, self.identify], client_max_size=2**21)
         for route in routes:
-            self._auth[route.handler] = route.auth
+            self._routes[route.handler] = route
             app.router.add_route(route.method, route.pattern, route.handler, expect_handler=_continue)
         return app
 
@@ -164,13 +164,16 @@ class Edge:
             connection = connection_of(request)
             if connection is None:
                 raise ConnectionResetError("the connection is gone")
-            auth = self._auth_of(request)
+            route = self._route_of(request)
+            auth = route.auth
             if connection.peer.listener not in _SERVED[auth]:
                 raise NotFound("not_implemented_here", f"{request.path[:80]} is not served on this listener")
             if "Origin" in request.headers and auth is not Auth.HEALTH:
                 raise Denied("foreign_origin", "web pages may not call this listener; programs send no Origin")
             if self.stopping and auth is not Auth.HEALTH:
                 raise Unavailable("stopping", "the daemon is shutting down", extra={"retry_after_s": 5})
+            if "If-Match" in request.headers and request.method != "GET" and "If-Match" not in route.headers:
+                raise Malformed("bad_parameter", f"{request.method} takes no If-Match here: it would not be heeded")
             request[PEER] = connection.peer
             caller = request[CALLER] = await self._caller(connection.peer, auth)
             with self._held(request, caller):
@@ -192,14 +195,14 @@ class Edge:
         finally:
             self._authority.release("admin", caller.subject, cut)
 
-    def _auth_of(self, request: web.Request) -> Auth:
+    def _route_of(self, request: web.Request) -> Route:
         refusal = request.match_info.http_exception
         if refusal is not None:
             raise _translated(refusal, request)
-        auth = self._auth.get(request.match_info.handler)
-        if auth is None:
+        route = self._routes.get(request.match_info.handler)
+        if route is None:
             raise LookupError(f"route {request.path} declares no authentication")
-        return auth
+        return route
 
     async def _caller(self, peer: Peer, auth: Auth) -> Caller:
         if auth in (Auth.HEALTH, Auth.NONE, Auth.ENROL):

@@ -146,9 +146,11 @@ class Change:
         origin = Origin(self.meta.revision + 1, self._author.name, self._now, [])
         self._set(msgspec.structs.replace(found, overrides=overrides(found.overrides, origin)))
 
-    def rename(self, name: str, to: str) -> None:
+    def rename(self, name: str, to: str, *, if_match: str | None = None) -> None:
         """Give a device another name; its identity, values and history stay its own."""
         found = self.required("Device", name)
+        if if_match is not None:
+            self._expect(found, if_match)
         check_name(to, "new name")
         if name == to:
             return

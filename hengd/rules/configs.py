@@ -114,9 +114,9 @@ class Configs:
         """Give a secret a value; every device whose document holds it gets a new one in the same transaction."""
         return await self._change(lambda change: change.put_secret(name, value, if_match=if_match), request)
 
-    async def rename(self, name: str, to: str, request: Request) -> Outcome:
+    async def rename(self, name: str, to: str, if_match: str | None, request: Request) -> Outcome:
         """Give a device another name."""
-        return await self._change(lambda change: change.rename(name, to), request)
+        return await self._change(lambda change: change.rename(name, to, if_match=if_match), request)
 
     async def rollback(self, to: int, target: tuple[str, str] | None, request: Request) -> Outcome:
         """A new revision with ``target`` as it was at ``to``, or with everything but devices that joined since."""

@@ -24,7 +24,7 @@ async def line(desk: Desk) -> Desk:
     """Four revisions: a fleet, a group, another name, and everything but the group gone."""
     await desk.apply(schema(), device("lamp-1", labels=HALL, color="red"), device("lamp-2", labels=HALL))
     await desk.apply(group("hall", "room=hall", color="blue"))
-    await desk.configs.rename("lamp-2", "lamp-9", Request(ADA))
+    await desk.configs.rename("lamp-2", "lamp-9", None, Request(ADA))
     await desk.apply(delete=(("Device", "lamp-1"),))
     return desk
 

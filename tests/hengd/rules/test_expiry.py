@@ -217,7 +217,7 @@ async def test_a_new_end_takes_the_place_of_the_old_one(watch: Watch) -> None:
 
 async def test_a_rename_keeps_an_override_and_deleting_forgets_it(watch: Watch) -> None:
     await watch.set("Device/lamp-1", color="green")
-    await watch.desk.configs.rename("lamp-1", "lamp-9", Request(ADA))
+    await watch.desk.configs.rename("lamp-1", "lamp-9", None, Request(ADA))
     assert watch.running("Device", "lamp-9") == ["/color"]
     await watch.desk.apply(delete=(("Device", "lamp-9"),))
 

@@ -45,7 +45,7 @@ async def _act(desk: Desk, step: tuple[str, str, Any], request: Request) -> None
     elif action == "delete":
         await desk.configs.apply([], [("Device", name)], request)
     elif action == "rename":
-        await desk.configs.rename(name, what, request)
+        await desk.configs.rename(name, what, None, request)
     else:
         await desk.configs.rollback(max(1, desk.revisions - what), None, request)
 
