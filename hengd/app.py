@@ -206,7 +206,7 @@ class App:
         self._polls = PollRoutes(self.contacts)
         self._hub, self._deliveries = hub, deliveries
         self._upkeep = Upkeep(
-            store, folder.database, self.configs, self._audit, vault, self.authority.timekeeper,
+            store, folder.database, self.configs, self._audit, self.tokens, vault, self.authority.timekeeper,
             kept=Kept(self._settings["store.keep_revisions"], self._settings.seconds("store.keep_for")),
             renew_certificate=self._renew_server_certificate,
         )  # fmt: skip

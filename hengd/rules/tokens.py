@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
 from typing import Any, Final
 
@@ -74,7 +74,9 @@ class Tokens:
 
         def operation(tx: Transaction) -> None:
             if tx.count("tokens") >= MAX_TOKENS:
-                self._sweep(tx)
+                self._drop_ended(tx)
+            if tx.count("tokens") >= MAX_TOKENS:
+                raise Conflict("too_complex", f"{MAX_TOKENS} tokens are waiting to be used", cure="revoke some of them")
             if record.schema and find_object(tx, "Schema", record.schema) is None:
                 raise Invalid("no_such_schema", f"schema {record.schema} does not exist", cure="hengectl get schemas")
             tx.put("tokens", token.id.encode(), pack(record))
@@ -84,9 +86,16 @@ class Tokens:
         return format_token(token), record
 
     def list(self) -> list[TokenRecord]:
-        """All tokens that can still be used, or were lately."""
+        """All tokens that can still be used, or could lately; ``prune`` drops the others."""
         with self._store.read() as tx:
             return [unpack(TokenRecord, payload) for _, payload in tx.scan("tokens")]
+
+    async def prune(self) -> None:
+        """Drop tokens that ended more than a day ago; a clock that leaps ahead throws none away."""
+        with self._store.read() as tx:
+            has_ended = any(self._ended(tx))
+        if has_ended:
+            await self._store.write(self._drop_ended)
 
     async def revoke(self, token_id: str, by: Author) -> None:
         """Make a token worthless."""
@@ -256,13 +265,13 @@ class Tokens:
             rights=_rights(token.kind, wanted),
         )
 
-    def _sweep(self, tx: Transaction) -> None:
-        passed = self._authority.timekeeper.passed(tx)
-        for key, payload in list(tx.scan("tokens")):
-            if unpack(TokenRecord, payload).expires < passed - DAY_S:
-                tx.delete("tokens", key)
-        if tx.count("tokens") >= MAX_TOKENS:
-            raise Conflict("too_complex", f"{MAX_TOKENS} tokens are waiting to be used", cure="revoke some of them")
+    def _drop_ended(self, tx: Transaction) -> None:
+        for key in list(self._ended(tx)):
+            tx.delete("tokens", key)
+
+    def _ended(self, tx: Reader) -> Iterator[bytes]:
+        horizon = self._authority.timekeeper.passed(tx) - DAY_S
+        return (key for key, payload in tx.scan("tokens") if unpack(TokenRecord, payload).expires < horizon)
 
 
 def _is_repeated(tx: Transaction, token: TokenRecord, key: Csr, now: float) -> bool:
