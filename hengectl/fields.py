@@ -15,6 +15,7 @@ from typing import Any, Final
 from henge_protocol.errors import Invalid
 from henge_protocol.fieldpath import Path, parse_path, tokens
 from henge_protocol.model import SECRET_KEY, is_secret_name
+from henge_protocol.schemawalk import is_marked
 
 Schema = Mapping[str, Any]
 
@@ -99,9 +100,8 @@ def types_of(path: Path, schemas: Iterable[Schema]) -> frozenset[str]:
 
 
 def is_secret(path: Path, schemas: Iterable[Schema]) -> bool:
-    """Whether a schema marks the field, or what it is a part of, ``writeOnly``."""
-    places = [path[:length] for length in range(1, len(path) + 1)]
-    return any(part.get("writeOnly") is True for schema in schemas for place in places for part in at(schema, place))
+    """Whether a schema marks the field, or what it is a part of, ``writeOnly``, under whatever condition."""
+    return any(is_marked(dict(schema), path, "writeOnly") for schema in schemas)
 
 
 def at(schema: Schema, path: Path) -> list[Schema]:

@@ -31,7 +31,6 @@ from hengd.rules.schema_engine import (
 from hengd.rules.schema_explain import misfits, whole_float_problems
 from hengd.rules.schema_fields import (
     Defaults,
-    is_marked,
     is_open,
     is_secret,
     layer_schema,
@@ -39,10 +38,11 @@ from hengd.rules.schema_fields import (
     secret_pointers,
     top_level_fields,
 )
-from hengd.rules.schema_keywords import ROOT_ONLY, Node, subschemas
+from hengd.rules.schema_keywords import ROOT_ONLY, subschemas
 from hengd.rules.schema_messages import MAX_PROBLEMS, Misfit, problems
 from henge_protocol.errors import Problem
 from henge_protocol.fieldpath import Path, pointer, tokens
+from henge_protocol.schemawalk import Node, is_marked
 from henge_protocol.strictjson import canonical
 
 PLACES_REMEMBERED: Final = 4096
