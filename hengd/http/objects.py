@@ -33,13 +33,12 @@ from hengd.rules.objects import parse_manifest
 from hengd.rules.overrides import parse_overriding
 from hengd.store import Store
 from henge_protocol.errors import Invalid, Malformed, NotFound
-from henge_protocol.model import PLURALS, check_name, is_name
+from henge_protocol.model import MAX_LISTED, PLURALS, check_name, is_name
 from henge_protocol.selector import Selector, parse_selector
 from henge_protocol.strictjson import LIMITS
 
 APPLY_LIMITS: Final = replace(LIMITS, max_nodes=200_000)
 """A whole fleet in one change: its size is limited by the body's bytes and the number of objects."""
-MAX_LIMIT: Final = 1000
 PIECE: Final = 100
 """Objects read and rendered before everybody else has a turn."""
 _SHAPES: Final = {"Device": (shapes.Device, shapes.DeviceList)}
@@ -126,7 +125,7 @@ class ObjectRoutes:
             """Objects of one kind, those that a selector selects."""
             no_body(request)
             query = Query(request, "selector", "limit", "continue")
-            selector, limit = parse_selector(query.text("selector")), query.number("limit", 0, least=1, most=MAX_LIMIT)
+            selector, limit = parse_selector(query.text("selector")), query.number("limit", 0, least=1, most=MAX_LISTED)
             after = _continued(query.text("continue"))
             prefix = object_key(kind, "")
             with self._store.read() as tx:
