@@ -1,14 +1,14 @@
 """What the daemon does now and then while it runs; nothing that is correct depends on it.
 
 Space is set aside, the time is noted, old revisions, audit records, tokens and documents go, the server's certificate
-is renewed, and the key of the secrets is looked after.
+is renewed, the key of the secrets is looked after, and a backup is made if one is due.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -52,6 +52,7 @@ class Upkeep:
         *,
         kept: Kept,
         renew_certificate: Callable[[], None],
+        back_up: Callable[[], Awaitable[None]],
         every_s: float = UPKEEP_S,
     ) -> None:
         self._store = store
@@ -63,6 +64,7 @@ class Upkeep:
         self._timekeeper = timekeeper
         self._kept = kept
         self._renew_certificate = renew_certificate
+        self._back_up = back_up
         self._every_s = every_s
         self._sweep = Sweep(store)
 
@@ -99,3 +101,4 @@ class Upkeep:
             pass
         await tend_vault(self._vault, self._store)
         self._renew_certificate()
+        await self._back_up()

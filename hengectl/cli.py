@@ -55,6 +55,7 @@ COMMANDS: Final = {
     "approve": "joining",
     "operator": "joining",
     "audit": "audit",
+    "backup": "backup",
     "device": "devices",
     "retry": "devices",
     "login": "contexts",
