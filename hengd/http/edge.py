@@ -20,7 +20,7 @@ from aiohttp.typedefs import Middleware
 
 from hengd.http.dispatch import Peer, connection_of, keep_turns, refuse_odd_request
 from hengd.http.parse import Query
-from hengd.http.problems import problem_response
+from hengd.http.problems import problem_response, stamp
 from hengd.rules.authority import NOBODY, Authority, Caller
 from hengd.rules.configs import Request
 from hengd.rules.limits import RateLimit
@@ -226,13 +226,6 @@ def cutter_of(request: web.Request) -> Callable[[], None]:
             waiting.cancel()
 
     return cut
-
-
-def stamp(response: web.StreamResponse, request_id: str) -> None:
-    """Set the headers that every answer has."""
-    response.headers["Henge-Request-Id"] = request_id
-    response.headers["Cache-Control"] = "no-store"
-    response.headers["X-Content-Type-Options"] = "nosniff"
 
 
 def check_caller(caller: Caller, auth: Auth) -> None:
