@@ -256,7 +256,7 @@ def author_of(request: web.Request) -> Author:
     """Who makes a change through this request, and which way it came."""
     peer = request[PEER]
     caller, origin = request[CALLER], "socket" if peer.listener == ADMIN else f"tls {peer.address}"
-    return Author(caller.name, origin, is_admin=caller.rights == "admin")
+    return Author(caller.name, origin, may_end_identities=caller.rights == "admin")
 
 
 def change_request(request: web.Request, *more: str) -> Request:

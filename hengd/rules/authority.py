@@ -83,7 +83,7 @@ _ISSUED: Final = {
     ("admin", "renew"): "certificate.renewed",
 }
 """What it is called when a certificate is issued, by role and way."""
-_JOURNAL: Final = Author("hengd", "journal of revocations")
+_JOURNAL: Final = Author("hengd", "journal of revocations", may_end_identities=False)
 
 
 class Authority:
@@ -224,7 +224,8 @@ class Authority:
                 activate(tx, caller.certificate)
             return self.issue(
                 tx, role=caller.role, subject=caller.subject, name=caller.name, spki_der=spki_der, via="renew",
-                by=caller.certificate.hex(), board=board, rights=record.rights, author=Author(caller.name, origin),
+                by=caller.certificate.hex(), board=board, rights=record.rights,
+                author=Author(caller.name, origin, may_end_identities=False),
             )  # fmt: skip
 
         return await self._store.write(operation)

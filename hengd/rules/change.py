@@ -262,7 +262,7 @@ class Change:
             self._before[kind, name] = find_object(self.tx, kind, name)
 
     def _forget_device(self, device: ObjectRecord) -> None:
-        if not self._author.is_admin and self._has_joined(device):
+        if not self._author.may_end_identities and self._has_joined(device):
             raise Denied(
                 "wrong_role",
                 f"device/{device.name} has joined: deleting it ends its identity, which only an admin may do",

@@ -17,7 +17,7 @@ from henge_protocol.errors import HengeError, Unavailable
 
 log = logging.getLogger("hengd.overrides")
 
-ITSELF: Final = Author("henge", "daemon")
+ITSELF: Final = Author("henge", "daemon", may_end_identities=False)
 LOOK_S: Final = 30.0
 """At most so long between two looks at the clock: it may be set."""
 LATE_S: Final = 0.02

@@ -192,7 +192,7 @@ class Joins:
         )
         self._void(request)
         if request.identity is not None:
-            by = Author(request.name, f"enrol {request.address}")
+            by = Author(request.name, f"enrol {request.address}", may_end_identities=False)
             await self._authority.revoke("device", request.identity["device_id"], by)
 
     # ---- the operator's side -------------------------------------------------------------------------

@@ -19,8 +19,8 @@ class Author:
 
     name: str
     origin: str
-    is_admin: bool = True
-    """May also end an identity."""
+    may_end_identities: bool = field(kw_only=True)
+    """Whether a change of configuration may throw a device out that has joined."""
 
 
 @dataclass(frozen=True, slots=True)

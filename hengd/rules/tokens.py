@@ -194,7 +194,8 @@ class Tokens:
         address: str,
     ) -> dict[str, Any]:
         _check_pattern(token, check_name(name, "device name"))
-        author, schema = Author(f"token:{token.id}", f"enrol {address}"), token.schema or known_schema(tx, wish)
+        author = Author(f"token:{token.id}", f"enrol {address}", may_end_identities=False)
+        schema = token.schema or known_schema(tx, wish)
         device_id = claim_device(
             tx,
             self._schemas,
@@ -224,7 +225,7 @@ class Tokens:
         self._check_operator(tx, token, key, name)
         return self._authority.issue(
             tx, role="admin", subject=name, name=name, spki_der=key.spki_der, via="token", by=token.id, board=False,
-            rights=token.rights, author=Author(f"token:{token.id}", f"login {address}"),
+            rights=token.rights, author=Author(f"token:{token.id}", f"login {address}", may_end_identities=False),
         )  # fmt: skip
 
     def _check_operator(self, tx: Transaction, token: TokenRecord, key: Csr, name: str) -> None:

@@ -112,7 +112,7 @@ async def test_a_turn_notes_the_time_and_sets_space_aside_again(house: House) ->
 async def test_a_turn_drops_audit_records_beyond_those_kept(house: House) -> None:
     def act(tx: Transaction) -> None:
         for number in range(13):
-            note(tx, "token.created", f"token/{number}", Author("ada", "socket"), now=NOW)
+            note(tx, "token.created", f"token/{number}", Author("ada", "socket", may_end_identities=True), now=NOW)
 
     await house.store.write(act)
     await house.turns(1)
@@ -122,8 +122,8 @@ async def test_a_turn_drops_audit_records_beyond_those_kept(house: House) -> Non
 
 
 async def test_a_turn_drops_tokens_that_ended_a_day_ago_and_no_others(house: House) -> None:
-    await house.tokens.create({"ttl_s": 60, "name": "ended"}, Author("ada", "socket"))
-    await house.tokens.create({"ttl_s": 7200, "name": "lately"}, Author("ada", "socket"))
+    await house.tokens.create({"ttl_s": 60, "name": "ended"}, Author("ada", "socket", may_end_identities=True))
+    await house.tokens.create({"ttl_s": 7200, "name": "lately"}, Author("ada", "socket", may_end_identities=True))
     for _ in range(25):
         house.now += 3600
         await house.turns(1)

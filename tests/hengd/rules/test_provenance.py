@@ -80,7 +80,7 @@ async def test_the_origin_of_every_field_is_what_the_history_says(desk: Desk) ->
         for number, step in enumerate(program):
             desk.now += 1
             try:
-                await _act(desk, step, Request(Author(f"p{number % 3}", "test")))
+                await _act(desk, step, Request(Author(f"p{number % 3}", "test", may_end_identities=True)))
             except HengeError as error:
                 assert error.code in ("no_such_device", "name_taken")
         for kind, name in (("Device", "one"), ("Device", "two"), ("Group", "hall")):
