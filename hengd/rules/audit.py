@@ -6,7 +6,7 @@ The chain's ends stand apart: the anchor is the last record that was dropped (re
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, Literal, get_args
 
 import msgspec
 
@@ -15,17 +15,18 @@ from hengd.rules.outcome import Author
 from hengd.store import Reader, Store, Transaction
 from henge_protocol.audit import START, Link, record_digest
 
-ACTS: Final = (
+Act = Literal[
     "configuration.changed", "device.joined", "device.approved", "device.retried", "operator.logged-in",
     "certificate.renewed", "identity.revoked", "token.created", "token.revoked",
     "backup.made", "store.restored",
-)  # fmt: skip
+]  # fmt: skip
+ACTS: Final[tuple[str, ...]] = get_args(Act)
 PRUNED_AT_ONCE: Final = 500
 _ANCHOR: Final = b"anchor"
 _HEAD: Final = b"head"
 
 
-def note(tx: Transaction, act: str, object_: str, author: Author, *, now: float, revision: int = 0) -> None:
+def note(tx: Transaction, act: Act, object_: str, author: Author, *, now: float, revision: int = 0) -> None:
     """Add a record to the chain, if this transaction commits."""
     before = _end(tx, _HEAD)
     record = AuditRecord(

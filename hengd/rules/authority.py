@@ -75,7 +75,7 @@ class Caller:
 NOBODY: Final = Caller("nobody")
 
 _NOUNS: Final = {"device": "device", "admin": "operator"}
-_ISSUED: Final = {
+_ISSUED: Final[dict[tuple[str, str], audit.Act]] = {
     ("device", "token"): "device.joined",
     ("device", "approved"): "device.approved",
     ("device", "renew"): "certificate.renewed",

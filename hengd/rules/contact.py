@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from hengd.events import EventLog
+from hengd.events import EventLog, Type
 from hengd.hub import Hub, Listener
 from hengd.records import Desired, Reported
 from hengd.rules.authority import Authority, Caller
@@ -198,6 +198,6 @@ class Contact:
         """The frame of a document; see ``Deliveries.delivery``."""
         return self._among.deliveries.delivery(self.device_id, desired)
 
-    def _tell(self, type_: str, **detail: object) -> None:
+    def _tell(self, type_: Type, **detail: object) -> None:
         for name in self._among.deliveries.names([self.device_id]):
             self._among.events.add(self._among.clock(), type_, "Device", name, **detail)

@@ -177,10 +177,6 @@ class CompiledSchema:
         around = any(where.startswith(inside) for where in self.risky_pointers)
         return around or is_marked(self._root, path, "x-henge-risk")
 
-    def exposes(self, older: CompiledSchema) -> tuple[str, ...]:
-        """Return the pointers of secrets of an ``older`` version that this one would show."""
-        return tuple(sorted(where for where in older.secret_pointers if not self.is_secret(tokens(where))))
-
     def _fits(self, validator: Validator, root: Node, value: object) -> bool:
         if not validator.is_valid(value):
             return False
