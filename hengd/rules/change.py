@@ -28,7 +28,7 @@ from hengd.rules.layers import check_layers
 from hengd.rules.merge import merge, same
 from hengd.rules.notes import Committed, Cut
 from hengd.rules.objects import BUILT_IN_GROUP, Manifest, manifest_of, object_path, parse_manifest
-from hengd.rules.outcome import Author, Differences, Done, Outcome, compared, differing_fields
+from hengd.rules.outcome import Author, Differences, Done, Outcome, action_of, compared, differing_fields
 from hengd.rules.overrides import index_ends, running
 from hengd.rules.provenance import origins, without_origins
 from hengd.rules.schemas import SchemaCache, schema_digest
@@ -277,7 +277,7 @@ class Change:
 
     def _stamped(self, key: tuple[str, str]) -> ObjectChange:
         before, after = self._before[key], self._after[key]
-        if after is not None and not _same(before, after):
+        if after is not None and not is_same(before, after):
             after = msgspec.structs.replace(
                 after, revision=self.meta.revision + 1, changed=self._now, author=self._author.name
             )
@@ -336,7 +336,8 @@ def _patched(found: ObjectRecord, patch: object) -> dict[str, Any]:
     return cast("dict[str, Any]", merged)
 
 
-def _same(before: ObjectRecord | None, after: ObjectRecord | None) -> bool:
+def is_same(before: ObjectRecord | None, after: ObjectRecord | None) -> bool:
+    """Whether a write from ``before`` to ``after`` changes nothing, whatever it repeats."""
     if before is None or after is None:
         return before is after
     return _content(before) == _content(after)
@@ -349,8 +350,4 @@ def _content(record: ObjectRecord) -> bytes:
 
 
 def _action(change: ObjectChange) -> str:
-    if change.after is None:
-        return "deleted" if change.before is not None else "unchanged"
-    if change.before is None:
-        return "created"
-    return "unchanged" if _same(change.before, change.after) else "configured"
+    return "unchanged" if is_same(change.before, change.after) else action_of(change)

@@ -13,7 +13,7 @@ from hengd.records import Desired, Reported
 from hengd.rules.authority import Authority, Caller
 from hengd.rules.deliveries import Deliveries, Delivery
 from hengd.rules.presence import Presence
-from hengd.rules.reports import Done, Reports
+from hengd.rules.reports import Reports, WhenDurable
 from hengd.rules.states import after_hello, after_report, due_in_s, forgiven, retry_in_s
 from henge_protocol.wire import Hello, Receipt, Report, Welcome
 
@@ -153,7 +153,7 @@ class Contact:
         """Make what ``hello`` brought durable, soon; see ``Reports.greeted``."""
         self._among.reports.greeted(self.device_id, self.reported, announce=announce, now=now)
 
-    def record(self, *, announce: bool, done: Done | None = None) -> None:
+    def record(self, *, announce: bool, done: WhenDurable | None = None) -> None:
         """Make ``reported`` durable; see ``Reports.record``."""
         self._among.reports.record(self.device_id, self.reported, announce=announce, done=done)
 

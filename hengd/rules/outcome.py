@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from typing import Literal
 
 import msgspec
 
@@ -73,6 +74,11 @@ class Differences:
             found = tuple(diff(_decoded(before), _decoded(after)))
             self._found[before, after] = found
         return found
+
+
+def action_of(change: ObjectChange) -> Literal["created", "configured", "deleted"]:
+    """What became of an object that is not the same any more."""
+    return "created" if change.before is None else "deleted" if change.after is None else "configured"
 
 
 def differing_fields(change: ObjectChange) -> tuple[FieldChange, ...]:

@@ -36,14 +36,14 @@ LATE_S: Final = 10.0
 CHUNK: Final = 128
 """Receipts sent per turn of the event loop."""
 
-Done = Callable[[BaseException | None], None]
+WhenDurable = Callable[[BaseException | None], None]
 
 
 class _Entry(NamedTuple):
     device_id: str
     reported: Reported
     announce: bool
-    done: Done | None
+    done: WhenDurable | None
     patient: bool
 
 
@@ -71,7 +71,7 @@ class Reports:
         with self._store.read() as tx:
             return find_reported(tx, device_id)
 
-    def record(self, device_id: str, reported: Reported, *, announce: bool, done: Done | None = None) -> None:
+    def record(self, device_id: str, reported: Reported, *, announce: bool, done: WhenDurable | None = None) -> None:
         """Make ``reported`` durable; ``done(None)`` is called on the loop once it is, ``done(error)`` if it cannot be.
 
         ``announce`` tells the event log.
@@ -211,7 +211,7 @@ def _settle(durable: asyncio.Future[None], error: BaseException | None) -> None:
         durable.set_exception(error)
 
 
-def _tell(done: Done, error: BaseException | None) -> None:
+def _tell(done: WhenDurable, error: BaseException | None) -> None:
     try:
         done(error)
     except Exception:  # task boundary: who waits for one report must not keep the others from their answers

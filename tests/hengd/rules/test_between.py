@@ -55,6 +55,12 @@ async def test_nothing_differs_from_itself(line: Desk) -> None:
     assert told(await line.configs.between(2, 2, None)) == ([], [])
 
 
+async def test_a_device_that_was_made_anew_is_another_one_although_all_its_fields_are_the_same(line: Desk) -> None:
+    await line.apply(device("lamp-1", labels=HALL, color="red"))
+
+    assert ("Device/lamp-1", "configured") in told(await line.configs.between(3, 5, None))[0]
+
+
 async def test_one_object_is_compared_alone(line: Desk) -> None:
     assert told(await line.configs.between(1, 2, ("Device", "lamp-2"))) == ([], [("lamp-2", ["/color"])])
     assert told(await line.configs.between(1, 2, ("Group", "hall"))) == ([("Group/hall", "created")], [])
