@@ -298,7 +298,7 @@ JSON = strictjson.LIMITS
         f"the older one: close {session.CLOSE_REPLACED} |",
         f"name | {model.MAX_NAME_CHARS} characters",
         f"labels of an object | {selector.MAX_LABELS};",
-        f"annotations of an object | {objects.MAX_ANNOTATION_BYTES:,} characters",
+        f"annotations of an object | {objects.MAX_ANNOTATION_CHARS:,} characters",
         f"selector | {selector.MAX_SELECTOR_CHARS:,} characters",
         f"priority of a group | 0 to {objects.MAX_PRIORITY} |",
         f"document | {model.MAX_DOCUMENT_BYTES:,} bytes; a schema may say 64 to {objects.MAX_SPEC_DOCUMENT_BYTES:,} |",
