@@ -78,11 +78,7 @@ class DeviceRoutes:
         Query(request)
         fields = shapes.fields_of(shapes_joining.ReplaceBody)
         body = await json_object(request, fields) if request.can_read_body else {}
-        name, by = name_of(request), author_of(request)
-        identity = self._devices.view(name).identity
-        text, record = await self._tokens.create({**body, "name": name}, by)  # first: without it the old one stays
-        if identity == "active":
-            await self._authority.revoke_device(name, by)
+        text, record = await self._tokens.replace(name_of(request), body, author_of(request))
         return json_response({**token_view(record), "token": text}, status=201)
 
     async def rename(self, request: web.Request) -> web.Response:

@@ -42,9 +42,7 @@ class Media(msgspec.Struct, frozen=True):
     description: str
 
 
-DOCUMENT: Final = Media(
-    "application/json", "the device's document, with references in the place of secrets"
-)
+DOCUMENT: Final = Media("application/json", "the device's document, with references in the place of secrets")
 FRAME: Final = Media("application/vnd.henge.frame", "one frame of docs/protocol.md")
 EVENTS: Final = Media("text/event-stream", "with Accept: text/event-stream, events as they happen")
 BACKUP: Final = Media("application/vnd.henge.sealed", "a backup, sealed with the passphrase")

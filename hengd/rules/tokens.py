@@ -13,9 +13,9 @@ import msgspec
 from hengd.records import TokenRecord, pack, unpack
 from hengd.rules import audit
 from hengd.rules.authority import Authority
-from hengd.rules.certificates import LIVE, certificates_of, owner_of_key
+from hengd.rules.certificates import LIVE, certificates_of, identity_state, owner_of_key
 from hengd.rules.enrolment import claim_device, known_schema
-from hengd.rules.fleet import find_object
+from hengd.rules.fleet import find_object, required_object
 from hengd.rules.limits import FailureLimit
 from hengd.rules.outcome import Author
 from hengd.rules.schemas import SchemaCache
@@ -68,21 +68,23 @@ class Tokens:
 
     async def create(self, wanted: dict[str, Any], by: Author) -> tuple[str, TokenRecord]:
         """A new token as text (shown this once) and its record."""
-        kind = wanted.get("kind", "join")
-        token = new_token(kind, self._authority.pin, random=secrets.token_bytes)
+        token = new_token(wanted.get("kind", "join"), self._authority.pin, random=secrets.token_bytes)
         record = self._record(token, wanted, by.name)
+        await self._store.write(lambda tx: self._put(tx, record, by))
+        return format_token(token), record
+
+    async def replace(self, name: str, wanted: dict[str, Any], by: Author) -> tuple[str, TokenRecord]:
+        """A token with which other hardware becomes this device, and the end of its identity: both or neither."""
+        token = new_token("join", self._authority.pin, random=secrets.token_bytes)
+        record = self._record(token, {**wanted, "name": name}, by.name)
 
         def operation(tx: Transaction) -> None:
-            if tx.count("tokens") >= MAX_TOKENS:
-                self._drop_ended(tx)
-            if tx.count("tokens") >= MAX_TOKENS:
-                raise Conflict("too_complex", f"{MAX_TOKENS} tokens are waiting to be used", cure="revoke some of them")
-            if record.schema and find_object(tx, "Schema", record.schema) is None:
-                raise Invalid("no_such_schema", f"schema {record.schema} does not exist", cure="hengectl get schemas")
-            tx.put("tokens", token.id.encode(), pack(record))
-            audit.note(tx, "token.created", f"token/{token.id}", by, now=record.created)
+            device = required_object(tx, "Device", name)
+            self._put(tx, record, by)
+            if identity_state(tx, "device", device.id) == "active":
+                self._authority.end(tx, "device", device.id, by, now=record.created)
 
-        await self._store.write(operation)
+        await self._store.write(operation, essential=True)
         return format_token(token), record
 
     def list(self) -> list[TokenRecord]:
@@ -265,6 +267,16 @@ class Tokens:
             uses=uses,
             rights=_rights(token.kind, wanted),
         )
+
+    def _put(self, tx: Transaction, record: TokenRecord, by: Author) -> None:
+        if tx.count("tokens") >= MAX_TOKENS:
+            self._drop_ended(tx)
+        if tx.count("tokens") >= MAX_TOKENS:
+            raise Conflict("too_complex", f"{MAX_TOKENS} tokens are waiting to be used", cure="revoke some of them")
+        if record.schema and find_object(tx, "Schema", record.schema) is None:
+            raise Invalid("no_such_schema", f"schema {record.schema} does not exist", cure="hengectl get schemas")
+        tx.put("tokens", record.id.encode(), pack(record))
+        audit.note(tx, "token.created", f"token/{record.id}", by, now=record.created)
 
     def _drop_ended(self, tx: Transaction) -> None:
         for key in list(self._ended(tx)):
