@@ -274,11 +274,15 @@ class ApplyBody(Shape):
 
 
 class OverridesBody(Shape):
-    """Fields (``wifi.ssid`` or ``/wifi/ssid``) to override for so many seconds, and fields whose overrides end."""
+    """Fields (``wifi.ssid`` or ``/wifi/ssid``) to override for so many seconds, and fields whose overrides end.
+
+    ``values`` is a merge patch of the object's own values, made in the same change.
+    """
 
     set: dict[str, Any] | UnsetType = UNSET
     unset: list[str] | UnsetType = UNSET
     for_s: Count | UnsetType = UNSET
+    values: dict[str, Any] | UnsetType = UNSET
 
 
 class RollbackBody(Shape):

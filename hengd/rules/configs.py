@@ -5,7 +5,7 @@ Every way of writing is one ``Change`` in one transaction; a dry run is the same
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -94,13 +94,21 @@ class Configs:
         return await self._change(lambda change: change.patch(kind, name, patch, if_match=if_match), request)
 
     async def override(
-        self, targets: Sequence[tuple[str, str]], overrider: Overrider, if_match: str | None, request: Request
+        self,
+        targets: Sequence[tuple[str, str]],
+        overrider: Overrider,
+        if_match: str | None,
+        request: Request,
+        *,
+        own: Mapping[str, object] | None = None,
     ) -> Outcome:
-        """Give groups and devices other overrides; see ``rules/expiry.py``."""
+        """Give groups and devices other overrides, and patch their ``own`` values; see ``rules/expiry.py``."""
 
         def act(change: Change) -> None:
             for kind, name in targets:
                 change.override(kind, name, overrider, if_match=if_match)
+                if own:
+                    change.patch(kind, name, {"spec": {"values": own}})
 
         return await self._change(act, request)
 

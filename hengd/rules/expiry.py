@@ -38,13 +38,16 @@ class Overrides:
         """The moment up to which overrides were ended, but for those that cannot end."""
 
     async def change(self, kind: str, name: str, wanted: Overriding, if_match: str | None, request: Request) -> Outcome:
-        """Override fields of one object for a time, or end overrides early; ``Unavailable`` ``clock_suspect``."""
+        """Override fields of one object for a time, or end overrides early; ``Unavailable`` ``clock_suspect``.
+
+        Its own values are patched in the same change.
+        """
         until = self._until(wanted)
 
         def overrider(old: Sequence[Override], origin: Origin) -> list[Override]:
             return overridden(old, wanted, until=until, origin=origin, message=request.message)
 
-        return await self._configs.override([(kind, name)], overrider, if_match, request)
+        return await self._configs.override([(kind, name)], overrider, if_match, request, own=wanted.own)
 
     async def end_due(self) -> int:
         """End what is over now; how many objects were concerned. One that cannot be ended is logged and stays."""

@@ -108,12 +108,12 @@ def unset_command(
     own, overridden = before.json().get("spec", {}).get("values", {}), overrides_of(before.json())
     ended = [path for path in paths if pointer(path) in overridden]
     present = [path for path in paths if has(own, path) and path not in ended]
+    patch = _patch([(shallowest_gone(own, path, present), None) for path in present])
     if ended:
-        body = {"unset": [pointer(path) for path in ended]}
+        body = {"unset": [pointer(path) for path in ended], **patch["spec"]}
         after = invocation.client.patch(f"{target.path}/overrides", body, **query)
-    if present:
-        removed = [(shallowest_gone(own, path, present), None) for path in present]
-        after = invocation.client.patch(target.path, _patch(removed), **query)
+    elif present:
+        after = invocation.client.patch(target.path, patch, **query)
     code = _tell(invocation, target, before, after, wait=wait, timeout_s=timeout_s)
     for path in paths:
         field = field_of(pointer(path))

@@ -195,6 +195,18 @@ async def test_an_override_lasts_for_a_time_and_hides_what_is_set_meanwhile(
     assert "device/lamp-1 overrides brightness for another" in hidden.err
 
 
+async def test_an_override_and_an_own_value_are_unset_as_one_change(person: Face, admin: Admin) -> None:
+    await person.ok("set", "device/lamp-1", "brightness=7")
+    await person.ok("set", "device/lamp-1", "color=green", "--for", "1h")
+    before = (await admin.ok("GET", "/v1/status"))["revision"]
+    await person.ok("unset", "device/lamp-1", "color", "brightness")
+    lamp = await admin.ok("GET", "/v1/devices/lamp-1")
+
+    assert lamp["metadata"]["revision"] == (await admin.ok("GET", "/v1/status"))["revision"] == before + 1
+    assert "brightness" not in lamp["spec"]["values"]
+    assert "overrides" not in lamp["status"]
+
+
 async def test_unset_ends_an_override_before_it_removes_what_was_set(person: Face, admin: Admin) -> None:
     await person.ok("set", "group/kitchen", "brightness=10")
     await person.ok("set", "group/kitchen", "brightness=90", "color=red", "--for", "2h")

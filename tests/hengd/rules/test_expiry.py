@@ -258,6 +258,17 @@ async def test_history_tells_a_key_with_a_dot_from_a_field_inside(watch: Watch) 
     ]
 
 
+async def test_an_override_ends_and_own_values_change_in_one_revision(watch: Watch) -> None:
+    await watch.desk.patch("Device/lamp-1", {"spec": {"values": {"brightness": 1}}})
+    await watch.set("Device/lamp-1", color="green")
+    before = watch.desk.revisions
+    outcome = await watch._change("Device/lamp-1", {"unset": ["color"], "values": {"brightness": None}}, None)
+
+    assert watch.desk.revisions == before + 1
+    assert watch.running("Device", "lamp-1") == []
+    assert [change.pointer for change in outcome.objects[0].changes][:1] == ["/spec/values/brightness"]
+
+
 async def test_a_stale_override_is_refused(watch: Watch) -> None:
     with pytest.raises(HengeError) as refusal:
         await watch.set("Device/lamp-1", if_match='"x.1"', color="green")
