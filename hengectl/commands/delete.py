@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import click
 
 from henge_protocol.errors import HengeError, Invalid
-from hengectl import delivery
-from hengectl.changes import tell_result, tell_too_wide
+from hengectl.changes import delete_refs
 from hengectl.invocation import Command, Invocation, with_invocation
-from hengectl.kinds import DEVICE, Ref, parse_refs
+from hengectl.kinds import Ref, parse_refs
 from hengectl.options import WHAT, all_at_once_option, dry_run_option, message_option, yes_option
-from hengectl.render import plural, safe
 
 
 @click.command("delete", cls=Command, writes=True, short_help="Delete schemas, groups and devices.")
@@ -35,15 +32,7 @@ def delete_command(
     hengectl delete group/kitchen
     hengectl delete device lamp-1 lamp-2
     """
-    refs = _refs(what)
-    body = {"delete": [{"kind": ref.kind.title, "name": ref.name} for ref in refs], "message": message}
-    seen = ""
-    if not dry_run and not yes:
-        plan = invocation.client.post("/v1/apply", body, dry_run=True, all_at_once=all_at_once)
-        _confirm(invocation, refs, plan.json())
-        seen = plan.etag
-    query = {"dry_run": dry_run, "all_at_once": all_at_once}
-    tell_result(invocation, invocation.client.post("/v1/apply", body, if_match=seen, **query).json())
+    delete_refs(invocation, _refs(what), message=message, dry_run=dry_run, yes=yes, all_at_once=all_at_once)
 
 
 def _refs(what: Sequence[str]) -> list[Ref]:
@@ -51,16 +40,3 @@ def _refs(what: Sequence[str]) -> list[Ref]:
         return parse_refs(what)
     except HengeError as error:
         raise Invalid("bad_usage", error.message, cure=error.cure) from None
-
-
-def _confirm(invocation: Invocation, refs: Sequence[Ref], plan: Mapping[str, Any]) -> None:
-    moved = [safe(device["name"]) for device in plan["devices"]]
-    if moved:
-        invocation.note(f"{plural(len(moved), 'device')} would get another document: {delivery.some(moved)}.")
-        tell_too_wide(invocation, plan)
-    if any(ref.kind == DEVICE for ref in refs):
-        invocation.note("A device that is deleted is cut off at once and has to join anew.")
-    if len(refs) == 1:
-        invocation.confirm_by_name(refs[0].name, "delete", yes=False)
-    else:
-        invocation.confirm(f"Delete {delivery.some([str(ref) for ref in refs])}?", yes=False)

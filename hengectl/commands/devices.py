@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from hengectl.changes import delete_refs
 from hengectl.columns import state_of
 from hengectl.flashing import add_command
 from hengectl.invocation import Command, Group, Invocation, with_invocation
@@ -76,15 +77,11 @@ def device_rename(invocation: Invocation, device: str, to: str, message: str) ->
 @yes_option
 @with_invocation
 def device_delete(invocation: Invocation, device: str, message: str, yes: bool) -> None:
-    """Revoke the device's identity and forget its values.
+    """Revoke the device's identity and forget its values. Shows what that does, and asks.
 
     The values can be brought back with rollback, the identity cannot: the device has to join anew.
     """
-    ref = Ref(DEVICE, device)
-    invocation.client.read(ref)
-    invocation.confirm_by_name(device, "delete", yes=yes)
-    invocation.client.delete(ref.path, message=message)
-    invocation.paper.say(f"{ref} deleted")
+    delete_refs(invocation, [Ref(DEVICE, device)], message=message, dry_run=False, yes=yes)
 
 
 @click.command("retry", cls=Command, writes=True, short_help="Offer a refused document again.")

@@ -696,7 +696,11 @@ async def test_a_device_is_revoked_renamed_and_deleted_after_a_yes(person: Face,
     assert (right.code, right.out) == (0, "device/lamp-1 revoked\n")
     assert "revoked" in await person.ok("get", "device/lamp-1")
     assert await person.ok("device", "rename", "lamp-1", "porch") == "device/lamp-1 is now device/porch\n"
-    assert await person.ok("device", "delete", "device/porch", "--yes") == "device/porch deleted\n"
+    declined = await person.run("device", "delete", "porch", stdin="porhc\n", terminal=True)
+    assert (declined.code, declined.out) == (2, "")
+    assert "has to join anew" in declined.err
+    deleted = await person.run("device", "delete", "device/porch", stdin="porch\n", terminal=True)
+    assert (deleted.code, deleted.out.splitlines()[0]) == (0, "device/porch deleted")
     assert (await person.run("device", "delete", "porch", "--yes")).code == 3
 
 
