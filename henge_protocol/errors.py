@@ -226,6 +226,7 @@ CODES: dict[str, str] = {
     "bad_code": "A join code has eight digits, as the device shows them.",
     "join_mismatch": "What was revealed does not match what was committed; the request is void.",
     "join_expired": "The join request's time is over.",
+    "join_approved": "The join request was approved already; typing its code again does nothing.",
     "join_rejected": "The join request was rejected.",
     "clock_suspect": "The daemon's clock cannot be right; it issues nothing until that is mended.",
     "one_csr": "Exactly one certificate request is expected.",
@@ -255,6 +256,7 @@ CODES: dict[str, str] = {
     # configuration
     "does_not_fit": "Values do not fit the schema.",
     "undeclared_field": "No schema declares this field.",
+    "too_many_layers": "More groups set values of one device than are merged.",
     "conflicting_groups": "Two groups of equal priority set the same field differently for one device.",
     "document_too_large": "The rendered document exceeds the device's limit.",
     "bad_selector": "The label selector cannot be read.",

@@ -46,6 +46,11 @@ DOCUMENT: Final = Media("application/json", "the device's document, with referen
 FRAME: Final = Media("application/vnd.henge.frame", "one frame of docs/protocol.md")
 EVENTS: Final = Media("text/event-stream", "with Accept: text/event-stream, events as they happen")
 BACKUP: Final = Media("application/vnd.henge.sealed", "a backup, sealed with the passphrase")
+EVENT_SOCKET: Final = (
+    "With Upgrade: websocket, a WebSocket of version 13: each message is an event as in the answer 200, or "
+    '{"type": "gap", "next": NUMBER} where some were missed.'
+)
+"""An answer without a body is described by its text alone: OpenAPI has no words for a WebSocket's messages."""
 TEXT: Final = Media("text/plain", "ok")
 
 
@@ -283,6 +288,15 @@ class OverridesBody(Shape):
     unset: list[str] | UnsetType = UNSET
     for_s: Count | UnsetType = UNSET
     values: dict[str, Any] | UnsetType = UNSET
+
+
+class SelectedOverridesBody(Shape):
+    """The same, for every device whose labels the selector selects; an empty one selects all."""
+
+    selector: str
+    set: dict[str, Any] | UnsetType = UNSET
+    unset: list[str] | UnsetType = UNSET
+    for_s: Count | UnsetType = UNSET
 
 
 class RollbackBody(Shape):
