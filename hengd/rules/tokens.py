@@ -154,7 +154,8 @@ class Tokens:
             bought = await self._store.write(self._purchase(kind, token_id, secret, key, buy))
         except (Unauthenticated, Conflict) as error:
             if error.code in _REFUSED:
-                stranger = Author("nobody", f"enrol {address}", may_end_identities=False)
+                way = "enrol" if kind == "join" else "login"
+                stranger = Author("nobody", f"{way} {address}", may_end_identities=False)
                 await self._refusals.note("token.refused", self._object_of(token_id), stranger)
             raise
         role = "device" if kind == "join" else "admin"
