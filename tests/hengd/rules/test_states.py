@@ -24,7 +24,7 @@ from hengd.rules.states import (
 from henge_protocol.wire import FieldError, Hello, Report
 
 A, B, C = "a" * 64, "b" * 64, "c" * 64
-LINE = Line("e1", 5)
+LINE = Line("e1", 5, begins=5)
 DESIRED_B = Desired(5, B, 10)
 RUNS_A = Reported(epoch="e1", revision=4, digest=A, state="applied", running=A, seen=1.0)
 
