@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from hengd.records import ObjectChange, ObjectRecord
+from hengd.rules.change import is_same
 from hengd.rules.fleet import schema_entry
 from hengd.rules.history import FleetAt
 from hengd.rules.outcome import (
@@ -80,13 +81,10 @@ def _change(key: Key, before: ObjectRecord | None, after: ObjectRecord | None) -
 
 
 def _done(change: ObjectChange) -> Done | None:
-    if change.before is None or change.after is None:
-        if change.before is change.after:
-            return None
-        return Done(change.kind, change.name, "created" if change.before is None else "deleted")
-    fields, was = differing_fields(change), former_name(change)
-    done = Done(change.kind, change.name, action_of(change), fields, was=was)
-    return compared(done, change) if fields or was else None
+    was = former_name(change)
+    if is_same(change.before, change.after) and not was:
+        return None
+    return compared(Done(change.kind, change.name, action_of(change), differing_fields(change), was=was), change)
 
 
 class _Documents:

@@ -181,9 +181,11 @@ class Change:
         origin = Origin(self.meta.revision + 1, self._author.name, self._now, [])
         self._set(msgspec.structs.replace(found, overrides=overrides(found.overrides, origin)))
 
-    def rename(self, name: str, to: str) -> None:
+    def rename(self, name: str, to: str, *, if_match: str | None = None) -> None:
         """Give a device another name; its identity, values and history stay its own."""
         found = self.required("Device", name)
+        if if_match is not None:
+            self._expect(found, if_match)
         check_name(to, "new name")
         if name == to:
             return
@@ -227,7 +229,7 @@ class Change:
         With ``fields`` the outcome also says which fields of documents differ.
         """
         changes = [self._stamped(key) for key in self._after]
-        real = [change for change in changes if not _same(change.before, change.after)]
+        real = [change for change in changes if not is_same(change.before, change.after)]
         told = by_identity(changes)
         done = tuple(_done(change) for change in told)
         if not real:
@@ -302,7 +304,7 @@ class Change:
             self._before[kind, name] = find_object(self.tx, kind, name)
 
     def _forget_device(self, device: ObjectRecord) -> None:
-        if not self._author.is_admin and self._has_joined(device):
+        if not self._author.may_end_identities and self._has_joined(device):
             raise Denied(
                 "wrong_role",
                 f"device/{device.name} has joined: deleting it ends its identity, which only an admin may do",
@@ -317,7 +319,7 @@ class Change:
 
     def _stamped(self, key: tuple[str, str]) -> ObjectChange:
         before, after = self._before[key], self._after[key]
-        if after is not None and not _same(before, after):
+        if after is not None and not is_same(before, after):
             after = msgspec.structs.replace(
                 after, revision=self.meta.revision + 1, changed=self._now, author=self._author.name
             )
@@ -377,7 +379,8 @@ def _patched(found: ObjectRecord, patch: object) -> dict[str, Any]:
     return cast("dict[str, Any]", merged)
 
 
-def _same(before: ObjectRecord | None, after: ObjectRecord | None) -> bool:
+def is_same(before: ObjectRecord | None, after: ObjectRecord | None) -> bool:
+    """Whether a write from ``before`` to ``after`` changes nothing, whatever it repeats."""
     if before is None or after is None:
         return before is after
     return _owner(before) == _owner(after) and content(before) == content(after)
@@ -388,7 +391,7 @@ def _owner(record: ObjectRecord) -> tuple[str, str]:
 
 
 def _done(change: ObjectChange) -> Done:
-    if _same(change.before, change.after) and not former_name(change):
+    if is_same(change.before, change.after) and not former_name(change):
         return Done(change.kind, change.name, "unchanged")
     fields, was = differing_fields(change), former_name(change)
     return Done(change.kind, change.name, action_of(change), fields, was=was)

@@ -6,11 +6,10 @@ revision that touches it says was before; untouched since, it is as it is now.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from hengd.records import ObjectChange, ObjectRecord, RevisionRecord, number_key, unpack
 from hengd.rules.fleet import find_object, objects_of, read_meta
-from hengd.rules.outcome import action_of, former_name
 from hengd.store import Reader, Transaction
 from henge_protocol.errors import NotFound
 
@@ -76,14 +75,3 @@ def drop_revisions(tx: Transaction, keep: int, horizon: float, *, most: int) -> 
     for key in doomed:
         tx.delete("revisions", key)
     return len(doomed)
-
-
-def change_summary(changes: Sequence[ObjectChange]) -> list[dict[str, str]]:
-    """Which objects a revision touched and how; ``changes`` as ``by_identity`` tells them."""
-    return [_summary(change) for change in changes]
-
-
-def _summary(change: ObjectChange) -> dict[str, str]:
-    said = {"kind": change.kind, "name": change.name, "action": action_of(change)}
-    was, its_id = former_name(change), next((side.id for side in (change.after, change.before) if side is not None), "")
-    return said | ({"was": was} if was else {}) | ({"id": its_id} if its_id else {})

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from typing import Literal
 
 import msgspec
 
 from hengd.records import ObjectChange, ObjectRecord, Override
-from hengd.rules.merge import FieldChange, diff, tokens
+from hengd.rules.merge import FieldChange, diff
 from hengd.rules.schema_compare import Comparison, compare_versions
+from henge_protocol.fieldpath import field_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,8 +21,8 @@ class Author:
 
     name: str
     origin: str
-    is_admin: bool = True
-    """May also end an identity."""
+    may_end_identities: bool = field(kw_only=True)
+    """Whether a change of configuration may throw a device out that has joined."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +120,8 @@ def _moves_joined(
         yield msgspec.structs.replace(change, before=before[new.id] if comes else None)
 
 
-def action_of(change: ObjectChange) -> str:
-    """What became of an object, in one word."""
+def action_of(change: ObjectChange) -> Literal["created", "configured", "renamed", "deleted"]:
+    """What became of an object that is not the same any more."""
     if change.after is None:
         return "deleted"
     if change.before is None:
@@ -144,11 +146,6 @@ def compared(done: Done, change: ObjectChange) -> Done:
     if done.kind != "Schema" or done.action != "configured" or change.before is None or change.after is None:
         return done
     return replace(done, compared=compare_versions(change.before.spec, change.after.spec))
-
-
-def field_of(pointer: str) -> str:
-    """A JSON pointer as people write a field: ``wifi.ssid``."""
-    return ".".join(tokens(pointer))
 
 
 def _decoded(document: bytes) -> object:
