@@ -339,7 +339,7 @@ def _restored(done: Restored, folder: Path, *, dry_run: bool) -> list[str]:
         f"Restored into {folder}. Tokens made before the backup are void.",
         "Never start the old daemon again: devices would follow both.",
         "Next:",
-        "  hengd                    start it here; devices come by themselves",
+        f"  hengd --data-dir {folder}   start it; devices come by themselves",
         "  hengectl get devices     which are 'ahead' ran something newer than the backup and are held",
         "  hengectl retry DEVICE    give such a device what the backup says",
     ]
