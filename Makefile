@@ -10,7 +10,7 @@ FOR_WORK := $(VENV)/.for-work
 WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo board test lint format bench powerloss diskfaults venv lock dist clean
+.PHONY: help run demo board test lint format bench powerloss diskfaults boottest venv lock dist clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-10s %s\n", $$1, $$2 }'
@@ -45,6 +45,9 @@ powerloss: $(FOR_WORK) ## replay power cuts at every moment of the store's life;
 
 diskfaults: $(FOR_WORK) ## run the daemon on a disk whose calls fail one by one; needs strace, takes ten minutes
 	@$(PY) -m tests.powerloss.diskfaults $(ARGS)
+
+boottest: $(FOR_WORK) ## install, push, reload, hang, restart, stop on a Debian that boots under systemd; needs root and systemd-nspawn
+	@$(PY) -m pytest -q -rs tests/deployment/boot.py $(ARGS)
 
 venv: $(FOR_WORK) ## make .venv with everything that testing and linting need
 

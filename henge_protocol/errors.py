@@ -285,6 +285,7 @@ CODES: dict[str, str] = {
     "storage_unsuitable": "The folder lies on a file system that cannot keep the store's promises.",
     "already_running": "Another daemon works on this data folder.",
     "address_in_use": "The address is taken by another program.",
+    "service_failed": "systemd refused, or does not run here; the message has its words.",
     # reaching a daemon
     "unreachable": "No daemon answers there.",
     "no_daemon": "No daemon is configured or found.",
