@@ -39,7 +39,7 @@ from hengd.http.stream import Links
 from hengd.hub import Hub
 from hengd.listen import bind_error, bind_tcp, bind_unix
 from hengd.local import local_admin
-from hengd.records import Reported
+from hengd.pulse import Pulse
 from hengd.rules.audit import Audit
 from hengd.rules.authority import Authority
 from hengd.rules.configs import Configs
@@ -50,7 +50,7 @@ from hengd.rules.devices import Devices
 from hengd.rules.expiry import Overrides
 from hengd.rules.fleet import read_meta, refuse_foreign_store
 from hengd.rules.joins import Joins
-from hengd.rules.notes import Committed, Cut, DevicesReported, Rung
+from hengd.rules.notes import Committed, Cut, DevicesReported, Rung, report_told
 from hengd.rules.presence import Presence
 from hengd.rules.reports import Reports
 from hengd.rules.schemas import SchemaCache
@@ -92,6 +92,7 @@ class App:
         self._settings = settings
         self._environment = environment
         self._gates: list[Gate] = []
+        self._pulse = Pulse()
         self._announcer: Announcer | None = None
         self._background: list[asyncio.Task[None]] = []
         """What goes on as long as the daemon does."""
@@ -125,7 +126,8 @@ class App:
         if self.founded and settings.seconds("join.window_after_init"):
             self.joins.open(settings.seconds("join.window_after_init"))
         await self._announce()
-        self._background = [asyncio.create_task(work) for work in (self._upkeep.run(), self.overrides.keep_ending())]
+        lasting = self._upkeep.run(), self.overrides.keep_ending(), self._pulse.run()
+        self._background = [asyncio.create_task(work) for work in lasting]
 
     async def stop(self) -> None:
         """Say goodbye to devices, finish what is under way, commit, close. No acknowledged write is lost."""
@@ -216,8 +218,9 @@ class App:
     def _make_routes(self) -> list[Route]:
         environment = self._environment
         daemon = Daemon(
-            self._settings.name, __version__, environment.clock(), str(environment.data_dir), self.urls, self._checks
-        )
+            self._settings.name, __version__, environment.clock(), str(environment.data_dir), self.urls, self._checks,
+            self._pulse.vitals,
+        )  # fmt: skip
         resources = (
             StatusRoutes(
                 daemon, self._store, self.authority, self.devices, self.joins, self.vault, clock=environment.clock
@@ -249,7 +252,7 @@ class App:
 
     def _heed(self, note: object, now: float) -> None:
         if isinstance(note, DevicesReported):
-            self.events.add_all(now, "device.reported", "Device", note.reports, _report_told)
+            self.events.add_all(now, "device.reported", "Device", note.reports, report_told)
         elif isinstance(note, Committed):
             self._deliveries.advance(note.revision, note.rung)
             self._tell_commit(note, now)
@@ -386,12 +389,6 @@ def _reachable(host: str) -> list[str]:
 
 def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
-
-
-def _report_told(report: tuple[str, Reported]) -> tuple[str, dict[str, object]]:
-    name, said = report
-    detail = {"revision": said.revision, "digest": said.digest, "state": said.state, "reason": said.reason}
-    return name, detail
 
 
 def _new_id() -> str:

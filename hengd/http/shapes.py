@@ -36,6 +36,7 @@ DOCUMENT: Final = Media("application/json", "the exact bytes of the device's doc
 FRAME: Final = Media("application/vnd.henge.frame", "one frame of docs/protocol.md")
 EVENTS: Final = Media("text/event-stream", "with Accept: text/event-stream, events as they happen")
 TEXT: Final = Media("text/plain", "ok")
+METRICS: Final = Media("text/plain", "figures in Prometheus' text format 0.0.4")
 
 
 class Shape(msgspec.Struct, forbid_unknown_fields=True):

@@ -152,6 +152,7 @@ def test_the_key_of_the_secrets_may_be_a_credential(machine: Machine) -> None:
     machine.run("systemd-creds", "encrypt", "--name=henge-secret-key", key, credential)
     machine.run("rm", key)
     machine.run("systemctl", "restart", "hengd")
+    machine.until(lambda: device(machine)["connection"] == "online", journal(machine))
     machine.run("hengectl", "set", "device/lamp-1", 'key={"$secret": "wifi/home"}', "--wait", "--timeout", "60s")
 
     assert json.loads(machine.run("cat", "/etc/lamp.json")) == {"color": "red", "key": "hush-hush"}
