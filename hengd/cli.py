@@ -19,6 +19,7 @@ import click
 import uvloop
 
 from hengd.app import App, Environment
+from hengd.elsewhere import announce
 from hengd.keyring import find_keys
 from hengd.logs import start_logs
 from hengd.offline import accept_clock
@@ -53,6 +54,7 @@ EXIT_CODES: Final = {
     "not_private": 77,
     "peer_denied": 77,
     "bad_setting": 78,
+    "bad_usage": 2,
     "storage_unsuitable": 74,
     "storage_failed": 74,
     "storage_full": 74,
@@ -91,6 +93,7 @@ def cli() -> None:
 
 
 cli.add_command(service)
+cli.add_command(announce)
 
 
 @cli.command()
