@@ -52,10 +52,10 @@ diskfaults: $(FOR_WORK) ## run the daemon on a disk whose calls fail one by one;
 	@$(PY) -m tests.powerloss.diskfaults $(ARGS)
 
 boottest: $(FOR_WORK) ## install, push, reload, hang, restart, stop on a Debian that boots under systemd; needs root and systemd-nspawn
-	@$(PY) -m pytest -q -rs tests/deployment/boot.py $(ARGS)
+	@$(PY) -m pytest -q -rs --timeout 900 tests/deployment/boot.py $(ARGS)
 
 manifests: $(FOR_WORK) $(VENV)/.for-manifests ## hold k8s/ against Kubernetes' own schemas; needs kubectl
-	@$(PY) -m pytest -q -rs tests/deployment/manifests.py $(ARGS)
+	@$(PY) -m pytest -q -rs --timeout 900 tests/deployment/manifests.py $(ARGS)
 
 image: ## build the container image with docker or podman (IMAGE, PYTHON_IMAGE, BUILD_FLAGS)
 	@[ -n "$(ENGINE)" ] || { echo "Neither podman nor docker is installed." >&2; exit 1; }
@@ -64,13 +64,13 @@ image: ## build the container image with docker or podman (IMAGE, PYTHON_IMAGE, 
 		--build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null) $(BUILD_FLAGS) .
 
 imagetest: $(FOR_WORK) ## build the image on a Debian base and run it read-only without rights; needs root, podman, mmdebstrap
-	@$(PY) -m pytest -q -rs tests/deployment/image.py $(ARGS)
+	@$(PY) -m pytest -q -rs --timeout 900 tests/deployment/image.py $(ARGS)
 
 deb: ## build a Debian package for this machine's Debian into dist/
 	@contrib/deb.sh dist
 
 debtest: $(FOR_WORK) ## build the package, install and purge it in a fresh Debian that boots; needs root, systemd-nspawn, mmdebstrap
-	@$(PY) -m pytest -q -rs tests/deployment/package.py $(ARGS)
+	@$(PY) -m pytest -q -rs --timeout 900 tests/deployment/package.py $(ARGS)
 
 venv: $(FOR_WORK) ## make .venv with everything that testing and linting need
 

@@ -41,4 +41,9 @@ def _lines(metric: Metric) -> Iterable[str]:
     yield f"# TYPE {metric.name} {metric.type}"
     for of, value in metric.values.items():
         labels = f'{{{metric.label}="{of.translate(_ESCAPES)}"}}' if metric.label else ""
-        yield f"{metric.name}{labels} {value:.17g}"
+        yield f"{metric.name}{labels} {_number(value)}"
+
+
+def _number(value: float) -> str:
+    """The shortest text that is read back as the same number."""
+    return str(int(value)) if value == int(value) else repr(value)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.deployment.parts import PATIENCE_S, STEP_S, TOP, debian, need, sh
+from tests.deployment.parts import PATIENCE_S, STEP_S, SUITE, TOP, debian, need, sh
 
-BASE = "localhost/henge-test-base:12"
+BASE = f"localhost/henge-test-base:{SUITE}"
 IMAGE = "localhost/henge-test:proof"
 NAME, VOLUME = f"henge-test-{os.getpid()}", f"henge-test-{os.getpid()}"
 STRICT = [

@@ -19,9 +19,10 @@ import pytest
 
 TOP: Final = Path(__file__).parent.parent.parent
 CACHE: Final = TOP / ".cache"
-WHEELS: Final = CACHE / "wheels"
-PYTHON: Final = "3.11"
-"""That of Debian 12."""
+SUITE: Final = os.environ.get("HENGE_DEBIAN", "bookworm")
+"""Which Debian: ``HENGE_DEBIAN=trixie make boottest``."""
+PYTHON: Final = {"bookworm": "3.11", "trixie": "3.13"}[SUITE]
+WHEELS: Final = CACHE / f"wheels-{SUITE}"
 PACKAGES: Final = (
     "systemd,systemd-sysv,dbus,python3,python3-venv,python3-pip,iproute2,procps,libnss-systemd,ca-certificates,acl"
 )
@@ -51,12 +52,12 @@ def sh(*command: str | Path, check: bool = True, stdin: str = "", cwd: Path = TO
 
 
 def debian() -> Path:
-    """A minimal Debian 12 with systemd and Python, as a tar file."""
-    found = CACHE / "debian-bookworm.tar"
+    """A minimal Debian with systemd and Python, as a tar file."""
+    found = CACHE / f"debian-{SUITE}.tar"
     if not found.exists():
         CACHE.mkdir(exist_ok=True)
         fresh = found.with_suffix(".new")
-        sh("mmdebstrap", "--variant=minbase", f"--include={PACKAGES}", "--format=tar", "bookworm", fresh)
+        sh("mmdebstrap", "--variant=minbase", f"--include={PACKAGES}", "--format=tar", SUITE, fresh)
         fresh.rename(found)
     return found
 
