@@ -47,6 +47,12 @@ install -m 644 systemd/hengd.service systemd/henge-agent.service "$stage/usr/lib
 install -m 644 systemd/henge.sysusers "$stage/usr/lib/sysusers.d/henge.conf"
 install -m 644 LICENSE "$stage/usr/share/doc/hengd/copyright"
 
+if [ -d "$home/share/man/man1" ]; then
+    install -d "$stage/usr/share/man"
+    mv "$home/share/man/man1" "$stage/usr/share/man/man1"
+    gzip -9n "$stage"/usr/share/man/man1/*.1
+fi
+
 install -d "$stage/DEBIAN"
 cat > "$stage/DEBIAN/control" <<EOF
 Package: hengd

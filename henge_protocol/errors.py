@@ -226,6 +226,7 @@ CODES: dict[str, str] = {
     "bad_code": "A join code has eight digits, as the device shows them.",
     "join_mismatch": "What was revealed does not match what was committed; the request is void.",
     "join_expired": "The join request's time is over.",
+    "join_approved": "The join request was approved already; typing its code again does nothing.",
     "join_rejected": "The join request was rejected.",
     "clock_suspect": "The daemon's clock cannot be right; it issues nothing until that is mended.",
     "one_csr": "Exactly one certificate request is expected.",
@@ -255,6 +256,7 @@ CODES: dict[str, str] = {
     # configuration
     "does_not_fit": "Values do not fit the schema.",
     "undeclared_field": "No schema declares this field.",
+    "too_many_layers": "More groups set values of one device than are merged.",
     "conflicting_groups": "Two groups of equal priority set the same field differently for one device.",
     "document_too_large": "The rendered document exceeds the device's limit.",
     "bad_selector": "The label selector cannot be read.",
@@ -284,6 +286,10 @@ CODES: dict[str, str] = {
     "bad_authority": "The certificate or key of one of the daemon's own authorities is damaged or not the right one.",
     "storage_unsuitable": "The folder lies on a file system that cannot keep the store's promises.",
     "already_running": "Another daemon works on this data folder.",
+    "bad_backup": "The file is no backup of henge, is cut off or damaged, or was made by a newer henge.",
+    "wrong_passphrase": "The passphrase does not open the backup.",
+    "bad_passphrase": "A passphrase has 8 characters at least.",
+    "backup_running": "Another backup is being made.",
     "address_in_use": "The address is taken by another program.",
     "service_failed": "systemd refused, or does not run here; the message has its words.",
     # reaching a daemon

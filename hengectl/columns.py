@@ -121,13 +121,21 @@ def _declared(schema: object, prefix: str = "") -> Iterable[str]:
 
 
 def changes_text(changes: object, *, most: int = 3) -> str:
-    """``device/lamp-1 changed, group/kitchen created`` and how many more."""
+    """``device/lamp-1 configured (color, wifi.ssid), group/kitchen created`` and how many more."""
     listed = [change for change in changes if isinstance(change, Mapping)] if isinstance(changes, list) else []
     told = [
-        f"{str(one.get('kind', '')).lower()}/{one.get('name', '')} {one.get('action', '')}" for one in listed[:most]
+        f"{str(one.get('kind', '')).lower()}/{one.get('name', '')} {one.get('action', '')}{_fields_text(one)}"
+        for one in listed[:most]
     ]
     more = [f"{len(listed) - most} more"] if len(listed) > most else []
     return safe(", ".join([*told, *more]))
+
+
+def _fields_text(change: Mapping[str, Any], *, most: int = 3) -> str:
+    """The fields that a change touched, where the daemon was asked for them."""
+    fields = [field_of(str(one["pointer"])) for one in change.get("changes") or ()]
+    more = [f"{len(fields) - most} more"] if len(fields) > most else []
+    return f" ({', '.join([*fields[:most], *more])})" if fields else ""
 
 
 def _status(item: Object) -> Mapping[str, Any]:

@@ -128,6 +128,7 @@ def selector_option(function: F) -> F:
         "--selector",
         metavar="SELECTOR",
         default="",
+        is_eager=True,  # what an argument means may depend on it
         callback=lambda ctx, param, value: _selector(value, param, ctx),
         help="Only those with these labels, such as room=kitchen,kind!=spare.",
     )(function)

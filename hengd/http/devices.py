@@ -28,7 +28,7 @@ class DeviceRoutes:
     def table(self) -> Iterator[Route]:
         """The routes of this resource."""
         path = "/v1/devices/{name}"
-        yield Route("GET", f"{path}/document", Auth.ADMIN, self.document, gives={200: shapes.DOCUMENT})
+        yield Route("GET", f"{path}/document", Auth.VIEWER, self.document, gives={200: shapes.DOCUMENT})
         yield Route("GET", f"{path}/why", Auth.VIEWER, self.why, query=("field",), gives={200: shapes.Why})
         for verb, auth, handler in (("revoke", Auth.ADMIN, self.revoke), ("retry", Auth.EDITOR, self.retry)):
             yield Route(

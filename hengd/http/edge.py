@@ -63,6 +63,9 @@ WRITE_QUERY: Final = ("dry_run", "message", "all_at_once")
 """Query parameters of every route that changes configuration."""
 OPERATORS: Final = (Auth.VIEWER, Auth.EDITOR, Auth.ADMIN)
 """Routes for people: reading, changing configuration, deciding who belongs."""
+READ_BY_ADMINS: Final = frozenset({"/v1/tokens", "/v1/operators", "/v1/audit"})
+"""Who belongs is read by those who decide it. Everything else that is for people is read by all of them, values of
+secrets by nobody: what holds some is shown with their names (``docs/decisions/0012``)."""
 
 _SERVED: Final = {
     Auth.HEALTH: frozenset({LOCAL, ADMIN}),
@@ -125,6 +128,7 @@ class Edge:
         """The application that serves ``routes`` and nothing else."""
         app = web.Application(middlewares=[keep_turns, self.answer_errors, self.identify], client_max_size=2**21)
         for route in routes:
+            _refuse_other_readers(route)
             self._auth[route.handler] = route.auth
             app.router.add_route(route.method, route.pattern, route.handler, expect_handler=_continue)
         return app
@@ -212,6 +216,13 @@ class Edge:
             self._rates[caller.role].take(caller.subject, now=self._monotonic())
         await self._authority.used(caller)
         return caller
+
+
+def _refuse_other_readers(route: Route) -> None:
+    """One rule says who reads what; a route that declares another cannot be served."""
+    rule = Auth.ADMIN if route.path in READ_BY_ADMINS else Auth.VIEWER
+    if route.method == "GET" and route.auth in OPERATORS and route.auth is not rule:
+        raise LookupError(f"{route.path} is read by {rule.value}s, and its route says {route.auth.value}")
 
 
 def cutter_of(request: web.Request) -> Callable[[], None]:

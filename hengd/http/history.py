@@ -10,7 +10,7 @@ from aiohttp import web
 from hengd.events import EventLog
 from hengd.http import shapes
 from hengd.http.edge import WRITE_QUERY, Auth, Route, change_request
-from hengd.http.eventstream import last_event_id, stream_events, wants_stream
+from hengd.http.eventstream import last_event_id, socket_events, stream_events, wants_socket, wants_stream
 from hengd.http.parse import MAX_WAIT_S, Query, if_match, json_object, no_body, text_field
 from hengd.http.views import between_view, event_view, json_response, outcome_response, revision_view
 from hengd.rules.configs import MAX_MESSAGE_CHARS, Configs
@@ -44,7 +44,8 @@ class HistoryRoutes:
         )  # fmt: skip
         yield Route(
             "GET", "/v1/events", Auth.VIEWER, self.events,
-            query=("since", "wait"), headers=("Last-Event-ID",), gives={200: (shapes.Events, shapes.EVENTS)},
+            query=("since", "wait"), headers=("Last-Event-ID",),
+            gives={101: shapes.EVENT_SOCKET, 200: (shapes.Events, shapes.EVENTS)},
         )  # fmt: skip
 
     async def revisions(self, request: web.Request) -> web.Response:
@@ -92,6 +93,8 @@ class HistoryRoutes:
         """What happened after a number; waits for the next if there is nothing, or streams them."""
         no_body(request)
         query = Query(request, "since", "wait")
+        if wants_socket(request):
+            return await socket_events(request, self._events, query.number("since", self._events.seq))
         if wants_stream(request):
             default = query.number("since", self._events.seq)
             return await stream_events(request, self._events, last_event_id(request, default))

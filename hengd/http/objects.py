@@ -34,7 +34,7 @@ from hengd.rules.overrides import parse_overriding
 from hengd.store import Store
 from henge_protocol.errors import Invalid, Malformed, NotFound
 from henge_protocol.model import PLURALS, check_name, is_name
-from henge_protocol.selector import Selector, parse_selector
+from henge_protocol.selector import MAX_SELECTOR_CHARS, Selector, parse_selector
 from henge_protocol.strictjson import LIMITS
 
 APPLY_LIMITS: Final = replace(LIMITS, max_nodes=200_000)
@@ -76,6 +76,10 @@ class ObjectRoutes:
                 query=WRITE_QUERY, headers=("If-Match",), takes=shapes.OverridesBody,
                 gives={200: (_SHAPES.get(kind, _LAYERS)[0], shapes.Outcome)},
             )  # fmt: skip
+        yield Route(
+            "POST", "/v1/overrides", Auth.EDITOR, self.override_selected,
+            query=WRITE_QUERY, takes=shapes.SelectedOverridesBody, gives={200: shapes.Outcome},
+        )  # fmt: skip
         yield Route(
             "POST", "/v1/apply", Auth.EDITOR, self.apply,
             query=(*WRITE_QUERY, "expect"), headers=("If-Match",), takes=shapes.ApplyBody, gives={200: shapes.Outcome},
@@ -120,6 +124,14 @@ class ObjectRoutes:
         request_ = replace(wanted, message=message, fleet=if_match(request), same_documents=bool(expect))
         outcome = await self._configs.apply(body.get("objects", []), _deletions(body.get("delete", [])), request_)
         return outcome_response(outcome)
+
+    async def override_selected(self, request: web.Request) -> web.Response:
+        """Override fields of all devices that a selector selects, or end overrides early, as one revision."""
+        request_ = change_request(request)
+        body = await json_object(request, shapes.fields_of(shapes.SelectedOverridesBody))
+        selector = text_field(body, "selector", default=None, max_chars=MAX_SELECTOR_CHARS)
+        wanted = parse_overriding(body)
+        return outcome_response(await self._overrides.change_selected(selector, wanted, request_))
 
     def _list(self, kind: str) -> Handler:
         async def handler(request: web.Request) -> web.Response:

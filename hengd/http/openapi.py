@@ -130,7 +130,7 @@ def _types(routes: Sequence[Route]) -> list[Any]:
     for route in routes:
         given = [one for answer in route.gives.values() for one in _each(answer)]
         for one in [route.takes, *given]:
-            if one is not None and not isinstance(one, shapes.Media):
+            if one is not None and not isinstance(one, (shapes.Media, str)):
                 found[repr(one)] = one
     return list(found.values())
 
@@ -195,6 +195,8 @@ def _responses(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
 def _response(answer: Any, schemas: dict[str, Any]) -> dict[str, Any]:
     if answer is None:
         return {"description": "Nothing new."}
+    if isinstance(answer, str):
+        return {"description": answer}
     media = [one for one in _each(answer) if isinstance(one, shapes.Media)]
     said = [schemas[repr(one)] for one in _each(answer) if one not in media]
     content: dict[str, Any] = {

@@ -26,9 +26,9 @@ class SecretRoutes:
 
     def table(self) -> Iterator[Route]:
         """The routes of this resource; names have slashes in them."""
-        yield Route("GET", "/v1/secrets", Auth.EDITOR, self.all, gives={200: shapes_secrets.SecretList})
+        yield Route("GET", "/v1/secrets", Auth.VIEWER, self.all, gives={200: shapes_secrets.SecretList})
         path = "/v1/secrets/{secret}"
-        yield Route("GET", path, Auth.EDITOR, self.show, gives={200: shapes_secrets.Secret})
+        yield Route("GET", path, Auth.VIEWER, self.show, gives={200: shapes_secrets.Secret})
         yield Route(
             "PUT", path, Auth.EDITOR, self.put, query=WRITE_QUERY, headers=("If-Match",),
             takes=shapes_secrets.SecretBody,

@@ -35,6 +35,12 @@ class Media(msgspec.Struct, frozen=True):
 DOCUMENT: Final = Media("application/json", "the exact bytes of the device's document")
 FRAME: Final = Media("application/vnd.henge.frame", "one frame of docs/protocol.md")
 EVENTS: Final = Media("text/event-stream", "with Accept: text/event-stream, events as they happen")
+BACKUP: Final = Media("application/vnd.henge.sealed", "a backup, sealed with the passphrase")
+EVENT_SOCKET: Final = (
+    "With Upgrade: websocket, a WebSocket of version 13: each message is an event as in the answer 200, or "
+    '{"type": "gap", "next": NUMBER} where some were missed.'
+)
+"""An answer without a body is described by its text alone: OpenAPI has no words for a WebSocket's messages."""
 TEXT: Final = Media("text/plain", "ok")
 METRICS: Final = Media("text/plain", "figures in Prometheus' text format 0.0.4")
 
@@ -271,6 +277,15 @@ class OverridesBody(Shape):
     for_s: Count | UnsetType = UNSET
 
 
+class SelectedOverridesBody(Shape):
+    """The same, for every device whose labels the selector selects; an empty one selects all."""
+
+    selector: str
+    set: dict[str, Any] | UnsetType = UNSET
+    unset: list[str] | UnsetType = UNSET
+    for_s: Count | UnsetType = UNSET
+
+
 class RollbackBody(Shape):
     """To which revision, and which object (without: everything)."""
 
@@ -427,6 +442,12 @@ class Events(Shape):
     events: list[Event]
     next: Count
     gap: bool
+
+
+class BackupBody(Shape):
+    """What seals a backup."""
+
+    passphrase: Annotated[str, msgspec.Meta(min_length=8, max_length=1024)]
 
 
 class NoBody(Shape):

@@ -107,7 +107,7 @@ class StatusRoutes:
                 "groups": groups,
                 "devices": {"total": sum(counts["connection"].values()), **counts},
                 "join": {"open": bool(closes), "closes": moment(closes), "waiting": len(self._joins.waiting())},
-                "store": _store_view(figures),
+                "store": _store_view(figures) | {"backed_up": moment(meta.backed_up)},
                 "warnings": self._warnings(figures),
             }
         )
@@ -117,7 +117,7 @@ class StatusRoutes:
         self._refuse_foreign_host(request)
         counts, figures, vitals = await self._devices.counts(), self._store.figures(), self._daemon.vitals()
         with self._store.read() as tx:
-            revision = read_meta(tx).revision
+            meta = read_meta(tx)
         text = exposition(
             [
                 Metric("henge_info", "gauge", "Version of the daemon.", {self._daemon.version: 1}, "version"),
@@ -125,7 +125,8 @@ class StatusRoutes:
                 *_device_metrics(counts),
                 gauge("henge_links", "Live links and long-polls of devices.", self._devices.links),
                 gauge("henge_joins_waiting", "Join requests that wait for a person.", len(self._joins.waiting())),
-                gauge("henge_revision", "The newest revision; a change of configuration is one.", revision),
+                gauge("henge_revision", "The newest revision; a change of configuration is one.", meta.revision),
+                gauge("henge_backup_time_seconds", "The newest backup, in Unix seconds; 0: none yet.", meta.backed_up),
                 *_store_metrics(figures),
                 gauge("henge_warnings", "What `hengectl status` warns of.", len(self._warnings(figures))),
                 gauge("henge_loop_lag_seconds", "The event loop's longest delay in the last minute.", vitals.lag_s),

@@ -13,7 +13,16 @@ from hengd.records import ObjectChange, ObjectRecord, RevisionRecord
 from hengd.rules.between import Between, between
 from hengd.rules.breadth import MAX_NAMES, SHOWN, TooWide, too_wide
 from hengd.rules.change import Change, Overrider
-from hengd.rules.fleet import find_desired, find_document, find_object, nearest, read_meta, renderer, required_object
+from hengd.rules.fleet import (
+    find_desired,
+    find_document,
+    find_object,
+    nearest,
+    objects_of,
+    read_meta,
+    renderer,
+    required_object,
+)  # fmt: skip
 from hengd.rules.history import changes_since, drop_revisions, find_revision, revisions_back
 from hengd.rules.merge import parse_path
 from hengd.rules.objects import KINDS, Manifest, object_path, parse_manifest
@@ -23,6 +32,7 @@ from hengd.rules.vault import Vault
 from hengd.rules.why import Explained, explain
 from hengd.store import Store, Transaction
 from henge_protocol.errors import Conflict, HengeError, Invalid, NotFound, Problem
+from henge_protocol.selector import parse_selector
 
 MAX_OBJECTS: Final = 5000
 PRUNED_AT_ONCE: Final = 500
@@ -104,6 +114,20 @@ class Configs:
 
         return await self._change(act, request)
 
+    async def override_selected(self, selector: str, overrider: Overrider, request: Request) -> Outcome:
+        """Give all devices that a selector selects other overrides; ``NotFound`` ``no_such_device`` if none is."""
+        wanted = parse_selector(selector)
+
+        def act(change: Change) -> None:
+            names = [device.name for device in objects_of(change.tx, "Device") if wanted.matches(device.labels)]
+            if not names:
+                message = f"no device has labels that {ascii(selector)[:120]} selects"
+                raise NotFound("no_such_device", message, cure="see: hengectl get devices --show-labels")
+            for name in names:
+                change.override("Device", name, overrider)
+
+        return await self._change(act, request)
+
     async def delete(self, kind: str, name: str, if_match: str | None, request: Request) -> Outcome:
         """Delete one object. Deleting a device revokes it, which must be possible on a full disk, too."""
         return await self._change(
@@ -134,7 +158,7 @@ class Configs:
             raise NotFound(
                 "no_document",
                 f"device/{name} has no document: it has no schema",
-                cure="name one in a file, under spec, and apply it: 'schema: NAME'; see: hengectl get schemas",
+                cure=f"give it one of those that 'hengectl get schemas' shows: hengectl device schema {name} SCHEMA",
             )
         return Rendered(document.shown, desired.digest, desired.revision, redacted=bool(document.sealed))
 

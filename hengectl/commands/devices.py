@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import click
 
+from hengectl import delivery, refusal
 from hengectl.columns import state_of
 from hengectl.flashing import add_command
 from hengectl.invocation import Command, Group, Invocation, with_invocation
-from hengectl.kinds import DEVICE, Ref, name_of
-from hengectl.options import DEVICE_NAME, DURATION, Name, message_option, yes_option
+from hengectl.kinds import DEVICE, SCHEMA, Ref, name_of
+from hengectl.options import (
+    DEVICE_NAME,
+    DURATION,
+    Name,
+    all_at_once_option,
+    message_option,
+    wait_options,
+    yes_option,
+)  # fmt: skip
 from hengectl.render import safe
 from hengectl.tokens import TOKEN_TTL_S, tell_next_step
 from hengectl.waiting import REFUSED
 
 
-@click.group("device", cls=Group, short_help="Add, revoke, replace, rename or delete a device.")
+@click.group("device", cls=Group, short_help="Add, revoke, replace, rename or delete a device; give it a schema.")
 def device_command() -> None:
     """What is done to one device."""
 
@@ -68,6 +77,29 @@ def device_rename(invocation: Invocation, device: str, to: str, message: str) ->
     ref = Ref(DEVICE, device)
     renamed = invocation.client.post(f"{ref.path}/rename", {"to": to}, message=message).json()
     invocation.paper.say(f"{ref} is now device/{safe(name_of(renamed) or to)}")
+
+
+@device_command.command("schema", cls=Command, writes=True, short_help="Say of which type a device is.")
+@click.argument("device", metavar="NAME", type=DEVICE_NAME)
+@click.argument("schema", metavar="SCHEMA", type=Name(SCHEMA))
+@all_at_once_option
+@wait_options(10)
+@message_option
+@with_invocation
+def device_schema(
+    invocation: Invocation, device: str, schema: str, all_at_once: bool, wait: bool, timeout_s: int, message: str
+) -> int:
+    """Give a device a schema, in place of the one that it has.
+
+    From then on it gets a configuration: the schema's defaults, what groups say, and its own values, which must fit.
+    """
+    ref = Ref(DEVICE, device)
+    before = invocation.client.get(ref.path)
+    body = {"spec": {"schema": schema}}
+    after = invocation.client.patch(ref.path, body, message=message, all_at_once=all_at_once)
+    same = before.etag == after.etag
+    invocation.paper.say(f"{ref} is of schema {schema}{' already' if same else f' (r{after.revision})'}")
+    return delivery.await_delivery(invocation, [device], timeout_s) if wait else refusal.OK
 
 
 @device_command.command("delete", cls=Command, writes=True, short_help="Forget a device.")

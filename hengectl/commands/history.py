@@ -21,7 +21,7 @@ from hengectl.render import GAP, age, plural, safe
 @click.argument("target", metavar="[KIND/NAME]", required=False, type=RefType((*OBJECT_KINDS, SECRET)))
 @click.option("--limit", type=click.IntRange(1, 1000), default=20, help="How many; 20 if not given.")
 @click.option("--before", type=click.IntRange(1), default=None, metavar="REVISION", help="Only older ones.")
-@click.option("--diff", is_flag=True, help="With the fields that each of them changed.")
+@click.option("--diff", is_flag=True, help="With the values that each of them changed.")
 @output_option("json", "yaml", "wide", "name")
 @with_invocation
 def history_command(
@@ -29,7 +29,8 @@ def history_command(
 ) -> None:
     """Show the newest changes first, all or those of one object."""
     object_ = str(target) if target else ""
-    query: dict[str, Any] = {"object": object_, "limit": limit, "before": before, "diff": diff}
+    fields = diff or form in (None, "wide")
+    query: dict[str, Any] = {"object": object_, "limit": limit, "before": before, "diff": fields}
     items = invocation.client.get("/v1/revisions", **query).json()["items"]
     if form in ("json", "yaml"):
         invocation.paper.data(list_of(items), form)

@@ -17,6 +17,7 @@ import yaml
 from hengd import app
 from hengd.cli import cli
 from hengd.elsewhere import announce
+from hengd.schedule import plan_of
 from hengd.settings import BY_KEY, load_settings, split_address
 from tests.deployment.parts import TOP
 from tests.service import Service
@@ -26,6 +27,8 @@ OVERLAYS = sorted(path.name for path in (K8S / "overlays").iterdir())
 COMPONENTS = sorted(path.name for path in (K8S / "components").iterdir())
 EXTENSIONS = {"monitoring.coreos.com/v1"}
 """API groups that are not of Kubernetes itself."""
+ALLOWED = {"emptyDir", "configMap", "secret", "persistentVolumeClaim"}
+"""Kinds of volumes of a restricted pod that ours uses."""
 METRIC = re.compile(r"\b(?:henge|process)_[a-z_]+\b")
 
 Objects = list[dict[str, Any]]
@@ -80,7 +83,7 @@ def offences(pod: dict[str, Any]) -> set[str]:
     """What Pod Security *restricted* has against a pod."""
     wide, found = pod.get("securityContext", {}), set()
     found |= {key for key in ("hostNetwork", "hostPID", "hostIPC") if pod.get(key)}
-    found |= {"volume" for volume in pod.get("volumes", []) if not {"emptyDir", "configMap", "secret"} & set(volume)}
+    found |= {"volume" for volume in pod.get("volumes", []) if not ALLOWED & set(volume)}
     for container in [*pod["containers"], *pod.get("initContainers", [])]:
         own = container.get("securityContext", {})
         has = {**wide, **own}
@@ -261,6 +264,20 @@ def test_the_key_of_the_secrets_comes_from_a_file_that_the_daemon_may_read(tmp_p
     ]
     assert [item["path"] for item in volume["secret"]["items"]] == [Path(path).name]
     assert volume["secret"]["defaultMode"] & 0o037 == 0, "hengd refuses a key that others can read"
+
+
+def test_backups_go_to_a_volume_of_their_own_sealed_by_a_secret_that_the_daemon_may_read(tmp_path: Path) -> None:
+    objects = with_components(tmp_path / "with", "backup")
+    pod = one(objects, "StatefulSet")["spec"]["template"]["spec"]
+    settings = load_settings(environ={each["name"]: each["value"] for each in pod["containers"][0]["env"]})
+    plan = plan_of(settings)
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    mounts = {mount["mountPath"]: volumes.get(mount["name"]) for mount in pod["containers"][0]["volumeMounts"]}
+
+    assert plan is not None
+    assert mounts[str(plan.folder)]["persistentVolumeClaim"]["claimName"] == "henge-backups"
+    assert one(objects, "PersistentVolumeClaim", "henge-backups")["metadata"]["namespace"] == "henge"
+    assert mounts[str(Path(plan.passphrase_file).parent)]["secret"]["defaultMode"] & 0o037 == 0
 
 
 async def test_alerts_and_dashboard_speak_of_metrics_that_there_are(daemon: Service) -> None:

@@ -635,3 +635,50 @@ async def test_the_daemon_wakes_when_the_next_override_ends(daemon: Service, adm
             seen = answer["next"]
 
     assert await admin.ok("GET", "/v1/devices/lamp-1/document") == {"brightness": 80, "color": "green"}
+
+
+async def test_selected_devices_are_overridden_as_one_revision(admin: Admin) -> None:
+    attic = {"room": "attic"}
+    await admin.apply(schema(), *[device(f"lamp-{at}", labels=attic if at < 3 else {}) for at in range(5)])
+    body = {"selector": "room=attic", "set": {"color": "red"}, "for_s": 60}
+    tried = await admin.ok("POST", "/v1/overrides?dry_run=1", body)
+    done = await admin.ok("POST", "/v1/overrides?message=party", body)
+    [newest] = (await admin.ok("GET", "/v1/revisions?limit=1"))["items"]
+
+    assert (tried["dry_run"], tried["revision"]) == (True, 1)
+    assert [one["name"] for one in tried["devices"]] == [one["name"] for one in done["devices"]]
+    assert [one["name"] for one in done["devices"]] == ["lamp-0", "lamp-1", "lamp-2"]
+    assert (newest["revision"], newest["message"], len(newest["changes"])) == (2, "party", 3)
+
+
+async def test_overriding_many_devices_is_under_the_rule_for_wide_changes(daemon: Service, admin: Admin) -> None:
+    names = [f"lamp-{at}" for at in range(8)]
+    await admin.apply(schema(), *[device(name) for name in names])
+    for name in names:
+        async with connected(daemon, await daemon.join(admin, name)) as link:
+            await link.apply_next()
+    body = {"selector": "", "set": {"color": "red"}, "for_s": 60}
+    refused = await admin.refused("POST", "/v1/overrides", body)
+    done = await admin.ok("POST", "/v1/overrides?all_at_once=1", body)
+
+    assert refused.code == "too_wide"
+    assert len(done["devices"]) == 8
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ({"set": {"color": "red"}, "for_s": 60}, "bad_object"),
+        ({"selector": "a=b=c", "set": {"color": "red"}, "for_s": 60}, "bad_selector"),
+        ({"selector": "room=attic", "set": {"color": "red"}}, "bad_object"),
+        ({"selector": "room=cellar", "set": {"color": "red"}, "for_s": 60}, "no_such_device"),
+        ({"selector": "room=attic", "set": {"color": "pink"}, "for_s": 60}, "does_not_fit"),
+        ({"selector": "room=attic", "set": {"color": "red"}, "for_s": 60, "name": "x"}, "unknown_field"),
+    ],
+)
+async def test_overrides_of_many_that_are_refused_change_nothing(admin: Admin, body: dict[str, Any], code: str) -> None:
+    await admin.apply(schema(), device("lamp-1", labels={"room": "attic"}))
+    refused = await admin.refused("POST", "/v1/overrides", body)
+
+    assert refused.code == code
+    assert (await admin.ok("GET", "/v1/status"))["revision"] == 1
