@@ -199,6 +199,7 @@ def _seen(item: Object, view: View) -> str:
 
 NAME: Final = Column("NAME", _get("metadata", "name"))
 LABELS: Final = Column("LABELS", lambda item, _view: labels_text(_at(item, ("metadata", "labels"))), wide=True)
+SET: Final = Column("SET", _get("metadata", "set"), wide=True)
 
 COLUMNS: Final[Mapping[Kind, Sequence[Column]]] = {
     DEVICE: (
@@ -214,6 +215,7 @@ COLUMNS: Final[Mapping[Kind, Sequence[Column]]] = {
         ),
         Column("CLIENT", _get("status", "client"), wide=True),
         Column("IDENTITY", _get("status", "identity"), wide=True),
+        SET,
         Column("NOTE", _device_note),
     ),
     GROUP: (
@@ -225,6 +227,7 @@ COLUMNS: Final[Mapping[Kind, Sequence[Column]]] = {
         Column("REVISION", _revision),
         Column("VALUES", lambda item, _view: safe(_at(item, ("spec", "values")) or {}), wide=True),
         LABELS,
+        SET,
     ),
     SCHEMA: (
         NAME,
@@ -234,6 +237,7 @@ COLUMNS: Final[Mapping[Kind, Sequence[Column]]] = {
         Column("LIMIT", _get("spec", "max_document"), wide=True),
         Column("CONFIRM", _get("spec", "confirm_s"), wide=True),
         LABELS,
+        SET,
     ),
     SECRET: (
         NAME,
@@ -276,6 +280,7 @@ COLUMNS: Final[Mapping[Kind, Sequence[Column]]] = {
         Column("CHANGES", lambda item, _view: changes_text(item.get("changes"))),
         Column("MESSAGE", _get("message")),
         Column("ORIGIN", _get("origin"), wide=True),
+        Column("SET", _get("set"), wide=True),
         Column("TIME", _get("time"), wide=True),
     ),
 }

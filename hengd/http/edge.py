@@ -25,6 +25,7 @@ from hengd.rules.authority import NOBODY, Authority, Caller
 from hengd.rules.configs import Request
 from hengd.rules.limits import RateLimit
 from hengd.rules.outcome import Author
+from hengd.rules.ownership import Writer
 from henge_protocol.errors import (
     Denied,
     HengeError,
@@ -35,7 +36,7 @@ from henge_protocol.errors import (
     Unauthenticated,
     Unavailable,
 )  # fmt: skip
-from henge_protocol.model import ROLES
+from henge_protocol.model import ROLES, check_name
 
 log = logging.getLogger("hengd.http")
 
@@ -61,6 +62,8 @@ class Auth(Enum):
 
 WRITE_QUERY: Final = ("dry_run", "message", "all_at_once")
 """Query parameters of every route that changes configuration."""
+OWNER_QUERY: Final = ("set", "take_over")
+"""And of those that write objects themselves: for which apply-set, and whether also what belongs to others."""
 OPERATORS: Final = (Auth.VIEWER, Auth.EDITOR, Auth.ADMIN)
 """Routes for people: reading, changing configuration, deciding who belongs."""
 READ_BY_ADMINS: Final = frozenset({"/v1/tokens", "/v1/operators", "/v1/audit"})
@@ -279,8 +282,16 @@ def author_of(request: web.Request) -> Author:
 def change_request(request: web.Request, *more: str) -> Request:
     """Who wants a change, why, and whether only to see it, from the query of a writing request."""
     query = Query(request, *WRITE_QUERY, *more)
-    all_at_once = query.flag("all_at_once")
-    return Request(author_of(request), query.text("message"), query.flag("dry_run"), all_at_once=all_at_once)
+    apply_set = query.text("set")
+    writer = Writer(check_name(apply_set, "set") if apply_set else "", take_over=query.flag("take_over"))
+    return Request(
+        author_of(request),
+        query.text("message"),
+        query.flag("dry_run"),
+        all_at_once=query.flag("all_at_once"),
+        writer=writer,
+        prune=query.flag("prune"),
+    )
 
 
 async def _continue(request: web.Request) -> web.Response | None:

@@ -92,6 +92,8 @@ class MetadataBody(Shape):
     created: Any = UNSET
     changed: Any = UNSET
     author: Any = UNSET
+    set: Any = UNSET
+    taken_from: Any = UNSET
 
 
 class ObjectBody(Shape):
@@ -122,6 +124,10 @@ class Metadata(Shape, kw_only=True):
     created: Moment
     changed: Moment
     author: str | UnsetType = UNSET
+    set: Name | UnsetType = UNSET
+    """The apply-set that it belongs to."""
+    taken_from: Name | UnsetType = UNSET
+    """The apply-set that it was taken from by hand."""
 
 
 class Desired(Shape):
@@ -352,6 +358,10 @@ class Outcome(Shape):
     devices: list[Moved]
     too_wide: str | UnsetType = UNSET
     """Of a dry run: why the change would need ``all_at_once``; empty if it would not."""
+    managed: str | UnsetType = UNSET
+    """Of a dry run: why the change would need ``take_over``; empty if it would not."""
+    spared: list[Name] | UnsetType = UNSET
+    """Devices that are pruned from a set and stay, because they have joined."""
 
 
 class Between(Shape):
@@ -386,6 +396,8 @@ class Revision(Shape):
     origin: str
     message: str
     changes: list[Touched]
+    set: Name | UnsetType = UNSET
+    """The apply-set for which it was made."""
 
 
 class RevisionList(Shape):

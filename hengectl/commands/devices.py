@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from hengectl import delivery, refusal
@@ -15,6 +17,7 @@ from hengectl.options import (
     Name,
     all_at_once_option,
     message_option,
+    take_over_option,
     wait_options,
     yes_option,
 )  # fmt: skip
@@ -70,12 +73,13 @@ def device_replace(invocation: Invocation, device: str, ttl_s: int, quiet: bool,
 @device_command.command("rename", cls=Command, writes=True, short_help="Give a device another name.")
 @click.argument("device", metavar="NAME", type=DEVICE_NAME)
 @click.argument("to", metavar="NEW-NAME", type=Name())
+@take_over_option
 @message_option
 @with_invocation
-def device_rename(invocation: Invocation, device: str, to: str, message: str) -> None:
+def device_rename(invocation: Invocation, device: str, to: str, take_over: bool, message: str) -> None:
     """Give a device another name. Its identity, values and history stay."""
     ref = Ref(DEVICE, device)
-    renamed = invocation.client.post(f"{ref.path}/rename", {"to": to}, message=message).json()
+    renamed = invocation.client.post(f"{ref.path}/rename", {"to": to}, message=message, take_over=take_over).json()
     invocation.paper.say(f"{ref} is now device/{safe(name_of(renamed) or to)}")
 
 
@@ -83,11 +87,19 @@ def device_rename(invocation: Invocation, device: str, to: str, message: str) ->
 @click.argument("device", metavar="NAME", type=DEVICE_NAME)
 @click.argument("schema", metavar="SCHEMA", type=Name(SCHEMA))
 @all_at_once_option
+@take_over_option
 @wait_options(10)
 @message_option
 @with_invocation
 def device_schema(
-    invocation: Invocation, device: str, schema: str, all_at_once: bool, wait: bool, timeout_s: int, message: str
+    invocation: Invocation,
+    device: str,
+    schema: str,
+    all_at_once: bool,
+    take_over: bool,
+    wait: bool,
+    timeout_s: int,
+    message: str,
 ) -> int:
     """Give a device a schema, in place of the one that it has.
 
@@ -96,7 +108,8 @@ def device_schema(
     ref = Ref(DEVICE, device)
     before = invocation.client.get(ref.path)
     body = {"spec": {"schema": schema}}
-    after = invocation.client.patch(ref.path, body, message=message, all_at_once=all_at_once)
+    query: dict[str, Any] = {"all_at_once": all_at_once, "take_over": take_over, "message": message}
+    after = invocation.client.patch(ref.path, body, **query)
     same = before.etag == after.etag
     invocation.paper.say(f"{ref} is of schema {schema}{' already' if same else f' (r{after.revision})'}")
     return delivery.await_delivery(invocation, [device], timeout_s) if wait else refusal.OK
@@ -104,10 +117,11 @@ def device_schema(
 
 @device_command.command("delete", cls=Command, writes=True, short_help="Forget a device.")
 @click.argument("device", metavar="NAME", type=DEVICE_NAME)
+@take_over_option
 @message_option
 @yes_option
 @with_invocation
-def device_delete(invocation: Invocation, device: str, message: str, yes: bool) -> None:
+def device_delete(invocation: Invocation, device: str, take_over: bool, message: str, yes: bool) -> None:
     """Revoke the device's identity and forget its values.
 
     The values can be brought back with rollback, the identity cannot: the device has to join anew.
@@ -115,7 +129,7 @@ def device_delete(invocation: Invocation, device: str, message: str, yes: bool) 
     ref = Ref(DEVICE, device)
     invocation.client.read(ref)
     invocation.confirm_by_name(device, "delete", yes=yes)
-    invocation.client.delete(ref.path, message=message)
+    invocation.client.delete(ref.path, message=message, take_over=take_over)
     invocation.paper.say(f"{ref} deleted")
 
 

@@ -26,7 +26,15 @@ from hengectl.fields import (
 )  # fmt: skip
 from hengectl.invocation import Command, Invocation, with_invocation
 from hengectl.kinds import DEVICE, GROUP, SCHEMA, Object, Ref, name_of
-from hengectl.options import DURATION, RefType, all_at_once_option, message_option, selector_option, wait_options
+from hengectl.options import (
+    DURATION,
+    RefType,
+    all_at_once_option,
+    message_option,
+    selector_option,
+    take_over_option,
+    wait_options,
+)  # fmt: skip
 from hengectl.refusal import field_of
 from hengectl.render import left, plural
 
@@ -58,6 +66,7 @@ TARGET: Final = _Target((GROUP, DEVICE))
     "--for", "for_s", type=DURATION, default=0, help="Only so long, above all layers; then it ends by itself."
 )
 @all_at_once_option
+@take_over_option
 @wait_options(10)
 @message_option
 @with_invocation
@@ -69,6 +78,7 @@ def set_command(
     as_json: bool,
     for_s: int,
     all_at_once: bool,
+    take_over: bool,
     wait: bool,
     timeout_s: int,
     message: str,
@@ -97,6 +107,7 @@ def set_command(
         sent = _Sent(over, all_at_once=all_at_once, message=message)
         return _override_selected(invocation, sent, wait=wait, timeout_s=timeout_s)
     query: dict[str, Any] = {"all_at_once": all_at_once, "message": message}
+    own = {**query, "take_over": take_over}
     before = invocation.client.get(target.path)
     schemas = _schemas_for(invocation, before.json(), parsed)
     values = [(one.path, _meant(one, schemas, before.json(), as_json=as_json)) for one in parsed]
@@ -104,9 +115,9 @@ def set_command(
         body = {"set": {pointer(path): value for path, value in values}, "for_s": for_s}
         after = invocation.client.patch(f"{target.path}/overrides", body, **query)
     elif any(value is None or isinstance(value, dict) for _, value in values):
-        before, after = _replace(invocation, target, before, values, query)
+        before, after = _replace(invocation, target, before, values, own)
     else:
-        after = invocation.client.patch(target.path, _patch(values), **query)
+        after = invocation.client.patch(target.path, _patch(values), **own)
     _tell_overridden(invocation, target, after, [] if for_s else [path for path, _ in values])
     return _tell(invocation, target, before, after, wait=wait, timeout_s=timeout_s)
 
@@ -116,6 +127,7 @@ def set_command(
 @click.argument("fields", metavar="FIELD...", nargs=-1)
 @selector_option
 @all_at_once_option
+@take_over_option
 @wait_options(10)
 @message_option
 @with_invocation
@@ -125,6 +137,7 @@ def unset_command(
     fields: tuple[str, ...],
     selector: str,
     all_at_once: bool,
+    take_over: bool,
     wait: bool,
     timeout_s: int,
     message: str,
@@ -149,7 +162,7 @@ def unset_command(
         after = invocation.client.patch(f"{target.path}/overrides", body, **query)
     if present:
         removed = [(shallowest_gone(own, path, present), None) for path in present]
-        after = invocation.client.patch(target.path, _patch(removed), **query)
+        after = invocation.client.patch(target.path, _patch(removed), take_over=take_over, **query)
     code = _tell(invocation, target, before, after, wait=wait, timeout_s=timeout_s)
     for path in paths:
         field = field_of(pointer(path))
