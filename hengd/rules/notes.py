@@ -43,10 +43,3 @@ class Rung:
     """Something about a device's delivery changed without a revision (a person said retry)."""
 
     device_id: str
-
-
-def report_told(report: tuple[str, Reported]) -> tuple[str, dict[str, object]]:
-    """What an event says of a report: the device's name and the detail."""
-    name, said = report
-    detail = {"revision": said.revision, "digest": said.digest, "state": said.state, "reason": said.reason}
-    return name, detail
