@@ -118,9 +118,9 @@ def _tell_prepared_before(invocation: Invocation, folder: Path, device: str) -> 
     path = folder / SETUP_FILE
     try:
         before = json.loads(path.read_bytes())["name"]
-    except FileNotFoundError:
+    except OSError:  # nothing is there, or writing will say what is wrong
         return
-    except (OSError, ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError):
         before = ""
     if before != device:
         cure = f"choose another folder, or remove {path}"
