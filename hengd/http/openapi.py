@@ -13,12 +13,20 @@ from aiohttp import web
 
 from hengd.http import shapes
 from hengd.http.edge import OPERATORS, Auth, Route
+from hengd.http.head import STREAM_PATH
 from hengd.http.parse import MAX_WAIT_S, Query, no_body
 from hengd.http.views import json_response
-from henge_protocol.model import MAX_SECRET_NAME_CHARS
+from henge_protocol.model import (
+    MAX_LISTED,
+    MAX_NAME_CHARS,
+    MAX_SECRET_NAME_CHARS,
+    NAME_PATTERN,
+    SECRET_NAME_PATTERN,
+    VERSION_TAG_PATTERN,
+)  # fmt: skip
 
 MAX_PARAMETER: Final = 10**15
-_NAME: Final = {"type": "string", "pattern": "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", "maxLength": 63}
+_NAME: Final = {"type": "string", "pattern": f"^{NAME_PATTERN}$", "maxLength": MAX_NAME_CHARS}
 _TEXT: Final = {"type": "string", "maxLength": 1024}
 _FLAG: Final = {"type": "string", "enum": ["", "0", "1", "true", "false"]}
 
@@ -29,11 +37,11 @@ def _number(least: int, most: int) -> dict[str, Any]:
 
 IN_PATH: Final[dict[str, dict[str, Any]]] = {
     "name": _NAME,
-    "secret": {"type": "string", "pattern": "^[a-z0-9]+(/[a-z0-9]+)*$", "maxLength": MAX_SECRET_NAME_CHARS},
+    "secret": {"type": "string", "pattern": f"^{SECRET_NAME_PATTERN}$", "maxLength": MAX_SECRET_NAME_CHARS},
     "id": _TEXT,
     "sid": _TEXT,
     "code": _TEXT,
-    "revision": _number(1, MAX_PARAMETER - 1),
+    "revision": _number(0, MAX_PARAMETER - 1),
 }
 IN_QUERY: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "all_at_once": ("yes, as wide as it is", _FLAG),
@@ -44,7 +52,7 @@ IN_QUERY: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "expect": ("same-documents: refuse if any device would get another document", {"enum": ["", "same-documents"]}),
     "field": ("one field, such as wifi.ssid", _TEXT),
     "have": ("digest that the device runs; empty: none", {"type": "string", "pattern": "^([0-9a-f]{64})?$"}),
-    "limit": ("how many at most", _number(1, 1000)),
+    "limit": ("how many at most", _number(1, MAX_LISTED)),
     "message": ("kept in the history", {"type": "string", "maxLength": 1000}),
     "object": ("one object, such as device/lamp-1", _TEXT),
     "prune": ("delete what belongs to the set and is not among the objects", _FLAG),
@@ -60,7 +68,7 @@ IN_QUERY: Final[dict[str, tuple[str, dict[str, Any]]]] = {
 IN_HEADER: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "If-Match": (
         "the version that this change is for, or *",
-        {"type": "string", "pattern": r'^(\*|"[0-9a-z]{1,32}\.[0-9]{1,15}")$'},
+        {"type": "string", "pattern": rf"^(\*|{VERSION_TAG_PATTERN})$"},
     ),
     "Last-Event-ID": ("of a stream of events: what came after this number", _number(0, MAX_PARAMETER - 1)),
 }
@@ -78,6 +86,7 @@ _WHO: Final = {
     Auth.VIEWER: "Operators of every role, by certificate or over the admin socket.",
     Auth.EDITOR: "Operators with the role editor or admin.",
     Auth.ADMIN: "Operators with the role admin.",
+    Auth.METRICS: "Operators of every role; on the local port anybody on this machine.",
 }
 
 
@@ -112,6 +121,7 @@ def openapi(routes: Sequence[Route], version: str) -> dict[str, Any]:
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, schemas)
+    paths[STREAM_PATH] = {"get": _stream(schemas)}
     return {
         "openapi": "3.1.0",
         "info": {
@@ -150,11 +160,29 @@ def _operation(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
         "parameters": _parameters(route),
         "responses": _responses(route, schemas),
     }
-    if route.auth in (Auth.DEVICE, Auth.DEVICE_EXPIRED, *OPERATORS):
-        operation["security"] = [{}, {"certificate": []}] if route.auth in OPERATORS else [{"certificate": []}]
+    if route.auth in (Auth.DEVICE, Auth.DEVICE_EXPIRED, Auth.METRICS, *OPERATORS):
+        by_device = route.auth in (Auth.DEVICE, Auth.DEVICE_EXPIRED)
+        operation["security"] = [{"certificate": []}] if by_device else [{}, {"certificate": []}]
     if route.takes is not None:
         operation["requestBody"] = _body(route, schemas)
     return operation
+
+
+def _stream(schemas: dict[str, Any]) -> dict[str, Any]:
+    """The link of a device: no route, because it is taken over before a request is made of it (``dispatch``)."""
+    responses = {
+        "101": {"description": shapes.DEVICE_SOCKET},
+        "4XX": {"description": "Refused.", "content": _problem(schemas)},
+        "503": {"description": _FAILURES["503"], "content": _problem(schemas)},
+    }
+    return {
+        "operationId": "get_device_stream",
+        "summary": "The live link of a device",
+        "description": _WHO[Auth.DEVICE],
+        "parameters": [],
+        "responses": responses,
+        "security": [{"certificate": []}],
+    }
 
 
 def _operation_id(route: Route) -> str:
@@ -185,12 +213,16 @@ def _body(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
 
 
 def _responses(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
-    problem = {"application/problem+json": {"schema": schemas[repr(shapes.Problem)]}}
+    problem = _problem(schemas)
     responses: dict[str, Any] = {str(status): _response(answer, schemas) for status, answer in route.gives.items()}
     responses["4XX"] = {"description": "Refused; nothing was changed.", "content": problem}
     for status, meaning in _FAILURES.items():
         responses.setdefault(status, {"description": meaning, "content": problem})
     return responses
+
+
+def _problem(schemas: dict[str, Any]) -> dict[str, Any]:
+    return {"application/problem+json": {"schema": schemas[repr(shapes.Problem)]}}
 
 
 def _response(answer: Any, schemas: dict[str, Any]) -> dict[str, Any]:

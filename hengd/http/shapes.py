@@ -10,17 +10,27 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from henge_protocol.model import API_VERSION, MAX_NAME_CHARS, Configuration, Connection
+from henge_protocol.model import (
+    API_VERSION,
+    MAX_NAME_CHARS,
+    MAX_SECRET_NAME_CHARS,
+    NAME_PATTERN,
+    SECRET_NAME_PATTERN,
+    Configuration,
+    Connection,
+)  # fmt: skip
 
-Name = Annotated[str, msgspec.Meta(pattern="^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", max_length=MAX_NAME_CHARS)]
-ObjectName = Annotated[str, msgspec.Meta(pattern="^[a-z0-9]([a-z0-9._/-]*[a-z0-9])?$", max_length=128)]
-"""Of any object; those of secrets are paths."""
+Name = Annotated[str, msgspec.Meta(pattern=f"^{NAME_PATTERN}$", max_length=MAX_NAME_CHARS)]
+ObjectName = Annotated[str, msgspec.Meta(pattern=f"^{SECRET_NAME_PATTERN}$", max_length=MAX_SECRET_NAME_CHARS)]
+"""Of any object; those of secrets are paths, and every other name is one, too."""
 Moment = Annotated[str, msgspec.Meta(pattern="^([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z)?$")]
 """RFC 3339 in UTC, empty for never."""
 Digest = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 NoDigest = Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{64})?$")]
 Count = Annotated[int, msgspec.Meta(ge=0)]
 Kind = Literal["Schema", "Group", "Device", "Secret"]
+Written = Literal["Schema", "Group", "Device"]
+"""The kinds that a manifest can have; a secret has a route of its own."""
 Labels = dict[str, str]
 Facts = dict[str, str | int | float | bool]
 
@@ -32,7 +42,7 @@ class Media(msgspec.Struct, frozen=True):
     description: str
 
 
-DOCUMENT: Final = Media("application/json", "the exact bytes of the device's document")
+DOCUMENT: Final = Media("application/json", "the device's document, with references in the place of secrets")
 FRAME: Final = Media("application/vnd.henge.frame", "one frame of docs/protocol.md")
 EVENTS: Final = Media("text/event-stream", "with Accept: text/event-stream, events as they happen")
 BACKUP: Final = Media("application/vnd.henge.sealed", "a backup, sealed with the passphrase")
@@ -41,7 +51,9 @@ EVENT_SOCKET: Final = (
     '{"type": "gap", "next": NUMBER} where some were missed.'
 )
 """An answer without a body is described by its text alone: OpenAPI has no words for a WebSocket's messages."""
+DEVICE_SOCKET: Final = "A WebSocket of version 13 without extensions: the frames of docs/protocol.md, both ways."
 TEXT: Final = Media("text/plain", "ok")
+METRICS: Final = Media("text/plain", "figures in Prometheus' text format 0.0.4")
 
 
 class Shape(msgspec.Struct, forbid_unknown_fields=True):
@@ -99,7 +111,7 @@ class ObjectBody(Shape):
     """An object as a person writes it; ``status`` is ignored."""
 
     apiVersion: Literal["henge/v1"] | UnsetType = UNSET  # noqa: N815 - the wire's spelling
-    kind: Kind | UnsetType = UNSET
+    kind: Written | UnsetType = UNSET
     metadata: MetadataBody | UnsetType = UNSET
     spec: dict[str, Any] | UnsetType = UNSET
     status: Any = UNSET
@@ -254,156 +266,6 @@ class DeviceList(Shape):
     kind: Literal["DeviceList"]
     metadata: ListMetadata
     items: list[Device]
-
-
-# ---- changes -------------------------------------------------------------------------------------------
-
-
-class Deletion(Shape):
-    """An object that is to go."""
-
-    kind: Kind
-    name: Name
-
-
-class ApplyBody(Shape):
-    """Many objects, one transaction."""
-
-    objects: list[ObjectBody] | UnsetType = UNSET
-    delete: list[Deletion] | UnsetType = UNSET
-    message: str | UnsetType = UNSET
-
-
-class OverridesBody(Shape):
-    """Fields (``wifi.ssid`` or ``/wifi/ssid``) to override for so many seconds, and fields whose overrides end."""
-
-    set: dict[str, Any] | UnsetType = UNSET
-    unset: list[str] | UnsetType = UNSET
-    for_s: Count | UnsetType = UNSET
-
-
-class SelectedOverridesBody(Shape):
-    """The same, for every device whose labels the selector selects; an empty one selects all."""
-
-    selector: str
-    set: dict[str, Any] | UnsetType = UNSET
-    unset: list[str] | UnsetType = UNSET
-    for_s: Count | UnsetType = UNSET
-
-
-class RollbackBody(Shape):
-    """To which revision, and which object (without: everything)."""
-
-    to: Count
-    object: str | UnsetType = UNSET
-    message: str | UnsetType = UNSET
-
-
-class RenameBody(Shape):
-    """The new name."""
-
-    to: Name
-
-
-class FieldChange(Shape):
-    """A field that differs, without the side that is not there."""
-
-    pointer: str
-    before: Any = UNSET
-    after: Any = UNSET
-
-
-class Reason(Shape):
-    """One difference between two versions of a schema, and what it means."""
-
-    verdict: Literal["compatible", "narrower", "unknown"]
-    pointer: str
-    message: str
-
-
-class Comparison(Shape):
-    """Whether all that was valid under a schema's version before stays valid."""
-
-    verdict: Literal["compatible", "narrower", "unknown"]
-    reasons: list[Reason]
-
-
-class Done(Shape):
-    """What became of one object."""
-
-    kind: Kind
-    name: ObjectName
-    action: Literal["created", "configured", "unchanged", "deleted"]
-    changes: list[FieldChange]
-    compared: Comparison | UnsetType = UNSET
-
-
-class Moved(Shape):
-    """A device whose document differs."""
-
-    name: Name
-    before: NoDigest
-    after: NoDigest
-    changes: list[FieldChange] | UnsetType = UNSET
-
-
-class Outcome(Shape):
-    """The result of a change, or of a dry run."""
-
-    revision: Count
-    epoch: str
-    dry_run: bool
-    objects: list[Done]
-    devices: list[Moved]
-    too_wide: str | UnsetType = UNSET
-    """Of a dry run: why the change would need ``all_at_once``; empty if it would not."""
-    managed: str | UnsetType = UNSET
-    """Of a dry run: why the change would need ``take_over``; empty if it would not."""
-    spared: list[Name] | UnsetType = UNSET
-    """Devices that are pruned from a set and stay, because they have joined."""
-
-
-class Between(Shape):
-    """What differs between two revisions."""
-
-    older: Count = msgspec.field(name="from")
-    newer: Count = msgspec.field(name="to")
-    objects: list[Done]
-    devices: list[Moved]
-
-
-class Touched(Shape):
-    """An object that a revision touched; ``before`` and ``after`` when one revision is asked for.
-
-    ``changes`` with ``?diff=1``.
-    """
-
-    kind: Kind
-    name: ObjectName
-    action: Literal["created", "configured", "deleted"]
-    changes: list[FieldChange] | UnsetType = UNSET
-    before: Object | UnsetType | None = UNSET
-    after: Object | UnsetType | None = UNSET
-
-
-class Revision(Shape):
-    """One committed change."""
-
-    revision: Count
-    time: Moment
-    author: str
-    origin: str
-    message: str
-    changes: list[Touched]
-    set: Name | UnsetType = UNSET
-    """The apply-set for which it was made."""
-
-
-class RevisionList(Shape):
-    """The newest first."""
-
-    kind: Literal["RevisionList"]
-    items: list[Revision]
 
 
 class Said(Shape):

@@ -75,7 +75,7 @@ class Caller:
 NOBODY: Final = Caller("nobody")
 
 _NOUNS: Final = {"device": "device", "admin": "operator"}
-_ISSUED: Final = {
+_ISSUED: Final[dict[tuple[str, str], audit.Act]] = {
     ("device", "token"): "device.joined",
     ("device", "approved"): "device.approved",
     ("device", "renew"): "certificate.renewed",
@@ -83,7 +83,7 @@ _ISSUED: Final = {
     ("admin", "renew"): "certificate.renewed",
 }
 """What it is called when a certificate is issued, by role and way."""
-_JOURNAL: Final = Author("hengd", "journal of revocations")
+_JOURNAL: Final = Author("hengd", "journal of revocations", may_end_identities=False)
 
 
 class Authority:
@@ -224,7 +224,8 @@ class Authority:
                 activate(tx, caller.certificate)
             return self.issue(
                 tx, role=caller.role, subject=caller.subject, name=caller.name, spki_der=spki_der, via="renew",
-                by=caller.certificate.hex(), board=board, rights=record.rights, author=Author(caller.name, origin),
+                by=caller.certificate.hex(), board=board, rights=record.rights,
+                author=Author(caller.name, origin, may_end_identities=False),
             )  # fmt: skip
 
         return await self._store.write(operation)
@@ -241,12 +242,14 @@ class Authority:
     # ---- ending --------------------------------------------------------------------------------------
 
     async def revoke_device(self, name: str, by: Author) -> None:
-        """End a device's identity at once: no byte of configuration reaches it from now on."""
+        """End a device's identity at once: no byte of configuration reaches it from now on. Once ended it stays so."""
         with self._store.read() as tx:
             device = required_object(tx, "Device", name)
-            if identity_state(tx, "device", device.id) == "none":
+            identity = identity_state(tx, "device", device.id)
+            if identity == "none":
                 raise NotFound("not_joined", f"device/{name} has no identity to revoke", cure="it never joined")
-        await self.revoke("device", device.id, by)
+        if identity != "revoked":
+            await self.revoke("device", device.id, by)
 
     async def revoke_operator(self, name: str, by: Author) -> None:
         """End an operator's identity at once, with all its certificates."""
@@ -264,16 +267,17 @@ class Authority:
         self._cut.add((role, subject))
         self.close_links(role, subject)
         now = self._clock()
+        await self._store.write(lambda tx: self.end(tx, role, subject, by, now=now), essential=True)
 
-        def operation(tx: Transaction) -> None:
-            ended = max(now, last_issued(tx, role, subject))
-            revoke_all(tx, role, subject)
-            audit.note(tx, "identity.revoked", _named(tx, role, subject), by, now=now)
-            tx.note(Cut(role, subject))
-            append_end(self._journal, ended, role, subject, durable=True)
-            self._ends[role, subject] = ended
-
-        await self._store.write(operation, essential=True)
+    def end(self, tx: Transaction, role: str, subject: str, by: Author, *, now: float) -> None:
+        """End an identity in a transaction that does more, as its last act; the commit's note closes its links."""
+        ended = max(now, last_issued(tx, role, subject))
+        revoke_all(tx, role, subject)
+        audit.note(tx, "identity.revoked", _named(tx, role, subject), by, now=now)
+        tx.note(Cut(role, subject))
+        append_end(self._journal, ended, role, subject, durable=True)
+        self._ends[role, subject] = ended
+        self._cut.add((role, subject))
 
     def close_links(self, role: str, subject: str) -> None:
         """Close every live link of an identity that ends; one that was not revoked before was deleted."""
@@ -325,7 +329,7 @@ class Authority:
     def _refuse_state(self, record: CertificateRecord) -> None:
         ended = self._ended(record.role, record.subject)
         if record.state == "revoked" or is_ended(record, ended) or self.is_cut(record.role, record.subject):
-            raise Denied("certificate_revoked", "this identity was revoked", cure="join again with a new token")
+            raise Denied("certificate_revoked", "this identity was revoked", cure=_way_back(record))
         if record.state == "superseded":
             raise Denied("certificate_superseded", "a newer certificate of this identity is in use")
 
@@ -353,6 +357,13 @@ def _lifetime_s(role: str, *, board: bool) -> float:
     if role == "admin":
         return ADMIN_LIFETIME_S
     return BOARD_LIFETIME_S if board else DEVICE_LIFETIME_S
+
+
+def _way_back(record: CertificateRecord) -> str:
+    if record.role == "device":
+        return "join again with a new token"
+    made = f"hengectl token create --role {record.rights} --name {record.subject}"
+    return f"an admin lets you in again: {made}; then log in: hengectl login URL"
 
 
 def _named(tx: Reader, role: str, subject: str) -> str:

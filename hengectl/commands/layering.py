@@ -9,11 +9,12 @@ from typing import Any, Final
 import click
 
 from henge_protocol.errors import HengeError, Invalid
+from henge_protocol.fieldpath import parse_path, pointer
 from hengectl import delivery
 from hengectl.changes import tell_needs, tell_result
 from hengectl.differences import tell_differences
 from hengectl.factoring import Fleet, Lift, promoted
-from hengectl.fields import has, parse_field, pointer
+from hengectl.fields import has
 from hengectl.invocation import Command, Invocation, with_invocation
 from hengectl.kinds import DEVICE, GROUP, SCHEMA, Ref, name_of
 from hengectl.options import (
@@ -61,7 +62,7 @@ def promote_command(
     \b
     hengectl promote lamp-1 wifi.ssid --to group/kitchen
     """
-    name, wanted = field_of(pointer(parse_field(field))), Ref(DEVICE, device)
+    name, wanted = field_of(pointer(parse_path(field))), Ref(DEVICE, device)
     objects = _promoted(invocation, wanted, field, group)
     body = {"objects": objects, "message": message or f"promote {name} from {wanted} to {group}"}
     words = {"all_at_once": all_at_once, "take_over": take_over}
@@ -74,7 +75,7 @@ def promote_command(
     if result["devices"]:
         invocation.confirm(f"Move {name} to {group}?", yes=yes)
     done = invocation.client.post("/v1/apply", body, if_match=plan.etag, **words)
-    tell_result(invocation, done.json())
+    tell_result(invocation, done.json(), told=True)
 
 
 @click.command("factor", cls=Command, writes=True, short_help="Lift values that many devices share to their groups.")
@@ -95,6 +96,9 @@ def factor_command(
     listed = client.listing(DEVICE)
     fleet = Fleet.of(listed["items"], client.items(GROUP), client.items(SCHEMA))
     among = frozenset(map(name_of, client.items(DEVICE, selector) if selector else listed["items"]))
+    if not among:
+        invocation.note(f"No device has these labels: {selector}" if selector else "There are no devices.")
+        return
     lifts = _that_change_nothing(invocation, fleet, among, take_over=take_over)
     if not lifts:
         invocation.note("There is nothing that all devices of a group set alike.")
@@ -115,7 +119,7 @@ def factor_command(
 
 
 def _promoted(invocation: Invocation, device: Ref, field: str, group: Ref) -> Sequence[Mapping[str, Any]]:
-    path = parse_field(field)
+    path = parse_path(field)
     client = invocation.client
     object_, to = client.read(device), client.read(group)
     if not has(object_["spec"].get("values", {}), path):
@@ -124,7 +128,7 @@ def _promoted(invocation: Invocation, device: Ref, field: str, group: Ref) -> Se
     fleet = Fleet.of([object_], [to], client.items(SCHEMA))
     if device.name not in fleet.hearing(group.name, path[0]):
         cure = f"see whom it selects: hengectl describe {group}"
-        raise Invalid("bad_usage", f"{group} does not speak to {device}, which would lose the value", cure=cure)
+        raise Invalid("bad_parameter", f"{group} does not speak to {device}, which would lose the value", cure=cure)
     return promoted(object_, to, path)
 
 

@@ -24,7 +24,7 @@ async def line(desk: Desk) -> Desk:
     """Four revisions: a fleet, a group, another name, and everything but the group gone."""
     await desk.apply(schema(), device("lamp-1", labels=HALL, color="red"), device("lamp-2", labels=HALL))
     await desk.apply(group("hall", "room=hall", color="blue"))
-    await desk.configs.rename("lamp-2", "lamp-9", Request(ADA))
+    await desk.configs.rename("lamp-2", "lamp-9", None, Request(ADA))
     await desk.apply(delete=(("Device", "lamp-1"),))
     return desk
 
@@ -35,7 +35,7 @@ async def test_objects_and_documents_are_compared_across_revisions(line: Desk) -
         [("lamp-2", ["/color"])],
     )
     assert told(await line.configs.between(2, 3, None)) == (
-        [("Device/lamp-2", "deleted"), ("Device/lamp-9", "created")],
+        [("Device/lamp-9", "renamed")],
         [],
     )
     objects, devices = told(await line.configs.between(1, None, None))
@@ -55,8 +55,19 @@ async def test_nothing_differs_from_itself(line: Desk) -> None:
     assert told(await line.configs.between(2, 2, None)) == ([], [])
 
 
+async def test_a_device_that_was_made_anew_is_another_one_although_all_its_fields_are_the_same(line: Desk) -> None:
+    await line.apply(device("lamp-1", labels=HALL, color="red"))
+
+    assert ("Device/lamp-1", "configured") in told(await line.configs.between(3, 5, None))[0]
+
+
 async def test_one_object_is_compared_alone(line: Desk) -> None:
     assert told(await line.configs.between(1, 2, ("Device", "lamp-2"))) == ([], [("lamp-2", ["/color"])])
+    assert told(await line.configs.between(1, 3, ("Device", "lamp-9"))) == (
+        [("Device/lamp-9", "renamed")],
+        [("lamp-9", ["/color"])],
+    )
+    assert told(await line.configs.between(1, 3, ("Device", "lamp-2")))[0] == [("Device/lamp-9", "renamed")]
     assert told(await line.configs.between(1, 2, ("Group", "hall"))) == ([("Group/hall", "created")], [])
 
 

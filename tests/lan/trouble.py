@@ -6,7 +6,7 @@ import pytest
 
 from tests.lan.fleet import Home, wait_for
 
-pytestmark = [pytest.mark.lan, pytest.mark.root, pytest.mark.timeout(1200)]
+pytestmark = pytest.mark.root
 
 
 def test_who_was_cut_off_goes_on_and_is_right_again_when_the_cable_is_back(home: Home) -> None:

@@ -12,7 +12,7 @@ import pytest
 from tests.lan.fleet import Home, LanDaemon
 from tests.lan.network import Host
 
-pytestmark = [pytest.mark.lan, pytest.mark.root, pytest.mark.timeout(1200)]
+pytestmark = pytest.mark.root
 
 IMPOSTOR = """
 import asyncio, sys

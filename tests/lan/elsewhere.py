@@ -13,7 +13,7 @@ from tests.lan.fleet import Home, LanDaemon, wait_for
 from tests.service import verify_store
 from tests.system.programs import Admin
 
-pytestmark = [pytest.mark.lan, pytest.mark.root, pytest.mark.timeout(1200)]
+pytestmark = pytest.mark.root
 
 CHANGED = ("lamp-1", "lamp-2")
 """What they run when the daemon dies is newer than the backup."""
