@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Final
 
 from henge_agent.hooks import Outcome, run_command
-from henge_agent.state import State, Version
+from henge_agent.records import Version
+from henge_agent.state import State
 from henge_protocol.strictjson import parse
 
 

@@ -22,8 +22,9 @@ from typing import Final
 
 from henge_agent.activation import Activation
 from henge_agent.outputs import Written, content_of, put, render_all
+from henge_agent.records import Progress, Version
 from henge_agent.settings import Hooks, Output
-from henge_agent.state import Progress, State, Version
+from henge_agent.state import State
 from henge_agent.verdicts import Setback, drifted, failed, field_errors, report_of, unwritten
 from henge_protocol.errors import HengeError, Invalid
 from henge_protocol.keyfiles import DISK, Files

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from henge_agent.records import Membership
 from henge_agent.settings import (
     HOOK_TIMEOUT_S,
     Address,
@@ -34,7 +35,7 @@ from henge_agent.settings import (
     read_duration_s,
     read_output,
 )
-from henge_agent.state import Membership, State, is_running, read_membership, read_progress, set_aside
+from henge_agent.state import State, is_running, read_membership, read_progress, set_aside
 from henge_protocol import __version__
 from henge_protocol.errors import Conflict, HengeError, Invalid, Malformed, NotFound
 from henge_protocol.hints import repeated

@@ -17,9 +17,10 @@ from henge_agent.applier import Applier
 from henge_agent.exchange import Exchange, UpgradeRefused, retry_after_s, whoami
 from henge_agent.link import Ended, Greeting, Link
 from henge_agent.poll import Poll, read_welcome
+from henge_agent.records import Membership
 from henge_agent.renew import USELESS_CODES, exchange_as, renew, settle_trial
 from henge_agent.settings import Address, read_address
-from henge_agent.state import Membership, State
+from henge_agent.state import State
 from henge_protocol.backoff import BOOT_SPREAD_S, Backoff
 from henge_protocol.errors import HengeError, Untrusted
 from henge_protocol.wire import Welcome

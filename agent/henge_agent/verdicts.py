@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from henge_agent.hooks import Outcome
-from henge_agent.state import Version
+from henge_agent.records import Version
 from henge_protocol.errors import HengeError
 from henge_protocol.wire import MAX_ERRORS, MAX_TEXT_CHARS, FieldError, Report
 

@@ -13,8 +13,9 @@ import pytest
 
 from henge_agent.activation import hook_environ
 from henge_agent.applier import MAX_DOCUMENT_BYTES, Applier
+from henge_agent.records import Version
 from henge_agent.settings import Hooks, Output
-from henge_agent.state import State, Version
+from henge_agent.state import State
 from henge_protocol.keyfiles import DISK, Files
 from henge_protocol.model import digest_of
 from henge_protocol.wire import Config, Error, Receipt, Report

@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 
 from henge_agent.cli import exit_code, run_command_line
-from henge_agent.state import Progress, State, Version
+from henge_agent.records import Progress, Version
+from henge_agent.state import State
 from henge_protocol import joining
 from henge_protocol.errors import CODES, HengeError, Invalid, NotFound
 from henge_protocol.joining import format_token
