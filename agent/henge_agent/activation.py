@@ -31,7 +31,7 @@ class Activation:
 
     def _told(self, version: Version, *, returning: bool) -> dict[str, str]:
         progress = self._state.progress
-        before = progress.staged if returning else progress.current
+        before = progress.staged if returning else progress.running
         if before is not None and before.digest == version.digest:
             before = progress.previous
         return {

@@ -36,6 +36,7 @@ from henge_agent.settings import (
     read_output,
 )
 from henge_agent.state import State, is_running, read_membership, read_progress, set_aside
+from henge_agent.trial import is_undecided
 from henge_protocol import __version__
 from henge_protocol.errors import Conflict, HengeError, Invalid, Malformed, NotFound
 from henge_protocol.hints import repeated
@@ -372,9 +373,15 @@ def _tell_joined(joined: Joined, folder: Path, *, given: bool) -> None:
 
 def _status_lines(folder: Path, membership: Membership) -> list[tuple[str, str]]:
     progress = read_progress(folder)
-    running, owed = progress.current, progress.report
+    running, owed = progress.running, progress.report
     document = f"{short_digest(running.digest)} of revision {running.revision}" if running else "none yet"
-    report = f"{owed.state} {owed.reason}".strip() + ", the daemon has not confirmed it yet" if owed else "confirmed"
+    if is_undecided(progress):
+        report = "rolled-back, the next contact tells why"
+    elif owed or progress.trial:
+        said = f"{owed.state} {owed.reason}".strip() if owed else "applied"
+        report = f"{said}, the daemon has not confirmed it yet"
+    else:
+        report = "confirmed"
     return [
         ("device", f"{membership.name} (id {membership.device_id})"),
         ("fleet", membership.fleet_id),

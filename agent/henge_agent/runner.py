@@ -96,6 +96,9 @@ class Runner:
         self._websocket_from = 0.0
         self._last_trouble = ""
         self._life: asyncio.Task[Ended] | None = None
+        self._address: Address | None = None
+        """Where the life under way is connected, or tries to be."""
+        self._resting: asyncio.Task[None] | None = None
         self._renewing = asyncio.Lock()
         self._address_not_kept = ""
 
@@ -106,6 +109,8 @@ class Runner:
             tasks.create_task(self._applier.run())
             tasks.create_task(self._live())
             tasks.create_task(self._keep_in_place())
+            tasks.create_task(self._prove_trials())
+            tasks.create_task(self._come_back())
             tasks.create_task(self._renew_in_time())
 
     async def _keep_in_place(self) -> None:
@@ -119,6 +124,45 @@ class Runner:
                 backoff.reset()
                 seen = await self._applier.news(seen)
 
+    # ---- trials of documents
+
+    async def _prove_trials(self) -> None:
+        """A connection may outlive a firewall that lets no new one through: see whether a new one is possible."""
+        seen = -1
+        while True:
+            seen = await self._applier.news(seen)
+            if not self._applier.unproven or self._life is None or self._address is None:
+                continue
+            try:
+                async with exchange_as(self._state, self._membership, self._address) as exchange:
+                    await whoami(exchange)
+            except HengeError as error:
+                self._trouble(f"no new connection with this document: {error.message}", error.cure)
+                self._hurry()
+            else:
+                await self._applier.reached()
+
+    async def _come_back(self) -> None:
+        """When a trial was undone, connect at once with what runs again: that tells who was guilty."""
+        while True:
+            await self._applier.undone()
+            self._backoff.reset()
+            self._hurry()
+
+    def _hurry(self) -> None:
+        """End the connection or the pause under way; the next one begins at once."""
+        for task in (self._life, self._resting):
+            if task is not None:
+                task.cancel()
+
+    async def _rest(self, seconds: float) -> None:
+        self._resting = asyncio.ensure_future(self._around.sleep(seconds))
+        try:
+            await asyncio.wait([self._resting])
+        finally:
+            self._resting.cancel()
+            self._resting = None
+
     # ---- connections
 
     async def _live(self) -> None:
@@ -127,7 +171,7 @@ class Runner:
         while True:
             await self._applier.put_back()  # a hello promises what the outputs hold
             ended = await self._round()
-            await self._around.sleep(await self._pause_s(ended))
+            await self._rest(await self._pause_s(ended))
 
     async def _round(self) -> Ended:
         """One life with the first address that is our daemon's: the known ones first, then those announced."""
@@ -153,6 +197,7 @@ class Runner:
 
     async def _life_at(self, address: Address) -> Ended:
         life = self._life = asyncio.create_task(self._connected(address))
+        self._address = address
         try:
             await asyncio.wait([life])
         except asyncio.CancelledError:
@@ -162,7 +207,7 @@ class Runner:
         finally:
             self._life = None
         if life.cancelled():
-            return Ended("renewed")
+            return Ended("again")
         try:
             ended = life.result()
         except HengeError as error:
@@ -202,6 +247,7 @@ class Runner:
         return await poll.run(welcome)
 
     async def _welcomed(self, address: Address, welcome: Welcome) -> None:
+        await self._applier.reached()
         name = welcome.name or self._membership.name
         self._backoff.reset()
         self._last_trouble = ""
@@ -230,7 +276,7 @@ class Runner:
 
     async def _pause_s(self, ended: Ended) -> float:
         """How long to stay away after a life that ended so."""
-        if ended.reason == "renewed":
+        if ended.reason == "again":
             return 0.0
         reason = ended.reason
         if reason == "certificate_expired":

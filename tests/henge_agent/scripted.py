@@ -33,6 +33,7 @@ class Scripted:
     address: Address = field(default_factory=lambda: Address("127.0.0.1", 1))
     desired: bytes | None = None
     revision: int = 0
+    confirm_s: int = 120
     websockets: bool = True
     receipts: bool = True
     refuse: tuple[int, str] | None = None
@@ -96,7 +97,7 @@ class Scripted:
 
     def config(self) -> Config:
         assert self.desired is not None
-        return Config(EPOCH, self.revision, digest_of(self.desired), 120, "apply", self.desired)
+        return Config(EPOCH, self.revision, digest_of(self.desired), self.confirm_s, "apply", self.desired)
 
     def token(self) -> joining.JoinToken:
         fingerprint = pki.fingerprint(self.fleet.server_ca.certificate_der)
