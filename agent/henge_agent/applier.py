@@ -20,9 +20,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final
 
 from henge_agent import trial
@@ -102,6 +103,16 @@ class Applier:
         return self._ledger.adrift
 
     @property
+    def unwritten(self) -> bool:
+        """Whether an output could not be written, which is to be tried again."""
+        return self.adrift and not self._ledger.changed
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The outputs."""
+        return tuple(output.path for output in self._outputs)
+
+    @property
     def unproven(self) -> bool:
         """Whether a trial runs that is reported only after the daemon answered a new connection (``reached``)."""
         return self._ledger.unproven
@@ -149,20 +160,37 @@ class Applier:
     # ---- the work
 
     async def put_back(self) -> bool:
-        """Write the outputs that do not hold the last good document; False when one cannot be. Needs no daemon.
+        """Write the outputs that do not hold what runs; False when one does not in the end. Needs no daemon.
 
         Files that hold it already are not touched. When one was written, or the agent was cut while it applied,
-        the on-change command runs: programs may have seen something else. An application under way is left alone.
+        the on-change command runs: programs may have seen something else. An application under way is left alone, and
+        so is what somebody changed, if that is the policy.
         """
-        if self._working.locked():
+        if self._at_work is not None:
             return not self.adrift
         async with self._working:
             await self._ledger.resume()
-            if not await self._restored():
+            left = await asyncio.to_thread(self._changed) if self._leaves_changes else []
+            if not await self._restored(left):
                 return False
             await self._tell_of_return()
-            self._ledger.note_trouble(None)
-            return True
+            if left:
+                self._ledger.note_changes(left)
+            else:
+                self._ledger.note_trouble(None)
+            return not left
+
+    async def notice_changes(self) -> bool:
+        """Look whether somebody changed outputs, and say so; True when they are to be put back."""
+        if self._at_work is not None:
+            return False
+        async with self._working:
+            changed = await asyncio.to_thread(self._changed)
+            if changed:
+                self._ledger.note_changes(changed)
+            elif self._ledger.changed:
+                self._ledger.note_trouble(None)
+        return bool(changed) and self._hooks.on_drift == "put-back"
 
     async def run(self) -> None:
         """Apply what is offered, and undo what is not confirmed in time, until cancelled."""
@@ -284,10 +312,10 @@ class Applier:
 
     # ---- the last good document
 
-    async def _restored(self) -> bool:
-        """Try to make the outputs hold the last good document, and note why they do not."""
+    async def _restored(self, left: Sequence[Path] = ()) -> bool:
+        """Try to make the outputs hold the last good document but those ``left`` alone, and note why they do not."""
         try:
-            await asyncio.to_thread(self._restore)
+            await asyncio.to_thread(self._restore, left)
         except HengeError as error:
             self._ledger.note_trouble(error)
             return False
@@ -316,14 +344,18 @@ class Applier:
             if untouched or not self._state.knows_original(output.path):
                 self._state.keep_original(output.path, content_of(output.path))
 
-    def _restore(self) -> None:
+    def _restore(self, left: Sequence[Path]) -> None:
         """Make the outputs what the last good document asks for, or what stood there before the first one.
 
         One that cannot be written does not keep the others from it; the first trouble is raised at the end.
         """
         troubles = []
         for each in self._standing_content():
+            if each.path in left:
+                continue
             try:
+                if not self._state.knows_original(each.path):
+                    self._state.keep_original(each.path, content_of(each.path))
                 if put(each, files=self._files):
                     log.info("wrote %s again from the last good document", each.path)
                     self._untold = True
@@ -331,6 +363,17 @@ class Applier:
                 troubles.append(error)
         if troubles:
             raise troubles[0]
+
+    @property
+    def _leaves_changes(self) -> bool:
+        """Whether what differs is somebody's wish, and neither a cut nor a failure of ours."""
+        is_ours = self._state.progress.staged is not None or self._untold or self.unwritten
+        return self._hooks.on_drift == "leave" and not is_ours
+
+    def _changed(self) -> list[Path]:
+        """The outputs that do not hold what the agent wrote there."""
+        written = [each for each in self._standing_content() if self._state.knows_original(each.path)]
+        return [each.path for each in written if not _holds(each)]
 
     def _standing_content(self) -> tuple[Written, ...]:
         """What the outputs have to hold while nothing is being applied."""
@@ -343,6 +386,13 @@ class Applier:
         if self._state.progress.staged is not None:
             return tuple(Written(output.path, self._state.original(output.path)) for output in self._outputs)
         return ()
+
+
+def _holds(wanted: Written) -> bool:
+    try:
+        return content_of(wanted.path) == wanted.content
+    except HengeError:
+        return False
 
 
 def _in_place(candidate: _Candidate) -> bool:

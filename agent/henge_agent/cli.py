@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import logging
 import os
 import platform
 import random
@@ -24,11 +23,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from henge_agent.logs import log_to_stderr
 from henge_agent.records import Membership
 from henge_agent.settings import (
     HOOK_TIMEOUT_S,
+    ON_DRIFT,
     Address,
     Hooks,
+    OnDrift,
     check_outputs,
     name_from_host,
     read_address,
@@ -204,9 +206,22 @@ def join(url: str | None, token_file: str | None, token: str | None, **options: 
 @click.option(
     "--hook-timeout", default=f"{HOOK_TIMEOUT_S:g}s", show_default=True, metavar="TIME", help="How long each may take."
 )
+@click.option(
+    "--on-drift",
+    type=click.Choice(ON_DRIFT),
+    default="put-back",
+    show_default=True,
+    help="What to do with an output that somebody changed, besides telling the daemon.",
+)
 @click.option("--debug", is_flag=True, help="Say more.")
 def run(
-    state_dir: str | None, outputs: tuple[str, ...], on_change: str, health: str, hook_timeout: str, debug: bool
+    state_dir: str | None,
+    outputs: tuple[str, ...],
+    on_change: str,
+    health: str,
+    hook_timeout: str,
+    on_drift: OnDrift,
+    debug: bool,
 ) -> None:
     """Stay connected and apply what the daemon sends, until SIGTERM."""
     from henge_agent.serve import serve
@@ -214,7 +229,7 @@ def run(
     log_to_stderr(debug=debug)
     folder = _folder(state_dir)
     wanted = check_outputs(tuple(read_output(text) for text in outputs), folder)
-    hooks = Hooks(on_change, health, read_duration_s(hook_timeout))
+    hooks = Hooks(on_change, health, read_duration_s(hook_timeout), on_drift)
     asyncio.run(serve(folder, wanted, hooks, os.environ))
 
 
@@ -230,36 +245,6 @@ def status(state_dir: str | None) -> None:
         raise not_joined(folder)
     for label, text in _status_lines(folder, membership):
         click.echo(f"{label:<10} {text}")
-
-
-def log_to_stderr(*, debug: bool) -> None:
-    """Short lines on stderr; under systemd with the priority that the journal understands."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Lines(in_journal="JOURNAL_STREAM" in os.environ and not sys.stderr.isatty()))
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel(logging.WARNING)
-    for name in ("henge_agent", "henge_protocol"):
-        logging.getLogger(name).setLevel(logging.DEBUG if debug else logging.INFO)
-    for name in (
-        "asyncio",
-        "zeroconf",
-    ):  # they tell a network without multicast by tracebacks; browse tells it in a line
-        logging.getLogger(name).setLevel(logging.WARNING if debug else logging.CRITICAL)
-
-
-class _Lines(logging.Formatter):
-    """``level message``, the traceback below; no time where the journal adds its own."""
-
-    _PRIORITIES: Final = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3}
-
-    def __init__(self, *, in_journal: bool) -> None:
-        super().__init__("%(message)s" if in_journal else "%(asctime)s %(levelname)s %(message)s", "%H:%M:%S")
-        self._in_journal = in_journal
-
-    def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record)
-        return f"<{self._PRIORITIES.get(record.levelno, 3)}>{text}" if self._in_journal else text
 
 
 def _folder(state_dir: str | None) -> Path:

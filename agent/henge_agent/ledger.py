@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Final
 
-from henge_agent import trial
+from henge_agent import trial, verdicts
 from henge_agent.records import Progress, Version
 from henge_agent.state import State
 from henge_agent.trial import CONNECTIVITY_LOST, SERVER_UNREACHABLE, VERDICT_S
@@ -42,8 +43,10 @@ class Ledger:
         self._verdict_s = VERDICT_S
         self._keeping = asyncio.Lock()
         self._applying: Report | None = None
-        self._trouble: HengeError | None = None
+        self._trouble = ""
         """Why the outputs do not hold what runs."""
+        self.changed = False
+        """Whether it is because somebody changed them."""
         self._standing: Report | None = None
         """What became of the document that runs since it was applied, if anything did."""
         self._serial = 0
@@ -70,8 +73,8 @@ class Ledger:
 
     @property
     def adrift(self) -> bool:
-        """Whether an output does not hold what it has to, and could not be written."""
-        return self._trouble is not None
+        """Whether an output does not hold what it has to: it could not be written, or somebody changed it."""
+        return bool(self._trouble)
 
     @property
     def unproven(self) -> bool:
@@ -134,7 +137,7 @@ class Ledger:
         await self.keep(lambda progress: trial.tried(progress, version, boot=self._boot, until_s=until_s))
         self._reached = self._reached and again
         self._verdict_s = trial.verdict_s(confirm_s)
-        self._trouble = self._standing = None
+        self._trouble, self.changed, self._standing = "", False, None
 
     async def undo(self) -> None:
         """No receipt came in time. Who could be reached all the same has not said why, but the document is not it."""
@@ -173,16 +176,26 @@ class Ledger:
         self._ring()
 
     def note_trouble(self, trouble: HengeError | None) -> None:
-        """Outputs do not hold what runs, or do again: say so, once."""
-        if str(trouble) == str(self._trouble):
+        """Outputs could not be written, or hold what runs again: say so, once."""
+        running = self.running
+        report = report_of(running, "applied") if trouble is None else drifted(running, trouble)
+        self._note("" if trouble is None else str(trouble), report, changed=False)
+
+    def note_changes(self, paths: Sequence[Path]) -> None:
+        """Somebody changed outputs: say so, once."""
+        said = f"{', '.join(map(str, paths))} changed by somebody else"
+        self._note(said, verdicts.changed(self.running, paths), changed=True)
+
+    def _note(self, trouble: str, report: Report, *, changed: bool) -> None:
+        if trouble == self._trouble:
             return
-        if trouble is not None:
+        if trouble:
             log.warning("outputs are not in place: %s", trouble)
         else:
             log.info("outputs are in place again")
-        self._trouble, running = trouble, self.progress.running
-        if running is not None:
-            self._standing = report_of(running, "applied") if trouble is None else drifted(running, trouble)
+        self._trouble, self.changed = trouble, changed
+        if self.progress.running is not None:
+            self._standing = report
         self._ring()
 
     # ---- keeping

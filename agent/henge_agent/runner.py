@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
@@ -21,6 +22,7 @@ from henge_agent.records import Membership
 from henge_agent.renew import USELESS_CODES, exchange_as, renew, settle_trial
 from henge_agent.settings import Address, read_address
 from henge_agent.state import State
+from henge_agent.watch import Watch
 from henge_protocol.backoff import BOOT_SPREAD_S, Backoff
 from henge_protocol.errors import HengeError, Untrusted
 from henge_protocol.wire import Welcome
@@ -43,6 +45,10 @@ RENEW_RETRY_S: Final = 3 * 86400.0
 LEAST_RENEW_RETRY_S: Final = 60.0
 GOOD_S: Final = 60.0
 """A link that a fault ends sooner than this after its welcome was no good one: the next such fault waits longer."""
+PUT_BACK_S: Final = 1.0
+"""Between noticing a change and putting back: an editor writes in several steps, and the daemon hears of it."""
+QUIET_S: Final = 60.0
+"""An output that is changed again sooner than this is put back later each time: somebody disagrees."""
 KNOWN_TIME_S: Final = 86400
 """How much newer a moment is that is worth a write to the card."""
 
@@ -105,10 +111,15 @@ class Runner:
     async def run(self) -> None:
         """Put the outputs in order, then apply, stay connected and renew until cancelled."""
         await self._applier.put_back()
+        with closing(Watch(self._applier.paths)) as self._watch:
+            await self._run()
+
+    async def _run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._applier.run())
             tasks.create_task(self._live())
             tasks.create_task(self._keep_in_place())
+            tasks.create_task(self._notice_changes())
             tasks.create_task(self._prove_trials())
             tasks.create_task(self._come_back())
             tasks.create_task(self._renew_in_time())
@@ -117,12 +128,26 @@ class Runner:
         """Try again, with pauses, while an output cannot be written, whether there is a daemon or not."""
         backoff, seen = Backoff(self._around.random), -1
         while True:
-            if self._applier.adrift:
+            if self._applier.unwritten:
                 await self._around.sleep(backoff.next_delay_s())
                 await self._applier.put_back()
+                self._watch.renew()
             else:
                 backoff.reset()
                 seen = await self._applier.news(seen)
+
+    async def _notice_changes(self) -> None:
+        """Say that somebody changed an output, then put it back; ever later if somebody goes on changing it."""
+        backoff, last = Backoff(self._around.random), -QUIET_S
+        while True:
+            await self._watch.changed()
+            if not await self._applier.notice_changes():
+                continue
+            if self._around.clock() - last >= QUIET_S:
+                backoff.reset()
+            await self._around.sleep(PUT_BACK_S + backoff.next_delay_s())
+            await self._applier.put_back()
+            last = self._around.clock()
 
     # ---- trials of documents
 

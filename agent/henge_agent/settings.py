@@ -19,6 +19,9 @@ Format = Literal["json", "toml", "env", "ini"]
 FORMATS: Final[tuple[Format, ...]] = get_args(Format)
 _SUFFIXES: Final[dict[str, Format]] = {".toml": "toml", ".env": "env", ".ini": "ini", ".cfg": "ini", ".conf": "ini"}
 
+OnDrift = Literal["put-back", "leave"]
+ON_DRIFT: Final[tuple[OnDrift, ...]] = get_args(OnDrift)
+
 _SYSTEM_ROOTS: Final = ("/proc", "/sys", "/dev")
 _HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,252}[A-Za-z0-9_.])?", re.ASCII)
 _IPV6 = re.compile(r"[0-9A-Fa-f:.]{2,45}(?:%[A-Za-z0-9_.-]{1,16})?", re.ASCII)
@@ -56,6 +59,8 @@ class Hooks:
     on_change: str = ""
     health: str = ""
     timeout_s: float = HOOK_TIMEOUT_S
+    on_drift: OnDrift = "put-back"
+    """What becomes of an output that somebody changed."""
 
 
 def read_address(text: str) -> Address:

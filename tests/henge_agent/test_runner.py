@@ -709,3 +709,76 @@ async def test_a_hooks_document_is_confirmed_only_by_a_connection_made_with_it(
         await scripted.reported("applied", digest_of(BLUE))
 
     assert len(scripted.hellos) == 2
+
+
+async def test_a_change_by_hand_is_told_and_put_back_while_connected(
+    joined: State, scripted: Scripted, path: Path, world: World, tmp_path: Path
+) -> None:
+    async with agent(at(joined, scripted.address), path, world, on_change=f"echo $HENGE_ROLLBACK >> {tmp_path}/ran"):
+        await scripted.want(RED)
+        await scripted.reported("applied")
+        await scripted.seen(lambda: len(scripted.reports) == 2)
+        path.write_bytes(b"by hand")
+        drifted = await scripted.reported("drifted", digest_of(RED))
+        await scripted.seen(lambda: scripted.reports[-1].state == "applied")
+        assert path.read_bytes() == RED
+
+    assert (drifted.reason, drifted.errors[0].message) == ("changed", f"{path} is not as it was written")
+    assert (tmp_path / "ran").read_text() == "\n1\n"
+    assert len(scripted.hellos) == 1
+
+
+async def test_whoever_changes_a_file_again_and_again_is_answered_later_each_time(
+    joined: State, scripted: Scripted, path: Path, world: World
+) -> None:
+    async with agent(at(joined, scripted.address), path, world) as applier:
+        await scripted.want(RED)
+        await scripted.reported("applied")
+        for number in range(4):
+            path.write_bytes(b"by hand %d" % number)
+            await noted(applier, lambda: applier.adrift)
+            await noted(applier, lambda: not applier.adrift)
+
+    assert [seconds for seconds in world.pauses if seconds > 1] == [1.5, 2.0, 3.0, 5.0]
+
+
+async def test_a_change_by_hand_can_be_left_and_is_told_until_it_is_undone_or_overwritten(
+    joined: State, scripted: Scripted, path: Path, world: World
+) -> None:
+    async with agent(at(joined, scripted.address), path, world, on_drift="leave") as applier:
+        await scripted.want(RED)
+        await scripted.reported("applied")
+        path.write_bytes(b"by hand")
+        await scripted.reported("drifted")
+        for socket in list(scripted.sockets):
+            await socket.close(code=1001)
+        await scripted.seen(lambda: len(scripted.hellos) == 2)
+        assert (scripted.hellos[1].state, path.read_bytes()) == ("drifted", b"by hand")
+        path.write_bytes(RED)
+        await noted(applier, lambda: not applier.adrift)
+
+        path.write_bytes(b"by hand again")
+        await noted(applier, lambda: applier.adrift)
+        await scripted.want(BLUE)
+        await scripted.reported("applied", digest_of(BLUE))
+        assert (path.read_bytes(), applier.condition) == (BLUE, "applied")
+
+
+async def test_what_was_left_stays_left_after_a_restart_but_a_new_output_is_written(
+    joined: State, scripted: Scripted, path: Path, world: World
+) -> None:
+    async with agent(at(joined, scripted.address), path, world, on_drift="leave"):
+        await scripted.want(RED)
+        await scripted.reported("applied")
+        path.write_bytes(b"by hand")
+        await scripted.reported("drifted")
+    async with agent(joined, path, world, on_drift="leave"):
+        await scripted.seen(lambda: len(scripted.hellos) == 2)
+        assert (scripted.hellos[1].state, path.read_bytes()) == ("drifted", b"by hand")
+    new = path.with_name("new.json")
+    async with agent(joined, new, world, on_drift="leave"):
+        await scripted.seen(lambda: len(scripted.hellos) == 3)
+        assert (scripted.hellos[2].state, new.read_bytes()) == ("applied", RED)
+        new.write_bytes(b"by hand, too")
+        await scripted.seen(lambda: scripted.reports[-1].state == "drifted")
+    assert new.read_bytes() == b"by hand, too"
