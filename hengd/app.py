@@ -22,6 +22,7 @@ from hengd.datadir import DataDir, open_data_dir, server_identity
 from hengd.events import EventLog
 from hengd.http.admission import GateLimits, connections_within
 from hengd.http.audit import AuditRoutes
+from hengd.http.checks import CheckRoutes
 from hengd.http.devices import DeviceRoutes
 from hengd.http.edge import ADMIN, DEVICES, LOCAL, Edge, Route
 from hengd.http.enrol import EnrolRoutes
@@ -42,6 +43,7 @@ from hengd.local import local_admin
 from hengd.records import Reported
 from hengd.rules.audit import Audit
 from hengd.rules.authority import Authority
+from hengd.rules.checks import Checks
 from hengd.rules.configs import Configs
 from hengd.rules.contact import Contacts
 from hengd.rules.custody import find_vault, tend_vault
@@ -230,6 +232,7 @@ class App:
             JoiningRoutes(self.tokens, self.joins, self.devices),
             OperatorRoutes(self.authority),
             AuditRoutes(self._audit),
+            CheckRoutes(Checks(self.configs, self.presence, self._links.ask)),
             self._polls,
             OpenApiRoutes(lambda: self._routes, __version__),
         )

@@ -45,6 +45,8 @@ _CODE = re.compile(r"[a-z0-9_-]{0,48}", re.ASCII)
 _VISIBLE = re.compile(r"[\x20-\x7e]{0,64}", re.ASCII)
 _REPORTABLE: Final = REPORT_STATES - {"none"}
 """Who runs nothing of ours says so in ``hello`` and has nothing to report about."""
+_LASTING: Final = REPORT_STATES - {"checked"}
+"""A look at a candidate is neither a state to be in nor put on the disk."""
 
 
 class WireError(Malformed):
@@ -320,7 +322,7 @@ def _hello(header: dict[str, Any]) -> Hello:
         _text(header, "epoch", _EPOCH, "an epoch"),
         _number(header, "revision"),
         _digest(header),
-        _one_of(header, "state", REPORT_STATES, "none"),
+        _one_of(header, "state", _LASTING, "none"),
         _text(header, "boot", _VISIBLE, "at most 64 plain characters"),
         _text(header, "client", _VISIBLE, "at most 64 plain characters"),
         _facts(header.get("facts", {})),
@@ -366,7 +368,7 @@ def _config(header: dict[str, Any], line_feed: bytes, document: bytes) -> Config
 
 
 def _receipt(header: dict[str, Any]) -> Receipt:
-    return Receipt(_number(header, "revision"), _digest(header), _one_of(header, "state", REPORT_STATES, ""))
+    return Receipt(_number(header, "revision"), _digest(header), _one_of(header, "state", _LASTING, ""))
 
 
 def _error(header: dict[str, Any]) -> Error:

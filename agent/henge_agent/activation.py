@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Final
 
@@ -19,13 +20,13 @@ class Activation:
         self._environ = environ
         self._timeout_s = timeout_s
 
-    async def run(self, command: str, version: Version, *, returning: bool) -> Outcome | None:
+    async def run(self, command: str, version: Version, *, returning: bool, most_s: float = math.inf) -> Outcome | None:
         """Run a command about ``version``; ``returning`` when the last good document comes back. None: no command."""
         if not command:
             return None
         environ = self._told(version, returning=returning)
         try:
-            return await run_command(command, environ, timeout_s=self._timeout_s)
+            return await run_command(command, environ, timeout_s=min(self._timeout_s, most_s))
         except OSError as error:
             return Outcome(126, timed_out=False, output=f"cannot run it: {error.strerror}".encode())
 

@@ -32,9 +32,10 @@ from henge_agent.ledger import Ledger
 from henge_agent.outputs import Written, content_of, put, render_all
 from henge_agent.records import Version
 from henge_agent.settings import Hooks, Output
+from henge_agent.standing import Standing
 from henge_agent.state import State
 from henge_agent.verdicts import Setback, failed, field_errors, report_of, unwritten
-from henge_protocol.errors import HengeError, Invalid
+from henge_protocol.errors import HengeError
 from henge_protocol.keyfiles import DISK, Files
 from henge_protocol.model import short_digest
 from henge_protocol.strictjson import parse
@@ -42,6 +43,9 @@ from henge_protocol.wire import MAX_TEXT_CHARS, Config, Error, FieldError, Recei
 
 MAX_DOCUMENT_BYTES: Final = 1024 * 1024
 """The largest document this agent takes; the daemon's schemas usually allow much less."""
+
+CHECK_S: Final = 8.0
+"""For a person who waits for the answer; the daemon waits for ten seconds."""
 
 log = logging.getLogger(__name__)
 
@@ -79,8 +83,7 @@ class Applier:
         """Held while outputs are changed."""
         self._offered: Config | None = None
         self._at_work: Config | None = None
-        self._untold = False
-        """Whether an output was put back of which the on-change command does not know yet."""
+        self._standing = Standing(state, outputs, files=files)
         self._arrived = asyncio.Event()
         self._undone = asyncio.Event()
         self._ledger = Ledger(state, clock=clock, boot=boot, needs_proof=bool(hooks.on_change))
@@ -130,7 +133,7 @@ class Applier:
     def offer(self, config: Config) -> Error | None:
         """Take a document; the verdict comes as ``report``. The answer, if any, says why it is not even tried."""
         if config.intent != "apply":
-            return Error("not_implemented_here", "this agent cannot check a document without applying it")
+            return Error("not_implemented_here", "a document is checked over a WebSocket only")
         if trial.refuses(self._state.progress, config.digest):
             self._offered = None  # the daemon does not know yet that it was undone; ``report`` tells
         elif self._at_work is None or self._at_work.digest != config.digest:
@@ -139,6 +142,20 @@ class Applier:
         else:
             self._offered = None  # what is being applied is the newest again
         return None
+
+    async def check(self, config: Config) -> Report:
+        """Whether a document could be applied, without doing it: a report ``checked``, with a reason if not."""
+        version = Version(config.epoch, config.revision, config.digest)
+        if self._working.locked():
+            return report_of(version, "checked", "busy")
+        async with self._working:
+            try:
+                candidate = self._check(version, config)
+                if self._hooks.check:
+                    await self._ask(candidate, CHECK_S)
+            except Setback as setback:
+                return report_of(version, "checked", setback.reason, setback.errors)
+        return report_of(version, "checked")
 
     async def receipted(self, receipt: Receipt) -> None:
         """The daemon has a report on its disk: it need not be said again, and a trial may be confirmed by it."""
@@ -170,7 +187,7 @@ class Applier:
             return not self.adrift
         async with self._working:
             await self._ledger.resume()
-            left = await asyncio.to_thread(self._changed) if self._leaves_changes else []
+            left = await asyncio.to_thread(self._standing.changed) if self._leaves_changes else []
             if not await self._restored(left):
                 return False
             await self._tell_of_return()
@@ -185,7 +202,7 @@ class Applier:
         if self._at_work is not None:
             return False
         async with self._working:
-            changed = await asyncio.to_thread(self._changed)
+            changed = await asyncio.to_thread(self._standing.changed)
             if changed:
                 self._ledger.note_changes(changed)
             elif self._ledger.changed:
@@ -241,6 +258,9 @@ class Applier:
         """The steps; raises ``Setback``."""
         candidate = self._check(version, config)
         if version.digest != self.running.digest or not await asyncio.to_thread(_in_place, candidate):
+            if self._hooks.check:
+                self._ledger.say(report_of(version, "applying"))
+                await self._ask(candidate, self._hooks.timeout_s)
             await self._stage(candidate)
             try:
                 await asyncio.to_thread(self._write, candidate)
@@ -268,10 +288,24 @@ class Applier:
         except HengeError as error:
             raise Setback("rejected", "invalid", *field_errors(error)) from None
 
+    async def _ask(self, candidate: _Candidate, most_s: float) -> None:
+        """Ask the check command; nothing is changed by that."""
+        digest = candidate.version.digest
+        try:
+            await asyncio.to_thread(self._state.keep_document, candidate.document)
+        except HengeError as error:
+            raise unwritten("rejected", error) from None
+        try:
+            outcome = await self._activation.run(self._hooks.check, candidate.version, returning=False, most_s=most_s)
+        finally:
+            await asyncio.to_thread(self._state.drop_document, digest)
+        if outcome is not None and not outcome.succeeded:
+            raise failed(outcome, "invalid", min(most_s, self._hooks.timeout_s), state="rejected")
+
     async def _stage(self, candidate: _Candidate) -> None:
         """From here on a cut is known to have happened in the middle."""
         try:
-            await asyncio.to_thread(self._remember_originals)
+            await asyncio.to_thread(self._standing.remember_originals)
             await asyncio.to_thread(self._state.keep_document, candidate.document)
             await self._ledger.begin(candidate.version)
         except HengeError as error:
@@ -300,14 +334,14 @@ class Applier:
             await self._ledger.settle(candidate.version, confirm_s)
         except HengeError as error:
             raise unwritten("rolled-back", error) from None
-        self._untold = False
+        self._standing.untold = False
 
     async def _undo(self, setback: Setback) -> None:
         """Back to what ran before; the on-change command is told if outputs had changed."""
         if await self._restored():
             self._ledger.note_trouble(None)
         if setback.state == "rolled-back":
-            self._untold = True
+            self._standing.untold = True
             await self._tell_of_return()
 
     # ---- the last good document
@@ -315,7 +349,7 @@ class Applier:
     async def _restored(self, left: Sequence[Path] = ()) -> bool:
         """Try to make the outputs hold the last good document but those ``left`` alone, and note why they do not."""
         try:
-            await asyncio.to_thread(self._restore, left)
+            await asyncio.to_thread(self._standing.restore, left)
         except HengeError as error:
             self._ledger.note_trouble(error)
             return False
@@ -327,72 +361,20 @@ class Applier:
         cut = progress.staged if self._at_work is None else None
         if cut is not None:
             log.warning("%s is not applied; what ran before is back", short_digest(cut.digest))
-        if progress.running is not None and (cut is not None or self._untold):
+        if progress.running is not None and (cut is not None or self._standing.untold):
             outcome = await self._activation.run(self._hooks.on_change, progress.running, returning=True)
             if outcome is not None and not outcome.succeeded:
                 said = outcome.tail(200) or "it printed nothing"
                 log.warning("the on-change command failed with the last good document too: %s", said)
-        self._untold = False
+        self._standing.untold = False
         if cut is not None:
             await self._ledger.keep_anyway(trial.dropped)
-
-    # ---- the parts of a step
-
-    def _remember_originals(self) -> None:
-        untouched = self._state.progress.running is None and self._state.progress.staged is None
-        for output in self._outputs:
-            if untouched or not self._state.knows_original(output.path):
-                self._state.keep_original(output.path, content_of(output.path))
-
-    def _restore(self, left: Sequence[Path]) -> None:
-        """Make the outputs what the last good document asks for, or what stood there before the first one.
-
-        One that cannot be written does not keep the others from it; the first trouble is raised at the end.
-        """
-        troubles = []
-        for each in self._standing_content():
-            if each.path in left:
-                continue
-            try:
-                if not self._state.knows_original(each.path):
-                    self._state.keep_original(each.path, content_of(each.path))
-                if put(each, files=self._files):
-                    log.info("wrote %s again from the last good document", each.path)
-                    self._untold = True
-            except HengeError as error:
-                troubles.append(error)
-        if troubles:
-            raise troubles[0]
 
     @property
     def _leaves_changes(self) -> bool:
         """Whether what differs is somebody's wish, and neither a cut nor a failure of ours."""
-        is_ours = self._state.progress.staged is not None or self._untold or self.unwritten
+        is_ours = self._state.progress.staged is not None or self._standing.untold or self.unwritten
         return self._hooks.on_drift == "leave" and not is_ours
-
-    def _changed(self) -> list[Path]:
-        """The outputs that do not hold what the agent wrote there."""
-        written = [each for each in self._standing_content() if self._state.knows_original(each.path)]
-        return [each.path for each in written if not _holds(each)]
-
-    def _standing_content(self) -> tuple[Written, ...]:
-        """What the outputs have to hold while nothing is being applied."""
-        running = self._state.progress.running
-        if running is not None:
-            document = self._state.document(running.digest)
-            if document is None:
-                raise Invalid("state_damaged", f"document {short_digest(running.digest)} is missing or damaged")
-            return render_all(self._outputs, document, parse(document))
-        if self._state.progress.staged is not None:
-            return tuple(Written(output.path, self._state.original(output.path)) for output in self._outputs)
-        return ()
-
-
-def _holds(wanted: Written) -> bool:
-    try:
-        return content_of(wanted.path) == wanted.content
-    except HengeError:
-        return False
 
 
 def _in_place(candidate: _Candidate) -> bool:

@@ -203,6 +203,7 @@ def join(url: str | None, token_file: str | None, token: str | None, **options: 
     "--on-change", default="", metavar="CMD", help="Run after the outputs changed; failing undoes the change."
 )
 @click.option("--health", default="", metavar="CMD", help="Run after --on-change; failing undoes the change.")
+@click.option("--check", default="", metavar="CMD", help="Run before anything changes; failing refuses the document.")
 @click.option(
     "--hook-timeout", default=f"{HOOK_TIMEOUT_S:g}s", show_default=True, metavar="TIME", help="How long each may take."
 )
@@ -219,6 +220,7 @@ def run(
     outputs: tuple[str, ...],
     on_change: str,
     health: str,
+    check: str,
     hook_timeout: str,
     on_drift: OnDrift,
     debug: bool,
@@ -229,7 +231,7 @@ def run(
     log_to_stderr(debug=debug)
     folder = _folder(state_dir)
     wanted = check_outputs(tuple(read_output(text) for text in outputs), folder)
-    hooks = Hooks(on_change, health, read_duration_s(hook_timeout), on_drift)
+    hooks = Hooks(on_change, health, read_duration_s(hook_timeout), check, on_drift)
     asyncio.run(serve(folder, wanted, hooks, os.environ))
 
 

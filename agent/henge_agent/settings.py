@@ -59,6 +59,8 @@ class Hooks:
     on_change: str = ""
     health: str = ""
     timeout_s: float = HOOK_TIMEOUT_S
+    check: str = ""
+    """Says of a candidate whether it may be applied, before anything changes."""
     on_drift: OnDrift = "put-back"
     """What becomes of an output that somebody changed."""
 

@@ -166,6 +166,11 @@ class State:
         if self.document(digest) is None:
             write_private(self.document_file(digest), document, files=self._files)
 
+    def drop_document(self, digest: str) -> None:
+        """Forget a document that was kept for a look; it stays if the progress names it."""
+        if digest not in self.progress.digests:
+            self._forget(self.document_file(digest))
+
     def keep_progress(self, progress: Progress) -> None:
         """Make ``progress`` count, durably, then forget documents that it names no more.
 

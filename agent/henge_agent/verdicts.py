@@ -43,7 +43,7 @@ def unwritten(state: str, error: HengeError) -> Setback:
     return Setback(state, "write-failed", FieldError("", error.message[:MAX_TEXT_CHARS]))
 
 
-def failed(outcome: Outcome, reason: str, timeout_s: float) -> Setback:
+def failed(outcome: Outcome, reason: str, timeout_s: float, *, state: str = "rolled-back") -> Setback:
     """The setback of a command that did not succeed, with its last words."""
     if outcome.timed_out:
         said = f"it ran longer than {timeout_s:g} s"
@@ -53,7 +53,7 @@ def failed(outcome: Outcome, reason: str, timeout_s: float) -> Setback:
     else:
         said = f"exit code {outcome.code}"
     tail = outcome.tail(MAX_TEXT_CHARS - len(said) - 2)
-    return Setback("rolled-back", reason, FieldError("", f"{said}: {tail}" if tail else said))
+    return Setback(state, reason, FieldError("", f"{said}: {tail}" if tail else said))
 
 
 def field_errors(error: HengeError) -> tuple[FieldError, ...]:

@@ -7,6 +7,7 @@ import base64
 import binascii
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any, Final
 
 from aiohttp import web
@@ -16,6 +17,8 @@ from henge_protocol.errors import Invalid, Malformed, Misdirected, TimedOut, Too
 from henge_protocol.model import check_name, is_version_tag
 from henge_protocol.strictjson import LIMITS, JsonLimits, parse
 
+APPLY_LIMITS: Final = replace(LIMITS, max_nodes=200_000)
+"""A whole fleet in one change: its size is limited by the body's bytes and the number of objects."""
 MAX_BODY_BYTES: Final = 1024 * 1024
 BODY_TIMEOUT_S: Final = 30.0
 MAX_WAIT_S: Final = 55

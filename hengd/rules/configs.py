@@ -9,6 +9,8 @@ from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+import msgspec
+
 from hengd.records import ObjectChange, ObjectRecord, RevisionRecord
 from hengd.rules.between import Between, between
 from hengd.rules.breadth import MAX_NAMES, SHOWN, TooWide, too_wide
@@ -18,15 +20,19 @@ from hengd.rules.history import changes_since, drop_revisions, find_revision, re
 from hengd.rules.merge import parse_path
 from hengd.rules.objects import KINDS, Manifest, object_path, parse_manifest
 from hengd.rules.outcome import Author, Moved, Outcome
+from hengd.rules.redaction import secret_texts
 from hengd.rules.schemas import SchemaCache
 from hengd.rules.vault import Vault
 from hengd.rules.why import Explained, explain
 from hengd.store import Store, Transaction
-from henge_protocol.errors import Conflict, HengeError, Invalid, NotFound, Problem
+from henge_protocol.errors import Conflict, HengeError, Internal, Invalid, NotFound, Problem
+from henge_protocol.selector import Selector
 
 MAX_OBJECTS: Final = 5000
 PRUNED_AT_ONCE: Final = 500
 """Records that one transaction of upkeep drops, so that it never holds up a change for long."""
+MAX_CANDIDATES: Final = 200
+"""Documents that are asked about at once: they are all in memory meanwhile."""
 MAX_MESSAGE_CHARS: Final = 1000
 
 
@@ -54,6 +60,17 @@ class Rendered:
     """Of the bytes that the device gets."""
     revision: int
     redacted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A document that a device would get, and the texts of the secrets in it."""
+
+    device_id: str
+    name: str
+    document: bytes
+    digest: str
+    secrets: tuple[str, ...] = ()
 
 
 class Configs:
@@ -84,6 +101,41 @@ class Configs:
 
         gone = not manifests and all(kind == "Device" for kind, _ in delete)
         return await self._change(act, request, essential=gone)
+
+    async def candidates(self, objects: Sequence[object], selector: Selector, request: Request) -> list[Candidate]:
+        """The documents that devices, those that ``selector`` selects, would get by ``apply``; nothing is kept.
+
+        Refused as ``apply`` is, except for how wide it is; ``Invalid`` ``too_complex`` beyond ``MAX_CANDIDATES``.
+        """
+        manifests = _manifests(objects)
+
+        def operation(tx: Transaction) -> Outcome:
+            change = self._begin(tx, request)
+            for manifest in manifests:
+                change.put(manifest)
+            moved = [one for one in change.finish(fields=False).devices if one.after]
+            chosen = [one for one in moved if selector.matches(required_object(tx, "Device", one.name).labels)]
+            if len(chosen) > MAX_CANDIDATES:
+                message = (
+                    f"{len(chosen)} devices would get another document, at most {MAX_CANDIDATES} are asked at once"
+                )
+                raise Invalid("too_complex", message, cure="choose some of them: -l SELECTOR")
+            raise _Candidates([self._candidate(tx, one) for one in chosen])
+
+        try:
+            await self._store.write(operation)
+        except _Candidates as found:
+            return found.candidates
+        raise AssertionError("the operation always raises")
+
+    def _candidate(self, tx: Transaction, moved: Moved) -> Candidate:
+        document, stored = self._vault.document(tx, moved.after), find_document(tx, moved.after)
+        if document is None or stored is None:
+            raise Internal("storage_corrupt", f"document {moved.after} is not in the store")
+        secrets = (
+            secret_texts(msgspec.json.decode(document), msgspec.json.decode(stored.shown)) if stored.sealed else []
+        )
+        return Candidate(moved.id, moved.name, document, moved.after, tuple(secrets))
 
     async def put(self, manifest: Manifest, if_match: str | None, request: Request) -> Outcome:
         """Create or replace one object."""
@@ -190,18 +242,9 @@ class Configs:
                 "bad_parameter",
                 f"the message has {len(request.message)} characters, at most {MAX_MESSAGE_CHARS} are kept",
             )
-        now = self._clock()
 
         def operation(tx: Transaction) -> Outcome:
-            change = Change(
-                tx,
-                self._schemas,
-                self._vault,
-                author=request.author,
-                message=request.message,
-                now=now,
-                new_id=self._new_id,
-            )
+            change = self._begin(tx, request)
             before = change.meta.revision
             change.expect_fleet(request.fleet)
             act(change)
@@ -219,6 +262,22 @@ class Configs:
             return await self._store.write(operation, essential=essential)
         except _NotCommitted as dry:
             return replace(dry.outcome, too_wide=dry.wide.message if dry.wide is not None else "")
+
+    def _begin(self, tx: Transaction, request: Request) -> Change:
+        return Change(
+            tx, self._schemas, self._vault,
+            author=request.author, message=request.message, now=self._clock(), new_id=self._new_id,
+        )  # fmt: skip
+
+
+class _Candidates(Exception):
+    """Carries documents out of a transaction, which is undone by it."""
+
+    expected = True
+
+    def __init__(self, candidates: list[Candidate]) -> None:
+        super().__init__("candidates")
+        self.candidates = candidates
 
 
 class _Seen(Exception):

@@ -87,11 +87,11 @@ def forgiven(reported: Reported) -> Reported:
 
 
 def after_report(old: Reported, report: Report, line: Line, *, now: float) -> Reported | None:
-    """What is known after a report; None for a revision that this daemon never issued.
+    """What is known after a report; None for a revision that this daemon never issued, and for a look at a candidate.
 
     How the document that runs fares is no news about another one that was refused, and that stays what is told.
     """
-    if report.epoch == line.epoch and report.revision > line.revision:
+    if report.state == "checked" or (report.epoch == line.epoch and report.revision > line.revision):
         return None
     if old.refused and report.state in ("applied", "drifted") and report.digest == old.running != old.refused:
         return msgspec.structs.replace(old, adrift=report.state == "drifted", seen=now)

@@ -325,13 +325,57 @@ async def test_a_report_without_receipt_survives_a_restart(tmp_path: Path, path:
         assert make(state, path).report == report
 
 
-async def test_a_check_is_answered_without_being_applied(state: State, path: Path) -> None:
+async def test_a_check_that_comes_by_long_poll_is_refused(state: State, path: Path) -> None:
     applier = make(state, path)
 
     answer = applier.offer(config(RED, intent="check"))
 
     assert isinstance(answer, Error)
     assert not applier.busy
+
+
+async def test_a_candidate_is_looked_at_and_nothing_changes(state: State, path: Path, tmp_path: Path) -> None:
+    look = f"cat $HENGE_DOCUMENT >> {tmp_path}/looked; ! grep -q blue $HENGE_DOCUMENT || {{ echo no blue; exit 3; }}"
+    async with running(make(state, path, check=look, on_change=f"touch {tmp_path}/ran")) as applier:
+        fits = await applier.check(config(RED, 0, intent="check"))
+        refused = await applier.check(config(BLUE, 0, intent="check"))
+        broken = await applier.check(config(b"{", 0, intent="check"))
+
+    assert fits == Report("e", 0, digest_of(RED), "checked")
+    assert (refused.state, refused.reason, refused.errors[0].message) == ("checked", "invalid", "exit code 3: no blue")
+    assert (broken.state, broken.reason) == ("checked", "not-json")
+    assert (tmp_path / "looked").read_bytes() == RED + BLUE
+    assert not path.exists()
+    assert not (tmp_path / "ran").exists()
+    assert list((state.folder / "documents").iterdir()) == []
+
+
+async def test_the_check_command_has_the_last_word_before_a_document_is_applied(
+    state: State, path: Path, tmp_path: Path
+) -> None:
+    hooks = {"check": "! grep -q blue $HENGE_DOCUMENT", "on_change": f"echo x >> {tmp_path}/ran"}
+    async with running(make(state, path, **hooks)) as applier:
+        await applier.receipted(receipt_of(await verdict(applier, config(RED))))
+        report = await verdict(applier, config(BLUE, 2))
+
+    assert (report.state, report.reason, path.read_bytes()) == ("rejected", "invalid", RED)
+    assert (tmp_path / "ran").read_text() == "x\n"
+
+
+async def test_a_candidate_that_comes_while_another_document_is_applied_is_not_looked_at(
+    state: State, path: Path, tmp_path: Path
+) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    async with running(make(state, path, on_change=f"cat {fifo}")) as applier:
+        applier.offer(config(RED))
+        while applier.report is None:
+            await applier.news(await applier.news(-1))
+        busy = await applier.check(config(BLUE, 0, intent="check"))
+        await asyncio.to_thread(fifo.write_text, "go on")
+        await idle(applier)
+
+    assert (busy.state, busy.reason) == ("checked", "busy")
 
 
 async def test_outputs_come_back_at_start_without_a_daemon_and_equal_ones_are_not_touched(
