@@ -18,10 +18,12 @@ from typing import Final
 from aiohttp import web
 
 from hengd.announce import Announcer, local_addresses
+from hengd.backup import Backups
 from hengd.datadir import DataDir, open_data_dir, server_identity
 from hengd.events import EventLog
 from hengd.http.admission import GateLimits, connections_within
 from hengd.http.audit import AuditRoutes
+from hengd.http.backup import BackupRoutes
 from hengd.http.checks import CheckRoutes
 from hengd.http.devices import DeviceRoutes
 from hengd.http.edge import ADMIN, DEVICES, LOCAL, Edge, Route
@@ -43,13 +45,14 @@ from hengd.local import local_admin
 from hengd.records import Reported
 from hengd.rules.audit import Audit
 from hengd.rules.authority import Authority
+from hengd.rules.candidates import Candidates
 from hengd.rules.checks import Checks
 from hengd.rules.configs import Configs
 from hengd.rules.contact import Contacts
 from hengd.rules.custody import find_vault, tend_vault
 from hengd.rules.deliveries import Deliveries
 from hengd.rules.devices import Devices
-from hengd.rules.expiry import Overrides
+from hengd.rules.expiry import ITSELF, Overrides
 from hengd.rules.fleet import read_meta, refuse_foreign_store
 from hengd.rules.joins import Joins
 from hengd.rules.notes import Committed, Cut, DevicesReported, Rung
@@ -58,6 +61,7 @@ from hengd.rules.reports import Reports
 from hengd.rules.schemas import SchemaCache
 from hengd.rules.secrets import Secrets
 from hengd.rules.tokens import Tokens
+from hengd.schedule import Schedule, plan_of
 from hengd.settings import Settings
 from hengd.store import Store
 from hengd.upkeep import Kept, Upkeep
@@ -125,7 +129,7 @@ class App:
         await self.overrides.end_due()
         await self._serve(sockets)
         if self.founded and settings.seconds("join.window_after_init"):
-            self.joins.open(settings.seconds("join.window_after_init"))
+            await self.joins.open(settings.seconds("join.window_after_init"), ITSELF)
         await self._announce()
         self._background = [asyncio.create_task(work) for work in (self._upkeep.run(), self.overrides.keep_ending())]
 
@@ -193,9 +197,11 @@ class App:
             clock=clock, monotonic=monotonic,
         )  # fmt: skip
         self.configs = Configs(store, schemas, vault, clock=clock, new_id=_new_id)
+        self._candidates = Candidates(store, schemas, vault, clock=clock, new_id=_new_id)
         self.secrets = Secrets(store, self.configs)
         self.overrides = Overrides(store, self.configs, self.authority.timekeeper)
         self._audit = Audit(store)
+        self._backups = Backups(store, folder, vault.keys, clock=clock)
         self.devices = Devices(store, self.presence, clock=clock)
         self.tokens = Tokens(store, self.authority, schemas, vault, clock=clock, monotonic=monotonic, new_id=_new_id)
         self.joins = Joins(
@@ -211,6 +217,7 @@ class App:
             store, folder.database, self.configs, self._audit, vault, self.authority.timekeeper,
             kept=Kept(self._settings["store.keep_revisions"], self._settings.seconds("store.keep_for")),
             renew_certificate=self._renew_server_certificate,
+            back_up=Schedule(self._backups, plan_of(self._settings), clock=clock).turn,
         )  # fmt: skip
         self._edge = Edge(self.authority, lambda peer: local_admin(peer.uid, peer.gid), monotonic=monotonic)
         self._routes = self._make_routes()
@@ -232,7 +239,8 @@ class App:
             JoiningRoutes(self.tokens, self.joins, self.devices),
             OperatorRoutes(self.authority),
             AuditRoutes(self._audit),
-            CheckRoutes(Checks(self.configs, self.presence, self._links.ask)),
+            BackupRoutes(self._backups),
+            CheckRoutes(Checks(self._candidates, self.presence, self._links.ask)),
             self._polls,
             OpenApiRoutes(lambda: self._routes, __version__),
         )

@@ -20,8 +20,12 @@ class Meta(msgspec.Struct, frozen=True, kw_only=True):
     format: int
     fleet: str
     epoch: str
+    begins: int = 0
+    """The revision at which this epoch began: what devices say of a later one of another epoch is news to us."""
     revision: int = 0
     created: float = 0.0
+    backed_up: float = 0.0
+    """When a backup was made last, 0.0 = never."""
     clock_high_water: float = 0.0
     """The mark: a moment that has passed for certain; see ``rules.timekeeping``."""
 
@@ -67,6 +71,10 @@ class ObjectRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     """Groups and devices: who set each field. Not kept in revisions, which know it anyway."""
     overrides: list[Override] = []
     """Groups and devices: beside the spec, so that whoever writes that neither removes nor sees them."""
+    apply_set: str = ""
+    """To whose files it belongs; empty: to nobody's. See ``rules.ownership``."""
+    taken_from: str = ""
+    """The set that it was taken from by hand."""
 
 
 class ObjectChange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -87,6 +95,8 @@ class RevisionRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     origin: str
     message: str = ""
     changes: list[ObjectChange] = []
+    apply_set: str = ""
+    """For which set it was made; empty: by hand."""
 
 
 class Desired(msgspec.Struct, frozen=True, omit_defaults=True):

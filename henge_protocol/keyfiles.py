@@ -15,10 +15,11 @@ import contextlib
 import errno
 import os
 import stat
+import sys
 from pathlib import Path
 from typing import NoReturn, Protocol
 
-from henge_protocol.errors import Denied, Invalid, NotFound, StorageFull, TooLarge
+from henge_protocol.errors import Denied, Invalid, Malformed, NotFound, StorageFull, TooLarge
 
 PRIVATE_MODE = 0o600
 PUBLIC_MODE = 0o644
@@ -26,9 +27,14 @@ PRIVATE_DIR_MODE = 0o700
 MAX_FILE_BYTES = 64 * 1024
 """Enough for a key with its chain or a profile; larger files are somebody's mistake."""
 
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+
 _WRITE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 """Not through a symbolic link, and without waiting for the other end of a pipe."""
+
+_OPENED_BY_THE_SHELL = ("/dev/fd/", "/proc/self/fd/")
+"""Somebody writes at the other end of such a pipe, so it can be waited for."""
 
 
 class Files(Protocol):
@@ -108,6 +114,43 @@ def read_public(path: Path, *, limit_bytes: int = MAX_FILE_BYTES) -> bytes:
     Raises ``NotFound bad_file`` when it is absent, ``TooLarge too_large``, else ``Invalid bad_file``.
     """
     return _read(path, limit_bytes, closed_to=0)
+
+
+def read_passphrase(source: str) -> str:
+    """The first line of a private file, or of standard input for ``-``.
+
+    Raises as ``read_private``, and ``Malformed bad_encoding`` for what is not UTF-8.
+    """
+    data = (
+        sys.stdin.buffer.readline(MAX_FILE_BYTES)
+        if source == "-"
+        else read_private(Path(source).resolve(), by_group=True)
+    )
+    try:
+        return data.split(b"\n", 1)[0].rstrip(b"\r").decode()
+    except UnicodeDecodeError:
+        raise Malformed("bad_encoding", "the passphrase is not UTF-8", cure="type it anew") from None
+
+
+def read_once(path: Path, *, limit_bytes: int = MAX_FILE_BYTES) -> tuple[bytes, int]:
+    """What a person hands over once: a file, also behind a link, or a pipe such as the shell's ``<(command)``.
+
+    Returns the content, and the mode of a file (0 for a pipe), so that the caller can say who else could read it. A
+    pipe that the shell made is read to its end, a named one as far as it is filled. Raises as ``read_public``.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            mode = os.fstat(fd).st_mode
+            if not stat.S_ISREG(mode) and not stat.S_ISFIFO(mode):
+                raise Invalid("bad_file", f"{path} is neither a file nor a pipe")
+            os.set_blocking(fd, str(path).startswith(_OPENED_BY_THE_SHELL))
+            data = _read_all(fd, path, limit_bytes)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        _refuse(error, path, "read")
+    return data, stat.S_IMODE(mode) if stat.S_ISREG(mode) else 0
 
 
 def make_private_dir(path: Path, *, files: Files = DISK) -> None:
@@ -195,7 +238,7 @@ def _check_private_dir(path: Path) -> None:
 
 def _refuse(error: OSError, path: Path, verb: str) -> NoReturn:
     reason = error.strerror or type(error).__name__
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in FULL:
         raise StorageFull("storage_full", f"cannot {verb} {path}: {reason}", cure="free space on that disk") from error
     if error.errno == errno.ELOOP:
         raise Invalid("bad_file", f"{path} is a symbolic link, and links are not followed here") from error

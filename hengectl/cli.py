@@ -56,6 +56,9 @@ COMMANDS: Final = {
     "approve": "joining",
     "operator": "joining",
     "audit": "audit",
+    "backup": "backup",
+    "doctor": "doctor",
+    "support": "doctor",
     "device": "devices",
     "retry": "devices",
     "login": "contexts",
@@ -183,7 +186,7 @@ def _trouble(code: int, meta: dict[str, Any]) -> int:
 
 
 def _usage_lines(error: click.UsageError) -> list[str]:
-    lines = [f"Error: {error.format_message()}"]
+    lines = [f"Error: {' '.join(error.format_message().split())}"]  # click breaks its lists of choices into lines
     if error.ctx is not None:
         lines += [error.ctx.get_usage(), f"Help: {error.ctx.command_path} --help"]
     return lines

@@ -39,6 +39,8 @@ class Membership:
     """Where the daemon last answered."""
     known_time: int = 0
     """A moment that has passed for certain, unix seconds: the daemon's clock and this device's were both beyond it."""
+    refused: str = ""
+    """Why the daemon lets this device in no more, by its code; empty since it was welcomed last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,7 @@ def read_membership_fields(fields: Mapping[str, Any]) -> Membership:
         address=_checked(fields["address"], "address"),
         last_address=_checked(fields["last_address"], "last_address"),
         known_time=_time(fields.get("known_time", 0), "known_time"),
+        refused=_checked(fields.get("refused", ""), "refused"),
     )
 
 

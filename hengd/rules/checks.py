@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from hengd.rules.configs import Candidate, Configs, Request
+from hengd.rules.candidates import Candidate, Candidates
+from hengd.rules.configs import Request
 from hengd.rules.presence import Presence
 from hengd.rules.redaction import without
 from henge_protocol.selector import Selector
@@ -35,14 +36,14 @@ class Checked:
 class Checks:
     """Puts candidates to the devices that are connected by a live link."""
 
-    def __init__(self, configs: Configs, presence: Presence, ask: Ask) -> None:
-        self._configs = configs
+    def __init__(self, candidates: Candidates, presence: Presence, ask: Ask) -> None:
+        self._candidates = candidates
         self._presence = presence
         self._ask = ask
 
     async def check(self, objects: Sequence[object], selector: Selector, request: Request) -> list[Checked]:
-        """What devices that would get another document say of it, within ``ANSWER_S``; see ``Configs.candidates``."""
-        candidates = await self._configs.candidates(objects, selector, request)
+        """What devices that would get another document say of it, within ``ANSWER_S``; see ``Candidates.of``."""
+        candidates = await self._candidates.of(objects, selector, request)
         turns = asyncio.Semaphore(ASKED_AT_ONCE)
         tasks = [asyncio.create_task(self._asked(one, turns)) for one in candidates]
         if tasks:

@@ -9,30 +9,35 @@ from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-import msgspec
-
 from hengd.records import ObjectChange, ObjectRecord, RevisionRecord
 from hengd.rules.between import Between, between
-from hengd.rules.breadth import MAX_NAMES, SHOWN, TooWide, too_wide
+from hengd.rules.breadth import MAX_NAMES, SHOWN, TooWide, prunes_all, too_wide
 from hengd.rules.change import Change, Overrider
-from hengd.rules.fleet import find_desired, find_document, find_object, nearest, read_meta, renderer, required_object
+from hengd.rules.fleet import (
+    find_desired,
+    find_document,
+    find_object,
+    nearest,
+    objects_of,
+    read_meta,
+    renderer,
+    required_object,
+)  # fmt: skip
 from hengd.rules.history import changes_since, drop_revisions, find_revision, revisions_back
 from hengd.rules.merge import parse_path
 from hengd.rules.objects import KINDS, Manifest, object_path, parse_manifest
-from hengd.rules.outcome import Author, Moved, Outcome
-from hengd.rules.redaction import secret_texts
+from hengd.rules.outcome import Author, Moved, Outcome, Pruned
+from hengd.rules.ownership import BY_HAND, Writer
 from hengd.rules.schemas import SchemaCache
 from hengd.rules.vault import Vault
 from hengd.rules.why import Explained, explain
 from hengd.store import Store, Transaction
-from henge_protocol.errors import Conflict, HengeError, Internal, Invalid, NotFound, Problem
-from henge_protocol.selector import Selector
+from henge_protocol.errors import Conflict, HengeError, Invalid, NotFound, Problem
+from henge_protocol.selector import parse_selector
 
 MAX_OBJECTS: Final = 5000
 PRUNED_AT_ONCE: Final = 500
 """Records that one transaction of upkeep drops, so that it never holds up a change for long."""
-MAX_CANDIDATES: Final = 200
-"""Documents that are asked about at once: they are all in memory meanwhile."""
 MAX_MESSAGE_CHARS: Final = 1000
 
 
@@ -49,6 +54,10 @@ class Request:
     """However many devices it changes."""
     same_documents: bool = False
     """Only if no device gets another document."""
+    writer: Writer = BY_HAND
+    """For which apply-set."""
+    prune: bool = False
+    """Of an apply: what belongs to its set and is not applied goes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,17 +69,6 @@ class Rendered:
     """Of the bytes that the device gets."""
     revision: int
     redacted: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A document that a device would get, and the texts of the secrets in it."""
-
-    device_id: str
-    name: str
-    document: bytes
-    digest: str
-    secrets: tuple[str, ...] = ()
 
 
 class Configs:
@@ -90,52 +88,22 @@ class Configs:
 
         Deleting nothing but devices is possible on a full disk, too.
         """
-        manifests = _manifests(objects)
-        _refuse_both({(manifest.kind, manifest.name) for manifest in manifests}, delete)
+        manifests = read_manifests(objects)
+        named = {(manifest.kind, manifest.name) for manifest in manifests}
+        _refuse_both(named, delete)
+        if request.prune and not request.writer.apply_set:
+            cure = "name the set whose objects are to go: --set NAME (in the API ?set=NAME)"
+            raise Invalid("bad_parameter", "pruning needs a set: only objects of one set are ever pruned", cure=cure)
 
-        def act(change: Change) -> None:
+        def act(change: Change) -> Pruned | None:
             for manifest in manifests:
                 change.put(manifest)
             for kind, name in delete:
                 change.delete(kind, name)
+            return change.prune(request.writer.apply_set, named) if request.prune else None
 
-        gone = not manifests and all(kind == "Device" for kind, _ in delete)
+        gone = not (manifests or request.prune) and all(kind == "Device" for kind, _ in delete)
         return await self._change(act, request, essential=gone)
-
-    async def candidates(self, objects: Sequence[object], selector: Selector, request: Request) -> list[Candidate]:
-        """The documents that devices, those that ``selector`` selects, would get by ``apply``; nothing is kept.
-
-        Refused as ``apply`` is, except for how wide it is; ``Invalid`` ``too_complex`` beyond ``MAX_CANDIDATES``.
-        """
-        manifests = _manifests(objects)
-
-        def operation(tx: Transaction) -> Outcome:
-            change = self._begin(tx, request)
-            for manifest in manifests:
-                change.put(manifest)
-            moved = [one for one in change.finish(fields=False).devices if one.after]
-            chosen = [one for one in moved if selector.matches(required_object(tx, "Device", one.name).labels)]
-            if len(chosen) > MAX_CANDIDATES:
-                message = (
-                    f"{len(chosen)} devices would get another document, at most {MAX_CANDIDATES} are asked at once"
-                )
-                raise Invalid("too_complex", message, cure="choose some of them: -l SELECTOR")
-            raise _Candidates([self._candidate(tx, one) for one in chosen])
-
-        try:
-            await self._store.write(operation)
-        except _Candidates as found:
-            return found.candidates
-        raise AssertionError("the operation always raises")
-
-    def _candidate(self, tx: Transaction, moved: Moved) -> Candidate:
-        document, stored = self._vault.document(tx, moved.after), find_document(tx, moved.after)
-        if document is None or stored is None:
-            raise Internal("storage_corrupt", f"document {moved.after} is not in the store")
-        secrets = (
-            secret_texts(msgspec.json.decode(document), msgspec.json.decode(stored.shown)) if stored.sealed else []
-        )
-        return Candidate(moved.id, moved.name, document, moved.after, tuple(secrets))
 
     async def put(self, manifest: Manifest, if_match: str | None, request: Request) -> Outcome:
         """Create or replace one object."""
@@ -153,6 +121,20 @@ class Configs:
         def act(change: Change) -> None:
             for kind, name in targets:
                 change.override(kind, name, overrider, if_match=if_match)
+
+        return await self._change(act, request)
+
+    async def override_selected(self, selector: str, overrider: Overrider, request: Request) -> Outcome:
+        """Give all devices that a selector selects other overrides; ``NotFound`` ``no_such_device`` if none is."""
+        wanted = parse_selector(selector)
+
+        def act(change: Change) -> None:
+            names = [device.name for device in objects_of(change.tx, "Device") if wanted.matches(device.labels)]
+            if not names:
+                message = f"no device has labels that {ascii(selector)[:120]} selects"
+                raise NotFound("no_such_device", message, cure="see: hengectl get devices --show-labels")
+            for name in names:
+                change.override("Device", name, overrider)
 
         return await self._change(act, request)
 
@@ -186,7 +168,7 @@ class Configs:
             raise NotFound(
                 "no_document",
                 f"device/{name} has no document: it has no schema",
-                cure="name one in a file, under spec, and apply it: 'schema: NAME'; see: hengectl get schemas",
+                cure=f"give it one of those that 'hengectl get schemas' shows: hengectl device schema {name} SCHEMA",
             )
         return Rendered(document.shown, desired.digest, desired.revision, redacted=bool(document.sealed))
 
@@ -236,24 +218,42 @@ class Configs:
         horizon = now - keep_s
         return await self._store.write(lambda tx: drop_revisions(tx, keep, horizon, most=PRUNED_AT_ONCE))
 
-    async def _change(self, act: Callable[[Change], None], request: Request, *, essential: bool = False) -> Outcome:
+    async def _change(
+        self, act: Callable[[Change], Pruned | None], request: Request, *, essential: bool = False
+    ) -> Outcome:
         if len(request.message) > MAX_MESSAGE_CHARS:
             raise Invalid(
                 "bad_parameter",
                 f"the message has {len(request.message)} characters, at most {MAX_MESSAGE_CHARS} are kept",
             )
+        now = self._clock()
 
         def operation(tx: Transaction) -> Outcome:
-            change = self._begin(tx, request)
+            change = Change(
+                tx,
+                self._schemas,
+                self._vault,
+                author=request.author,
+                message=request.message,
+                now=now,
+                new_id=self._new_id,
+                writer=request.writer,
+            )
             before = change.meta.revision
             change.expect_fleet(request.fleet)
-            act(change)
+            pruned = act(change)
             outcome = change.finish(fields=request.dry_run)
+            if pruned is not None:
+                outcome = replace(outcome, spared=pruned.spared)
             if request.same_documents and outcome.devices:
                 raise _differ(outcome.devices)
-            wide = None if request.all_at_once else too_wide(tx, self._schemas, outcome.devices)
+            managed = change.refusal()
+            wide = None if request.all_at_once else _too_wide(tx, self._schemas, outcome, pruned)
             if request.dry_run:
-                raise _NotCommitted(replace(outcome, dry_run=True, revision=before), wide)
+                told = replace(outcome, managed=str(managed or ""), too_wide=wide.message if wide else "")
+                raise _NotCommitted(replace(told, dry_run=True, revision=before))
+            if managed is not None:
+                raise managed
             if wide is not None:
                 raise wide.refusal()
             return outcome
@@ -261,23 +261,7 @@ class Configs:
         try:
             return await self._store.write(operation, essential=essential)
         except _NotCommitted as dry:
-            return replace(dry.outcome, too_wide=dry.wide.message if dry.wide is not None else "")
-
-    def _begin(self, tx: Transaction, request: Request) -> Change:
-        return Change(
-            tx, self._schemas, self._vault,
-            author=request.author, message=request.message, now=self._clock(), new_id=self._new_id,
-        )  # fmt: skip
-
-
-class _Candidates(Exception):
-    """Carries documents out of a transaction, which is undone by it."""
-
-    expected = True
-
-    def __init__(self, candidates: list[Candidate]) -> None:
-        super().__init__("candidates")
-        self.candidates = candidates
+            return dry.outcome
 
 
 class _Seen(Exception):
@@ -295,13 +279,17 @@ class _NotCommitted(Exception):
 
     expected = True
 
-    def __init__(self, outcome: Outcome, wide: TooWide | None) -> None:
+    def __init__(self, outcome: Outcome) -> None:
         super().__init__("dry run")
         self.outcome = outcome
-        self.wide = wide
 
 
-def _manifests(objects: Sequence[object]) -> list[Manifest]:
+def _too_wide(tx: Transaction, schemas: SchemaCache, outcome: Outcome, pruned: Pruned | None) -> TooWide | None:
+    return (prunes_all(pruned) if pruned is not None else None) or too_wide(tx, schemas, outcome.devices)
+
+
+def read_manifests(objects: Sequence[object]) -> list[Manifest]:
+    """The objects of one change; ``Invalid`` lists the faults of all of them."""
     if len(objects) > MAX_OBJECTS:
         raise Invalid("too_complex", f"{len(objects)} objects in one apply, at most {MAX_OBJECTS} are taken")
     manifests: list[Manifest] = []

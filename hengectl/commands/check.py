@@ -10,9 +10,9 @@ import click
 
 from henge_protocol.errors import HengeError, Invalid
 from hengectl import refusal
-from hengectl.changes import apply_files
+from hengectl.changes import Files, apply_files
 from hengectl.invocation import Command, Invocation, with_invocation
-from hengectl.options import files_option, output_option, selector_option
+from hengectl.options import files_option, kustomize_option, output_option, selector_option
 from hengectl.render import plural, safe
 
 _SAID: Final = {
@@ -26,13 +26,20 @@ _SAID: Final = {
 
 
 @click.command("check", cls=Command, short_help="See whether files are right, and whether devices could run them.")
-@files_option(required=True)
+@files_option
+@kustomize_option
 @click.option("--on-device", is_flag=True, help="Ask the devices that would get another document.")
 @selector_option
 @output_option("json", "yaml")
 @with_invocation
 def check_command(
-    invocation: Invocation, names: tuple[str, ...], selector: str, form: str | None, *, on_device: bool
+    invocation: Invocation,
+    names: tuple[str, ...],
+    folder: str | None,
+    selector: str,
+    form: str | None,
+    *,
+    on_device: bool,
 ) -> int:
     """Check files as 'apply' would; with --on-device ask each device concerned, too. Nothing is changed anywhere.
 
@@ -45,9 +52,10 @@ def check_command(
     """
     if selector and not on_device:
         raise Invalid("bad_usage", "-l chooses among the devices that --on-device asks", cure="add --on-device")
+    files = Files(names, folder, None, prune=False)
     if not on_device:
-        return _by_daemon(invocation, names, form=form)
-    items = _ask(invocation, names, selector)
+        return _by_daemon(invocation, files, form=form)
+    items = _ask(invocation, files, selector)
     if form is not None:
         invocation.paper.data(items, form)
     else:
@@ -61,8 +69,8 @@ def check_command(
     return refusal.OK if verdicts["fits"] == len(items) else refusal.PARTIAL
 
 
-def _by_daemon(invocation: Invocation, names: tuple[str, ...], *, form: str | None) -> int:
-    result = apply_files(invocation, names, dry_run=True)
+def _by_daemon(invocation: Invocation, files: Files, *, form: str | None) -> int:
+    result = apply_files(invocation, files, dry_run=True)
     if form is not None:
         invocation.paper.data(result, form)
     else:
@@ -71,10 +79,10 @@ def _by_daemon(invocation: Invocation, names: tuple[str, ...], *, form: str | No
     return refusal.OK
 
 
-def _ask(invocation: Invocation, names: tuple[str, ...], selector: str) -> list[dict[str, Any]]:
+def _ask(invocation: Invocation, files: Files, selector: str) -> list[dict[str, Any]]:
     from hengectl import manifest  # YAML takes 15 ms to import
 
-    read = manifest.read(names)
+    read = manifest.read(files.names, folder=files.folder or "")
     try:
         answer = invocation.client.post("/v1/check", {"objects": read.objects}, selector=selector)
     except HengeError as error:

@@ -23,6 +23,9 @@ TABLE = [
     ("apply -f FLEET", OK),
     ("apply -f FLEET --if-revision 1", OK),
     ("apply -f FLEET --if-revision 7", CONFLICT),
+    ("apply -f FLEET --set git --prune", OK),
+    ("apply -f FLEET --prune", USAGE),
+    ("apply", USAGE),
     ("apply -f BAD", INVALID),
     ("apply -f ABSENT", NOT_FOUND),
     ("apply -f FLEET --timeout 0s", USAGE),
@@ -55,6 +58,14 @@ TABLE = [
     ("set device/lamp-1 brightness=much", INVALID),
     ("set device/nosuch color=red", NOT_FOUND),
     ("set device/lamp-1 color", USAGE),
+    ("set -l room=kitchen color=red --for 15m", OK),
+    ("set -l room=kitchen color=pink --for 15m", INVALID),
+    ("set -l room=nowhere color=red --for 15m", NOT_FOUND),
+    ("set -l room=kitchen color=red", USAGE),
+    ("set -l room=kitchen device/lamp-1 color=red --for 15m", USAGE),
+    ("unset -l room=kitchen color", OK),
+    ("unset -l room=nowhere color", NOT_FOUND),
+    ("unset -l room=kitchen", USAGE),
     ("unset device/lamp-1 color", OK),
     ("unset group/nosuch color", NOT_FOUND),
     ("unset device/lamp-1 color=red", USAGE),
@@ -141,6 +152,16 @@ TABLE = [
     ("audit verify", OK),
     ("audit verify --known x", USAGE),
     ("audit verify more", USAGE),
+    ("backup", USAGE),
+    ("doctor --no-mdns", OK),
+    ("doctor now", USAGE),
+    ("doctor -o wide", USAGE),
+    ("support -o BACKUP --no-mdns", OK),
+    ("support -o BAD --no-mdns", CONFLICT),
+    ("support BACKUP", USAGE),
+    ("backup --verify ABSENT --passphrase-file PASSPHRASE", NOT_FOUND),
+    ("backup --verify BAD --passphrase-file PASSPHRASE", INVALID),
+    ("backup -o BACKUP --passphrase-file PASSPHRASE", OK),
     ("join open", OK),
     ("join open --for 0s", USAGE),
     ("join open --for", USAGE),
@@ -166,6 +187,10 @@ TABLE = [
     ("device rename lamp-1 lamp-2", CONFLICT),
     ("device rename nosuch porch", NOT_FOUND),
     ("device rename lamp-1", USAGE),
+    ("device schema bare lamp", OK),
+    ("device schema bare nosuch", INVALID),
+    ("device schema nosuch lamp", NOT_FOUND),
+    ("device schema bare", USAGE),
     ("device delete lamp-1 --yes", OK),
     ("device delete nosuch --yes", NOT_FOUND),
     ("device delete lamp-1", USAGE),
@@ -238,6 +263,7 @@ async def _filled(line: str, daemon: Service, admin: Admin, folder: Path) -> lis
     for name, content in files.items():
         words[name] = _written(folder / f"{name}.yaml", yamltext.write({"apiVersion": "henge/v1", **content}))
     words |= {"VALUE": _written(folder / "value", "correct horse\n"), "EMPTY": _written(folder / "empty", "\n")}
+    words |= {"PASSPHRASE": _written(folder / "passphrase", "correct horse\n"), "BACKUP": str(folder / "new.backup")}
     if "SECRET" in line:
         words["SECRET"] = (await admin.ok("PUT", "/v1/secrets/wifi/den", {"value": "x"}))["metadata"]["name"]
     if "TOKEN" in line:
