@@ -127,9 +127,9 @@ class App:
         self._upkeep.tell_doubt()
         await tend_vault(self.vault, self._store)
         await self.overrides.end_due()
-        await self._serve(sockets)
         if self.founded and settings.seconds("join.window_after_init"):
             await self.joins.open(settings.seconds("join.window_after_init"), ITSELF)
+        await self._serve(sockets)
         await self._announce()
         self._background = [asyncio.create_task(work) for work in (self._upkeep.run(), self.overrides.keep_ending())]
 

@@ -12,6 +12,8 @@ from hengectl import delivery
 from hengectl.invocation import Invocation
 from hengectl.render import plural, safe
 
+MANY: Final = 50
+"""So many objects keep the daemon busy for a moment."""
 UNCHANGED_SHOWN: Final = 5
 """More of them would hide what did change."""
 
@@ -41,12 +43,19 @@ def apply_files(
     """Send all objects of all files as one change; what the daemon answers. Its refusals are placed in the files."""
     from hengectl import manifest  # YAML takes 15 ms to import
 
-    read = manifest.read(files.names, folder=files.folder or "", may_be_empty=files.prune)
+    progress = invocation.progress
+    read = manifest.read(
+        files.names, folder=files.folder or "", may_be_empty=files.prune,
+        told=lambda number: progress.tell(f"reading file {number}"),
+    )  # fmt: skip
     tag = "" if if_revision is None else _fleet_tag(invocation, if_revision)
     try:
         body = {"objects": read.objects, "message": message}
         for_set = {"set": files.apply_set, "prune": files.prune}
-        return dict(invocation.client.post("/v1/apply", body, if_match=tag, **for_set, **query).json())
+        client = invocation.client
+        if len(read.objects) > MANY:
+            progress.tell(f"{len(read.objects)} objects are checked", long=True)
+        return dict(client.post("/v1/apply", body, if_match=tag, **for_set, **query).json())
     except HengeError as error:
         error.extra["places"] = [read.place(problem) for problem in error.problems]
         raise

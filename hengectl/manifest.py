@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -90,14 +90,19 @@ class Manifest:
         return ""
 
 
-def read(names: Sequence[str], *, folder: str = "", may_be_empty: bool = False) -> Manifest:
+def read(
+    names: Sequence[str], *, folder: str = "", may_be_empty: bool = False, told: Callable[[int], None] = lambda _: None
+) -> Manifest:
     """Read files, folders (recursively, in sorted order, hidden files left out) and ``-``, or what kustomize makes of a
-    ``folder``.
+    ``folder``; ``told`` hears the number of each.
 
     Raises ``Malformed``, ``Invalid``, ``NotFound`` and ``TooLarge``; every message names the file.
     """
     sources = _kustomized(folder) if folder else _sources(names, may_be_empty=may_be_empty)
-    entries = [entry for source, is_json in sources for entry in _entries(source, is_json=is_json)]
+    entries: list[Entry] = []
+    for number, (source, is_json) in enumerate(sources, 1):
+        told(number)
+        entries += _entries(source, is_json=is_json)
     if not entries and not may_be_empty:
         where = ", ".join([folder] if folder else names)[:200]
         raise Invalid("bad_object", f"there is no object in {where}", cure="see examples/homelab")

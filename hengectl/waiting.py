@@ -73,9 +73,13 @@ def wait_for(
     timeout_s: float,
     *,
     told: Callable[[str, Verdict, Object | None], None] | None = None,
+    watched: Callable[[Mapping[str, Verdict]], None] | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Waited:
-    """Wait until no device is ``open`` any more, at most ``timeout_s``; ``told`` hears each verdict once."""
+    """Wait until no device is ``open`` any more, at most ``timeout_s``.
+
+    ``told`` hears each verdict once, ``watched`` all of them before each time of waiting.
+    """
     deadline = clock() + timeout_s
     devices, seq = _look(client, names)
     fresh: Collection[str] = names
@@ -89,6 +93,8 @@ def wait_for(
         left_s = deadline - clock()
         if "open" not in verdicts.values() or left_s <= 0:
             return Waited(verdicts, devices)
+        if watched is not None:
+            watched(verdicts)
         events = client.events(seq, wait_s=max(1, min(LONGEST_POLL_S, round(left_s))))
         if events.get("gap"):
             devices, seq, fresh = *_look(client, names), names

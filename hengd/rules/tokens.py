@@ -144,7 +144,9 @@ class Tokens:
         except (Unauthenticated, Conflict) as error:
             if error.code in _REFUSED:
                 await self._refusals.note(
-                    "token.refused", self._object_of(token_id), Author("nobody", f"enrol {address}")
+                    "token.refused",
+                    self._object_of(token_id),
+                    Author("nobody", f"{'enrol' if kind == 'join' else 'login'} {address}"),
                 )
             raise
         role = "device" if kind == "join" else "admin"

@@ -134,10 +134,12 @@ def _that_change_nothing(invocation: Invocation, fleet: Fleet, among: frozenset[
     taken: list[Lift] = []
     possible = partial(_changes_nothing, invocation, fleet, take_over=take_over)
     for tried, choices in enumerate(fleet.lifts(among)):
+        invocation.progress.tell(f"value {tried + 1} is tried, {len(taken)} can be lifted")
         if tried == MAX_TRIED:
             invocation.note(f"Only the first {MAX_TRIED} values were looked at; run it again for the others.")
             break
         taken += next(([one] for one in choices if possible([*taken, one])), [])
+    invocation.progress.clear()
     return taken
 
 
