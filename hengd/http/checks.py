@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import msgspec
 from aiohttp import web
 
-from hengd.http import shapes_daemon
+from hengd.http import shapes, shapes_daemon
 from hengd.http.edge import Auth, Route, author_of
-from hengd.http.parse import APPLY_LIMITS, Query, json_body
+from hengd.http.parse import APPLY_LIMITS, Query, json_object
 from hengd.http.views import json_response
 from hengd.rules.checks import Checks
 from hengd.rules.configs import Request
@@ -33,8 +33,9 @@ class CheckRoutes:
     async def check(self, request: web.Request) -> web.Response:
         """Render what ``apply`` of these objects would, and ask each device whether it could run its document."""
         selector = parse_selector(Query(request, "selector").text("selector"))
-        body = await json_body(request, limits=APPLY_LIMITS)
-        if not isinstance(body, dict) or set(body) - {"objects"} or not isinstance(body.get("objects", []), list):
+        body = await json_object(request, shapes.fields_of(shapes_daemon.CheckBody), limits=APPLY_LIMITS)
+        objects = body.get("objects", [])
+        if not isinstance(objects, list):
             raise Invalid("bad_object", 'the body is {"objects": [...]}')
-        checked = await self._checks.check(body.get("objects", []), selector, Request(author_of(request), dry_run=True))
+        checked = await self._checks.check(objects, selector, Request(author_of(request), dry_run=True))
         return json_response({"kind": "CheckList", "items": [msgspec.to_builtins(one) for one in checked]})

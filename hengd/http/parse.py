@@ -55,10 +55,10 @@ async def body_bytes(request: web.Request, *, max_bytes: int = MAX_BODY_BYTES) -
 
 
 async def json_object(
-    request: web.Request, fields: Iterable[str], *, max_bytes: int = MAX_BODY_BYTES
+    request: web.Request, fields: Iterable[str], *, max_bytes: int = MAX_BODY_BYTES, limits: JsonLimits = LIMITS
 ) -> dict[str, Any]:
     """The body as a JSON object that has no other fields than ``fields``."""
-    value = await json_body(request, max_bytes=max_bytes)
+    value = await json_body(request, max_bytes=max_bytes, limits=limits)
     known = tuple(fields)
     if not isinstance(value, dict):
         raise Invalid("bad_object", "the body is not a JSON object")

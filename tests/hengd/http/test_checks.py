@@ -101,4 +101,4 @@ async def test_what_apply_refuses_is_refused_and_what_changes_nothing_asks_nobod
     assert await check(admin, same) == []
     pink = await admin.refused("POST", "/v1/check", {"objects": [device("lamp-1", color="pink")]})
     more = await admin.refused("POST", "/v1/check", {"objects": [], "delete": []})
-    assert (pink.json["code"], more.json["code"]) == ("does_not_fit", "bad_object")
+    assert (pink.json["code"], more.json["code"]) == ("does_not_fit", "unknown_field")
