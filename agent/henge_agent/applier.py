@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from henge_agent.activation import Activation
-from henge_agent.outputs import Written, content_of, put, render_all
+from henge_agent.outputs import Written, content_of, holds, put, put_all, render_all
 from henge_agent.settings import Hooks, Output
 from henge_agent.state import Progress, State, Version
 from henge_agent.verdicts import Setback, drifted, failed, field_errors, report_of, unwritten
@@ -227,11 +227,11 @@ class Applier:
 
     def _write(self, candidate: _Candidate) -> None:
         changed = False
-        for wanted in candidate.wanted:
-            try:
-                changed |= put(wanted, files=self._files)
-            except HengeError as error:
-                raise unwritten("rolled-back" if changed else "rejected", error) from None
+        try:
+            for _ in put_all(candidate.wanted, files=self._files):
+                changed = True
+        except HengeError as error:
+            raise unwritten("rolled-back" if changed else "rejected", error) from None
 
     async def _prove(self, candidate: _Candidate) -> None:
         """Run the commands of the person who knows what the document is for."""
@@ -368,7 +368,7 @@ class Applier:
 
 def _in_place(candidate: _Candidate) -> bool:
     try:
-        return all(content_of(wanted.path) == wanted.content for wanted in candidate.wanted)
+        return all(map(holds, candidate.wanted))
     except HengeError:
         return False
 

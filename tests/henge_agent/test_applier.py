@@ -18,7 +18,7 @@ from henge_agent.state import State, Version
 from henge_protocol.keyfiles import DISK, Files
 from henge_protocol.model import digest_of
 from henge_protocol.wire import Config, Error, Receipt, Report
-from tests.henge_agent.cutting import Cut, CuttingFiles, FullDisk
+from tests.henge_agent.cutting import Cut, CuttingFiles, FullDisk, Unplaceable
 
 RED, BLUE, GREEN = b'{"color":"red","dim":1}', b'{"color":"blue","dim":1}', b'{"color":"green","dim":1}'
 ENVIRON = {"PATH": os.environ["PATH"]}
@@ -114,12 +114,9 @@ async def test_a_value_that_an_output_cannot_hold_is_rejected_with_its_pointer(s
     assert not (tmp_path / "a.json").exists()
 
 
-@pytest.mark.parametrize(
-    ("broken", "verdict_is", "ran"),
-    [("a.json", "rejected", "red\n"), ("b.json", "rolled-back", "red\nred\n"), ("c.json", "rolled-back", "red\nred\n")],
-)
+@pytest.mark.parametrize("broken", ["a.json", "b.json", "c.json"])
 async def test_an_output_that_cannot_be_written_leaves_all_as_they_were(
-    state: State, tmp_path: Path, broken: str, verdict_is: str, ran: str
+    state: State, tmp_path: Path, broken: str
 ) -> None:
     outputs = tuple(Output(tmp_path / name, "json") for name in ("a.json", "b.json", "c.json"))
     hooks = Hooks(f"grep -q red $HENGE_DOCUMENT && echo red >> {tmp_path}/ran")
@@ -129,9 +126,31 @@ async def test_an_output_that_cannot_be_written_leaves_all_as_they_were(
         (tmp_path / broken).mkdir()
         report = await verdict(applier, config(BLUE, 2))
 
-    assert (report.state, report.reason) == (verdict_is, "write-failed")
+    assert (report.state, report.reason) == ("rejected", "write-failed")
     assert broken in report.errors[0].message
     assert [output.path.read_bytes() for output in outputs if output.path.name != broken] == [RED, RED]
+    assert (tmp_path / "ran").read_text() == "red\n"
+    assert applier.running.digest == digest_of(RED)
+
+
+@pytest.mark.parametrize(
+    ("broken", "verdict_is", "ran"),
+    [("a.json", "rejected", "red\n"), ("b.json", "rolled-back", "red\nred\n"), ("c.json", "rolled-back", "red\nred\n")],
+)
+async def test_an_output_that_cannot_take_its_place_takes_those_before_it_back(
+    state: State, tmp_path: Path, broken: str, verdict_is: str, ran: str
+) -> None:
+    outputs = tuple(Output(tmp_path / name, "json") for name in ("a.json", "b.json", "c.json"))
+    hooks = Hooks(f"grep -q red $HENGE_DOCUMENT && echo red >> {tmp_path}/ran")
+    files = Unplaceable("nothing")
+    async with running(Applier(state, outputs, hooks, environ=ENVIRON, files=files)) as applier:
+        await verdict(applier, config(RED))
+        files.only = broken
+        report = await verdict(applier, config(BLUE, 2))
+
+    assert (report.state, report.reason) == (verdict_is, "write-failed")
+    assert broken in report.errors[0].message
+    assert [output.path.read_bytes() for output in outputs] == [RED, RED, RED]
     assert (tmp_path / "ran").read_text() == ran
     assert applier.running.digest == digest_of(RED)
 
