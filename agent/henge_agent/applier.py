@@ -18,13 +18,17 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 from henge_agent.activation import Activation
 from henge_agent.outputs import Written, content_of, holds, put, put_all, render_all
+from henge_agent.parts import pointer_of
+from henge_agent.reboots import Reboots
+from henge_agent.schemas import Schemas
 from henge_agent.settings import Hooks, Output
 from henge_agent.state import Progress, State, Version
-from henge_agent.verdicts import Setback, drifted, failed, field_errors, report_of, unwritten
+from henge_agent.validation import misfits
+from henge_agent.verdicts import Setback, drifted, failed, field_errors, report_of, unfit, unwritten
 from henge_protocol.errors import HengeError, Invalid
 from henge_protocol.keyfiles import DISK, Files
 from henge_protocol.model import short_digest
@@ -44,6 +48,7 @@ class _Candidate:
     version: Version
     document: bytes
     wanted: tuple[Written, ...]
+    schema: Mapping[str, Any] | None = None
 
 
 class Applier:
@@ -57,10 +62,14 @@ class Applier:
         *,
         environ: Mapping[str, str],
         files: Files = DISK,
+        boot: str = "",
     ) -> None:
+        """``boot`` is the kernel's name for this boot."""
         self._state = state
         self._outputs = outputs
         self._hooks = hooks
+        self.schemas = Schemas(state.folder, files=files)
+        self._reboots = Reboots(state.folder, boot, files=files)
         self._activation = Activation(state, environ=environ, timeout_s=hooks.timeout_s)
         self._files = files
         self._working = asyncio.Lock()
@@ -104,7 +113,8 @@ class Applier:
         owed = self._state.progress.report
         if owed is not None and owed.state == "applied" and self.adrift:
             owed = None  # it was so when it was written
-        return self._applying or owed or self._standing
+        again = report_of(self.running, "applied") if self._reboots.over and self.condition == "applied" else None
+        return self._reboots.noted(self._applying or owed or self._standing or again)
 
     @property
     def busy(self) -> bool:
@@ -124,6 +134,8 @@ class Applier:
 
     async def receipted(self, receipt: Receipt) -> None:
         """The daemon has a report on its disk; if it is the one outstanding, it need not be said again."""
+        if self._reboots.over and (receipt.digest, receipt.state) == (self.running.digest, "applied"):
+            await asyncio.to_thread(self._reboots.forget)
         async with self._writing:
             if not self.adrift and _is_for(receipt, self._standing):
                 self._standing = None
@@ -171,6 +183,19 @@ class Applier:
                 self._at_work = self._applying = None
                 self._ring()
 
+    async def reboot_when_asked(self) -> None:
+        """Run the reboot command, if there is one, once a change that needs it is confirmed; until cancelled."""
+        seen, asked = -1, False
+        while self._hooks.reboot:
+            asked &= self._reboots.required
+            if self._reboots.required and not asked and not self.busy and self.report is None:
+                asked = True
+                log.warning("running the reboot command for %s", short_digest(self.running.digest))
+                outcome = await self._activation.run(self._hooks.reboot, self.running, returning=False)
+                if outcome is not None and not outcome.succeeded:
+                    log.error("the reboot command failed: %s", outcome.tail(200) or "it printed nothing")
+            seen = await self.news(seen)
+
     async def _handle(self, config: Config) -> None:
         version = Version(config.epoch, config.revision, config.digest)
         try:
@@ -186,7 +211,7 @@ class Applier:
 
     async def _apply(self, version: Version, config: Config) -> None:
         """The steps. Commit-confirmed by receipt belongs after "settle": ``previous`` is kept for it."""
-        candidate = self._check(version, config)
+        candidate = await self._checked(version, config)
         if version.digest != self.running.digest or not await asyncio.to_thread(_in_place, candidate):
             await self._stage(candidate)
             try:
@@ -199,7 +224,19 @@ class Applier:
         else:
             await self._settle(candidate)
 
-    def _check(self, version: Version, config: Config) -> _Candidate:
+    async def _checked(self, version: Version, config: Config) -> _Candidate:
+        """The candidate, if it can be applied and fits the schema that the daemon names, if it names one."""
+        candidate, value = self._check(version, config)
+        try:
+            schema = await self.schemas.get(config.schema)
+        except HengeError as error:
+            raise Setback("rejected", "schema-unavailable", *field_errors(error)) from None
+        found = misfits(schema, value) if schema is not None else []
+        if found:
+            raise unfit(found)
+        return replace(candidate, schema=schema)
+
+    def _check(self, version: Version, config: Config) -> tuple[_Candidate, object]:
         """Digest, size, JSON, and whether every output can hold it: all that can be known beforehand."""
         if not config.intact:
             raise Setback("rejected", "digest-mismatch")
@@ -211,7 +248,7 @@ class Applier:
         except HengeError as error:
             raise Setback("rejected", "not-json", FieldError("", error.message[:MAX_TEXT_CHARS])) from None
         try:
-            return _Candidate(version, config.document, render_all(self._outputs, config.document, value))
+            return _Candidate(version, config.document, render_all(self._outputs, config.document, value)), value
         except HengeError as error:
             raise Setback("rejected", "invalid", *field_errors(error)) from None
 
@@ -235,12 +272,19 @@ class Applier:
 
     async def _prove(self, candidate: _Candidate) -> None:
         """Run the commands of the person who knows what the document is for."""
-        for command, failure in ((self._hooks.on_change, "hook-failed"), (self._hooks.health, "health-failed")):
-            if command:
-                self._say(report_of(candidate.version, "applying"))
-            outcome = await self._activation.run(command, candidate.version, returning=False)
-            if outcome is not None and not outcome.succeeded:
-                raise failed(outcome, failure, self._hooks.timeout_s)
+        hooks, version = self._hooks, candidate.version
+        if hooks.on_change or hooks.sections or hooks.health:
+            self._say(report_of(version, "applying"))
+        scope = await asyncio.to_thread(self._activation.scope, version, candidate.schema)
+        ran = await self._activation.change(hooks, version, scope)
+        if ran is not None and not ran[1].succeeded:
+            section, outcome = ran
+            raise failed(outcome, "hook-failed", hooks.timeout_s, pointer=pointer_of((section,)) if section else "")
+        healthy = await self._activation.run(hooks.health, version, returning=False)
+        if healthy is not None and not healthy.succeeded:
+            raise failed(healthy, "health-failed", hooks.timeout_s)
+        if scope.reboot:
+            await asyncio.to_thread(self._reboots.require)
 
     async def _settle(self, candidate: _Candidate) -> None:
         """The document is the last good one now, and the report is owed."""
@@ -285,9 +329,9 @@ class Applier:
         if cut is not None:
             log.warning("an application of %s was cut; the last good document is back", short_digest(cut.digest))
         if progress.current is not None and (cut is not None or self._untold):
-            outcome = await self._activation.run(self._hooks.on_change, progress.current, returning=True)
-            if outcome is not None and not outcome.succeeded:
-                said = outcome.tail(200) or "it printed nothing"
+            ran = await self._activation.give_back(self._hooks, progress.current)
+            if ran is not None and not ran[1].succeeded:
+                said = ran[1].tail(200) or "it printed nothing"
                 log.warning("the on-change command failed with the last good document too: %s", said)
         self._untold = False
         if cut is not None:

@@ -218,6 +218,7 @@ def _read_config(context: click.Context, _: click.Parameter, named: str | None) 
     "--on-change", default="", metavar="CMD", help="Run after the outputs changed; failing undoes the change."
 )
 @click.option("--health", default="", metavar="CMD", help="Run after --on-change; failing undoes the change.")
+@click.option("--reboot", default="", metavar="CMD", help="Run when a confirmed change needs a reboot.")
 @click.option(
     "--hook-timeout", default=f"{HOOK_TIMEOUT_S:g}s", show_default=True, metavar="TIME", help="How long each may take."
 )
@@ -228,6 +229,7 @@ def run(
     outputs: tuple[str, ...],
     on_change: str,
     health: str,
+    reboot: str,
     hook_timeout: str,
     debug: bool,
 ) -> None:
@@ -244,7 +246,7 @@ def run(
     for output in wanted:
         if output.template is not None:
             template_text(output.template)  # a mistake in it is told now, not when a document comes
-    hooks = Hooks(on_change, health, read_duration_s(hook_timeout))
+    hooks = Hooks(on_change, health, read_duration_s(hook_timeout), config.sections, reboot)
     asyncio.run(serve(folder, wanted, hooks, os.environ))
 
 

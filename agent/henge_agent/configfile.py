@@ -2,6 +2,9 @@
 
 on_change = "systemctl restart lamp"     # any option of the command, its hyphens written as underscores
 
+[section.wifi]                           # a command for one top-level field
+on_change = "systemctl restart wpa_supplicant"
+
 [[output]]
 path = "/etc/lamp.toml"                  # format, field, template, unmanaged, mode, owner where wanted
 """
@@ -35,6 +38,8 @@ class Configured:
     options: Mapping[str, str] = field(default_factory=dict)
     """Values of the command's options, by their names in Python."""
     outputs: tuple[Output, ...] = ()
+    sections: Mapping[str, str] = field(default_factory=dict)
+    """Commands of single top-level fields."""
 
 
 def read_configured(path: Path, known: Iterable[str]) -> Configured:
@@ -54,13 +59,24 @@ def read_configured(path: Path, known: Iterable[str]) -> Configured:
 
 def _configured(table: dict[str, Any], known: frozenset[str]) -> Configured:
     outputs = table.pop("output", [])
-    _check_keys(table, known | {"output"}, "")
+    sections = table.pop("section", {})
+    _check_keys(table, known | {"output", "section"}, "")
+    if not isinstance(sections, dict):
+        raise _wrong("section", "a table for each field", sections, "write [section.wifi]")
     if not isinstance(outputs, list):
         raise _wrong("output", "a table for each file", outputs, "write [[output]] above each")
     return Configured(
         options={key: _option(item, key) for key, item in table.items()},
         outputs=tuple(_output(entry, f"output {number}") for number, entry in enumerate(outputs, 1)),
+        sections={name: _section(entry, f"section {name}") for name, entry in sections.items()},
     )
+
+
+def _section(entry: Any, where: str) -> str:
+    if not isinstance(entry, dict):
+        raise _wrong(where, "a table", entry, "write [section.wifi]")
+    _check_keys(entry, frozenset({"on_change"}), f"{where}: ")
+    return _option(entry.get("on_change"), f"{where} on_change")
 
 
 def _option(value: Any, key: str) -> str:
@@ -81,7 +97,7 @@ def _output(entry: Any, where: str) -> Output:
     output = read_output(f"{_text(entry['path'], where)}{_format(entry, where)}")
     return replace(
         output,
-        field=_field(entry["field"], f"{where} field") if "field" in entry else (),
+        part=_field(entry["field"], f"{where} field") if "field" in entry else (),
         template=_absolute(entry["template"], f"{where} template") if "template" in entry else None,
         unmanaged=_fields(entry.get("unmanaged", []), f"{where} unmanaged"),
         mode=_mode(entry["mode"], f"{where} mode") if "mode" in entry else None,

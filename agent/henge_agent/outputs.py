@@ -115,10 +115,10 @@ def _render(output: Output, document: bytes, value: object) -> bytes | None:
 
 def _content(output: Output, document: bytes, value: object) -> bytes | None:
     if output.template is not None:
-        return fill(template_text(output.template), part_of(value, output.field), output.template.name)
-    if not output.field and not output.unmanaged:
+        return fill(template_text(output.template), part_of(value, output.part), output.template.name)
+    if not output.part and not output.unmanaged:
         return render(document, value, output.format)
-    part = part_of(value, output.field)
+    part = part_of(value, output.part)
     if not output.unmanaged:
         return None if part is MISSING else render(canonical(part), part, output.format)
     return with_own_values(part, output, content_of(output.path))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal, get_args
 
@@ -59,7 +60,7 @@ class Output:
 
     path: Path
     format: Format
-    field: Field = ()
+    part: Field = ()
     """The part of the document that stands in it; empty = all."""
     template: Path | None = None
     """A text with ``$name`` and ``${some.name}`` in it, in place of a format."""
@@ -78,6 +79,10 @@ class Hooks:
     on_change: str = ""
     health: str = ""
     timeout_s: float = HOOK_TIMEOUT_S
+    sections: Mapping[str, str] = field(default_factory=dict)
+    """Commands for single top-level fields, where the schema says that no more than that is needed."""
+    reboot: str = ""
+    """Run when a confirmed change counts after the next boot; nothing restarts the machine unasked."""
 
 
 def read_address(text: str) -> Address:

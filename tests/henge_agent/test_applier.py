@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 
+from hengd.rules.states import TRANSIENT_REASONS
 from henge_agent.activation import hook_environ
 from henge_agent.applier import MAX_DOCUMENT_BYTES, Applier
 from henge_agent.settings import Hooks, Output
 from henge_agent.state import State, Version
 from henge_protocol.keyfiles import DISK, Files
 from henge_protocol.model import digest_of
+from henge_protocol.strictjson import canonical
 from henge_protocol.wire import Config, Error, Receipt, Report
 from tests.henge_agent.cutting import Cut, CuttingFiles, FullDisk, Unplaceable
 
@@ -29,8 +31,8 @@ def config(document: bytes, revision: int = 1, **fields: Any) -> Config:
     return Config(**{"epoch": "e", "revision": revision, "digest": digest_of(document), "document": document} | fields)
 
 
-def make(state: State, path: Path, *, files: Files = DISK, **hooks: Any) -> Applier:
-    return Applier(state, (Output(path, "json"),), Hooks(**hooks), environ=ENVIRON, files=files)
+def make(state: State, path: Path, *, files: Files = DISK, boot: str = "", **hooks: Any) -> Applier:
+    return Applier(state, (Output(path, "json"),), Hooks(**hooks), environ=ENVIRON, files=files, boot=boot)
 
 
 @asynccontextmanager
@@ -621,3 +623,169 @@ async def test_env_output_follows_the_document(state: State, tmp_path: Path) -> 
         await verdict(applier, config(json.dumps({"wifi": {"ssid": "my home"}}).encode()))
 
     assert output.path.read_text() == 'WIFI_SSID="my home"\n'
+
+
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "color": {"enum": ["red", "blue", "green"]},
+        "dim": {"x-henge-restart": "none"},
+        "wifi": {"x-henge-restart": "section"},
+        "led": {"x-henge-restart": "section"},
+        "kernel": {"x-henge-restart": "reboot"},
+    },
+}
+
+
+def knowing(applier: Applier, schema: Any = SCHEMA) -> Applier:
+    """The daemon answers with this schema."""
+
+    async def answer() -> bytes:
+        return canonical(schema)
+
+    applier.schemas.source = answer
+    return applier
+
+
+def named(document: Any, revision: int, schema: Any = SCHEMA) -> Config:
+    return config(canonical(document), revision, schema=digest_of(canonical(schema)))
+
+
+async def test_a_document_that_does_not_fit_its_schema_is_rejected_with_its_fields(state: State, path: Path) -> None:
+    async with running(knowing(make(state, path))) as applier:
+        await verdict(applier, named({"color": "red"}, 1))
+        report = await verdict(applier, named({"color": "pink"}, 2))
+
+    assert (report.state, report.reason) == ("rejected", "invalid")
+    assert [(error.pointer, error.message) for error in report.errors] == [
+        ("/color", "one of ['red', 'blue', 'green'] is expected")
+    ]
+    assert path.read_bytes() == b'{"color":"red"}'
+
+
+async def test_without_its_schema_a_document_is_not_applied_and_the_reason_passes(state: State, path: Path) -> None:
+    async with running(make(state, path)) as applier:
+        report = await verdict(applier, named({"color": "red"}, 1))
+        knowing(applier)
+        again = await verdict(applier, named({"color": "red"}, 1))
+
+    assert (report.state, report.reason) == ("rejected", "schema-unavailable")
+    assert report.reason in TRANSIENT_REASONS
+    assert again.state == "applied"
+
+
+def scoped(state: State, path: Path, **more: Any) -> Applier:
+    """Writes down which commands run, with the fields that changed."""
+    said = path.with_name("said")
+    note = f'echo "%s $HENGE_SECTION" $HENGE_CHANGED_FIELDS >> {said}'
+    hooks = {"on_change": note % "all", "sections": {"wifi": note % "wifi"}, "health": note % "health"}
+    return knowing(make(state, path, **hooks | more))
+
+
+@pytest.mark.parametrize(
+    ("change", "ran"),
+    [
+        ({"dim": 2}, []),
+        ({"wifi": {"ssid": "b", "x": 1}}, ["wifi wifi /wifi/ssid /wifi/x"]),
+        ({"led": 2}, ["all /led"]),
+        ({"wifi": 1, "color": "blue"}, ["wifi wifi /color /wifi", "all /color /wifi"]),
+        ({"wifi": 1, "led": 2, "dim": 2}, ["wifi wifi /dim /led /wifi", "all /dim /led /wifi"]),
+        ({"kernel": 2}, []),
+    ],
+)
+async def test_only_what_the_schema_asks_for_is_started_again(
+    state: State, path: Path, change: dict[str, Any], ran: list[str]
+) -> None:
+    before = {"color": "red", "dim": 1, "wifi": {"ssid": "a"}, "led": 1, "kernel": 1}
+    async with running(scoped(state, path)) as applier:
+        await verdict(applier, named(before, 1))
+        path.with_name("said").unlink()
+        report = await verdict(applier, named(before | change, 2))
+
+    lines = [" ".join(line.split()) for line in path.with_name("said").read_text().splitlines()]
+    assert report.state == "applied"
+    assert lines[:-1] == ran
+    assert lines[-1].startswith("health")
+
+
+async def test_the_first_document_and_one_that_comes_back_run_every_command(state: State, path: Path) -> None:
+    async with running(scoped(state, path, health="grep -q red $HENGE_DOCUMENT")) as applier:
+        await verdict(applier, named({"color": "red", "dim": 1}, 1))
+        first = path.with_name("said").read_text().split("\n")
+        report = await verdict(applier, named({"color": "blue", "dim": 1}, 2))
+
+    later = path.with_name("said").read_text().split("\n")[len(first) - 1 :]
+    assert [line.split()[0] for line in first if line] == ["all"]
+    assert report.state == "rolled-back"
+    assert [line.split()[0] for line in later if line] == ["all", "wifi", "all"]
+
+
+async def test_a_section_whose_command_fails_is_named(state: State, path: Path) -> None:
+    failing = {"wifi": "grep -q home $HENGE_DOCUMENT || { echo no such network; exit 4; }"}
+    async with running(scoped(state, path, sections=failing)) as applier:
+        await verdict(applier, named({"wifi": "home"}, 1))
+        report = await verdict(applier, named({"wifi": "away"}, 2))
+
+    assert (report.state, report.reason) == ("rolled-back", "hook-failed")
+    assert [(error.pointer, error.message) for error in report.errors] == [("/wifi", "exit code 4: no such network")]
+    assert b"home" in path.read_bytes()
+
+
+async def test_more_fields_than_a_variable_holds_are_a_star(state: State, path: Path) -> None:
+    many = {top: {f"a-rather-long-name-{number}": 1 for number in range(900)} for top in "abcd"}
+    tell = f'echo "$HENGE_CHANGED $HENGE_CHANGED_FIELDS" > {path}.said'
+    async with running(make(state, path, on_change=tell)) as applier:
+        report = await verdict(applier, config(canonical(many)))
+
+    assert report.state == "applied"
+    assert path.with_name(f"{path.name}.said").read_text() == "a b c d *\n"
+
+
+async def test_a_change_that_needs_a_reboot_says_so_until_the_machine_was_started_again(
+    state: State, path: Path
+) -> None:
+    def on(boot: str) -> Applier:
+        return knowing(Applier(state, (Output(path, "json"),), Hooks(), environ=ENVIRON, boot=boot))
+
+    async with running(on("boot-1")) as applier:
+        plain = await verdict(applier, named({"color": "red"}, 1))
+        report = await verdict(applier, named({"color": "red", "kernel": 1}, 2))
+        await applier.receipted(receipt_of(report))
+        other = await verdict(applier, named({"color": "blue", "kernel": 1}, 3))
+        await applier.receipted(receipt_of(other))
+    async with running(on("boot-1")) as applier:
+        assert applier.report is None
+    async with running(on("boot-2")) as applier:
+        over = applier.report
+        assert over is not None
+        await applier.receipted(receipt_of(over))
+        assert applier.report is None
+    async with running(on("boot-3")) as applier:
+        assert applier.report is None
+
+    assert (plain.reason, report.reason, other.reason) == ("", "reboot-required", "reboot-required")
+    assert (over.state, over.reason, over.digest, over.revision) == ("applied", "", other.digest, 3)
+
+
+async def test_the_reboot_command_runs_once_and_only_after_the_daemon_has_confirmed(state: State, path: Path) -> None:
+    said = path.with_name("said")
+    applier = knowing(make(state, path, reboot=f"echo reboot >> {said}", boot="boot-1"))
+    watching = asyncio.create_task(applier.reboot_when_asked())
+    async with running(applier):
+        report = await verdict(applier, named({"kernel": 1}, 1))
+        before = said.exists()
+        await applier.receipted(receipt_of(report))
+        async with asyncio.timeout(20):
+            while not said.exists() or not said.read_text():  # noqa: ASYNC110 - a shell writes it
+                await asyncio.sleep(0)
+        await applier.receipted(receipt_of(await verdict(applier, named({"kernel": 1, "dim": 1}, 2))))
+    watching.cancel()
+
+    assert (report.reason, before) == ("reboot-required", False)
+    assert said.read_text() == "reboot\n"
+
+
+async def test_a_machine_is_never_started_again_unasked(state: State, path: Path) -> None:
+    applier = knowing(make(state, path, boot="boot-1"))
+
+    await asyncio.wait_for(applier.reboot_when_asked(), 20)

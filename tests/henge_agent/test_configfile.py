@@ -24,6 +24,8 @@ def test_options_and_outputs_are_read(tmp_path: Path) -> None:
         tmp_path,
         f"""
         on_change = "systemctl restart lamp"
+        [section.wifi]
+        on_change = "wifi restart"
         [[output]]
         path = "/etc/lamp.toml"
         [[output]]
@@ -40,12 +42,13 @@ def test_options_and_outputs_are_read(tmp_path: Path) -> None:
     )
 
     assert configured.options == {"on_change": "systemctl restart lamp"}
+    assert configured.sections == {"wifi": "wifi restart"}
     assert configured.outputs == (
         Output(Path("/etc/lamp.toml"), "toml"),
         Output(
             Path("/etc/wifi.conf"),
             "ini",
-            field=("net", "wifi"),
+            part=("net", "wifi"),
             unmanaged=(("local",), ("a", "b")),
             mode=0o600,
             owner=(ME.pw_uid, ME.pw_gid),
@@ -60,6 +63,10 @@ def test_options_and_outputs_are_read(tmp_path: Path) -> None:
         ("a = ", "is not TOML"),
         ("on_chnge = 'x'", "on_chnge"),
         ("hook_timeout = 60", "hook_timeout: a text is expected"),
+        ("section = 1", "section: a table for each field"),
+        ("[section]\nwifi = 'x'", "section wifi: a table is expected"),
+        ("[section.wifi]\nrun = 'x'", "section wifi: 'run' is unknown"),
+        ("[section.wifi]", "section wifi on_change: a text is expected"),
         ("output = 1", "output: a table for each file"),
         ("output = [1]", "output 1: a table"),
         ("[[output]]", "output 1 has no path"),

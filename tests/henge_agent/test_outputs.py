@@ -199,9 +199,9 @@ def test_an_owner_that_was_named_is_set_and_seen_to(tmp_path: Path) -> None:
 
 def test_an_output_may_hold_one_field_alone(tmp_path: Path) -> None:
     outputs = (
-        Output(tmp_path / "wifi.toml", "toml", field=("wifi",)),
-        Output(tmp_path / "deep.json", "json", field=("wifi", "deep")),
-        Output(tmp_path / "none.json", "json", field=("other",)),
+        Output(tmp_path / "wifi.toml", "toml", part=("wifi",)),
+        Output(tmp_path / "deep.json", "json", part=("wifi", "deep")),
+        Output(tmp_path / "none.json", "json", part=("other",)),
     )
     value = {"color": "red", "wifi": {"ssid": "home", "deep": [1]}}
 
