@@ -18,10 +18,12 @@ from typing import Final
 from aiohttp import web
 
 from hengd.announce import Announcer, local_addresses
+from hengd.backup import Backups
 from hengd.datadir import DataDir, open_data_dir, server_identity
 from hengd.events import EventLog
 from hengd.http.admission import GateLimits, connections_within
 from hengd.http.audit import AuditRoutes
+from hengd.http.backup import BackupRoutes
 from hengd.http.devices import DeviceRoutes
 from hengd.http.edge import ADMIN, DEVICES, LOCAL, Edge, Route
 from hengd.http.enrol import EnrolRoutes
@@ -56,6 +58,7 @@ from hengd.rules.reports import Reports
 from hengd.rules.schemas import SchemaCache
 from hengd.rules.secrets import Secrets
 from hengd.rules.tokens import Tokens
+from hengd.schedule import Schedule, plan_of
 from hengd.settings import Settings
 from hengd.store import Store
 from hengd.upkeep import Kept, Upkeep
@@ -194,6 +197,7 @@ class App:
         self.secrets = Secrets(store, self.configs)
         self.overrides = Overrides(store, self.configs, self.authority.timekeeper)
         self._audit = Audit(store)
+        self._backups = Backups(store, folder, vault.keys, clock=clock)
         self.devices = Devices(store, self.presence, clock=clock)
         self.tokens = Tokens(store, self.authority, schemas, vault, clock=clock, monotonic=monotonic, new_id=_new_id)
         self.joins = Joins(
@@ -209,6 +213,7 @@ class App:
             store, folder.database, self.configs, self._audit, vault, self.authority.timekeeper,
             kept=Kept(self._settings["store.keep_revisions"], self._settings.seconds("store.keep_for")),
             renew_certificate=self._renew_server_certificate,
+            back_up=Schedule(self._backups, plan_of(self._settings), clock=clock).turn,
         )  # fmt: skip
         self._edge = Edge(self.authority, lambda peer: local_admin(peer.uid, peer.gid), monotonic=monotonic)
         self._routes = self._make_routes()
@@ -230,6 +235,7 @@ class App:
             JoiningRoutes(self.tokens, self.joins, self.devices),
             OperatorRoutes(self.authority),
             AuditRoutes(self._audit),
+            BackupRoutes(self._backups),
             self._polls,
             OpenApiRoutes(lambda: self._routes, __version__),
         )

@@ -31,12 +31,17 @@ from hengd.process import (
     say,
     spare_the_collector,
 )  # fmt: skip
+from hengd.restore import Restored
+from hengd.restore import restore as restore_backup
+from hengd.room import disk_refusal
 from hengd.rules.timekeeping import shown
 from hengd.settings import Settings, default_file, load_settings, settings_files, toml
 from henge_protocol import __version__, pki
-from henge_protocol.errors import Denied, HengeError
+from henge_protocol.errors import Denied, HengeError, Invalid
+from henge_protocol.keyfiles import read_passphrase
 from henge_protocol.notify import notify
 from henge_protocol.places import admin_socket, admin_sockets, config_dir, state_dir
+from henge_protocol.sealedfile import check_passphrase
 
 EXIT_INTERNAL: Final = 70
 EXIT_STORAGE: Final = 74
@@ -45,6 +50,11 @@ EXIT_CODES: Final = {
     "storage_foreign": 65,
     "storage_corrupt": 65,
     "bad_authority": 65,
+    "bad_backup": 65,
+    "bad_passphrase": 2,
+    "bad_usage": 2,
+    "exists": 73,
+    "wrong_passphrase": 77,
     "already_running": 73,
     "address_in_use": 75,
     "clock_suspect": 75,
@@ -134,6 +144,39 @@ def check(config: Path | None, data_dir: Path | None) -> None:
     settings = _settings(config, {})
     click.echo(f"{len([one for one in settings.values() if one.changed])} settings changed, all good.")
     click.echo(f"data folder: {_data_dir(data_dir)}")
+
+
+@cli.command(short_help="Make a data folder from a backup.")
+@click.argument("file", type=A_PATH)
+@click.option("--passphrase-file", "source", metavar="FILE|-", help="Read the passphrase there, not from a prompt.")
+@click.option("--revocations", type=A_PATH, metavar="FILE", help="The journal of the data folder that is given up.")
+@click.option("--dry-run", is_flag=True, help="Do everything in a temporary folder and leave nothing.")
+@_common
+def restore(
+    file: Path,
+    source: str | None,
+    revocations: Path | None,
+    config: Path | None,
+    data_dir: Path | None,
+    *,
+    dry_run: bool,
+) -> None:
+    """Make the data folder from a file of 'hengectl backup': here, or on the machine that takes over.
+
+    The folder must have no data yet. Devices find the daemon by themselves and go on; those that ran something newer
+    than the backup are held until you say what counts: hengectl get devices, hengectl retry DEVICE.
+    """
+    settings, folder = _settings(config, {}), _data_dir(data_dir)
+    passphrase = check_passphrase(_passphrase(source))
+    try:
+        with file.open("rb") as stream:
+            done = restore_backup(
+                stream, folder, passphrase, now=time.time(), journal=revocations, only_try=dry_run,
+                allow_network_fs=settings["store.allow_network_fs"],
+            )  # fmt: skip
+    except OSError as error:
+        raise disk_refusal(error, f"{file} cannot be read") from error
+    say(*_restored(done, folder, dry_run=dry_run))
 
 
 @cli.command("accept-clock", short_help="Take this machine's time for right.")
@@ -270,6 +313,36 @@ def _next_steps(app: App, environment: Environment) -> list[str]:
         closes = datetime.fromtimestamp(app.joins.closes, UTC).astimezone().strftime("%H:%M")
         lines.append(f"Devices may ask to join until {closes}. Reopen later with: hengectl join open")
     return lines
+
+
+def _passphrase(source: str | None) -> str:
+    if source is not None:
+        return read_passphrase(source)
+    if not sys.stdin.isatty():
+        message = "a passphrase is needed and nobody can be asked"
+        raise Invalid("bad_usage", message, cure="add --passphrase-file FILE, or - for standard input")
+    return str(click.prompt("Passphrase", hide_input=True, err=True))
+
+
+def _restored(done: Restored, folder: Path, *, dry_run: bool) -> list[str]:
+    about = done.about
+    lines = [
+        f"Fleet {about['fleet']} as of {about['made']}: revision {about['revision']}, {about['devices']} devices.",
+        *([f"{done.revocations} later revocations of the old folder count too."] if done.revocations else []),
+    ]
+    if dry_run:
+        return [*lines, "The backup is good; nothing was written."]
+    if not about["secrets"]:
+        lines.append("The key of the secrets was not in the backup: put it back, or set the secrets anew.")
+    return [
+        *lines,
+        f"Restored into {folder}. Tokens made before the backup are void.",
+        "Never start the old daemon again: devices would follow both.",
+        "Next:",
+        "  hengd                    start it here; devices come by themselves",
+        "  hengectl get devices     which are 'ahead' ran something newer than the backup and are held",
+        "  hengectl retry DEVICE    give such a device what the backup says",
+    ]
 
 
 def _settings(config: Path | None, flags: dict[str, Any]) -> Settings:

@@ -21,7 +21,8 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -94,6 +95,61 @@ def open_data_dir(path: Path, *, allow_network_fs: bool, now: float, map_bytes: 
     ``clock_suspect`` (no folder is founded by a clock far ahead), ``Denied`` and ``NotFound`` for what the file system
     says.
     """
+    lock = _claim(path, allow_network_fs=allow_network_fs, now=now)
+    try:
+        founded = not os.path.lexists(path / "data")
+        if founded:
+            _refuse_founding_in_the_future(now)
+            build_data(path, lambda new: _found(new, now, map_bytes))
+        else:
+            _refuse_empty_store(path / "data" / "db" / "data.mdb")
+        keys = load_keys(path / "data" / "ca")
+        make_ballast(path / "data" / "db")
+    except BaseException:
+        lock.close()
+        raise
+    return DataDir(path, lock, founded=founded, keys=keys)
+
+
+@contextmanager
+def unused_data_dir(path: Path, *, allow_network_fs: bool, now: float) -> Iterator[None]:
+    """Hold a folder that has no data yet, for ``build_data`` in it.
+
+    Raises as ``open_data_dir``, and ``Conflict exists`` if it has data.
+    """
+    lock = _claim(path, allow_network_fs=allow_network_fs, now=now)
+    try:
+        if os.path.lexists(path / "data"):
+            raise Conflict(
+                "exists",
+                f"{path} has data already; nothing was changed",
+                cure=f"choose another --data-dir, or move it aside: mv {path}/data {path}/data.old",
+            )
+        yield
+    finally:
+        lock.close()
+
+
+def build_data(path: Path, fill: Callable[[Path], None]) -> None:
+    """Make ``data`` in a folder that is held: complete or not at all. ``fill`` gets a folder with ``ca`` and ``db``.
+
+    Raises what ``fill`` raises, and as ``disk_refusal``.
+    """
+    new = path / "data.new"
+    try:
+        shutil.rmtree(new, ignore_errors=True)
+        for folder in (new, new / "ca", new / "db"):
+            make_private_dir(folder)
+        fill(new)
+        for folder in (new / "ca", new / "db", new):
+            sync_folder(folder)
+        os.rename(new, path / "data")
+        sync_folder(path)
+    except (OSError, lmdb.Error) as error:
+        raise disk_refusal(error, f"the data folder cannot be made in {path}") from error
+
+
+def _claim(path: Path, *, allow_network_fs: bool, now: float) -> _Lock:
     make_private_dir(path)
     kind = file_system_of(path)
     if not allow_network_fs and (kind in NETWORK_FILE_SYSTEMS or kind.startswith("fuse")):
@@ -102,23 +158,7 @@ def open_data_dir(path: Path, *, allow_network_fs: bool, now: float, map_bytes: 
             f"{path} lies on {kind}, which cannot keep the store's promises",
             cure="choose a local disk with --data-dir, or set store.allow_network_fs = true and keep backups",
         )
-    lock = _Lock(path, now)
-    try:
-        founded = not os.path.lexists(path / "data")
-        if founded:
-            _refuse_founding_in_the_future(now)
-            try:
-                _found(path, now, map_bytes)
-            except (OSError, lmdb.Error) as error:
-                raise disk_refusal(error, f"the data folder cannot be made in {path}") from error
-        else:
-            _refuse_empty_store(path / "data" / "db" / "data.mdb")
-        keys = _load_keys(path / "data" / "ca")
-        make_ballast(path / "data" / "db")
-    except BaseException:
-        lock.close()
-        raise
-    return DataDir(path, lock, founded=founded, keys=keys)
+    return _Lock(path, now)
 
 
 def file_system_of(path: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str:
@@ -212,18 +252,10 @@ class _Lock:
         return said or "another process"
 
 
-def _found(path: Path, now: float, map_bytes: int) -> None:
-    new = path / "data.new"
-    shutil.rmtree(new, ignore_errors=True)
-    for folder in (new, new / "ca", new / "db"):
-        make_private_dir(folder)
+def _found(new: Path, now: float, map_bytes: int) -> None:
     fleet = pki.new_id(secrets.token_bytes(16))
     _make_keys(new / "ca", fleet, now)
     _make_store(new / "db", fleet, now, map_bytes)
-    for folder in (new / "ca", new / "db", new):
-        sync_folder(folder)
-    os.rename(new, path / "data")
-    sync_folder(path)
 
 
 def _make_keys(folder: Path, fleet: str, now: float) -> None:
@@ -240,7 +272,7 @@ def _make_store(folder: Path, fleet: str, now: float, map_bytes: int) -> None:
         databases = open_databases(env)
         with env.begin(write=True) as txn:
             tx = Transaction(txn, databases)
-            meta = Meta(format=FORMAT, fleet=fleet, epoch=secrets.token_hex(5), created=now, clock_high_water=now)
+            meta = Meta(format=FORMAT, fleet=fleet, epoch=new_epoch(), created=now, clock_high_water=now)
             tx.put("meta", META_KEY, pack(meta))
             spec = {"selector": "", "priority": 0, "schema": "", "values": {}}
             everybody = ObjectRecord(kind="Group", name="all", spec=spec, created=now, changed=now, author="henge")
@@ -250,7 +282,13 @@ def _make_store(folder: Path, fleet: str, now: float, map_bytes: int) -> None:
         env.close()
 
 
-def _load_keys(folder: Path) -> Keys:
+def new_epoch() -> str:
+    """The name of a history line that begins."""
+    return secrets.token_hex(5)
+
+
+def load_keys(folder: Path) -> Keys:
+    """Both authorities, checked against each other; raises ``Internal bad_authority``, ``Denied`` if we may not."""
     server, fleet = _authority(folder, "server")
     client, fleet_of_client = _authority(folder, "client")
     if fleet != fleet_of_client:

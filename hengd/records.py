@@ -20,8 +20,12 @@ class Meta(msgspec.Struct, frozen=True, kw_only=True):
     format: int
     fleet: str
     epoch: str
+    begins: int = 0
+    """The revision at which this epoch began: what devices say of a later one of another epoch is news to us."""
     revision: int = 0
     created: float = 0.0
+    backed_up: float = 0.0
+    """When a backup was made last, 0.0 = never."""
     clock_high_water: float = 0.0
     """The mark: a moment that has passed for certain; see ``rules.timekeeping``."""
 

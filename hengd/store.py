@@ -83,6 +83,7 @@ class Store:
         self._stopping = False
         self._written = asyncio.Event()
         """Set when the writer has ended and all its answers are delivered."""
+        self._copies: set[asyncio.Future[None]] = set()
         self._commits = 0
         self._failures = 0
         self._last_error = ""
@@ -178,8 +179,22 @@ class Store:
             info["map_size"], (info["last_pgno"] + 1) * page, free_bytes(self._folder), self._commits, self._last_error
         )
 
+    async def copy_to(self, folder: Path) -> None:
+        """Write a consistent, compact copy into an empty folder, on a thread; readers and the writer go on.
+
+        Raises as ``disk_refusal``.
+        """
+        copying = self._loop.run_in_executor(None, lambda: self._env.copy(str(folder), compact=True))
+        self._copies.add(copying)
+        copying.add_done_callback(self._copies.discard)
+        try:
+            await asyncio.shield(copying)  # a copy cannot be called off, and must be over when the environment closes
+        except lmdb.Error as error:
+            raise disk_refusal(error, f"the store cannot be copied to {folder}") from error
+
     async def close(self) -> None:
         """Commit what is queued, stop the writer, close the environment."""
+        await asyncio.gather(*self._copies, return_exceptions=True)
         with self._wake:
             self._stopping = True
             self._wake.notify()

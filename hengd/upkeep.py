@@ -1,14 +1,14 @@
 """What the daemon does now and then while it runs; nothing that is correct depends on it.
 
 Space is set aside, the time is noted, old revisions, audit records and documents go, the server's certificate is
-renewed, and the key of the secrets is looked after.
+renewed, the key of the secrets is looked after, and a backup is made if one is due.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -50,6 +50,7 @@ class Upkeep:
         *,
         kept: Kept,
         renew_certificate: Callable[[], None],
+        back_up: Callable[[], Awaitable[None]],
         every_s: float = UPKEEP_S,
     ) -> None:
         self._store = store
@@ -60,6 +61,7 @@ class Upkeep:
         self._timekeeper = timekeeper
         self._kept = kept
         self._renew_certificate = renew_certificate
+        self._back_up = back_up
         self._every_s = every_s
         self._sweep = Sweep(store)
 
@@ -85,7 +87,8 @@ class Upkeep:
         make_ballast(self._database)
         await self._timekeeper.note()
         self.tell_doubt()
-        passed = self._timekeeper.passed()
+        with self._store.read() as tx:
+            passed = self._timekeeper.passed(tx)
         while await self._configs.prune(self._kept.revisions, self._kept.for_s, now=passed):
             pass
         while await self._audit.prune(self._kept.revisions, self._kept.for_s, now=passed):
@@ -94,3 +97,4 @@ class Upkeep:
             pass
         await tend_vault(self._vault, self._store)
         self._renew_certificate()
+        await self._back_up()

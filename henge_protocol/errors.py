@@ -284,6 +284,10 @@ CODES: dict[str, str] = {
     "bad_authority": "The certificate or key of one of the daemon's own authorities is damaged or not the right one.",
     "storage_unsuitable": "The folder lies on a file system that cannot keep the store's promises.",
     "already_running": "Another daemon works on this data folder.",
+    "bad_backup": "The file is no backup of henge, is cut off or damaged, or was made by a newer henge.",
+    "wrong_passphrase": "The passphrase does not open the backup.",
+    "bad_passphrase": "A passphrase has 8 characters at least.",
+    "backup_running": "Another backup is being made.",
     "address_in_use": "The address is taken by another program.",
     # reaching a daemon
     "unreachable": "No daemon answers there.",

@@ -15,16 +15,19 @@ import contextlib
 import errno
 import os
 import stat
+import sys
 from pathlib import Path
 from typing import NoReturn, Protocol
 
-from henge_protocol.errors import Denied, Invalid, NotFound, StorageFull, TooLarge
+from henge_protocol.errors import Denied, Invalid, Malformed, NotFound, StorageFull, TooLarge
 
 PRIVATE_MODE = 0o600
 PUBLIC_MODE = 0o644
 PRIVATE_DIR_MODE = 0o700
 MAX_FILE_BYTES = 64 * 1024
 """Enough for a key with its chain or a profile; larger files are somebody's mistake."""
+
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 _WRITE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -131,6 +134,22 @@ def read_public(path: Path, *, limit_bytes: int = MAX_FILE_BYTES) -> bytes:
     return _read(path, limit_bytes, closed_to=0)
 
 
+def read_passphrase(source: str) -> str:
+    """The first line of a private file, or of standard input for ``-``.
+
+    Raises as ``read_private``, and ``Malformed bad_encoding`` for what is not UTF-8.
+    """
+    data = (
+        sys.stdin.buffer.readline(MAX_FILE_BYTES)
+        if source == "-"
+        else read_private(Path(source).resolve(), by_group=True)
+    )
+    try:
+        return data.split(b"\n", 1)[0].rstrip(b"\r").decode()
+    except UnicodeDecodeError:
+        raise Malformed("bad_encoding", "the passphrase is not UTF-8", cure="type it anew") from None
+
+
 def make_private_dir(path: Path, *, files: Files = DISK) -> None:
     """Make sure that the folder exists and only its owner can enter it; missing parents get mode 0755.
 
@@ -220,7 +239,7 @@ def _check_private_dir(path: Path) -> None:
 
 def _refuse(error: OSError, path: Path, verb: str) -> NoReturn:
     reason = error.strerror or type(error).__name__
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in FULL:
         raise StorageFull("storage_full", f"cannot {verb} {path}: {reason}", cure="free space on that disk") from error
     if error.errno == errno.ELOOP:
         raise Invalid("bad_file", f"{path} is a symbolic link, and links are not followed here") from error

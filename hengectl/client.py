@@ -31,7 +31,7 @@ CONNECT_TIMEOUT_S: Final = 5.0
 ANSWER_TIMEOUT_S: Final = 30.0
 MAX_ANSWER_BYTES: Final = 256 * 1024 * 1024
 """A guard against a peer that never stops; ten thousand devices take 20 MB."""
-
+PIECE_BYTES: Final = 256 * 1024
 
 Outcome = Literal["nothing", "unknown", "changed"]
 
@@ -63,6 +63,17 @@ class Reply:
             raise Malformed(
                 "bad_json", "the answer is not JSON", cure="check the address: is it a henge daemon?"
             ) from None
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    method: str
+    target: str
+    data: bytes | None
+    headers: Mapping[str, str]
+    patience_s: float
+    write: Callable[[bytes], object] | None
+    """What takes a good answer, piece by piece; raises no OSError, which would look like the peer's."""
 
 
 @dataclass(slots=True)
@@ -102,6 +113,13 @@ class Client:
         """Do something; ``dry_run`` and ``message`` are query parameters like others."""
         headers = {"If-Match": if_match} if if_match else {}
         return self._ask("POST", path, {} if body is None else body, query=query, headers=headers)
+
+    def save(self, path: str, body: object, write: Callable[[bytes], object], *, patience_s: float) -> None:
+        """POST, and hand a good answer on piece by piece as it comes; ``patience_s`` for each piece.
+
+        ``write`` raises no OSError: it would be taken for the peer's.
+        """
+        self._ask("POST", path, body, query={}, patience_s=patience_s, write=write)
 
     def put(self, path: str, body: object, *, if_match: str = "", **query: object) -> Reply:
         """Create or replace; ``if_match`` is an ETag or ``*``."""
@@ -144,33 +162,33 @@ class Client:
         query: Mapping[str, object],
         headers: Mapping[str, str] | None = None,
         patience_s: float = 0,
+        write: Callable[[bytes], object] | None = None,
     ) -> Reply:
         target = quote(path) + _query(query)
         data = None if body is None else json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
         sent = _headers(data) | dict(headers or {})
         before, changes = self.outcome, method != "GET" and not query.get("dry_run")
         self.outcome = "unknown" if changes else before
-        reply = self._exchange(method, target, data, sent, patience_s or self.answer_timeout_s)
+        request = _Request(method, target, data, sent, patience_s or self.answer_timeout_s, write)
+        reply = self._exchange(request)
         if reply.status == 401 and self.renew is not None and _code(reply) == "certificate_expired":
             renew, self.renew = self.renew, None  # once: a renewal that did not help must not loop
             renew(self)
-            reply = self._exchange(method, target, data, sent, patience_s or self.answer_timeout_s)
+            reply = self._exchange(request)
         self.outcome = "changed" if changes and reply.status < 400 else before
         if reply.status >= 400:
             raise refusal(reply.status, reply.headers, reply.body)
         return reply
 
-    def _exchange(
-        self, method: str, target: str, data: bytes | None, headers: Mapping[str, str], patience_s: float
-    ) -> Reply:
+    def _exchange(self, request: _Request) -> Reply:
         reused = self._connection is not None
         try:
-            return self._send(method, target, data, headers, patience_s)
+            return self._send(request)
         except (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError) as error:
             self.close()
-            if not reused or method != "GET":
+            if not reused or request.method != "GET":
                 raise unreachable(self.label, error) from error
-            return self._exchange(method, target, data, headers, patience_s)
+            return self._exchange(request)
         except (OSError, http.client.HTTPException) as error:
             self.close()
             raise unreachable(self.label, error) from error
@@ -178,11 +196,9 @@ class Client:
             self.close()
             raise
 
-    def _send(
-        self, method: str, target: str, data: bytes | None, headers: Mapping[str, str], patience_s: float
-    ) -> Reply:
+    def _send(self, request: _Request) -> Reply:
         if self._connection is None:
-            connection = self.connect(min(CONNECT_TIMEOUT_S, patience_s))
+            connection = self.connect(min(CONNECT_TIMEOUT_S, request.patience_s))
             try:
                 connection.connect()
             except BaseException:
@@ -190,14 +206,17 @@ class Client:
                 raise
             self._connection = connection
         if self._connection.sock is not None:
-            self._connection.sock.settimeout(patience_s)
-        self._connection.request(method, target, body=data, headers=dict(headers))
+            self._connection.sock.settimeout(request.patience_s)
+        self._connection.request(request.method, request.target, body=request.data, headers=dict(request.headers))
         answer = self._connection.getresponse()
         if (answer.length or 0) > MAX_ANSWER_BYTES:
             raise http.client.HTTPException(f"an answer of {answer.length} bytes")
-        body = answer.read()  # with a limit as argument a cut answer would pass for a whole one
+        if request.write is not None and answer.status < 400:
+            body = _handed_on(answer, request.write)
+        else:
+            body = answer.read()  # with a limit as argument a cut answer would pass for a whole one
         if self.trace is not None:
-            self.trace(f"{method} {target} -> {answer.status}, {len(body)} bytes")
+            self.trace(f"{request.method} {request.target} -> {answer.status}, {len(body)} bytes")
         if answer.will_close:
             self.close()
         return Reply(answer.status, {key.lower(): value for key, value in answer.getheaders()}, body)
@@ -304,6 +323,13 @@ def _reason(error: Exception) -> str:
 
 def _reach_cure(label: str) -> str:
     return "on its machine look: systemctl status hengd" if label.startswith("https") else "start it with hengd"
+
+
+def _handed_on(answer: http.client.HTTPResponse, write: Callable[[bytes], object]) -> bytes:
+    """Give the answer away and return nothing of it; only of chunked ones it is noticed here that they are cut off."""
+    while piece := answer.read(PIECE_BYTES):
+        write(piece)
+    return b""
 
 
 def _headers(data: bytes | None) -> dict[str, str]:

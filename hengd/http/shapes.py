@@ -36,6 +36,7 @@ DOCUMENT: Final = Media("application/json", "the exact bytes of the device's doc
 SCHEMA: Final = Media("application/json", "the canonical bytes of the device's JSON Schema")
 FRAME: Final = Media("application/vnd.henge.frame", "one frame of docs/protocol.md")
 EVENTS: Final = Media("text/event-stream", "with Accept: text/event-stream, events as they happen")
+BACKUP: Final = Media("application/vnd.henge.sealed", "a backup, sealed with the passphrase")
 TEXT: Final = Media("text/plain", "ok")
 
 
@@ -427,6 +428,12 @@ class Events(Shape):
     events: list[Event]
     next: Count
     gap: bool
+
+
+class BackupBody(Shape):
+    """What seals a backup."""
+
+    passphrase: Annotated[str, msgspec.Meta(min_length=8, max_length=1024)]
 
 
 class NoBody(Shape):

@@ -39,12 +39,13 @@ class JoinState(Shape):
 
 
 class StoreFigures(Shape):
-    """Fill of the store."""
+    """Fill of the store, and when a backup was made last."""
 
     used_bytes: Count
     map_bytes: Count
     free_disk_bytes: Count
     commits: Count
+    backed_up: Moment
 
 
 class Status(Shape):

@@ -102,7 +102,7 @@ class StatusRoutes:
                 "groups": groups,
                 "devices": {"total": sum(counts["connection"].values()), **counts},
                 "join": {"open": bool(closes), "closes": moment(closes), "waiting": len(self._joins.waiting())},
-                "store": _store_view(figures),
+                "store": _store_view(figures) | {"backed_up": moment(meta.backed_up)},
                 "warnings": warnings_of(figures, daemon.data_dir, troubles),
             }
         )

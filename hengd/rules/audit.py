@@ -18,6 +18,7 @@ from henge_protocol.audit import START, Link, record_digest
 ACTS: Final = (
     "configuration.changed", "device.joined", "device.approved", "device.retried", "operator.logged-in",
     "certificate.renewed", "identity.revoked", "token.created", "token.revoked",
+    "backup.made", "store.restored",
 )  # fmt: skip
 PRUNED_AT_ONCE: Final = 500
 _ANCHOR: Final = b"anchor"

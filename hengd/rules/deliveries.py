@@ -12,7 +12,6 @@ import msgspec
 from hengd.records import Desired
 from hengd.rules.fleet import device_by_id, find_desired, find_document, find_object, read_line
 from hengd.rules.redaction import secret_texts, without
-from hengd.rules.states import Line
 from hengd.rules.vault import Vault
 from hengd.store import Store
 from henge_protocol.errors import Internal, NotFound, Unavailable
@@ -50,7 +49,7 @@ class Deliveries:
     def advance(self, revision: int, desired: Mapping[str, Desired | None]) -> None:
         """A revision was committed; ``desired`` is what devices whose document differs should run now."""
         if revision > self.line.revision:
-            self.line = Line(self.line.epoch, revision)
+            self.line = replace(self.line, revision=revision)
             self._desired.update(desired)
         else:  # a fresh look was faster than this news and may have seen something newer
             for device_id in desired:

@@ -44,7 +44,7 @@ def read_meta(tx: Reader) -> Meta:
 def read_line(tx: Reader) -> Line:
     """The history line as it is now."""
     meta = read_meta(tx)
-    return Line(meta.epoch, meta.revision)
+    return Line(meta.epoch, meta.revision, meta.begins)
 
 
 def refuse_foreign_store(meta: Meta, folder: Path, *, fleet: str) -> None:

@@ -39,6 +39,8 @@ class Line:
 
     epoch: str
     revision: int
+    begins: int = 0
+    """The revision at which it began, more than 0 after a restore."""
 
 
 def after_hello(old: Reported, hello: Hello, *, now: float, address: str) -> Reported:
@@ -140,7 +142,7 @@ def connection_of(*, online: bool, reported: Reported, now: float) -> Connection
 
 def is_ahead(reported: Reported, line: Line) -> bool:
     """Whether the device knows a newer revision of another history line, as after restoring an old backup."""
-    return bool(reported.epoch) and reported.epoch != line.epoch and reported.revision > line.revision
+    return bool(reported.epoch) and reported.epoch != line.epoch and reported.revision > line.begins
 
 
 def due_in_s(desired: Desired | None, reported: Reported, line: Line, *, retry_after_s: float) -> float | None:

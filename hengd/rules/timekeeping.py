@@ -55,10 +55,9 @@ class Timekeeper:
         """The time by which certificates end: the clock's, or the mark while that is in doubt."""
         return self._clock() if self.trouble(tx) is None else mark_of(tx)
 
-    def passed(self) -> float:
+    def passed(self, tx: Reader) -> float:
         """A moment that has passed for certain: by it, old things may be thrown away."""
-        with self._store.read() as tx:
-            return min(self._clock(), mark_of(tx))
+        return min(self._clock(), mark_of(tx))
 
     async def note(self) -> None:
         """Let the mark follow the clock; called now and then."""

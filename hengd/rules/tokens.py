@@ -257,9 +257,9 @@ class Tokens:
         )
 
     def _sweep(self, tx: Transaction) -> None:
-        now = self._clock()
+        passed = self._authority.timekeeper.passed(tx)
         for key, payload in list(tx.scan("tokens")):
-            if unpack(TokenRecord, payload).expires < now - DAY_S:
+            if unpack(TokenRecord, payload).expires < passed - DAY_S:
                 tx.delete("tokens", key)
         if tx.count("tokens") >= MAX_TOKENS:
             raise Conflict("too_complex", f"{MAX_TOKENS} tokens are waiting to be used", cure="revoke some of them")

@@ -50,7 +50,7 @@ class Vault:
     def seal_anyway(self, tx: Transaction) -> Seal:
         """``seal``, making the data key if the store has none."""
         if tx.get("keys", DATA_KEY) is None:
-            self._keep(tx, new_key(), self._keys()[0])
+            self._keep(tx, new_key(), self.keys()[0])
         return self.seal(tx)
 
     def put(self, tx: Transaction, name: str, revision: int, value: object) -> None:
@@ -96,7 +96,7 @@ class Vault:
         if payload is None:
             return False
         try:
-            ids = [key_id(key) for key in self._keys()]
+            ids = [key_id(key) for key in self.keys()]
         except Unavailable:
             return False
         return unpack(DataKeyRecord, payload).key_id in ids[1:]
@@ -109,7 +109,7 @@ class Vault:
             self._keep(tx, data_key, keys[0])
 
     def _data_key(self, record: DataKeyRecord) -> tuple[bytes, Sequence[bytes]]:
-        keys = self._keys()
+        keys = self.keys()
         right = [key for key in keys if key_id(key) == record.key_id]
         if not right:
             raise self._locked(f"the key in {self._where} is not the one that opens this store's secrets")
@@ -118,7 +118,8 @@ class Vault:
     def _keep(self, tx: Transaction, data_key: bytes, key: bytes) -> None:
         tx.put("keys", DATA_KEY, pack(DataKeyRecord(key_id(key), Seal(key).seal(data_key, _CONTEXT))))
 
-    def _keys(self) -> Sequence[bytes]:
+    def keys(self) -> Sequence[bytes]:
+        """The keys outside, the one in use first; ``Unavailable`` ``secrets_locked``."""
         try:
             return self._read_keys()
         except HengeError as error:

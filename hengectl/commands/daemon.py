@@ -130,7 +130,7 @@ def _facts(invocation: Invocation, status: Mapping[str, Any]) -> list[tuple[str,
         *((_LISTENERS.get(str(use), safe(str(use))), safe(_joined(found))) for use, found in listed.items() if found),
         ("fleet", safe(status.get("fleet", ""))),
         ("CA", safe(status.get("ca_fingerprint", ""))),
-        ("store", _store_text(status.get("store"))),
+        ("store", _store_text(invocation, status.get("store"))),
     ]
 
 
@@ -165,12 +165,16 @@ def _joining_text(invocation: Invocation, status: Mapping[str, Any]) -> str:
     return f"open, {left(window.get('closes'), now=invocation.now())} left{more}"
 
 
-def _store_text(store: object) -> str:
+def _store_text(invocation: Invocation, store: object) -> str:
     if not isinstance(store, Mapping):
         return ""
     used, size = store.get("used_bytes"), store.get("map_bytes")
     if isinstance(used, int) and isinstance(size, int):
-        return f"{used / 2**20:.1f} MiB of {size / 2**20:.0f} MiB"
+        text = f"{used / 2**20:.1f} MiB of {size / 2**20:.0f} MiB"
+        if "backed_up" not in store:
+            return text
+        made = store["backed_up"]
+        return f"{text}, last backup {age(made, now=invocation.now()) + ' ago' if made else 'never'}"
     return ", ".join(f"{safe(key)} {safe(value)}" for key, value in store.items())
 
 

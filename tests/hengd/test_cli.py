@@ -106,7 +106,16 @@ def test_version_and_help(home: Path) -> None:
 def test_the_default_settings_are_toml_and_good(home: Path) -> None:
     shown = hengd(home, "config", "default")
     assert shown.returncode == 0
-    assert set(tomllib.loads(shown.stdout)) == {"daemon", "listen", "tls", "store", "secrets", "join", "limits"}
+    assert set(tomllib.loads(shown.stdout)) == {
+        "daemon",
+        "listen",
+        "tls",
+        "store",
+        "secrets",
+        "backup",
+        "join",
+        "limits",
+    }
     (home / "mine.toml").write_text(shown.stdout)
     checked = hengd(home, "check", "--config", str(home / "mine.toml"))
     assert (checked.returncode, checked.stdout.splitlines()[0]) == (0, "0 settings changed, all good.")
@@ -257,3 +266,19 @@ def test_a_store_beyond_use_ends_the_process_with_70(home: Path) -> None:  # D6
     refused = hengd(home, *serving(home), program=[sys.executable, "-c", FAILING])
     assert refused.returncode == 70
     assert "the store failed (mdb_txn_commit: Input/output error)" in refused.stderr
+
+
+def test_a_file_that_is_no_backup_is_65_and_a_passphrase_must_come_from_somewhere(home: Path) -> None:
+    (home / "letter").write_text("Dear Ada")
+    (home / "passphrase").touch(0o600)
+    (home / "passphrase").write_text("correct horse battery staple")
+    options = ["--data-dir", str(home / "d"), "--passphrase-file", str(home / "passphrase")]
+    refused = hengd(home, "restore", str(home / "letter"), *options)
+    absent = hengd(home, "restore", str(home / "nosuch"), *options)
+    nobody = hengd(home, "restore", str(home / "letter"), "--data-dir", str(home / "d"))
+
+    assert (refused.returncode, absent.returncode, nobody.returncode) == (65, 74, 2)
+    for ran in (refused, absent, nobody):
+        assert ran.stderr.startswith("Error: ")
+        assert "Traceback" not in ran.stderr
+    assert not (home / "d").exists()

@@ -26,6 +26,10 @@ NOW = 1_800_000_000.0
 LATER = NOW + 1800
 
 
+async def _nothing() -> None:
+    """No backup is due."""
+
+
 class House:
     """A store half an hour after it was founded, and what keeps it in order."""
 
@@ -42,7 +46,7 @@ class House:
         configs = Configs(self.store, SchemaCache(), vault, clock=clock, new_id=lambda: "0" * 26)
         return Upkeep(
             self.store, self.folder.database, configs, Audit(self.store), vault, keeper, kept=Kept(10, 60.0),
-            every_s=0.001, renew_certificate=renew_certificate,
+            every_s=0.001, renew_certificate=renew_certificate, back_up=_nothing,
         )  # fmt: skip
 
     async def turns(self, number: int, *, refusing: Exception | None = None) -> None:

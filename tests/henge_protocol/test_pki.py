@@ -16,9 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from henge_protocol import pki
-from henge_protocol.errors import Conflict, HengeError, Invalid
+from henge_protocol.errors import Conflict, Invalid
 from henge_protocol.joining import is_id
-from tests.henge_protocol.authorities import DEVICE, FLEET, NOW, Fleet, key_usage, leaf
+from tests.henge_protocol.authorities import DEVICE, FLEET, NOW, Fleet, key_usage
 
 SPKI = pki.key_spki_der(pki.generate_key())
 
@@ -231,97 +231,7 @@ def test_an_authority_is_shown_without_its_key(fleet: Fleet) -> None:
     assert "PRIVATE" not in repr(fleet.client_ca)
 
 
-# ---- reading
-
-
-def test_identities_are_read_back(fleet: Fleet) -> None:
-    assert pki.identity_of(client(fleet)) == pki.Identity(FLEET, "device", DEVICE)
-    assert pki.identity_of(client(fleet, role="admin", subject="ada")) == pki.Identity(FLEET, "admin", "ada")
-    assert pki.identity_of(server(fleet)) == pki.Identity(FLEET, "server", "")
-
-
-URI = f"henge://{FLEET}/device/{DEVICE}"
-ODD_URIS = [
-    [],
-    [URI, URI],
-    [URI, f"henge://{FLEET}/admin/root"],
-    [URI.replace("henge:", "https:")],
-    [URI.upper()],
-    [URI.replace(FLEET, FLEET.upper())],
-    [URI.replace("/device/", "%2fdevice%2f")],
-    [URI.replace("//", "//root@")],
-    [URI.replace(FLEET, f"{FLEET}:443")],
-    [URI + "/"],
-    [URI + "?x"],
-    [URI + "\n"],
-    [URI[:-1]],
-    [URI.replace(FLEET, "u" * 26)],
-    [URI.replace("device", "owner")],
-    [f"henge://{FLEET}/admin/-x"],
-    [f"henge://{FLEET}/admin/"],
-    [f"henge://{FLEET}/server/x"],
-]
-
-
-@pytest.mark.parametrize("uris", ODD_URIS)
-def test_odd_names_are_nobody(fleet: Fleet, uris: list[str]) -> None:
-    assert_refused(leaf(fleet.client_ca, uris=uris)[0])
-
-
-@pytest.mark.parametrize(
-    "odd",
-    [
-        {"dns": ["also.lan"]},
-        {"purposes": None},
-        {"purposes": [ExtendedKeyUsageOID.SERVER_AUTH]},
-        {"purposes": [ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE]},
-        {"purposes": [ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]},
-        {"authority": True},
-        {"usage": key_usage(digital_signature=True, key_cert_sign=True)},
-        {"key": ec.generate_private_key(ec.SECP384R1())},
-    ],
-)
-def test_odd_profiles_are_nobody(fleet: Fleet, odd: dict[str, Any]) -> None:
-    assert_refused(leaf(fleet.client_ca, **odd)[0])
-
-
-def test_the_plain_profile_of_these_tests_is_somebody(fleet: Fleet) -> None:
-    assert pki.identity_of(leaf(fleet.client_ca)[0]).subject == DEVICE
-
-
-def test_authorities_are_nobody(fleet: Fleet) -> None:
-    assert_refused(fleet.client_ca.certificate_der)
-
-
-def assert_refused(der: bytes) -> None:
-    with pytest.raises(Invalid) as refusal:
-        pki.identity_of(der)
-
-    assert refusal.value.code in ("bad_certificate", "key_type")
-
-
-@pytest.mark.filterwarnings("ignore::cryptography.utils.CryptographyDeprecationWarning")
-@given(at=st.integers(0, 700), put=st.binary(max_size=3))
-def test_mutated_certificates_raise_nothing_but_our_own_errors(at: int, put: bytes) -> None:
-    der = MUTATED[:at] + put + MUTATED[at + len(put) :]
-    for read in (pki.identity_of, pki.validity, pki.spki_sha256):
-        try:
-            read(der)
-        except HengeError:
-            pass
-
-
-MUTATED = client(Fleet())
-
-
-def test_fingerprints_are_those_of_openssl(fleet: Fleet) -> None:
-    der = fleet.server_ca.certificate_der
-    shown = pki.format_fingerprint(pki.fingerprint(der))
-
-    assert pki.fingerprint(der) == load(der).fingerprint(x509.base.hashes.SHA256())
-    assert shown.startswith("SHA256 ")
-    assert [len(group) for group in shown.split()[1:]] == [4] * 16
-    assert bytes.fromhex(shown.removeprefix("SHA256 ")) == pki.fingerprint(der)
+# ---- keys and ids
 
 
 def test_spki_sha256_is_the_same_for_request_key_and_certificate(fleet: Fleet) -> None:
@@ -330,14 +240,6 @@ def test_spki_sha256_is_the_same_for_request_key_and_certificate(fleet: Fleet) -
 
     assert csr.spki_sha256 == pki.spki_sha256(client(fleet, spki=csr.spki_der))
     assert csr.spki_sha256 == hashlib.sha256(pki.key_spki_der(key)).digest()
-
-
-def test_a_key_matches_only_its_own_certificate(fleet: Fleet) -> None:
-    key = pki.generate_key()
-    certificate = client(fleet, spki=pki.key_spki_der(key))
-
-    assert pki.key_matches(certificate, key)
-    assert not pki.key_matches(certificate, pki.generate_key())
 
 
 @pytest.mark.parametrize("text", [b"", b"garbage", b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"])
@@ -363,21 +265,6 @@ def test_boards_get_their_key_as_der() -> None:
 
     assert isinstance(loaded, ec.EllipticCurvePrivateKey)
     assert loaded.public_key() == serialization.load_pem_private_key(key, None).public_key()  # type: ignore[comparison-overlap]
-
-
-def test_pem_and_der_are_two_forms_of_one_certificate(fleet: Fleet) -> None:
-    first, second = fleet.server_ca.certificate_der, fleet.client_ca.certificate_der
-
-    both = pki.certificate_pem(first, second)
-
-    assert pki.certificate_der(pki.certificate_pem(first)) == first
-    assert [c.public_bytes(serialization.Encoding.DER) for c in x509.load_pem_x509_certificates(both)] == [
-        first,
-        second,
-    ]
-    for bad in (b"", both, b"x" + pki.certificate_pem(first), pki.certificate_pem(first).replace(b"M", b"=", 1)):
-        with pytest.raises(Invalid):
-            pki.certificate_der(bad)
 
 
 @given(st.binary(min_size=16, max_size=16))

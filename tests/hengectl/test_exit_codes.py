@@ -136,6 +136,16 @@ TABLE = [
     ("audit verify", OK),
     ("audit verify --known x", USAGE),
     ("audit verify more", USAGE),
+    ("backup", USAGE),
+    ("doctor --no-mdns", OK),
+    ("doctor now", USAGE),
+    ("doctor -o wide", USAGE),
+    ("support -o BACKUP --no-mdns", OK),
+    ("support -o BAD --no-mdns", CONFLICT),
+    ("support BACKUP", USAGE),
+    ("backup --verify ABSENT --passphrase-file PASSPHRASE", NOT_FOUND),
+    ("backup --verify BAD --passphrase-file PASSPHRASE", INVALID),
+    ("backup -o BACKUP --passphrase-file PASSPHRASE", OK),
     ("join open", OK),
     ("join open --for 0s", USAGE),
     ("join open --for", USAGE),
@@ -233,6 +243,7 @@ async def _filled(line: str, daemon: Service, admin: Admin, folder: Path) -> lis
     for name, content in files.items():
         words[name] = _written(folder / f"{name}.yaml", yamltext.write({"apiVersion": "henge/v1", **content}))
     words |= {"VALUE": _written(folder / "value", "correct horse\n"), "EMPTY": _written(folder / "empty", "\n")}
+    words |= {"PASSPHRASE": _written(folder / "passphrase", "correct horse\n"), "BACKUP": str(folder / "new.backup")}
     if "SECRET" in line:
         words["SECRET"] = (await admin.ok("PUT", "/v1/secrets/wifi/den", {"value": "x"}))["metadata"]["name"]
     if "TOKEN" in line:

@@ -113,10 +113,23 @@ async def test_tokens_that_ended_a_day_ago_make_room_for_new_ones(desk: Desk, mo
         await desk.token(ttl_s=60)
     with pytest.raises(Conflict):
         await desk.token()
-    desk.now += 86400 + 61
+    for _ in range(25):
+        desk.now += 3600
+        await desk.authority.timekeeper.note()
     await desk.token()
 
     assert len(desk.tokens.list()) == 1
+
+
+async def test_a_clock_that_leaps_ahead_throws_no_token_away(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokens_module, "MAX_TOKENS", 1)
+    token = await desk.token(ttl_s=60)
+    desk.now += 365 * 86400
+    with pytest.raises(Conflict):
+        await desk.token()
+    desk.now = NOW
+
+    assert (await desk.enrol(token))["name"] == "lamp-1"
 
 
 async def test_an_older_record_without_new_fields_is_read(desk: Desk) -> None:

@@ -1,0 +1,163 @@
+"""A backup becomes a data folder again, here or elsewhere: checked to its last byte before anything is written.
+
+The restored fleet goes on as a new history line: devices that ran something newer than the backup are held and shown,
+and tokens, which may have been used since, are gone. Revocations are never forgotten: those in the journal of the old
+machine count too, if there is one.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+import msgspec
+
+from hengd.archive import AUTHORITIES, JOURNAL, SECRETS_KEY, unpack
+from hengd.backup import verify_copy
+from hengd.datadir import build_data, load_keys, new_epoch, unused_data_dir
+from hengd.journal import append_end, read_ends
+from hengd.keyring import own_key
+from hengd.records import FORMAT, META_KEY, pack
+from hengd.room import free_bytes
+from hengd.rules import audit
+from hengd.rules.fleet import read_meta, refuse_foreign_store
+from hengd.rules.outcome import Author
+from hengd.transactions import Transaction, open_databases, open_environment
+from henge_protocol.errors import Conflict, StorageFull
+from henge_protocol.keyfiles import make_private_dir, read_private, write_private, write_public
+from henge_protocol.sealedfile import Header, damaged, read_header, unseal
+
+_ROOM: Final = 1.2
+"""So many times the backup's size must be free: the store is opened, and grows by a page or two."""
+_GROWTH_BYTES: Final = 16 * 1024 * 1024
+_AUTHOR: Final = Author("henge", "restore")
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What a backup held, and where the line goes on."""
+
+    about: dict[str, Any]
+    """The header: fleet, revision, when it was made, how many devices."""
+    epoch: str
+    revocations: int
+    """How many the journal of the old machine added."""
+
+
+def restore(
+    file: BinaryIO,
+    path: Path,
+    passphrase: bytes,
+    *,
+    now: float,
+    allow_network_fs: bool,
+    journal: Path | None = None,
+    only_try: bool = False,
+) -> Restored:
+    """Make the data of ``path``, which has none, from a backup; ``only_try`` does everything and leaves nothing.
+
+    ``journal`` is the journal of revocations of a folder that is given up. Interrupted at any point it leaves either
+    nothing or a folder that starts.
+
+    Raises ``Invalid bad_backup``, ``Denied wrong_passphrase``, ``Conflict exists`` (there are data, or another key of
+    secrets), ``StorageFull`` before a byte is written, and as ``open_data_dir``.
+    """
+    begin = file.tell()
+    header = read_header(file.read)
+    _check_header(header)
+    for _ in unseal(header, file.read, passphrase):  # all of it, before anything is written
+        pass
+    file.seek(begin)
+    header = read_header(file.read)
+    pieces = unseal(header, file.read, passphrase)
+    ended = read_ends(journal) if journal else {}
+    if only_try:
+        with tempfile.TemporaryDirectory(prefix="henge-") as folder:
+            os.mkdir(Path(folder) / "db")
+            return _fill(Path(folder), header, unpack(pieces, Path(folder) / "db" / "data.mdb"), ended, now=now)
+    with unused_data_dir(path, allow_network_fs=allow_network_fs, now=now):
+        _check_room(path, file)
+        filled: list[Restored] = []
+
+        def fill(new: Path) -> None:
+            small = unpack(pieces, new / "db" / "data.mdb")
+            filled.append(_fill(new, header, small, ended, now=now))
+            _put_key(path, small.get(SECRETS_KEY))
+
+        build_data(path, fill)
+        return filled[0]
+
+
+def _check_header(header: Header) -> None:
+    if header.about.get("kind") != "backup":
+        raise damaged(f"it holds {header.about.get('kind', 'something else')!r}", cure="name a file of hengectl backup")
+    if header.about.get("format", 0) > FORMAT:
+        raise damaged("it was made by a newer henge", cure="use the henge that made it, or a newer one")
+
+
+def _check_room(path: Path, file: BinaryIO) -> None:
+    needed, free = int(os.fstat(file.fileno()).st_size * _ROOM), free_bytes(path)
+    if free < needed:
+        raise StorageFull(
+            "storage_full",
+            f"the backup needs {needed:,} bytes on the disk of {path}, {free:,} are free",
+            cure="free space there, or choose another --data-dir; nothing was written",
+        )
+
+
+def _fill(
+    new: Path, header: Header, small: dict[str, bytes], ended: Mapping[tuple[str, str], float], *, now: float
+) -> Restored:
+    """Everything in the new folder but the store's copy, which lies there; then the store begins its new line."""
+    (new / "ca").mkdir(mode=0o700, exist_ok=True)
+    for name in AUTHORITIES:
+        write = write_private if name.endswith(".key") else write_public
+        write(new / name, small[name])
+    keys = load_keys(new / "ca")
+    write_private(new / JOURNAL, small.get(JOURNAL, b""))
+    known = read_ends(new / JOURNAL)
+    news = {who: at for who, at in ended.items() if at > known.get(who, 0.0)}
+    for (role, subject), at in news.items():
+        append_end(new / JOURNAL, at, role, subject, durable=False)
+    meta, _ = verify_copy(new / "db")
+    refuse_foreign_store(meta, new / "db", fleet=keys.fleet)
+    epoch = _begin_line(new / "db", now)
+    return Restored(header.about, epoch, len(news))
+
+
+def _begin_line(folder: Path, now: float) -> str:
+    """Give the store a new epoch that begins at its revision, and forget what may have been used up since."""
+    with closing(open_environment(folder, (folder / "data.mdb").stat().st_size + _GROWTH_BYTES)) as env:
+        databases = open_databases(env)
+        with env.begin(write=True) as txn:
+            tx = Transaction(txn, databases)
+            meta = read_meta(tx)
+            after = msgspec.structs.replace(meta, epoch=new_epoch(), begins=meta.revision)
+            tx.put("meta", META_KEY, pack(after))
+            for key in tx.keys("tokens"):
+                tx.delete("tokens", key)
+            audit.note(tx, "store.restored", "fleet", _AUTHOR, now=now, revision=meta.revision)
+        env.sync(True)
+    return after.epoch
+
+
+def _put_key(path: Path, key: bytes | None) -> None:
+    """The key of the secrets, where a daemon looks for it by itself; an equal one may be there from before."""
+    if key is None:
+        return
+    place = own_key(path)
+    if place.exists():
+        if read_private(place) == key:
+            return
+        raise Conflict(
+            "exists",
+            f"{place} holds another key than the backup; nothing was restored",
+            cure=f"move it aside: mv {place} {place}.old",
+        )
+    make_private_dir(place.parent)
+    write_private(place, key)

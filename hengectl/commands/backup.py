@@ -1,0 +1,147 @@
+"""``backup``: everything that another machine needs to be this daemon, in one sealed file."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+import click
+
+from henge_protocol.errors import Conflict, HengeError, Invalid, NotFound, StorageFull
+from henge_protocol.keyfiles import FULL, read_passphrase, sync_folder
+from hengectl.invocation import Command, Invocation, with_invocation
+from hengectl.render import plural, safe
+
+PATIENCE_S: Final = 600.0
+"""For each piece: before the first the daemon copies its store and reads all of it."""
+
+
+@click.command("backup", cls=Command, short_help="Keep everything of the daemon in one sealed file.")
+@click.option("-o", "--output", metavar="FILE|-", default=None, help="Make a backup, there.")
+@click.option("--verify", "existing", metavar="FILE", default=None, help="Read such a file to its end instead.")
+@click.option("--passphrase-file", "source", metavar="FILE|-", default=None, help="Not from a prompt but from there.")
+@click.option("--force", is_flag=True, help="Replace a file that is there.")
+@with_invocation
+def backup_command(
+    invocation: Invocation, output: str | None, existing: str | None, source: str | None, *, force: bool
+) -> None:
+    """Keep the store, the authorities, the revocations and the key of the secrets in one file, sealed by a passphrase.
+
+    The daemon goes on meanwhile. Without the passphrase nobody can open the file, you included; 'hengd restore' makes
+    a data folder of it again, here or on another machine.
+    """
+    if (output is None) == (existing is None) or (force and output is None):
+        raise Invalid("bad_usage", "either -o FILE or --verify FILE is needed", cure="hengectl backup -o henge.backup")
+    if existing is not None:
+        about = _verified(Path(existing), _passphrase(invocation, source, again=False))
+        invocation.paper.say(f"{safe(existing)} is whole: {_told(about)}")
+    elif output == "-":
+        _to_standard_output(invocation, source)
+    else:
+        _to_file(invocation, Path(output or ""), source, force=force)
+
+
+def _to_file(invocation: Invocation, path: Path, source: str | None, *, force: bool) -> None:
+    if path.exists() and not force:
+        raise Conflict("exists", f"{path} exists; nothing was done", cure="choose another name, or add --force")
+    passphrase = _passphrase(invocation, source, again=True)
+    with _replacing(path) as (file, temporary):
+        invocation.note("The daemon copies its store and reads it through ...")
+        invocation.client.save("/v1/backup", {"passphrase": passphrase}, _writer(file, path), patience_s=PATIENCE_S)
+        file.flush()
+        os.fsync(file.fileno())
+        about = _verified(temporary, passphrase)
+    invocation.paper.say(f"{safe(str(path))}, {path.stat().st_size:,} bytes, read back and whole: {_told(about)}")
+    if not about.get("secrets"):
+        invocation.note("The key of the secrets is not in it, because the secrets are locked. See: hengectl status")
+    invocation.note(f"Keep the passphrase elsewhere. To get it all back: hengd restore {path}")
+
+
+def _to_standard_output(invocation: Invocation, source: str | None) -> None:
+    if sys.stdout.isatty():
+        raise Invalid("bad_usage", "a terminal is no place for a backup", cure="hengectl backup -o henge.backup")
+    passphrase = _passphrase(invocation, source, again=True)
+    write = _writer(sys.stdout.buffer, Path("-"))
+    invocation.client.save("/v1/backup", {"passphrase": passphrase}, write, patience_s=PATIENCE_S)
+    sys.stdout.buffer.flush()
+
+
+def _passphrase(invocation: Invocation, source: str | None, *, again: bool) -> str:
+    from henge_protocol.sealedfile import check_passphrase
+
+    passphrase = read_passphrase(source) if source is not None else _asked(invocation, again=again)
+    check_passphrase(passphrase)
+    return passphrase
+
+
+def _asked(invocation: Invocation, *, again: bool) -> str:
+    if not invocation.interactive:
+        raise Invalid(
+            "bad_usage", "a passphrase is needed and nobody can be asked",
+            cure="add --passphrase-file FILE, or - for standard input",
+        )  # fmt: skip
+    return str(click.prompt("Passphrase", hide_input=True, confirmation_prompt=again, err=True))
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[tuple[BinaryIO, Path]]:
+    """A private file beside ``path`` that takes its place at the end, or is gone."""
+    temporary = path.with_name(f".{path.name}.new")
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            temporary.unlink()
+        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "w+b") as file:
+            yield file, temporary
+        temporary.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise _file_trouble(error, path, "written") from None
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def _writer(file: BinaryIO, path: Path) -> Any:
+    def write(piece: bytes) -> None:
+        try:
+            file.write(piece)
+        except OSError as error:
+            raise _file_trouble(error, path, "written") from None
+
+    return write
+
+
+def _verified(path: Path, passphrase: str) -> dict[str, Any]:
+    """The header of a backup that was opened to its last byte."""
+    from henge_protocol.sealedfile import read_header, unseal
+
+    try:
+        with path.open("rb") as file:
+            header = read_header(file.read)
+            for _ in unseal(header, file.read, passphrase.encode()):
+                pass
+    except OSError as error:
+        raise _file_trouble(error, path, "read") from None
+    return header.about
+
+
+def _told(about: dict[str, Any]) -> str:
+    devices, revision = about.get("devices", 0), about.get("revision", 0)
+    fleet, made = safe(str(about.get("fleet", "")))[:26], safe(str(about.get("made", "")))
+    return f"fleet {fleet} as of {made}, revision {revision}, {plural(devices, 'device')}"
+
+
+def _file_trouble(error: OSError, path: Path, done: str) -> HengeError:
+    message = f"{safe(str(path))} cannot be {done}: {error.strerror}"
+    if isinstance(error, FileNotFoundError):
+        return NotFound("bad_file", message, cure="look at the path")
+    if error.errno in FULL:
+        return StorageFull(
+            "storage_full", f"{message}; nothing is left there", cure="free space, or choose another disk"
+        )
+    return Invalid("bad_file", message)
