@@ -17,38 +17,24 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Final
+from dataclasses import replace
 
 from henge_agent.activation import Activation
-from henge_agent.outputs import Written, content_of, holds, put, put_all, render_all
+from henge_agent.candidate import Candidate, checked
+from henge_agent.outputs import Written, content_of, put, put_all, render_all
 from henge_agent.parts import pointer_of
 from henge_agent.reboots import Reboots
 from henge_agent.schemas import Schemas
 from henge_agent.settings import Hooks, Output
 from henge_agent.state import Progress, State, Version
-from henge_agent.validation import misfits
-from henge_agent.verdicts import Setback, drifted, failed, field_errors, report_of, unfit, unwritten
+from henge_agent.verdicts import Setback, drifted, failed, report_of, unwritten
 from henge_protocol.errors import HengeError, Invalid
 from henge_protocol.keyfiles import DISK, Files
 from henge_protocol.model import short_digest
 from henge_protocol.strictjson import parse
-from henge_protocol.wire import MAX_TEXT_CHARS, Config, Error, FieldError, Receipt, Report
-
-MAX_DOCUMENT_BYTES: Final = 1024 * 1024
-"""The largest document this agent takes; the daemon's schemas usually allow much less."""
+from henge_protocol.wire import Config, Error, Receipt, Report
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class _Candidate:
-    """A document on its way, and what each output has to hold for it."""
-
-    version: Version
-    document: bytes
-    wanted: tuple[Written, ...]
-    schema: Mapping[str, Any] | None = None
 
 
 class Applier:
@@ -211,8 +197,8 @@ class Applier:
 
     async def _apply(self, version: Version, config: Config) -> None:
         """The steps. Commit-confirmed by receipt belongs after "settle": ``previous`` is kept for it."""
-        candidate = await self._checked(version, config)
-        if version.digest != self.running.digest or not await asyncio.to_thread(_in_place, candidate):
+        candidate = await checked(config, version, self._outputs, self.schemas)
+        if version.digest != self.running.digest or not await asyncio.to_thread(candidate.is_in_place):
             await self._stage(candidate)
             try:
                 await asyncio.to_thread(self._write, candidate)
@@ -224,35 +210,7 @@ class Applier:
         else:
             await self._settle(candidate)
 
-    async def _checked(self, version: Version, config: Config) -> _Candidate:
-        """The candidate, if it can be applied and fits the schema that the daemon names, if it names one."""
-        candidate, value = self._check(version, config)
-        try:
-            schema = await self.schemas.get(config.schema)
-        except HengeError as error:
-            raise Setback("rejected", "schema-unavailable", *field_errors(error)) from None
-        found = misfits(schema, value) if schema is not None else []
-        if found:
-            raise unfit(found)
-        return replace(candidate, schema=schema)
-
-    def _check(self, version: Version, config: Config) -> tuple[_Candidate, object]:
-        """Digest, size, JSON, and whether every output can hold it: all that can be known beforehand."""
-        if not config.intact:
-            raise Setback("rejected", "digest-mismatch")
-        if len(config.document) > MAX_DOCUMENT_BYTES:
-            said = f"the document has {len(config.document)} bytes, at most {MAX_DOCUMENT_BYTES} are taken"
-            raise Setback("rejected", "too-large", FieldError("", said))
-        try:
-            value = parse(config.document)
-        except HengeError as error:
-            raise Setback("rejected", "not-json", FieldError("", error.message[:MAX_TEXT_CHARS])) from None
-        try:
-            return _Candidate(version, config.document, render_all(self._outputs, config.document, value)), value
-        except HengeError as error:
-            raise Setback("rejected", "invalid", *field_errors(error)) from None
-
-    async def _stage(self, candidate: _Candidate) -> None:
+    async def _stage(self, candidate: Candidate) -> None:
         """From here on a cut is known to have happened in the middle."""
         try:
             await asyncio.to_thread(self._remember_originals)
@@ -262,7 +220,7 @@ class Applier:
         except HengeError as error:
             raise unwritten("rejected", error) from None
 
-    def _write(self, candidate: _Candidate) -> None:
+    def _write(self, candidate: Candidate) -> None:
         changed = False
         try:
             for _ in put_all(candidate.wanted, files=self._files):
@@ -270,7 +228,7 @@ class Applier:
         except HengeError as error:
             raise unwritten("rolled-back" if changed else "rejected", error) from None
 
-    async def _prove(self, candidate: _Candidate) -> None:
+    async def _prove(self, candidate: Candidate) -> None:
         """Run the commands of the person who knows what the document is for."""
         hooks, version = self._hooks, candidate.version
         if hooks.on_change or hooks.sections or hooks.health:
@@ -286,7 +244,7 @@ class Applier:
         if scope.reboot:
             await asyncio.to_thread(self._reboots.require)
 
-    async def _settle(self, candidate: _Candidate) -> None:
+    async def _settle(self, candidate: Candidate) -> None:
         """The document is the last good one now, and the report is owed."""
         async with self._writing:
             progress = self._state.progress
@@ -408,13 +366,6 @@ class Applier:
         self._serial += 1
         news, self._news = self._news, asyncio.Event()
         news.set()
-
-
-def _in_place(candidate: _Candidate) -> bool:
-    try:
-        return all(map(holds, candidate.wanted))
-    except HengeError:
-        return False
 
 
 def _is_for(receipt: Receipt, report: Report | None) -> bool:

@@ -13,7 +13,8 @@ import pytest
 
 from hengd.rules.states import TRANSIENT_REASONS
 from henge_agent.activation import hook_environ
-from henge_agent.applier import MAX_DOCUMENT_BYTES, Applier
+from henge_agent.applier import Applier
+from henge_agent.candidate import MAX_DOCUMENT_BYTES
 from henge_agent.settings import Hooks, Output
 from henge_agent.state import State, Version
 from henge_protocol.keyfiles import DISK, Files
