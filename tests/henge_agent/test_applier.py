@@ -596,6 +596,50 @@ async def applied_until(n: int, folder: Path, path: Path) -> bool:
     return not died
 
 
+def several(folder: Path) -> tuple[Output, ...]:
+    return (
+        Output(folder / "lamp.json", "json"),
+        Output(folder / "lamp.yaml", "yaml", mode=0o600),
+        Output(folder / "own.toml", "toml", unmanaged=(("local",),)),
+        Output(folder / "lamp.env", "env"),
+        Output(folder / "lamp.conf", "json", template=folder / "lamp.tmpl"),
+    )
+
+
+async def test_cut_anywhere_several_files_hold_one_document_again_after_the_start(tmp_path: Path) -> None:
+    """Not one of them another's: the files together say red, or all say blue."""
+    (tmp_path / "lamp.tmpl").write_text("${color}\n")
+    (tmp_path / "own.toml").write_text("local = 7\n")
+    outputs, n, cut, said = several(tmp_path), 0, True, set()
+    with closing(State(tmp_path / "state")) as state:
+        while cut:
+            state._files = DISK
+            async with running(Applier(state, outputs, Hooks(), environ=ENVIRON)) as applier:
+                await verdict(applier, config(RED))
+            state._files = files = CuttingFiles(n)
+            applier = Applier(state, outputs, Hooks(), environ=ENVIRON, files=files)
+            task = asyncio.create_task(applier.run())
+            applier.offer(config(BLUE, 2))
+            waiting = asyncio.create_task(idle(applier))
+            await asyncio.wait([task, waiting], return_when=asyncio.FIRST_COMPLETED)
+            cut, n = task.done(), n + 1
+            for each in (task, waiting):
+                each.cancel()
+                with suppress(asyncio.CancelledError, Cut):
+                    await each
+            state.close()
+            state = State(tmp_path / "state")  # noqa: PLW2901 - the machine starts again
+            await Applier(state, outputs, Hooks(), environ=ENVIRON).put_back()
+            said.add(tuple(output.path.read_text() for output in outputs))
+            assert not list(tmp_path.glob(".*.new"))
+        state.close()
+
+    colors = {tuple("red" if "red" in text else "blue" for text in texts) for texts in said}
+    assert n > 25
+    assert colors == {("red",) * 5, ("blue",) * 5}
+    assert all("local = 7" in texts[2] for texts in said)
+
+
 async def test_a_cut_in_mid_application_runs_the_hook_for_the_document_that_comes_back(
     state: State, path: Path, tmp_path: Path
 ) -> None:
