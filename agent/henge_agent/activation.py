@@ -7,9 +7,10 @@ from typing import Any, Final
 
 from henge_agent.hooks import Outcome, run_command
 from henge_agent.parts import pointer_of
+from henge_agent.records import Version
 from henge_agent.scopes import Scope, changed_fields, scope_of
 from henge_agent.settings import Hooks
-from henge_agent.state import State, Version
+from henge_agent.state import State
 from henge_protocol.strictjson import parse
 
 MAX_LISTED_BYTES: Final = 64 * 1024
@@ -62,7 +63,7 @@ class Activation:
 
     def _before(self, version: Version, *, returning: bool) -> Version | None:
         progress = self._state.progress
-        before = progress.staged if returning else progress.current
+        before = progress.staged if returning else progress.running
         return progress.previous if before is not None and before.digest == version.digest else before
 
     def _told(self, version: Version, *, returning: bool) -> dict[str, str]:

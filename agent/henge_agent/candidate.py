@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from henge_agent.outputs import Written, holds, render_all
+from henge_agent.records import Version
 from henge_agent.schemas import Schemas
 from henge_agent.settings import Output
-from henge_agent.state import Version
 from henge_agent.validation import misfits
 from henge_agent.verdicts import Setback, field_errors, unfit
 from henge_protocol.errors import HengeError

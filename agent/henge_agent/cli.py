@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import logging
 import os
 import platform
 import random
@@ -25,17 +24,22 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from henge_agent.configfile import Configured, read_configured
+from henge_agent.logs import log_to_stderr
+from henge_agent.records import Membership
 from henge_agent.settings import (
     HOOK_TIMEOUT_S,
+    ON_DRIFT,
     Address,
     Hooks,
+    OnDrift,
     check_outputs,
     name_from_host,
     read_address,
     read_duration_s,
     read_output,
 )
-from henge_agent.state import Membership, State, is_running, read_membership, read_progress, set_aside
+from henge_agent.state import State, is_running, read_membership, read_progress, set_aside
+from henge_agent.trial import is_undecided
 from henge_protocol import __version__
 from henge_protocol.errors import Conflict, HengeError, Invalid, Malformed, NotFound
 from henge_protocol.hints import repeated
@@ -222,6 +226,13 @@ def _read_config(context: click.Context, _: click.Parameter, named: str | None) 
 @click.option(
     "--hook-timeout", default=f"{HOOK_TIMEOUT_S:g}s", show_default=True, metavar="TIME", help="How long each may take."
 )
+@click.option(
+    "--on-drift",
+    type=click.Choice(ON_DRIFT),
+    default="put-back",
+    show_default=True,
+    help="What to do with an output that somebody changed, besides telling the daemon.",
+)
 @click.option("--debug", is_flag=True, help="Say more.")
 def run(
     config: Configured,
@@ -231,6 +242,7 @@ def run(
     health: str,
     reboot: str,
     hook_timeout: str,
+    on_drift: OnDrift,
     debug: bool,
 ) -> None:
     """Stay connected and apply what the daemon sends, until SIGTERM.
@@ -246,7 +258,7 @@ def run(
     for output in wanted:
         if output.template is not None:
             template_text(output.template)  # a mistake in it is told now, not when a document comes
-    hooks = Hooks(on_change, health, read_duration_s(hook_timeout), config.sections, reboot)
+    hooks = Hooks(on_change, health, read_duration_s(hook_timeout), on_drift, config.sections, reboot)
     asyncio.run(serve(folder, wanted, hooks, os.environ))
 
 
@@ -262,36 +274,6 @@ def status(state_dir: str | None) -> None:
         raise not_joined(folder)
     for label, text in _status_lines(folder, membership):
         click.echo(f"{label:<10} {text}")
-
-
-def log_to_stderr(*, debug: bool) -> None:
-    """Short lines on stderr; under systemd with the priority that the journal understands."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Lines(in_journal="JOURNAL_STREAM" in os.environ and not sys.stderr.isatty()))
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel(logging.WARNING)
-    for name in ("henge_agent", "henge_protocol"):
-        logging.getLogger(name).setLevel(logging.DEBUG if debug else logging.INFO)
-    for name in (
-        "asyncio",
-        "zeroconf",
-    ):  # they tell a network without multicast by tracebacks; browse tells it in a line
-        logging.getLogger(name).setLevel(logging.WARNING if debug else logging.CRITICAL)
-
-
-class _Lines(logging.Formatter):
-    """``level message``, the traceback below; no time where the journal adds its own."""
-
-    _PRIORITIES: Final = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3}
-
-    def __init__(self, *, in_journal: bool) -> None:
-        super().__init__("%(message)s" if in_journal else "%(asctime)s %(levelname)s %(message)s", "%H:%M:%S")
-        self._in_journal = in_journal
-
-    def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record)
-        return f"<{self._PRIORITIES.get(record.levelno, 3)}>{text}" if self._in_journal else text
 
 
 def _folder(state_dir: str | None) -> Path:
@@ -405,9 +387,15 @@ def _tell_joined(joined: Joined, folder: Path, *, given: bool) -> None:
 
 def _status_lines(folder: Path, membership: Membership) -> list[tuple[str, str]]:
     progress = read_progress(folder)
-    running, owed = progress.current, progress.report
+    running, owed = progress.running, progress.report
     document = f"{short_digest(running.digest)} of revision {running.revision}" if running else "none yet"
-    report = f"{owed.state} {owed.reason}".strip() + ", the daemon has not confirmed it yet" if owed else "confirmed"
+    if is_undecided(progress):
+        report = "rolled-back, the next contact tells why"
+    elif owed or progress.trial:
+        said = f"{owed.state} {owed.reason}".strip() if owed else "applied"
+        report = f"{said}, the daemon has not confirmed it yet"
+    else:
+        report = "confirmed"
     return [
         ("device", f"{membership.name} (id {membership.device_id})"),
         ("fleet", membership.fleet_id),

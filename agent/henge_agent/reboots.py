@@ -18,13 +18,16 @@ log = logging.getLogger(__name__)
 
 
 class Reboots:
-    """Remembers in the state folder during which boot a reboot became required; ``boot`` names the present one."""
+    """Remembers in the state folder during which boot, and by which document, a reboot became required.
+
+    ``boot`` names the present one.
+    """
 
     def __init__(self, folder: Path, boot: str, *, files: Files = DISK) -> None:
         self._path = folder / FILE_NAME
         self._boot = boot
         self._files = files
-        self._since = self._read()
+        self._since, self._by = self._read()
 
     @property
     def required(self) -> bool:
@@ -36,13 +39,20 @@ class Reboots:
         """Whether the machine was started again since, and that has not been said yet."""
         return self._since is not None and not self.required
 
-    def require(self) -> None:
-        """Something that is applied counts after the next boot."""
+    def require(self, digest: str) -> None:
+        """Something in this document counts after the next boot."""
+        if self.required:
+            return
         try:
-            write_private(self._path, self._boot.encode(), files=self._files)
+            write_private(self._path, f"{self._boot}\n{digest}".encode(), files=self._files)
         except HengeError as error:
             log.warning("that a reboot is required is forgotten when the agent ends: %s", error)
-        self._since = self._boot
+        self._since, self._by = self._boot, digest
+
+    def take_back(self, digest: str) -> None:
+        """This document is not applied after all; what another one asked for stands."""
+        if self.required and self._by == digest:
+            self.forget()
 
     def noted(self, report: Report | None) -> Report | None:
         """The report, saying so if a reboot is required."""
@@ -52,14 +62,15 @@ class Reboots:
 
     def forget(self) -> None:
         """It was said that the reboot has been."""
-        self._since = None
+        self._since, self._by = None, ""
         try:
             remove_file(self._path, files=self._files)
         except HengeError as error:
             log.warning("a file of no more use stays: %s", error)
 
-    def _read(self) -> str | None:
+    def _read(self) -> tuple[str | None, str]:
         try:
-            return read_private(self._path).decode("utf-8", "replace")
+            boot, _, digest = read_private(self._path).decode("utf-8", "replace").partition("\n")
         except HengeError:
-            return None  # absent, or not ours to read
+            return None, ""  # absent, or not ours to read
+        return boot, digest

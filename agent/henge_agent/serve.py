@@ -60,7 +60,7 @@ def assemble(
     if state.membership is None:
         raise not_joined(state.folder)
     boot = boot_nonce()
-    applier = Applier(state, outputs, hooks, environ=hook_environ(environ), boot=boot)
+    applier = Applier(state, outputs, hooks, environ=hook_environ(environ), clock=around.clock, boot=boot)
     return Runner(state, applier, Greeting(boot, facts()), around)
 
 

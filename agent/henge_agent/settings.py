@@ -28,6 +28,9 @@ _SUFFIXES: Final[dict[str, Format]] = {
     ".conf": "ini",
 }
 
+OnDrift = Literal["put-back", "leave"]
+ON_DRIFT: Final[tuple[OnDrift, ...]] = get_args(OnDrift)
+
 _SYSTEM_ROOTS: Final = ("/proc", "/sys", "/dev")
 _HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,252}[A-Za-z0-9_.])?", re.ASCII)
 _IPV6 = re.compile(r"[0-9A-Fa-f:.]{2,45}(?:%[A-Za-z0-9_.-]{1,16})?", re.ASCII)
@@ -79,6 +82,8 @@ class Hooks:
     on_change: str = ""
     health: str = ""
     timeout_s: float = HOOK_TIMEOUT_S
+    on_drift: OnDrift = "put-back"
+    """What becomes of an output that somebody changed."""
     sections: Mapping[str, str] = field(default_factory=dict)
     """Commands for single top-level fields, where the schema says that no more than that is needed."""
     reboot: str = ""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from henge_agent.hooks import Outcome
-from henge_agent.state import Version
+from henge_agent.records import Version
 from henge_protocol.errors import HengeError, Problem
 from henge_protocol.wire import MAX_ERRORS, MAX_TEXT_CHARS, FieldError, Report
 
@@ -29,6 +30,12 @@ def drifted(version: Version, trouble: HengeError) -> Report:
     """The report that the outputs do not hold the document: they cannot be written, or not in their format."""
     reason = "invalid" if trouble.code == "does_not_fit" else "write-failed"
     return report_of(version, "drifted", reason, field_errors(trouble)[:MAX_ERRORS])
+
+
+def changed(version: Version, paths: Sequence[Path]) -> Report:
+    """The report that somebody changed outputs, which do not hold the document any more."""
+    said = tuple(FieldError("", f"{path} is not as it was written"[:MAX_TEXT_CHARS]) for path in paths)
+    return report_of(version, "drifted", "changed", said[:MAX_ERRORS])
 
 
 def unwritten(state: str, error: HengeError) -> Setback:

@@ -74,6 +74,8 @@ class Trouble(Exception):
         super().__init__("%s: %s" % (code, text) if text else code)
         self.code = code
         self.retry_after_s = retry_after_s
+        self.fault = code == "bad_frame" or code == "internal"
+        """Whether it is the kind that comes back with each link."""
 
 
 def digest_of(data):

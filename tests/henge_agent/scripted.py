@@ -34,6 +34,7 @@ class Scripted:
     address: Address = field(default_factory=lambda: Address("127.0.0.1", 1))
     desired: bytes | None = None
     revision: int = 0
+    confirm_s: int = 120
     websockets: bool = True
     receipts: bool = True
     refuse: tuple[int, str] | None = None
@@ -100,7 +101,7 @@ class Scripted:
     def config(self) -> Config:
         assert self.desired is not None
         schema = "" if self.schema is None else digest_of(canonical(self.schema))
-        return Config(EPOCH, self.revision, digest_of(self.desired), 120, "apply", self.desired, schema)
+        return Config(EPOCH, self.revision, digest_of(self.desired), self.confirm_s, "apply", self.desired, schema)
 
     def token(self) -> joining.JoinToken:
         fingerprint = pki.fingerprint(self.fleet.server_ca.certificate_der)

@@ -15,8 +15,9 @@ from hengd.rules.states import TRANSIENT_REASONS
 from henge_agent.activation import hook_environ
 from henge_agent.applier import Applier
 from henge_agent.candidate import MAX_DOCUMENT_BYTES
+from henge_agent.records import Version
 from henge_agent.settings import Hooks, Output
-from henge_agent.state import State, Version
+from henge_agent.state import State
 from henge_protocol.keyfiles import DISK, Files
 from henge_protocol.model import digest_of
 from henge_protocol.strictjson import canonical
@@ -59,7 +60,9 @@ async def idle(applier: Applier) -> Report:
     async with asyncio.timeout(20):
         while True:
             seen = await applier.news(seen)
-            if not applier.busy:
+            if applier.unproven:
+                await applier.reached()
+            elif not applier.busy:
                 break
     assert applier.report is not None
     return applier.report
@@ -644,7 +647,7 @@ async def test_a_cut_in_mid_application_runs_the_hook_for_the_document_that_come
     state: State, path: Path, tmp_path: Path
 ) -> None:
     async with running(make(state, path)) as applier:
-        await verdict(applier, config(RED))
+        await applier.receipted(receipt_of(await verdict(applier, config(RED))))
     state.keep_document(BLUE)
     state.keep_progress(type(state.progress)(state.progress.current, None, Version("e", 2, digest_of(BLUE)), None))
     path.write_bytes(BLUE)

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from henge_agent.candidate import checked
+from henge_agent.records import Version
 from henge_agent.schemas import Schemas
 from henge_agent.settings import Output
-from henge_agent.state import Version
 from henge_agent.verdicts import Setback
 from henge_protocol.model import digest_of
 from henge_protocol.wire import Config

@@ -17,11 +17,13 @@ from pathlib import Path
 import pytest
 
 from henge_agent.cli import exit_code, run_command_line
-from henge_agent.state import Progress, State, Version
+from henge_agent.records import Progress, Version
+from henge_agent.state import State
+from henge_agent.trial import undone
 from henge_protocol import joining
 from henge_protocol.errors import CODES, HengeError, Invalid, NotFound
 from henge_protocol.joining import format_token
-from henge_protocol.model import digest_of
+from henge_protocol.model import digest_of, short_digest
 from henge_protocol.wire import Report
 from tests.henge_agent.scripted import Scripted
 
@@ -206,6 +208,24 @@ def test_status_says_what_runs_and_what_is_owed(capsys: pytest.CaptureFixture[st
     assert "agent      running" in out
 
 
+def test_status_says_that_a_document_is_on_trial_or_was_taken_back(
+    capsys: pytest.CaptureFixture[str], joined: State
+) -> None:
+    good, new = Version("e", 40, digest_of(b"{}")), Version("e", 41, digest_of(b'{"a":1}'))
+    joined.keep_document(b"{}")
+    joined.keep_document(b'{"a":1}')
+    trial = Progress(current=good, trial=new, boot="b", until_s=1.0)
+    joined.keep_progress(trial)
+    out, _ = run(capsys, "status", code=0)
+    assert f"document   {short_digest(new.digest)} of revision 41" in out
+    assert "report     applied, the daemon has not confirmed it yet" in out
+
+    joined.keep_progress(undone(trial, "", "late"))
+    out, _ = run(capsys, "status", code=0)
+    assert f"document   {short_digest(good.digest)} of revision 40" in out
+    assert "report     rolled-back, the next contact tells why" in out
+
+
 def test_every_code_has_an_exit_code_and_files_have_their_own() -> None:
     assert {exit_code(HengeError(code, "x")) for code in CODES if code != "bad_file"} <= {
         1, 2, 65, 69, 70, 73, 74, 75, 76, 77, 78
@@ -347,7 +367,7 @@ async def test_killed_at_any_moment_the_agent_comes_back(scripted: Scripted, joi
             await agent.wait()
         assert json.loads(await asyncio.to_thread(output.read_bytes))["turn"] == turn
         with closing(State(joined.folder)) as state:
-            assert state.progress.current is not None
+            assert state.progress.running is not None
 
 
 def test_an_output_that_cannot_be_written_is_told(joined: State) -> None:
