@@ -106,6 +106,8 @@ class Desired(msgspec.Struct, frozen=True, omit_defaults=True):
     digest: str
     size: int
     confirm_s: int = 120
+    schema: str = ""
+    """Digest of the schema that it fits."""
 
 
 class ReportedError(msgspec.Struct, frozen=True):

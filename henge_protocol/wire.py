@@ -124,6 +124,8 @@ class Config:
     confirm_s: int = 120
     intent: str = "apply"
     document: bytes = b""
+    schema: str = ""
+    """Digest of the schema that the document was checked against; a device that validates fetches what it lacks."""
 
     @property
     def intact(self) -> bool:
@@ -257,17 +259,17 @@ def _number(header: Mapping[str, Any], name: str, default: int = 0, most: int = 
     raise _bad(name, f"a whole number from 0 to {most}", value)
 
 
-def _digest(header: Mapping[str, Any]) -> str:
-    """Of a document, or empty for none."""
-    return "" if header.get("digest", "") == "" else _subject(header)
+def _digest(header: Mapping[str, Any], name: str = "digest") -> str:
+    """Of a document or schema, or empty for none."""
+    return "" if header.get(name, "") == "" else _subject(header, name)
 
 
-def _subject(header: Mapping[str, Any]) -> str:
+def _subject(header: Mapping[str, Any], name: str = "digest") -> str:
     """The digest of the document that a frame is about."""
-    value = header.get("digest")
+    value = header.get(name)
     if is_digest(value):
         return str(value)
-    raise _bad("digest", "64 characters of lower-case hex", value)
+    raise _bad(name, "64 characters of lower-case hex", value)
 
 
 def _one_of(header: Mapping[str, Any], name: str, allowed: frozenset[str], default: str) -> str:
@@ -364,6 +366,7 @@ def _config(header: dict[str, Any], line_feed: bytes, document: bytes) -> Config
         _number(header, "confirm_s", 120, most=MAX_DAY_S),
         _one_of(header, "intent", INTENTS, "apply"),
         document,
+        _digest(header, "schema"),
     )
 
 

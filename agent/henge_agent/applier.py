@@ -22,41 +22,32 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from henge_agent import trial
 from henge_agent.activation import Activation
+from henge_agent.candidate import Candidate, checked
 from henge_agent.ledger import Ledger
-from henge_agent.outputs import Written, content_of, put, render_all
+from henge_agent.outputs import put_all
+from henge_agent.parts import pointer_of
+from henge_agent.reboots import Reboots
 from henge_agent.records import Version
+from henge_agent.schemas import Schemas
 from henge_agent.settings import Hooks, Output
 from henge_agent.standing import Standing
 from henge_agent.state import State
-from henge_agent.verdicts import Setback, failed, field_errors, report_of, unwritten
+from henge_agent.verdicts import Setback, failed, report_of, unwritten
 from henge_protocol.errors import HengeError
 from henge_protocol.keyfiles import DISK, Files
 from henge_protocol.model import short_digest
-from henge_protocol.strictjson import parse
-from henge_protocol.wire import MAX_TEXT_CHARS, Config, Error, FieldError, Receipt, Report
-
-MAX_DOCUMENT_BYTES: Final = 1024 * 1024
-"""The largest document this agent takes; the daemon's schemas usually allow much less."""
+from henge_protocol.wire import Config, Error, Receipt, Report
 
 CHECK_S: Final = 8.0
 """For a person who waits for the answer; the daemon waits for ten seconds."""
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class _Candidate:
-    """A document on its way, and what each output has to hold for it."""
-
-    version: Version
-    document: bytes
-    wanted: tuple[Written, ...]
 
 
 class Applier:
@@ -77,6 +68,8 @@ class Applier:
         self._state = state
         self._outputs = outputs
         self._hooks = hooks
+        self.schemas = Schemas(state.folder, files=files)
+        self._reboots = Reboots(state.folder, boot, files=files)
         self._activation = Activation(state, environ=environ, timeout_s=hooks.timeout_s)
         self._files = files
         self._working = asyncio.Lock()
@@ -86,7 +79,7 @@ class Applier:
         self._standing = Standing(state, outputs, files=files)
         self._arrived = asyncio.Event()
         self._undone = asyncio.Event()
-        self._ledger = Ledger(state, clock=clock, boot=boot, needs_proof=bool(hooks.on_change))
+        self._ledger = Ledger(state, clock=clock, boot=boot, needs_proof=bool(hooks.on_change or hooks.sections))
 
     # ---- what links ask
 
@@ -123,7 +116,8 @@ class Applier:
     @property
     def report(self) -> Report | None:
         """What the daemon should hear now: work in progress, a verdict without receipt, how the document fares."""
-        return self._ledger.report
+        again = report_of(self.running, "applied") if self._reboots.over and self.condition == "applied" else None
+        return self._reboots.noted(self._ledger.report or again)
 
     @property
     def busy(self) -> bool:
@@ -150,7 +144,7 @@ class Applier:
             return report_of(version, "checked", "busy")
         async with self._working:
             try:
-                candidate = self._check(version, config)
+                candidate = await checked(config, version, self._outputs, self.schemas)
                 if self._hooks.check:
                     await self._ask(candidate, CHECK_S)
             except Setback as setback:
@@ -159,6 +153,8 @@ class Applier:
 
     async def receipted(self, receipt: Receipt) -> None:
         """The daemon has a report on its disk: it need not be said again, and a trial may be confirmed by it."""
+        if self._reboots.over and (receipt.digest, receipt.state) == (self.running.digest, "applied"):
+            await asyncio.to_thread(self._reboots.forget)
         await self._ledger.receipted(receipt)
 
     async def reached(self) -> None:
@@ -240,6 +236,19 @@ class Applier:
                 await self._tell_of_return()
         self._undone.set()
 
+    async def reboot_when_asked(self) -> None:
+        """Run the reboot command, if there is one, once a change that needs it is confirmed; until cancelled."""
+        seen, asked = -1, False
+        while self._hooks.reboot:
+            asked &= self._reboots.required
+            if self._reboots.required and not asked and not self.busy and self.report is None:
+                asked = True
+                log.warning("running the reboot command for %s", short_digest(self.running.digest))
+                outcome = await self._activation.run(self._hooks.reboot, self.running, returning=False)
+                if outcome is not None and not outcome.succeeded:
+                    log.error("the reboot command failed: %s", outcome.tail(200) or "it printed nothing")
+            seen = await self.news(seen)
+
     async def _handle(self, config: Config) -> None:
         version = Version(config.epoch, config.revision, config.digest)
         try:
@@ -256,8 +265,8 @@ class Applier:
 
     async def _apply(self, version: Version, config: Config) -> None:
         """The steps; raises ``Setback``."""
-        candidate = self._check(version, config)
-        if version.digest != self.running.digest or not await asyncio.to_thread(_in_place, candidate):
+        candidate = await checked(config, version, self._outputs, self.schemas)
+        if version.digest != self.running.digest or not await asyncio.to_thread(candidate.is_in_place):
             if self._hooks.check:
                 self._ledger.say(report_of(version, "applying"))
                 await self._ask(candidate, self._hooks.timeout_s)
@@ -267,28 +276,13 @@ class Applier:
                 await self._prove(candidate)
                 await self._settle(candidate, config.confirm_s)
             except Setback as setback:
+                await asyncio.to_thread(self._reboots.take_back, version.digest)
                 await self._undo(setback)
                 raise
         else:
             await self._settle(candidate, config.confirm_s)
 
-    def _check(self, version: Version, config: Config) -> _Candidate:
-        """Digest, size, JSON, and whether every output can hold it: all that can be known beforehand."""
-        if not config.intact:
-            raise Setback("rejected", "digest-mismatch")
-        if len(config.document) > MAX_DOCUMENT_BYTES:
-            said = f"the document has {len(config.document)} bytes, at most {MAX_DOCUMENT_BYTES} are taken"
-            raise Setback("rejected", "too-large", FieldError("", said))
-        try:
-            value = parse(config.document)
-        except HengeError as error:
-            raise Setback("rejected", "not-json", FieldError("", error.message[:MAX_TEXT_CHARS])) from None
-        try:
-            return _Candidate(version, config.document, render_all(self._outputs, config.document, value))
-        except HengeError as error:
-            raise Setback("rejected", "invalid", *field_errors(error)) from None
-
-    async def _ask(self, candidate: _Candidate, most_s: float) -> None:
+    async def _ask(self, candidate: Candidate, most_s: float) -> None:
         """Ask the check command; nothing is changed by that."""
         digest = candidate.version.digest
         try:
@@ -302,7 +296,7 @@ class Applier:
         if outcome is not None and not outcome.succeeded:
             raise failed(outcome, "invalid", min(most_s, self._hooks.timeout_s), state="rejected")
 
-    async def _stage(self, candidate: _Candidate) -> None:
+    async def _stage(self, candidate: Candidate) -> None:
         """From here on a cut is known to have happened in the middle."""
         try:
             await asyncio.to_thread(self._standing.remember_originals)
@@ -311,24 +305,31 @@ class Applier:
         except HengeError as error:
             raise unwritten("rejected", error) from None
 
-    def _write(self, candidate: _Candidate) -> None:
+    def _write(self, candidate: Candidate) -> None:
         changed = False
-        for wanted in candidate.wanted:
-            try:
-                changed |= put(wanted, files=self._files)
-            except HengeError as error:
-                raise unwritten("rolled-back" if changed else "rejected", error) from None
+        try:
+            for _ in put_all(candidate.wanted, files=self._files):
+                changed = True
+        except HengeError as error:
+            raise unwritten("rolled-back" if changed else "rejected", error) from None
 
-    async def _prove(self, candidate: _Candidate) -> None:
+    async def _prove(self, candidate: Candidate) -> None:
         """Run the commands of the person who knows what the document is for."""
-        for command, failure in ((self._hooks.on_change, "hook-failed"), (self._hooks.health, "health-failed")):
-            if command:
-                self._ledger.say(report_of(candidate.version, "applying"))
-            outcome = await self._activation.run(command, candidate.version, returning=False)
-            if outcome is not None and not outcome.succeeded:
-                raise failed(outcome, failure, self._hooks.timeout_s)
+        hooks, version = self._hooks, candidate.version
+        if hooks.on_change or hooks.sections or hooks.health:
+            self._ledger.say(report_of(version, "applying"))
+        scope = await asyncio.to_thread(self._activation.scope, version, candidate.schema)
+        ran = await self._activation.change(hooks, version, scope)
+        if ran is not None and not ran[1].succeeded:
+            section, outcome = ran
+            raise failed(outcome, "hook-failed", hooks.timeout_s, pointer=pointer_of((section,)) if section else "")
+        healthy = await self._activation.run(hooks.health, version, returning=False)
+        if healthy is not None and not healthy.succeeded:
+            raise failed(healthy, "health-failed", hooks.timeout_s)
+        if scope.reboot:
+            await asyncio.to_thread(self._reboots.require, version.digest)
 
-    async def _settle(self, candidate: _Candidate, confirm_s: float) -> None:
+    async def _settle(self, candidate: Candidate, confirm_s: float) -> None:
         """The document runs on trial now, and the report is owed."""
         try:
             await self._ledger.settle(candidate.version, confirm_s)
@@ -361,10 +362,11 @@ class Applier:
         cut = progress.staged if self._at_work is None else None
         if cut is not None:
             log.warning("%s is not applied; what ran before is back", short_digest(cut.digest))
+            await asyncio.to_thread(self._reboots.take_back, cut.digest)
         if progress.running is not None and (cut is not None or self._standing.untold):
-            outcome = await self._activation.run(self._hooks.on_change, progress.running, returning=True)
-            if outcome is not None and not outcome.succeeded:
-                said = outcome.tail(200) or "it printed nothing"
+            ran = await self._activation.give_back(self._hooks, progress.running)
+            if ran is not None and not ran[1].succeeded:
+                said = ran[1].tail(200) or "it printed nothing"
                 log.warning("the on-change command failed with the last good document too: %s", said)
         self._standing.untold = False
         if cut is not None:
@@ -375,10 +377,3 @@ class Applier:
         """Whether what differs is somebody's wish, and neither a cut nor a failure of ours."""
         is_ours = self._state.progress.staged is not None or self._standing.untold or self.unwritten
         return self._hooks.on_drift == "leave" and not is_ours
-
-
-def _in_place(candidate: _Candidate) -> bool:
-    try:
-        return all(content_of(wanted.path) == wanted.content for wanted in candidate.wanted)
-    except HengeError:
-        return False

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from henge_agent.configfile import Configured, read_configured
 from henge_agent.logs import log_to_stderr
 from henge_agent.records import Membership
 from henge_agent.settings import (
@@ -45,7 +46,7 @@ from henge_protocol.hints import repeated
 from henge_protocol.joining import JoinToken, format_code, parse_token
 from henge_protocol.keyfiles import read_once
 from henge_protocol.model import check_name, short_digest
-from henge_protocol.places import agent_state_dir
+from henge_protocol.places import agent_config_file, agent_state_dir
 
 if TYPE_CHECKING:  # cryptography and aiohttp wait until they are needed
     from henge_agent.enrol import Chance, Joined
@@ -57,6 +58,7 @@ _EXIT_CODES: Final = {
     "bad_name": 2,
     "token_malformed": 65,
     "state_damaged": 65,
+    "does_not_fit": 65,
     "unreachable": 69,
     "no_daemon": 69,
     "internal": 70,
@@ -190,20 +192,38 @@ def join(url: str | None, token_file: str | None, token: str | None, **options: 
     _tell_joined(joined, folder, given=bool(options["state_dir"]))
 
 
+def _read_config(context: click.Context, _: click.Parameter, named: str | None) -> Configured:
+    """The settings file; what it says of options counts where the command line says nothing."""
+    path = Path(named).expanduser().absolute() if named else agent_config_file(os.environ, os.geteuid())
+    known = {str(one.name) for one in context.command.params} - {"config", "state_dir", "outputs", "debug"}
+    configured = read_configured(path, known) if path and (named or path.exists()) else Configured()
+    context.default_map = dict(configured.options)
+    return configured
+
+
 @cli.command(cls=OnceCommand)
+@click.option(
+    "--config",
+    metavar="FILE",
+    envvar="HENGE_AGENT_CONFIG",
+    is_eager=True,
+    callback=_read_config,
+    help="The settings file; default /etc/henge/agent.toml for root, if it is there.",
+)
 @state_dir_option
 @click.option(
     "--output",
     "outputs",
     multiple=True,
     metavar="FILE[:FORMAT]",
-    help="Write the document here; json, toml, env or ini. May be repeated.",
+    help="Write the document here; json, toml, yaml, env or ini. May be repeated.",
 )
 @click.option(
     "--on-change", default="", metavar="CMD", help="Run after the outputs changed; failing undoes the change."
 )
 @click.option("--health", default="", metavar="CMD", help="Run after --on-change; failing undoes the change.")
 @click.option("--check", default="", metavar="CMD", help="Run before anything changes; failing refuses the document.")
+@click.option("--reboot", default="", metavar="CMD", help="Run when a confirmed change needs a reboot.")
 @click.option(
     "--hook-timeout", default=f"{HOOK_TIMEOUT_S:g}s", show_default=True, metavar="TIME", help="How long each may take."
 )
@@ -216,22 +236,39 @@ def join(url: str | None, token_file: str | None, token: str | None, **options: 
 )
 @click.option("--debug", is_flag=True, help="Say more.")
 def run(
+    config: Configured,
     state_dir: str | None,
     outputs: tuple[str, ...],
     on_change: str,
     health: str,
     check: str,
+    reboot: str,
     hook_timeout: str,
     on_drift: OnDrift,
     debug: bool,
 ) -> None:
-    """Stay connected and apply what the daemon sends, until SIGTERM."""
+    """Stay connected and apply what the daemon sends, until SIGTERM.
+
+    What is given here stands in place of what the settings file says.
+    """
     from henge_agent.serve import serve
+    from henge_agent.templates import template_text
 
     log_to_stderr(debug=debug)
     folder = _folder(state_dir)
-    wanted = check_outputs(tuple(read_output(text) for text in outputs), folder)
-    hooks = Hooks(on_change, health, read_duration_s(hook_timeout), check, on_drift)
+    wanted = check_outputs(tuple(read_output(text) for text in outputs) or config.outputs, folder)
+    for output in wanted:
+        if output.template is not None:
+            template_text(output.template)  # a mistake in it is told now, not when a document comes
+    hooks = Hooks(
+        on_change,
+        health,
+        read_duration_s(hook_timeout),
+        check=check,
+        on_drift=on_drift,
+        sections=config.sections,
+        reboot=reboot,
+    )
     asyncio.run(serve(folder, wanted, hooks, os.environ))
 
 

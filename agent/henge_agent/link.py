@@ -14,7 +14,8 @@ from typing import Final
 
 import aiohttp
 
-from henge_agent.applier import MAX_DOCUMENT_BYTES, Applier
+from henge_agent.applier import Applier
+from henge_agent.candidate import MAX_DOCUMENT_BYTES
 from henge_agent.exchange import USER_AGENT
 from henge_protocol.session import (
     CLOSE_HELLO_TIMEOUT,

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Final
 
 from henge_agent.applier import Applier
-from henge_agent.exchange import Exchange, UpgradeRefused, retry_after_s, whoami
+from henge_agent.exchange import Exchange, UpgradeRefused, device_schema, retry_after_s, whoami
 from henge_agent.link import Ended, Greeting, Link
 from henge_agent.poll import Poll, read_welcome
 from henge_agent.records import Membership
@@ -121,6 +121,7 @@ class Runner:
             tasks.create_task(self._prove_trials())
             tasks.create_task(self._come_back())
             tasks.create_task(self._renew_in_time())
+            tasks.create_task(self._applier.reboot_when_asked())
 
     async def _keep_in_place(self) -> None:
         """Try again, with pauses, while an output cannot be written, whether there is a daemon or not."""
@@ -247,14 +248,21 @@ class Runner:
             async with self._renewing:  # a renewal under way writes to the slot on trial
                 await settle_trial(self._state, address)
         async with exchange_as(self._state, self._membership, address) as exchange:
-            if self._around.clock() < self._websocket_from:
-                return await self._polling(exchange)
+            self._applier.schemas.source = partial(device_schema, exchange)
             try:
-                socket = await exchange.websocket(STREAM_PATH)
-            except UpgradeRefused as refused:
-                return await self._without_websocket(exchange, refused)
-            note = partial(self._welcomed, address)
-            return await Link(socket, self._applier, self._greeting, clock=self._around.clock, on_welcome=note).run()
+                return await self._talk(address, exchange)
+            finally:
+                self._applier.schemas.source = None
+
+    async def _talk(self, address: Address, exchange: Exchange) -> Ended:
+        if self._around.clock() < self._websocket_from:
+            return await self._polling(exchange)
+        try:
+            socket = await exchange.websocket(STREAM_PATH)
+        except UpgradeRefused as refused:
+            return await self._without_websocket(exchange, refused)
+        note = partial(self._welcomed, address)
+        return await Link(socket, self._applier, self._greeting, clock=self._around.clock, on_welcome=note).run()
 
     async def _without_websocket(self, exchange: Exchange, refused: UpgradeRefused) -> Ended:
         """A plain request tells whether the daemon refuses us (raised) or something in between the WebSocket."""

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from henge_agent.outputs import Written, content_of, put, render_all
+from henge_agent.outputs import Written, content_of, is_in_place, put, render_all
 from henge_agent.settings import Output
 from henge_agent.state import State
 from henge_protocol.errors import HengeError, Invalid
@@ -57,7 +57,7 @@ class Standing:
     def changed(self) -> list[Path]:
         """The outputs that do not hold what the agent wrote there."""
         written = [each for each in self._content() if self._state.knows_original(each.path)]
-        return [each.path for each in written if not _holds(each)]
+        return [each.path for each in written if not is_in_place(each)]
 
     def _content(self) -> tuple[Written, ...]:
         """What the outputs have to hold while nothing is being applied."""
@@ -70,10 +70,3 @@ class Standing:
         if self._state.progress.staged is not None:
             return tuple(Written(output.path, self._state.original(output.path)) for output in self._outputs)
         return ()
-
-
-def _holds(wanted: Written) -> bool:
-    try:
-        return content_of(wanted.path) == wanted.content
-    except HengeError:
-        return False

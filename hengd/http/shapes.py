@@ -33,6 +33,7 @@ class Media(msgspec.Struct, frozen=True):
 
 
 DOCUMENT: Final = Media("application/json", "the exact bytes of the device's document")
+SCHEMA: Final = Media("application/json", "the canonical bytes of the device's JSON Schema")
 FRAME: Final = Media("application/vnd.henge.frame", "one frame of docs/protocol.md")
 EVENTS: Final = Media("text/event-stream", "with Accept: text/event-stream, events as they happen")
 BACKUP: Final = Media("application/vnd.henge.sealed", "a backup, sealed with the passphrase")
@@ -160,7 +161,7 @@ class Reported(Shape):
 class Condition(Shape):
     """One statement about an object: whether it holds, why, as of which revision, since when (empty: not known)."""
 
-    type: Literal["Joined", "Connected", "InSync", "IdentityShared", "Accepted"]
+    type: Literal["Joined", "Connected", "InSync", "IdentityShared", "RebootRequired", "Accepted"]
     status: Literal["True", "False", "Unknown"]
     reason: str
     message: str

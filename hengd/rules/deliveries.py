@@ -14,8 +14,9 @@ from hengd.rules.fleet import device_by_id, find_desired, find_document, find_ob
 from hengd.rules.redaction import secret_texts, without, without_number
 from hengd.rules.vault import Vault
 from hengd.store import Store
-from henge_protocol.errors import Internal, Unavailable
-from henge_protocol.model import MAX_DOCUMENT_BYTES, is_digest
+from henge_protocol.errors import Internal, NotFound, Unavailable
+from henge_protocol.model import MAX_DOCUMENT_BYTES, digest_of, is_digest
+from henge_protocol.strictjson import canonical
 from henge_protocol.wire import Config, FieldError, Hello, Receipt, Report, encode
 
 CACHED_FRAMES: Final = 256
@@ -43,7 +44,7 @@ class Deliveries:
     def __init__(self, store: Store, vault: Vault) -> None:
         self._store = store
         self._vault = vault
-        self._frames: OrderedDict[tuple[str, int, int], Delivery] = OrderedDict()
+        self._frames: OrderedDict[tuple[str, int, int, str], Delivery] = OrderedDict()
         self._texts: OrderedDict[str, Sequence[str]] = OrderedDict()
         """By digest, the texts of the secrets in a document: a fleet that reconnects says hello thousands of times."""
         self._desired: dict[str, Desired | None] = {}
@@ -81,6 +82,17 @@ class Deliveries:
             name = device.spec["schema"] if device is not None else ""
             schema = find_object(tx, "Schema", name) if name else None
         return int(schema.spec["max_document"]) if schema is not None else MAX_DOCUMENT_BYTES
+
+    def schema(self, device_id: str) -> tuple[str, bytes]:
+        """Digest and canonical bytes of the schema that the device's documents fit; ``NotFound`` ``no_document``."""
+        with self._store.read() as tx:
+            device = device_by_id(tx, device_id)
+            name = device.spec["schema"] if device is not None else ""
+            schema = find_object(tx, "Schema", name) if name else None
+        if schema is None:
+            raise NotFound("no_document", "this device has no schema, and so no document")
+        data = canonical(schema.spec["schema"])
+        return digest_of(data), data
 
     def delivery(self, device_id: str, desired: Desired) -> Delivery:
         """The frame that carries a document; if that was swept meanwhile, the frame of the newest one.
@@ -162,7 +174,7 @@ class Deliveries:
         return self._receipt
 
     def _frame(self, desired: Desired) -> Delivery:
-        key = (desired.digest, desired.revision, desired.confirm_s)
+        key = (desired.digest, desired.revision, desired.confirm_s, desired.schema)
         found = self._frames.get(key)
         if found is None:
             found = self._frames[key] = self._make(desired)
@@ -175,7 +187,8 @@ class Deliveries:
             document = self._vault.document(tx, desired.digest)
         if document is None:
             raise Internal("storage_corrupt", f"document {desired.digest} is not in the store")
-        config = Config(self.line.epoch, desired.revision, desired.digest, desired.confirm_s, "apply", document)
+        terms = (desired.confirm_s, "apply", document, desired.schema)
+        config = Config(self.line.epoch, desired.revision, desired.digest, *terms)
         return Delivery(config, encode(config))
 
 

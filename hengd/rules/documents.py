@@ -45,7 +45,7 @@ class Documents:
         self._vault = vault
         self._revision = revision
         self._differences = differences
-        self._made: dict[tuple[str, int], tuple[Desired, bytes]] = {}
+        self._made: dict[tuple[str, int, str], tuple[Desired, bytes]] = {}
         """What devices of a new document should run, and its payload."""
 
     def render_anew(self, changes: Sequence[ObjectChange]) -> tuple[list[Moved], dict[str, Desired | None]]:
@@ -85,7 +85,7 @@ class Documents:
             self._tx.delete("desired", device.id.encode())
             return None
         if before is not None and before.digest == document.digest:
-            desired = msgspec.structs.replace(before, confirm_s=document.confirm_s)
+            desired = msgspec.structs.replace(before, confirm_s=document.confirm_s, schema=document.schema)
             if desired != before:
                 self._tx.put("desired", device.id.encode(), pack(desired))
             return desired
@@ -95,10 +95,11 @@ class Documents:
 
     def _fresh(self, document: Document) -> tuple[Desired, bytes]:
         """What all devices of a new document should run; made, and the document stored, once however many they are."""
-        key = document.digest, document.confirm_s
+        key = document.digest, document.confirm_s, document.schema
         made = self._made.get(key)
         if made is None:
-            desired = Desired(self._revision, document.digest, len(document.data), document.confirm_s)
+            size, terms = len(document.data), (document.confirm_s, document.schema)
+            desired = Desired(self._revision, document.digest, size, *terms)
             made = self._made[key] = desired, pack(desired)
             self._vault.keep_document(self._tx, document.digest, document.data, document.shown)
         return made

@@ -72,6 +72,8 @@ class Document:
     code: str = ""
     shown: bytes = b""
     """If it holds secrets: what people may see of it, with references in their place."""
+    schema: str = ""
+    """Digest of the schema that it fits."""
 
 
 class Secrets(Protocol):
@@ -161,13 +163,13 @@ def _rendered(schema: SchemaEntry, said: Sequence[Layer], secrets: Secrets) -> D
     if clash is not None:
         return Document(b"", "", schema.confirm_s, (clash,), "conflicting_groups")
     merged = overlay(layer.values for layer in _with_defaults(schema, said))
-    data, shown = canonical(merged), b""
+    data, shown, fitted = canonical(merged), b"", schema.compiled.digest.hex()
     holds_secrets = _REFERENCE in data
     if holds_secrets or schema.compiled.secret_pointers:
         put = placed(schema.compiled, merged, secrets.find)
         if holds_secrets and not put.problems and not secrets.are_known:
             data = canonical(put.shown)
-            return Document(data, digest_of(data), schema.confirm_s, shown=data)
+            return Document(data, digest_of(data), schema.confirm_s, shown=data, schema=fitted)
         problems = put.problems or schema.compiled.validate(put.values)
     else:
         problems = schema.compiled.validate(merged)
@@ -178,7 +180,7 @@ def _rendered(schema: SchemaEntry, said: Sequence[Layer], secrets: Secrets) -> D
     if len(data) > schema.max_document:
         text = f"the document has {len(data)} bytes, schema {schema.name} allows {schema.max_document}"
         return Document(b"", "", schema.confirm_s, (Problem("", text),), "document_too_large")
-    return Document(data, digest_of(data), schema.confirm_s, shown=shown)
+    return Document(data, digest_of(data), schema.confirm_s, shown=shown, schema=fitted)
 
 
 _REFERENCE: Final = b'"$secret":'

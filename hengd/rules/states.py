@@ -11,7 +11,7 @@ from hengd.records import Desired, Reported, ReportedError
 from henge_protocol.model import Configuration, Connection
 from henge_protocol.wire import Hello, Report
 
-TRANSIENT_REASONS: Final = frozenset({"write-failed", "hook-timeout", "server-unreachable"})
+TRANSIENT_REASONS: Final = frozenset({"schema-unavailable", "write-failed", "hook-timeout", "server-unreachable"})
 """Refusals that may go away by themselves: the document is offered again with backoff."""
 
 FAILED: Final = frozenset({"rejected", "rolled-back"})

@@ -59,6 +59,7 @@ _FIELDS = {
         ("size", 0, 1048576 + MAX_HEADER_BYTES),
         ("confirm_s", 120, _DAY_S),
         ("intent", "apply", ("apply", "check")),
+        ("schema", "", "digest or none"),
     ),
     "receipt": (("revision", 0, _INTEGER), ("digest", "", "digest or none"), ("state", "", _STATES)),
     "error": (("code", "", "code"), ("message", "", "text")),

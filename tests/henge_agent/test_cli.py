@@ -329,6 +329,61 @@ async def test_joined_by_token_and_run_as_a_process_until_sigterm(scripted: Scri
     assert "Traceback" not in said
 
 
+async def test_the_settings_file_says_what_the_command_line_does_not(
+    scripted: Scripted, joined: State, tmp_path: Path
+) -> None:
+    assert joined.membership is not None
+    joined.keep_membership(replace(joined.membership, address=str(scripted.address)))
+    joined.close()
+    said = tmp_path / "said"
+    (tmp_path / "agent.toml").write_text(
+        f"""
+        on_change = "echo file >> {said}"
+        health = "echo health >> {said}"
+        [[output]]
+        path = "{tmp_path}/lamp.yaml"
+        [[output]]
+        path = "{tmp_path}/wifi.env"
+        field = "wifi"
+        """
+    )
+    agent = await asyncio.create_subprocess_exec(
+        *command("run", "--state-dir", str(joined.folder), "--on-change", f"echo flag >> {said}"),
+        env=environ() | {"HENGE_AGENT_CONFIG": str(tmp_path / "agent.toml")},
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        await scripted.want(b'{"color":"red","wifi":{"ssid":"home"}}')
+        await scripted.reported("applied")
+    finally:
+        agent.kill()
+        await agent.wait()
+
+    assert said.read_text() == "flag\nhealth\n"
+    assert (tmp_path / "lamp.yaml").read_text() == 'color: "red"\nwifi:\n  ssid: "home"\n'
+    assert (tmp_path / "wifi.env").read_text() == "SSID=home\n"
+
+
+@pytest.mark.parametrize(
+    ("config", "code", "said"),
+    [
+        ("helth = 'x'", 78, "did you mean health?"),
+        ("hook_timeout = '5x'", 2, "5x"),
+        ("[[output]]\npath = '/etc/x'\ntemplate = '/no/such.tmpl'", 66, "/no/such.tmpl"),
+        (None, 66, "agent.toml"),
+    ],
+)
+def test_a_settings_file_with_a_mistake_stops_the_start(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], config: str | None, code: int, said: str
+) -> None:
+    path = tmp_path / "agent.toml"
+    if config is not None:
+        path.write_text(config)
+
+    assert run_command_line(["run", "--config", str(path), "--state-dir", str(tmp_path / "state")]) == code
+    assert said in capsys.readouterr().err
+
+
 async def test_killed_at_any_moment_the_agent_comes_back(scripted: Scripted, joined: State, tmp_path: Path) -> None:
     """kill -9 while changes stream in: the file is whole each time, and in the end it is the newest."""
     assert joined.membership is not None

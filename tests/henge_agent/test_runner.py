@@ -134,6 +134,24 @@ async def test_a_change_reaches_the_file_and_its_report_the_daemon(
     assert any("connected to" in text for text in world.told)
 
 
+@pytest.mark.parametrize("websockets", [True, False])
+async def test_the_schema_is_fetched_once_and_documents_are_held_against_it(
+    joined: State, scripted: Scripted, path: Path, world: World, websockets: bool
+) -> None:
+    scripted.schema = {"properties": {"color": {"enum": ["red"]}}}
+    scripted.websockets = websockets
+    async with agent(at(joined, scripted.address), path, world):
+        await scripted.want(b'{"color":"red"}')
+        await scripted.reported("applied")
+        await scripted.want(b'{"color":"blue"}')
+        report = await scripted.reported("rejected")
+        await scripted.want(b'{"color":"red","dim":1}')
+        await scripted.reported("applied", digest_of(b'{"color":"red","dim":1}'))
+
+    assert (report.reason, report.errors[0].pointer) == ("invalid", "/color")
+    assert scripted.schemas_asked == 1
+
+
 async def test_after_a_cut_link_the_hello_says_what_runs(
     joined: State, scripted: Scripted, path: Path, world: World
 ) -> None:
