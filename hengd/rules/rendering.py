@@ -23,6 +23,10 @@ from henge_protocol.model import digest_of
 from henge_protocol.selector import Selector, parse_selector
 from henge_protocol.strictjson import canonical
 
+SHOWN_GROUPS: Final = 20
+MAX_LAYERS: Final = 16
+"""Of one device, overrides apart (their number is limited where they are set): more of them nobody oversees."""
+
 
 @dataclass(frozen=True, slots=True)
 class Layer:
@@ -138,6 +142,9 @@ class Renderer:
 
 def _document(schema: SchemaEntry, said: Sequence[Layer], secrets: Secrets) -> Document:
     """The document as it is now; it must fit without each of the overrides, too, because they end by themselves."""
+    many = _too_many(said)
+    if many is not None:
+        return Document(b"", "", schema.confirm_s, (many,), "too_many_layers")
     document = _rendered(schema, said, secrets)
     ends = sorted({layer.override.until for layer in said if layer.override is not None})
     for end in ends:
@@ -203,6 +210,16 @@ def _spoken(group: GroupEntry, schema: SchemaEntry, values: dict[str, Any]) -> d
         return values
     declared = schema.compiled.top_level_fields
     return {field: value for field, value in values.items() if field in declared}
+
+
+def _too_many(said: Sequence[Layer]) -> Problem | None:
+    """What is wrong with the number of layers; a group that says nothing to the device is none."""
+    groups = [layer.name for layer in said if layer.kind == "group" and layer.values]
+    if len(groups) + 2 <= MAX_LAYERS:
+        return None
+    more = f" and {len(groups) - SHOWN_GROUPS} more" if groups[SHOWN_GROUPS:] else ""
+    shown, most = ", ".join(groups[:SHOWN_GROUPS]) + more, MAX_LAYERS - 2
+    return Problem("", f"{len(groups)} groups set its values ({shown}), at most {most} may beside schema and device")
 
 
 def _clash(said: Sequence[Layer], kind: str) -> Problem | None:

@@ -266,3 +266,23 @@ async def test_why_agrees_with_the_document_whatever_the_layers(desk: Desk) -> N
             for one in told.values()
             if one.value != {}
         )
+
+
+async def test_v23_a_device_has_at_most_16_layers(desk: Desk) -> None:
+    groups = [group(f"g-{number:02}", "room=attic", priority=number, brightness=1) for number in range(1, 15)]
+    await desk.apply(schema(), device("lamp-1", labels={"room": "attic"}, color="red"), *groups)
+    refusal = await desk.refused(group("one-more", "room=attic", color="blue"))
+
+    assert refusal.code == "too_many_layers"
+    assert "lamp-1" in refusal.message
+    assert "g-01, g-02" in refusal.message
+    assert refusal.extra["devices"] == ["lamp-1"]
+
+
+async def test_a_group_that_says_nothing_to_a_device_is_no_layer_of_it(desk: Desk) -> None:
+    other = schema("radio", type="object", properties={"volume": {"type": "integer"}})
+    groups = [group(f"g-{number:02}", "room=attic", priority=number, volume=1) for number in range(1, 41)]
+    silent = [group(f"s-{number:02}", "room=attic") for number in range(40)]
+    await desk.apply(schema(), other, device("lamp-1", labels={"room": "attic"}, color="red"), *groups, *silent)
+
+    assert desk.document("lamp-1")["color"] == "red"
