@@ -208,13 +208,13 @@ class App:
             store, self.authority, schemas, vault, self.events,
             clock=clock, monotonic=monotonic, new_id=_new_id, max_pending=self._settings["join.max_pending"],
         )  # fmt: skip
-        deliveries, reports = Deliveries(store, vault), Reports(store)
+        deliveries, reports = Deliveries(store, vault), Reports(store, clock=clock)
         self.contacts = Contacts(self.authority, deliveries, reports, self.presence, hub, self.events, clock=clock)
         self._links = Links(self.contacts, monotonic=monotonic, chance=self._environment.chance)
         self._polls = PollRoutes(self.contacts)
         self._hub, self._deliveries = hub, deliveries
         self._upkeep = Upkeep(
-            store, folder.database, self.configs, self._audit, vault, self.authority.timekeeper,
+            store, folder.database, self.configs, self._audit, self.tokens, vault, self.authority.timekeeper,
             kept=Kept(self._settings["store.keep_revisions"], self._settings.seconds("store.keep_for")),
             renew_certificate=self._renew_server_certificate,
             back_up=Schedule(self._backups, plan_of(self._settings), clock=clock).turn,
@@ -232,7 +232,7 @@ class App:
                 daemon, self._store, self.authority, self.devices, self.joins, self.vault, clock=environment.clock
             ),
             ObjectRoutes(self._store, self.configs, self.overrides, self.devices, self.events),
-            DeviceRoutes(self.configs, self.devices, self.authority, self.tokens),
+            DeviceRoutes(self.configs, self.devices, self.authority, self.tokens, self.contacts.reports),
             SecretRoutes(self.secrets),
             HistoryRoutes(self.configs, self.events),
             EnrolRoutes(self.authority, self.tokens, self.joins),

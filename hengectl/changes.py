@@ -10,6 +10,7 @@ from henge_protocol.errors import HengeError, Invalid
 from henge_protocol.model import version_tag
 from hengectl import delivery
 from hengectl.invocation import Invocation
+from hengectl.kinds import DEVICE, Ref
 from hengectl.render import plural, safe
 
 MANY: Final = 50
@@ -133,6 +134,36 @@ def tell_result(invocation: Invocation, result: dict[str, object], *, names_only
 def is_kept(done: Mapping[str, Any]) -> bool:
     """To sort what became of objects: what is lost comes first."""
     return bool(done["action"] != "deleted")
+
+
+def delete_refs(
+    invocation: Invocation, refs: Sequence[Ref], *, message: str, dry_run: bool, yes: bool, **words: bool
+) -> None:
+    """Delete objects as one change or none. Without ``yes`` a person sees first what that does, and says so.
+
+    What changed after that is not touched. ``words`` says what else is meant, such as ``all_at_once``.
+    """
+    query: dict[str, Any] = dict(words)
+    body = {"delete": [{"kind": ref.kind.title, "name": ref.name} for ref in refs], "message": message}
+    seen = ""
+    if not dry_run and not yes:
+        plan = invocation.client.post("/v1/apply", body, dry_run=True, **query)
+        _confirm_deletion(invocation, refs, plan.json())
+        seen = plan.etag
+    tell_result(invocation, invocation.client.post("/v1/apply", body, if_match=seen, dry_run=dry_run, **query).json())
+
+
+def _confirm_deletion(invocation: Invocation, refs: Sequence[Ref], plan: Mapping[str, Any]) -> None:
+    moved = [safe(device["name"]) for device in plan["devices"]]
+    if moved:
+        invocation.note(f"{plural(len(moved), 'device')} would get another document: {delivery.some(moved)}.")
+    tell_needs(invocation, plan)
+    if any(ref.kind == DEVICE for ref in refs):
+        invocation.note("A device that is deleted is cut off at once and has to join anew.")
+    if len(refs) == 1:
+        invocation.confirm_by_name(refs[0].name, "delete", yes=False)
+    else:
+        invocation.confirm(f"Delete {delivery.some([str(ref) for ref in refs])}?", yes=False)
 
 
 def _fleet_tag(invocation: Invocation, revision: int) -> str:

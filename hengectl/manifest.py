@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from henge_protocol import strictjson
 from henge_protocol.errors import HengeError, Invalid, Malformed, NotFound, Problem, TooLarge
+from henge_protocol.fieldpath import tokens
 from henge_protocol.model import API_VERSION, PLURALS, is_name
 from hengectl.yamltext import MAX_DEPTH, Node, read_documents
 
@@ -66,7 +67,7 @@ class Entry:
         if node is None:
             return self.source.name
         inside = node.at(list(self.path))
-        found = inside.at(_in_object(inside, _tokens(pointer)))
+        found = inside.at(_in_object(inside, list(tokens(pointer))))
         return f"{self.source.name}:{found.line}:{found.column}"
 
 
@@ -260,12 +261,8 @@ def _refuse_twins(entries: Iterable[Entry]) -> None:
             )
 
 
-def _tokens(pointer: str) -> list[str]:
-    return [token.replace("~1", "/").replace("~0", "~") for token in pointer.split("/")[1:]]
-
-
-def _in_object(node: Node, tokens: list[str]) -> list[str]:
+def _in_object(node: Node, keys: list[str]) -> list[str]:
     """A pointer into values or a document, seen from the object: only objects have a ``spec`` beside ``kind``."""
-    if not tokens or node.child(tokens[0]) is not None:
-        return tokens
-    return ["spec", "values", *tokens]
+    if not keys or node.child(keys[0]) is not None:
+        return keys
+    return ["spec", "values", *keys]

@@ -20,6 +20,8 @@ LONGEST_POLL_S: Final = 50
 READ_ONE_BY_ONE: Final = 50
 """Up to so many devices are read each by itself at the start; for more the daemon's whole list is asked for."""
 REFUSED: Final = frozenset({"rejected", "rolled-back", "quarantined"})
+FINAL: Final = "quarantined"
+"""The others pass: the daemon offers the document again by itself."""
 
 Verdict = Literal["reached", "refused", "away", "open"]
 
@@ -43,7 +45,7 @@ def in_sync(device: Object | None) -> Verdict:
     status = device.get("status", {})
     if status.get("config") == "in-sync":
         return "reached"
-    if status.get("config") in REFUSED:
+    if status.get("config") == FINAL:
         return "refused"
     return "open" if status.get("connection") == "online" else "away"
 

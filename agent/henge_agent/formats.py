@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 from henge_agent.settings import Format
+from henge_protocol import fieldpath
 from henge_protocol.errors import Invalid, Problem
 
 TOP_SECTION: Final = "main"
@@ -262,8 +263,8 @@ def _scalar(item: object, pointer: str, where: str) -> str:
 
 
 def below(pointer: str, key: str | int) -> str:
-    """The pointer of a part (RFC 6901)."""
-    return f"{pointer}/{str(key).replace('~', '~0').replace('/', '~1')}"
+    """The pointer of a part."""
+    return pointer + fieldpath.pointer((key,))
 
 
 def cannot(pointer: str, message: str) -> Invalid:

@@ -21,7 +21,7 @@ from henge_agent.parts import MISSING, part_of, with_own_values
 from henge_agent.settings import Output
 from henge_agent.state import MAX_ORIGINAL_BYTES
 from henge_agent.templates import fill, template_text
-from henge_protocol.errors import HengeError, Invalid, NotFound
+from henge_protocol.errors import HengeError, Invalid, NotFound, Problem
 from henge_protocol.keyfiles import DISK, Files, drop_prepared, place_file, prepare_file, read_public, remove_file
 from henge_protocol.strictjson import canonical
 
@@ -118,7 +118,9 @@ def _render(output: Output, document: bytes, value: object) -> bytes | None:
     except Invalid as error:
         if error.code != "does_not_fit":
             raise
-        raise Invalid(error.code, f"{output.path.name}: {error.message}", problems=error.problems) from None
+        name = output.path.name
+        problems = [Problem(one.pointer, f"{name}: {one.message}", one.object) for one in error.problems]
+        raise Invalid(error.code, f"{name}: {error.message}", problems=problems) from None
 
 
 def _content(output: Output, document: bytes, value: object) -> bytes | None:

@@ -9,11 +9,12 @@ from typing import Any, Final
 import click
 
 from henge_protocol.errors import HengeError, Invalid
+from henge_protocol.fieldpath import parse_path, pointer
 from hengectl import delivery
 from hengectl.changes import tell_needs, tell_result
 from hengectl.differences import tell_differences
 from hengectl.factoring import Fleet, Lift, promoted
-from hengectl.fields import has, parse_field, pointer
+from hengectl.fields import has
 from hengectl.invocation import Command, Invocation, with_invocation
 from hengectl.kinds import DEVICE, GROUP, SCHEMA, Ref, name_of
 from hengectl.options import (
@@ -61,7 +62,7 @@ def promote_command(
     \b
     hengectl promote lamp-1 wifi.ssid --to group/kitchen
     """
-    name, wanted = field_of(pointer(parse_field(field))), Ref(DEVICE, device)
+    name, wanted = field_of(pointer(parse_path(field))), Ref(DEVICE, device)
     objects = _promoted(invocation, wanted, field, group)
     body = {"objects": objects, "message": message or f"promote {name} from {wanted} to {group}"}
     words = {"all_at_once": all_at_once, "take_over": take_over}
@@ -115,7 +116,7 @@ def factor_command(
 
 
 def _promoted(invocation: Invocation, device: Ref, field: str, group: Ref) -> Sequence[Mapping[str, Any]]:
-    path = parse_field(field)
+    path = parse_path(field)
     client = invocation.client
     object_, to = client.read(device), client.read(group)
     if not has(object_["spec"].get("values", {}), path):

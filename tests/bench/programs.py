@@ -76,7 +76,7 @@ async def _fill(folder: Path, lamp: dict[str, object]) -> None:
     flags = {"listen.devices": "127.0.0.1:0", "listen.local": "127.0.0.1:0", "join.mdns": False}
     app = App(load_settings(flags=flags), Environment(folder / "data", folder / "admin.sock"))
     await app.start()
-    by = Request(Author("bench", "bench"))
+    by = Request(Author("bench", "bench", may_end_identities=True))
     schema = {"kind": "Schema", "metadata": {"name": "lamp"}, "spec": {"schema": lamp}}
     names = [f"lamp-{number}" for number in range(DEVICES)]
     await app.configs.apply([schema], [], by)
