@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import msgspec
 
 from hengd.rules.change import Change
 from hengd.rules.configs import Request, read_manifests
-from hengd.rules.fleet import find_document, required_object
+from hengd.rules.fleet import find_desired, find_document, required_object
 from hengd.rules.outcome import Moved
 from hengd.rules.redaction import secret_texts
 from hengd.rules.schemas import SchemaCache
@@ -32,6 +32,8 @@ class Candidate:
     document: bytes
     digest: str
     secrets: tuple[str, ...] = ()
+    schema: str = ""
+    """Digest of the schema that it fits, if that is the one the device can fetch now."""
 
 
 class Candidates:
@@ -73,7 +75,7 @@ class Candidates:
         try:
             await self._store.write(operation)
         except _Found as found:
-            return found.candidates
+            return self._with_schemas_of_now(found.candidates)
         raise AssertionError("the operation always raises")
 
     def _candidate(self, tx: Transaction, moved: Moved) -> Candidate:
@@ -83,7 +85,19 @@ class Candidates:
         secrets: list[str] = []
         if stored.sealed:
             secrets = secret_texts(msgspec.json.decode(document), msgspec.json.decode(stored.shown))
-        return Candidate(moved.id, moved.name, document, moved.after, tuple(secrets))
+        desired = find_desired(tx, moved.id)
+        return Candidate(
+            moved.id, moved.name, document, moved.after, tuple(secrets), desired.schema if desired is not None else ""
+        )
+
+    def _with_schemas_of_now(self, candidates: list[Candidate]) -> list[Candidate]:
+        """A schema that changes together with its devices cannot be fetched; only the daemon has checked it."""
+        with self._store.read() as tx:
+            now = [find_desired(tx, one.device_id) for one in candidates]
+        return [
+            one if desired is not None and desired.schema == one.schema else replace(one, schema="")
+            for one, desired in zip(candidates, now, strict=True)
+        ]
 
 
 class _Found(Exception):

@@ -58,7 +58,7 @@ class Checks:
 
     async def _asked(self, candidate: Candidate, turns: asyncio.Semaphore) -> Checked:
         async with turns:
-            config = Config("", 0, candidate.digest, int(ANSWER_S), "check", candidate.document)
+            config = Config("", 0, candidate.digest, int(ANSWER_S), "check", candidate.document, candidate.schema)
             answer = self._ask(candidate.device_id, config)
             if answer is None:
                 return Checked(candidate.name, *self._absent(candidate.device_id))

@@ -52,6 +52,7 @@ async def test_a_device_says_whether_it_could_run_a_candidate_and_nothing_change
             asking = asyncio.create_task(check(admin))
             candidate = await asked(link)
             assert candidate.document == b'{"brightness":80,"color":"blue"}'
+            assert candidate.schema == link.documents[-1].schema != ""
             await link.send(replace(said, digest=candidate.digest) if isinstance(said, Report) else said)
             [item] = await asking
             assert item == {"name": "lamp-1", "verdict": verdict[0], "reason": verdict[1], "errors": verdict[2]}
@@ -60,6 +61,21 @@ async def test_a_device_says_whether_it_could_run_a_candidate_and_nothing_change
         assert (await admin.ok("GET", "/v1/devices/lamp-1"))["status"]["config"] == "in-sync"
         await admin.set("lamp-1", color="red")
         assert (await link.apply_next())["color"] == "red"
+
+
+async def test_a_schema_that_devices_cannot_fetch_yet_is_not_named_to_them(
+    daemon: Service, admin: Admin, lamp: Identity
+) -> None:
+    wider = schema(type="object", properties={"color": {"enum": ["red", "mauve"], "default": "red"}})
+    async with connected(daemon, lamp) as link:
+        await link.apply_next()
+        objects = [wider, device("lamp-1", color="mauve", labels={"room": "attic"})]
+        asking = asyncio.create_task(check(admin, {"objects": objects}, "?selector=room%3Dattic"))
+        candidate = await asked(link)
+        await link.send(Report(digest=candidate.digest, state="checked"))
+
+        assert [one["verdict"] for one in await asking] == ["fits"]
+        assert (candidate.document, candidate.schema) == (b'{"color":"mauve"}', "")
 
 
 async def test_devices_that_cannot_be_asked_are_named(
