@@ -183,7 +183,7 @@ class Applier:
             return not self.adrift
         async with self._working:
             await self._ledger.resume()
-            left = await asyncio.to_thread(self._standing.changed) if self._leaves_changes else []
+            left = await self._changed() if self._leaves_changes else []
             if not await self._restored(left):
                 return False
             await self._tell_of_return()
@@ -198,7 +198,7 @@ class Applier:
         if self._at_work is not None:
             return False
         async with self._working:
-            changed = await asyncio.to_thread(self._standing.changed)
+            changed = await self._changed()
             if changed:
                 self._ledger.note_changes(changed)
             elif self._ledger.changed:
@@ -241,13 +241,22 @@ class Applier:
         seen, asked = -1, False
         while self._hooks.reboot:
             asked &= self._reboots.required
-            if self._reboots.required and not asked and not self.busy and self.report is None:
+            if self._reboots.required and not asked and not self.busy and self.report is None and await self._is_kept():
                 asked = True
                 log.warning("running the reboot command for %s", short_digest(self.running.digest))
                 outcome = await self._activation.run(self._hooks.reboot, self.running, returning=False)
                 if outcome is not None and not outcome.succeeded:
                     log.error("the reboot command failed: %s", outcome.tail(200) or "it printed nothing")
             seen = await self.news(seen)
+
+    async def _is_kept(self) -> bool:
+        """Whether the disk knows what is confirmed: after a reboot, what it does not know of is taken back."""
+        try:
+            await self._ledger.keep(lambda progress: progress)
+        except HengeError as error:
+            log.warning("the reboot waits: %s", error)
+            return False
+        return True
 
     async def _handle(self, config: Config) -> None:
         version = Version(config.epoch, config.revision, config.digest)
@@ -355,6 +364,14 @@ class Applier:
             self._ledger.note_trouble(error)
             return False
         return True
+
+    async def _changed(self) -> list[Path]:
+        """The outputs that somebody changed; none, and trouble, when what they have to hold cannot be told."""
+        try:
+            return await asyncio.to_thread(self._standing.changed)
+        except HengeError as error:
+            self._ledger.note_trouble(error)
+            return []
 
     async def _tell_of_return(self) -> None:
         """Run the on-change command for what runs if programs may have seen another content."""

@@ -55,7 +55,7 @@ class Standing:
             raise troubles[0]
 
     def changed(self) -> list[Path]:
-        """The outputs that do not hold what the agent wrote there."""
+        """The outputs that do not hold what the agent wrote there. Raises ``Invalid`` when that cannot be told."""
         written = [each for each in self._content() if self._state.knows_original(each.path)]
         return [each.path for each in written if not is_in_place(each)]
 

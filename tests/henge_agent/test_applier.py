@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ from henge_agent.activation import hook_environ
 from henge_agent.applier import Applier
 from henge_agent.candidate import MAX_DOCUMENT_BYTES
 from henge_agent.records import Version
-from henge_agent.settings import Hooks, Output
-from henge_agent.state import State
+from henge_agent.settings import Hooks, OnDrift, Output
+from henge_agent.state import State, read_progress
 from henge_protocol.keyfiles import DISK, Files
 from henge_protocol.model import digest_of
 from henge_protocol.strictjson import canonical
@@ -372,6 +373,15 @@ async def test_a_candidate_is_looked_at_and_nothing_changes(state: State, path: 
     assert list((state.folder / "documents").iterdir()) == []
 
 
+async def test_a_candidate_is_held_against_its_schema(state: State, path: Path, tmp_path: Path) -> None:
+    async with running(knowing(make(state, path, check=f"touch {tmp_path}/asked"))) as applier:
+        refused = await applier.check(named({"color": "pink"}, 0))
+
+    assert (refused.state, refused.reason) == ("checked", "invalid")
+    assert [error.pointer for error in refused.errors] == ["/color"]
+    assert not (tmp_path / "asked").exists()
+
+
 async def test_the_check_command_has_the_last_word_before_a_document_is_applied(
     state: State, path: Path, tmp_path: Path
 ) -> None:
@@ -570,6 +580,43 @@ async def test_a_document_that_is_applied_ends_the_drift_of_the_one_before(state
         report = await verdict(applier, config(BLUE, 2))
 
     assert (report.state, applier.condition, path.read_bytes()) == ("applied", "applied", BLUE)
+
+
+@pytest.mark.parametrize("on_drift", ["put-back", "leave"])
+async def test_a_mode_that_somebody_changed_is_drift(state: State, path: Path, on_drift: OnDrift) -> None:
+    outputs = (Output(path, "json", mode=0o600),)
+    async with running(Applier(state, outputs, Hooks(on_drift=on_drift), environ=ENVIRON)) as applier:
+        await applier.receipted(receipt_of(await verdict(applier, config(RED))))
+        path.chmod(0o644)
+        due = await applier.notice_changes()
+        noticed = applier.report
+        back = await applier.put_back()
+
+    assert noticed is not None
+    assert (noticed.state, noticed.reason, due) == ("drifted", "changed", on_drift == "put-back")
+    assert (back, path.stat().st_mode & 0o777) == ((True, 0o600) if on_drift == "put-back" else (False, 0o644))
+
+
+@pytest.mark.parametrize("on_drift", ["put-back", "leave"])
+async def test_a_shared_file_that_somebody_spoiled_is_drift_until_it_can_be_read_again(
+    state: State, tmp_path: Path, on_drift: OnDrift
+) -> None:
+    path = tmp_path / "lamp.toml"
+    outputs = (Output(path, "toml", unmanaged=(("own",),)),)
+    async with running(Applier(state, outputs, Hooks(on_drift=on_drift), environ=ENVIRON)) as applier:
+        await applier.receipted(receipt_of(await verdict(applier, config(RED))))
+        path.write_text("own = = 1\n")
+        due = await applier.notice_changes()
+        noticed, tried = applier.report, applier.unwritten
+        back = await applier.put_back()
+        left = path.read_text()
+        path.write_text("own = 1\n")
+        mended = await applier.put_back()
+
+    assert noticed is not None
+    assert (noticed.state, noticed.reason, due, tried) == ("drifted", "invalid", False, True)
+    assert (back, left, mended) == (False, "own = = 1\n", True)
+    assert path.read_text() == 'color = "red"\ndim = 1\nown = 1\n'
 
 
 async def test_a_new_output_that_cannot_hold_the_last_good_document_is_drift(state: State, tmp_path: Path) -> None:
@@ -875,6 +922,54 @@ async def test_the_reboot_command_runs_once_and_only_after_the_daemon_has_confir
 
     assert (report.reason, before) == ("reboot-required", False)
     assert said.read_text() == "reboot\n"
+
+
+async def test_the_reboot_that_a_document_asked_for_does_not_count_against_it(state: State, path: Path) -> None:
+    seen = path.with_name("seen")
+    seen.mkdir()
+    copy = f"cp -p {state.folder}/progress.json {seen}/part; mv {seen}/part {seen}/progress.json"
+    applier = knowing(make(state, path, reboot=copy, boot="boot-1"))
+    watching = asyncio.create_task(applier.reboot_when_asked())
+    async with running(applier):
+        report = await verdict(applier, named({"kernel": 1}, 1))
+        await applier.receipted(receipt_of(report))
+        async with asyncio.timeout(20):
+            while not (seen / "progress.json").exists():  # noqa: ASYNC110 - a shell writes it
+                await asyncio.sleep(0)
+    watching.cancel()
+    state.progress = read_progress(seen)  # as the reboot found it
+    async with running(knowing(make(state, path, boot="boot-2"))) as applier:
+        after = applier.report
+
+    assert after == replace(report, reason="")
+    assert (applier.condition, applier.running.digest) == ("applied", report.digest)
+
+
+async def test_a_confirmation_that_the_disk_does_not_take_lets_no_reboot_happen(
+    path: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    files = FullDisk()
+    files.full = False
+    with closing(State(tmp_path / "other", files=files)) as state:
+        said = path.with_name("said")
+        applier = knowing(make(state, path, files=files, reboot=f"touch {said}", boot="boot-1"))
+        watching = asyncio.create_task(applier.reboot_when_asked())
+        async with running(applier):
+            report = await verdict(applier, named({"kernel": 1}, 1))
+            files.full = True
+            await applier.receipted(receipt_of(report))
+            async with asyncio.timeout(20):
+                while "reboot waits" not in caplog.text:  # noqa: ASYNC110 - a thread tries to write
+                    await asyncio.sleep(0)
+            before, files.full = said.exists(), False
+            await applier.receipted(receipt_of(report))
+            async with asyncio.timeout(20):
+                while not said.exists():  # noqa: ASYNC110 - a shell writes it
+                    await asyncio.sleep(0)
+        watching.cancel()
+
+    assert not before
+    assert read_progress(tmp_path / "other").trial is None
 
 
 async def test_a_machine_is_never_started_again_unasked(state: State, path: Path) -> None:
