@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from henge_agent.hooks import Outcome, run_command
-from henge_agent.parts import pointer_of
 from henge_agent.records import Version
 from henge_agent.scopes import Scope, changed_fields, scope_of
 from henge_agent.settings import Hooks
 from henge_agent.state import State
+from henge_protocol.fieldpath import pointer
 from henge_protocol.strictjson import parse
 
 MAX_LISTED_BYTES: Final = 64 * 1024
@@ -79,7 +79,7 @@ class Activation:
             "HENGE_DIGEST": version.digest,
             "HENGE_REVISION": str(version.revision),
             "HENGE_CHANGED": _listed(sorted({field[0] for field in changed if field}), " "),
-            "HENGE_CHANGED_FIELDS": _listed([pointer_of(field) for field in changed], "\n"),
+            "HENGE_CHANGED_FIELDS": _listed([pointer(field) for field in changed], "\n"),
             "HENGE_ROLLBACK": "1" if returning else "",
         }
 

@@ -31,7 +31,6 @@ from henge_agent.activation import Activation
 from henge_agent.candidate import Candidate, checked
 from henge_agent.ledger import Ledger
 from henge_agent.outputs import put_all
-from henge_agent.parts import pointer_of
 from henge_agent.reboots import Reboots
 from henge_agent.records import Version
 from henge_agent.schemas import Schemas
@@ -40,6 +39,7 @@ from henge_agent.standing import Standing
 from henge_agent.state import State
 from henge_agent.verdicts import Setback, failed, report_of, unwritten
 from henge_protocol.errors import HengeError
+from henge_protocol.fieldpath import pointer
 from henge_protocol.keyfiles import DISK, Files
 from henge_protocol.model import short_digest
 from henge_protocol.wire import Config, Error, Receipt, Report
@@ -331,7 +331,7 @@ class Applier:
         ran = await self._activation.change(hooks, version, scope)
         if ran is not None and not ran[1].succeeded:
             section, outcome = ran
-            raise failed(outcome, "hook-failed", hooks.timeout_s, pointer=pointer_of((section,)) if section else "")
+            raise failed(outcome, "hook-failed", hooks.timeout_s, pointer=pointer((section,)) if section else "")
         healthy = await self._activation.run(hooks.health, version, returning=False)
         if healthy is not None and not healthy.succeeded:
             raise failed(healthy, "health-failed", hooks.timeout_s)

@@ -17,7 +17,6 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import closing
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,7 +24,6 @@ import click
 
 from henge_agent.configfile import Configured, read_configured
 from henge_agent.logs import log_to_stderr
-from henge_agent.records import Membership
 from henge_agent.settings import (
     HOOK_TIMEOUT_S,
     ON_DRIFT,
@@ -38,14 +36,14 @@ from henge_agent.settings import (
     read_duration_s,
     read_output,
 )
-from henge_agent.state import REJOIN, State, is_running, read_membership, read_progress, set_aside
-from henge_agent.trial import is_undecided
+from henge_agent.state import State, read_membership, set_aside
+from henge_agent.status import day, status_lines
 from henge_protocol import __version__
 from henge_protocol.errors import Conflict, HengeError, Invalid, Malformed, NotFound
 from henge_protocol.hints import repeated
 from henge_protocol.joining import JoinToken, format_code, parse_token
 from henge_protocol.keyfiles import read_once
-from henge_protocol.model import check_name, short_digest
+from henge_protocol.model import check_name
 from henge_protocol.places import agent_config_file, agent_state_dir
 
 if TYPE_CHECKING:  # cryptography and aiohttp wait until they are needed
@@ -282,7 +280,7 @@ def status(state_dir: str | None) -> None:
         from henge_agent.serve import not_joined
 
         raise not_joined(folder)
-    for label, text in _status_lines(folder, membership):
+    for label, text in status_lines(folder, membership):
         click.echo(f"{label:<10} {text}")
 
 
@@ -385,38 +383,10 @@ def _tell_joined(joined: Joined, folder: Path, *, given: bool) -> None:
     membership = joined.membership
     click.echo(f"Joined fleet {membership.fleet_id} as {membership.name}.")
     click.echo(f"  daemon     {membership.last_address}")
-    click.echo(f"  identity   {folder}/identity-{membership.slot}.pem, renewed from {_day(membership.renew_at)}")
+    click.echo(f"  identity   {folder}/identity-{membership.slot}.pem, renewed from {day(membership.renew_at)}")
     if joined.warning:
         click.echo(f"  warning    the identity could not be tried yet: {joined.warning}", err=True)
     if given:  # the service of the package works with its own folder
         click.echo(_here("Next: henge-agent run --output FILE", ["--state-dir", str(folder)]))
     else:
         click.echo("Next: henge-agent run --output FILE   (or systemctl enable --now henge-agent)")
-
-
-def _status_lines(folder: Path, membership: Membership) -> list[tuple[str, str]]:
-    progress = read_progress(folder)
-    running, owed = progress.running, progress.report
-    document = f"{short_digest(running.digest)} of revision {running.revision}" if running else "none yet"
-    if is_undecided(progress):
-        report = "rolled-back, the next contact tells why"
-    elif owed or progress.trial:
-        said = f"{owed.state} {owed.reason}".strip() if owed else "applied"
-        report = f"{said}, the daemon has not confirmed it yet"
-    else:
-        report = "confirmed"
-    refused = f"{membership.refused}: the daemon lets this device in no more; {REJOIN}" if membership.refused else ""
-    return [
-        ("device", f"{membership.name} (id {membership.device_id})"),
-        ("fleet", membership.fleet_id),
-        ("daemon", membership.last_address or membership.address or "not met yet"),
-        ("identity", f"{folder}/identity-{membership.slot}.pem, renewed from {_day(membership.renew_at)}"),
-        ("agent", "running" if is_running(folder) else "not running"),
-        ("document", document),
-        ("report", report if running or owed else "none yet"),
-        *([("refused", refused)] if refused else []),
-    ]
-
-
-def _day(unix_s: int) -> str:
-    return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%d")

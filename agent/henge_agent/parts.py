@@ -13,8 +13,9 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from henge_agent.formats import TOP_SECTION, below, cannot, render
+from henge_agent.formats import TOP_SECTION, cannot, render
 from henge_agent.settings import Field, Format, Output
+from henge_protocol.fieldpath import pointer
 from henge_protocol.strictjson import canonical
 
 MISSING: Final = object()
@@ -33,14 +34,6 @@ def part_of(value: object, path: Field) -> Any:
             return MISSING
         value = value[key]
     return value
-
-
-def pointer_of(path: Field) -> str:
-    """The JSON pointer of a path (RFC 6901)."""
-    pointer = ""
-    for key in path:
-        pointer = below(pointer, key)
-    return pointer
 
 
 def with_own_values(part: object, output: Output, standing: bytes | None) -> bytes | None:
@@ -82,7 +75,7 @@ def _set(value: dict[str, Any], path: Field, item: object) -> None:
     for key in path[:-1]:
         inner = value.setdefault(key, {})
         if not isinstance(inner, dict):
-            raise cannot(pointer_of(path), "an unmanaged field lies in something that is no object")
+            raise cannot(pointer(path), "an unmanaged field lies in something that is no object")
         value = inner
     value[path[-1]] = item
 
@@ -163,7 +156,7 @@ def _own(standing: Mapping[str, Any], field: Field, form: Format) -> Iterator[tu
     else:
         item = part_of(standing, field)
         if item is not MISSING:
-            _check_plain(item, pointer_of(field))
+            _check_plain(item, pointer(field))
             yield field, item
 
 

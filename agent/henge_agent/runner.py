@@ -10,11 +10,12 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
 from henge_agent.applier import Applier
+from henge_agent.contacts import Contacts
 from henge_agent.exchange import Exchange, UpgradeRefused, device_schema, retry_after_s, whoami
 from henge_agent.link import Ended, Greeting, Link
 from henge_agent.poll import Poll, read_welcome
@@ -49,8 +50,6 @@ PUT_BACK_S: Final = 1.0
 """Between noticing a change and putting back: an editor writes in several steps, and the daemon hears of it."""
 QUIET_S: Final = 60.0
 """An output that is changed again sooner than this is put back later each time: somebody disagrees."""
-KNOWN_TIME_S: Final = 86400
-"""How much newer a moment is that is worth a write to the card."""
 
 HOPELESS_CODES: Final = USELESS_CODES | {
     "approval_required",
@@ -104,7 +103,7 @@ class Runner:
         """Where the life under way is connected, or tries to be."""
         self._resting: asyncio.Task[None] | None = None
         self._renewing = asyncio.Lock()
-        self._address_not_kept = ""
+        self._contacts = Contacts(state)
 
     async def run(self) -> None:
         """Put the outputs in order, then apply, stay connected and renew until cancelled."""
@@ -285,34 +284,7 @@ class Runner:
         self._welcomed_at = self._around.clock()
         log.info("connected to %s as %s", address, name)
         self._around.tell(f"connected to {address} as {name}")
-        await self._keep_contact(str(address), welcome.time)
-
-    async def _keep_contact(self, address: str, time: int) -> None:
-        """Remember where the daemon answered, and once a day when; a disk that takes nothing costs a search later.
-
-        What both clocks say has passed. One alone is not believed: with a moment to come no daemon would be let in.
-        """
-        known, passed = self._membership.known_time, int(min(time, self._around.now()))
-        if passed < known + KNOWN_TIME_S:
-            passed = known
-        if (self._membership.last_address, known, self._membership.refused) == (address, passed, ""):
-            return
-        kept = partial(replace, last_address=address, known_time=passed, refused="")
-        try:
-            await asyncio.to_thread(self._state.update_membership, kept)
-        except HengeError as error:
-            level = logging.DEBUG if self._address_not_kept == address else logging.WARNING
-            self._address_not_kept = address
-            log.log(level, "the daemon's address %s is not kept: %s", address, error)
-
-    async def _keep_refusal(self, code: str) -> None:
-        """For ``henge-agent status``; a disk that takes nothing leaves it to the log."""
-        if self._membership.refused == code:
-            return
-        try:
-            await asyncio.to_thread(self._state.update_membership, partial(replace, refused=code))
-        except HengeError as error:
-            log.warning("it is not kept that the daemon refuses this device: %s", error)
+        await self._contacts.keep(str(address), min(welcome.time, self._around.now()))
 
     async def _pause_s(self, ended: Ended) -> float:
         """How long to stay away after a life that ended so."""
@@ -327,7 +299,7 @@ class Runner:
             self._tell_end(reason)
         self._around.tell(f"not connected ({reason}); running the last good document")
         if reason in USELESS_CODES:
-            await self._keep_refusal(reason)
+            await self._contacts.keep_refusal(reason)
         if reason in HOPELESS_CODES:
             return self._spread_s(HOURLY_S)
         if reason in _LONG_PAUSES_S:

@@ -7,15 +7,15 @@ farther inside beats one farther out; where alternatives disagree the one that d
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from henge_agent.settings import Field
+from henge_protocol.schemawalk import Node, judging
 
 MARK: Final = "x-henge-restart"
 _STRENGTH: Final = ("none", "section", "reboot")
-_REF_PREFIX: Final = "#/$defs/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,30 +70,17 @@ def _mark_of(schema: Mapping[str, Any] | None, field: Field) -> str | None:
     return mark
 
 
-def _strongest(nodes: list[Mapping[str, Any]]) -> str | None:
+def _strongest(nodes: list[Node]) -> str | None:
     found = [node[MARK] for node in nodes if node.get(MARK) in _STRENGTH]
     return max(found, key=_STRENGTH.index) if found else None
 
 
-def _judging(root: Mapping[str, Any], start: list[Any]) -> list[Mapping[str, Any]]:
+def _judging(root: Any, start: Iterable[object]) -> list[Node]:
     """The subschemas that may judge the same value, under whatever condition, each once."""
-    seen: dict[int, Mapping[str, Any]] = {}
-    waiting = list(start)
-    while waiting:
-        node = waiting.pop()
-        if not isinstance(node, Mapping) or id(node) in seen:
-            continue
-        seen[id(node)] = node
-        if "$ref" in node:
-            waiting.append(root.get("$defs", {}).get(node["$ref"].removeprefix(_REF_PREFIX)))
-        for word in ("allOf", "anyOf", "oneOf"):
-            waiting += node.get(word, ())
-        waiting += [node.get(word) for word in ("if", "then", "else")]
-        waiting += node.get("dependentSchemas", {}).values()
-    return list(seen.values())
+    return list({id(part): part for node in start for part in judging(root, node)}.values())
 
 
-def _parts_at(node: Mapping[str, Any], key: str) -> Iterator[Any]:
+def _parts_at(node: Node, key: str) -> Iterator[Any]:
     if key in node.get("properties", {}):
         yield node["properties"][key]
     else:

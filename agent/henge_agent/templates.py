@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Final
 
 from henge_agent.formats import cannot, plain_text
-from henge_agent.parts import MISSING, part_of, pointer_of
+from henge_agent.parts import MISSING, part_of
 from henge_protocol.errors import Invalid
+from henge_protocol.fieldpath import pointer
 from henge_protocol.keyfiles import read_public
 from henge_protocol.strictjson import canonical
 
@@ -50,13 +51,13 @@ def _text_of(field: str, value: object, where: str) -> str:
     path = tuple(field.split("."))
     item = part_of(value, path)
     if item is MISSING:
-        raise cannot(pointer_of(path), f"{where}: the document has no field {field}")
+        raise cannot(pointer(path), f"{where}: the document has no field {field}")
     if isinstance(item, dict):
         return canonical(item).decode()
     try:
-        return plain_text(item, pointer_of(path), "a template")
+        return plain_text(item, pointer(path), "a template")
     except Invalid:
-        raise cannot(pointer_of(path), f"{where}: field {field} is null") from None
+        raise cannot(pointer(path), f"{where}: field {field} is null") from None
 
 
 def _line(name: str, text: str, found: re.Match[str]) -> str:

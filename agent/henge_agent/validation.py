@@ -17,10 +17,11 @@ from fractions import Fraction
 from typing import Any, Final
 
 from henge_protocol.errors import Problem
+from henge_protocol.fieldpath import pointer
+from henge_protocol.schemawalk import REF_PREFIX
 
 MAX_PROBLEMS: Final = 32
 _SHOWN_CHARS: Final = 100
-_REF_PREFIX: Final = "#/$defs/"
 
 
 @dataclass(slots=True)
@@ -75,7 +76,7 @@ class _Judge:
 
     def definition(self, reference: str) -> Any:
         """What a ``$ref`` means; a stored schema refers to what it has."""
-        return self._definitions.get(reference.removeprefix(_REF_PREFIX), True)
+        return self._definitions.get(reference.removeprefix(REF_PREFIX), True)
 
 
 # ---- keywords that look at one value
@@ -157,7 +158,7 @@ def _together(verdicts: Iterator[Verdict]) -> Verdict:
 
 
 def _below(at: str, key: str | int) -> str:
-    return f"{at}/{str(key).replace('~', '~0').replace('/', '~1')}"
+    return at + pointer((key,))
 
 
 def _properties(judge: _Judge, _: Mapping[str, Any], argument: Any, value: Any, at: str) -> Verdict:

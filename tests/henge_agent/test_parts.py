@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from henge_agent.formats import render
-from henge_agent.parts import MISSING, part_of, pointer_of, with_own_values
+from henge_agent.parts import MISSING, part_of, with_own_values
 from henge_agent.settings import Output
 from henge_protocol.errors import Invalid
 from henge_protocol.strictjson import canonical
@@ -30,7 +30,6 @@ def test_a_part_is_found_or_missing() -> None:
     assert part_of(value, ("a", "b")) == [1]
     assert part_of(value, ("n",)) is None
     assert part_of(value, ("a", "b", "0")) is MISSING
-    assert pointer_of(("a/b", "~")) == "/a~1b/~0"
 
 
 @pytest.mark.parametrize(
