@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from henge_protocol.errors import HengeError, Malformed, Unavailable
+from henge_protocol.errors import HengeError, Malformed, Unreachable
 from henge_protocol.keyfiles import DISK, Files, read_private, write_private
 from henge_protocol.model import digest_of, short_digest
 from henge_protocol.strictjson import parse
@@ -34,7 +34,7 @@ class Schemas:
     async def get(self, digest: str) -> Mapping[str, Any] | None:
         """The schema for a document that names this one; None for a daemon that names none.
 
-        Raises ``Unavailable unreachable`` when it is not here and cannot be had.
+        Raises ``Unreachable unreachable`` when it is not here and cannot be had.
         """
         if not digest:
             return None
@@ -51,12 +51,12 @@ class Schemas:
     async def _fetched(self, digest: str) -> Mapping[str, Any]:
         """The newest schema of this device: the one that was named, or one that came after it, which fits as well."""
         if self.source is None:
-            raise Unavailable("unreachable", f"schema {short_digest(digest)} is not here and there is no connection")
+            raise Unreachable("unreachable", f"schema {short_digest(digest)} is not here and there is no connection")
         try:
             data = await self.source()
             schema = _schema(data)
         except HengeError as error:
-            raise Unavailable("unreachable", f"schema {short_digest(digest)} cannot be had: {error.message}") from None
+            raise Unreachable("unreachable", f"schema {short_digest(digest)} cannot be had: {error.message}") from None
         try:
             await asyncio.to_thread(write_private, self._path, data, files=self._files)
         except HengeError as error:
