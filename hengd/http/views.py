@@ -12,13 +12,13 @@ from typing import Any, Final, TypeVar
 from aiohttp import web
 
 from hengd.events import Event
-from hengd.records import ObjectRecord, Override, Reported, RevisionRecord, TokenRecord
+from hengd.records import ObjectChange, ObjectRecord, Override, Reported, RevisionRecord, TokenRecord
 from hengd.rules.between import Between
 from hengd.rules.conditions import Condition, conditions_of_device, conditions_of_layer
 from hengd.rules.devices import DeviceView
 from hengd.rules.joins import JoinRequest
 from hengd.rules.merge import MISSING, FieldChange
-from hengd.rules.outcome import Done, Moved, Outcome, action_of, differing_fields
+from hengd.rules.outcome import Done, Moved, Outcome, action_of, by_identity, differing_fields, former_name
 from hengd.rules.schema_compare import Comparison
 from hengd.rules.why import Explained
 from henge_protocol.fieldpath import field_of
@@ -153,6 +153,7 @@ async def _in_pieces(items: Sequence[T], view: Callable[[T], dict[str, Any]]) ->
 
 def _done_view(done: Done) -> dict[str, Any]:
     view = {"kind": done.kind, "name": done.name, "action": done.action, "changes": _fields_view(done.changes)}
+    view |= {"was": done.was} if done.was else {}
     return view | ({"compared": _comparison_view(done.compared)} if done.compared is not None else {})
 
 
@@ -168,22 +169,30 @@ def _comparison_view(comparison: Comparison) -> dict[str, Any]:
 
 def revision_view(record: RevisionRecord, *, whole: bool = False, fields: bool = False) -> dict[str, Any]:
     """A revision: a line of the history, ``whole`` with each object before and after, or with the ``fields``."""
+    changes = by_identity(record.changes)
     view: dict[str, Any] = {
         "revision": record.revision,
         "time": moment(record.time),
         "author": record.author,
         "origin": record.origin,
         "message": record.message,
-        "changes": [{"kind": one.kind, "name": one.name, "action": action_of(one)} for one in record.changes],
+        "changes": [_touched_view(change) for change in changes],
     } | ({"set": record.apply_set} if record.apply_set else {})
     if fields:
-        for summary, change in zip(view["changes"], record.changes, strict=True):
+        for summary, change in zip(view["changes"], changes, strict=True):
             summary["changes"] = _fields_view(differing_fields(change))
     if whole:
-        for summary, change in zip(view["changes"], record.changes, strict=True):
+        for summary, change in zip(view["changes"], changes, strict=True):
             summary["before"] = object_view(change.before) if change.before else None
             summary["after"] = object_view(change.after) if change.after else None
     return view
+
+
+def _touched_view(change: ObjectChange) -> dict[str, Any]:
+    """An object that a revision touched, a device with its identity and, if it was renamed, its name before."""
+    said = {"kind": change.kind, "name": change.name, "action": action_of(change)}
+    was, its_id = former_name(change), next((side.id for side in (change.after, change.before) if side is not None), "")
+    return said | ({"was": was} if was else {}) | ({"id": its_id} if its_id else {})
 
 
 def explained_view(explained: Explained) -> dict[str, Any]:

@@ -6,7 +6,9 @@ joining devices is never too wide.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import shlex
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -24,8 +26,8 @@ SHOWN: Final = 8
 MAX_NAMES: Final = 100
 
 CURE: Final = (
-    "try it on one device first, for a time: hengectl set device/NAME FIELD=VALUE --for 10m; "
-    "if all of them are meant, say so: --all-at-once (in the API ?all_at_once=1)"
+    "try it on one device first, for a time: hengectl set device/{name} {assignment} --for 10m; "
+    "if all of them are meant, say so: --all-at-once"
 )
 
 
@@ -51,7 +53,7 @@ def prunes_all(pruned: Pruned) -> TooWide | None:
         return None
     message = f"no object of the set {pruned.apply_set} is in the files: it prunes all {pruned.had}"
     cure = "look whether these are the right files and the right set; if all are meant to go, say so: --all-at-once"
-    return TooWide(message, f"{cure} (in the API ?all_at_once=1)", {"objects": pruned.gone})
+    return TooWide(message, cure, {"objects": pruned.gone})
 
 
 def too_wide(tx: Reader, schemas: SchemaCache, moved: Sequence[Moved]) -> TooWide | None:
@@ -64,16 +66,21 @@ def too_wide(tx: Reader, schemas: SchemaCache, moved: Sequence[Moved]) -> TooWid
         return None
     names = tuple(one.name for one in losing)
     fleet = len(seen & ({one.id.encode() for one in losing} | set(tx.keys("desired"))))
-    risky = _Risks(tx, schemas).of(losing)
+    risks = _Risks(tx, schemas)
+    risky = risks.of(losing)
     if risky is not None:
-        return _of_devices(*risky, fleet=fleet)
+        first = next(one for one in losing if one.name == risky[0][0])
+        return _of_devices(*risky, fleet=fleet, assignment=risks.assignment(first, risky[1]))
     if fleet >= SMALL_FLEET and len(losing) > MOST_PART * fleet:
-        return _of_devices(names, (), fleet=fleet)
+        return _of_devices(names, (), fleet=fleet, assignment=risks.assignment(losing[0]))
     return None
 
 
-def _of_devices(devices: Sequence[str], fields: Sequence[str], *, fleet: int) -> TooWide:
-    """So many devices of the fleet, or (by their pointers) fields that may cut them off."""
+def _of_devices(devices: Sequence[str], fields: Sequence[str], *, fleet: int, assignment: str) -> TooWide:
+    """So many devices of the fleet, or (by their pointers) fields that may cut them off.
+
+    ``assignment`` is what the change does to the first of them, or a part of that, as ``hengectl set`` takes it.
+    """
     count = len(devices)
     names = ", ".join(devices[:SHOWN]) + (f" and {count - SHOWN} more" if count > SHOWN else "")
     message = f"it changes {count} of {fleet} devices at once, more than {MOST_PART:.0%} of them ({names})"
@@ -81,7 +88,7 @@ def _of_devices(devices: Sequence[str], fields: Sequence[str], *, fleet: int) ->
         shown = ", ".join(field_of(where) for where in fields[:SHOWN])
         message = f"it changes {shown}, which may cut devices off, on {count} devices at once ({names})"
     extra = {"devices": list(devices[:MAX_NAMES]), "device_count": count, "fleet": fleet}
-    return TooWide(message, CURE, extra)
+    return TooWide(message, CURE.format(name=devices[0], assignment=assignment), extra)
 
 
 class _Risks:
@@ -100,6 +107,15 @@ class _Risks:
         if len(names) < 2:
             return None
         return names, tuple(sorted({field for name in names for field in risks[name]}))
+
+    def assignment(self, one: Moved, among: Container[str] | None = None) -> str:
+        """The first plain value that the device would get anew, in one of these fields, for ``hengectl set``."""
+        changes = self._differences.of_documents(self._shown(one.before), self._shown(one.after))
+        for change in changes:
+            if (among is None or change.pointer in among) and isinstance(change.after, str | int | float):
+                said = change.after if isinstance(change.after, str) else json.dumps(change.after)
+                return shlex.quote(f"{'.'.join(tokens(change.pointer))}={said}")
+        return "FIELD=VALUE"
 
     def _fields(self, one: Moved) -> tuple[str, ...]:
         key = one.schema, one.before, one.after

@@ -28,7 +28,18 @@ from hengd.rules.layers import check_layers
 from hengd.rules.merge import merge, same
 from hengd.rules.notes import Committed, Cut
 from hengd.rules.objects import BUILT_IN_GROUP, Manifest, content, manifest_of, object_path, parse_manifest
-from hengd.rules.outcome import Author, Differences, Done, Outcome, Pruned, action_of, compared, differing_fields
+from hengd.rules.outcome import (
+    Author,
+    Differences,
+    Done,
+    Outcome,
+    Pruned,
+    action_of,
+    by_identity,
+    compared,
+    differing_fields,
+    former_name,
+)
 from hengd.rules.overrides import index_ends, running
 from hengd.rules.ownership import Ownership, Writer, members
 from hengd.rules.provenance import origins, without_origins
@@ -218,14 +229,15 @@ class Change:
         With ``fields`` the outcome also says which fields of documents differ.
         """
         changes = [self._stamped(key) for key in self._after]
-        done = tuple(Done(change.kind, change.name, _action(change), differing_fields(change)) for change in changes)
-        real = [change for change, what in zip(changes, done, strict=True) if what.action != "unchanged"]
+        real = [change for change in changes if not is_same(change.before, change.after)]
+        told = by_identity(changes)
+        done = tuple(_done(change) for change in told)
         if not real:
             return Outcome(self.meta.revision, self.meta.epoch, False, done, ())
         revision = self.meta.revision + 1
         self._store(real)
         check_layers(self.tx, self._schemas, real)
-        done = tuple(compared(one, change) for one, change in zip(done, changes, strict=True))
+        done = tuple(compared(one, change) for one, change in zip(done, told, strict=True))
         documents = Documents(self.tx, self._schemas, self._vault, revision, Differences() if fields else None)
         moved, rung = documents.render_anew(real)
         gone: dict[str, Desired | None] = {cut.subject: None for cut in self._cut}
@@ -378,5 +390,8 @@ def _owner(record: ObjectRecord) -> tuple[str, str]:
     return record.apply_set, record.taken_from
 
 
-def _action(change: ObjectChange) -> str:
-    return "unchanged" if is_same(change.before, change.after) else action_of(change)
+def _done(change: ObjectChange) -> Done:
+    if is_same(change.before, change.after) and not former_name(change):
+        return Done(change.kind, change.name, "unchanged")
+    fields, was = differing_fields(change), former_name(change)
+    return Done(change.kind, change.name, action_of(change), fields, was=was)

@@ -5,8 +5,9 @@ Every way of writing is one ``Change`` in one transaction; a dry run is the same
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Final
 
 from hengd.records import ObjectChange, ObjectRecord, RevisionRecord
@@ -30,7 +31,7 @@ from hengd.rules.ownership import BY_HAND, Writer
 from hengd.rules.schemas import SchemaCache
 from hengd.rules.vault import Vault
 from hengd.rules.why import Explained, explain
-from hengd.store import Store, Transaction
+from hengd.store import Reader, Store, Transaction
 from henge_protocol.errors import Conflict, HengeError, Invalid, NotFound, Problem
 from henge_protocol.fieldpath import parse_path
 from henge_protocol.selector import parse_selector
@@ -194,15 +195,10 @@ class Configs:
         return explained
 
     def revisions(self, *, object_: tuple[str, str] | None, before: int | None, limit: int) -> list[RevisionRecord]:
-        """The newest revisions first, all or those that touched one object."""
-        found: list[RevisionRecord] = []
+        """The newest revisions first, all or those that touched one object; a device under whatever name it had."""
         with self._store.read() as tx:
-            for record in revisions_back(tx, before):
-                if object_ is None or any((change.kind, change.name) == object_ for change in record.changes):
-                    found.append(record)
-                    if len(found) == limit:
-                        break
-        return found
+            found = revisions_back(tx, before)
+            return list(islice(found if object_ is None else _touching(tx, found, object_), limit))
 
     def revision(self, number: int) -> RevisionRecord:
         """One revision with each object before and after."""
@@ -336,9 +332,10 @@ def _numbered(error: HengeError, index: int) -> HengeError:
 
 def _differ(moved: Sequence[Moved]) -> Conflict:
     names = ", ".join(one.name for one in moved[:SHOWN]) + (f" and {len(moved) - SHOWN} more" if moved[SHOWN:] else "")
+    devices = "device" if len(moved) == 1 else "devices"
     return Conflict(
         "documents_differ",
-        f"{len(moved)} device(s) would get another document ({names}), and none was to",
+        f"{len(moved)} {devices} would get another document ({names}), and none was to",
         cure="see what would differ: ask with ?dry_run=1 and without expect",
         extra={"devices": [one.name for one in moved[:MAX_NAMES]], "device_count": len(moved)},
     )
@@ -370,6 +367,18 @@ def _undo(change: Change, to: int, target: tuple[str, str] | None) -> dict[tuple
     if target is not None and target not in wanted:
         change.required(*target)
     return wanted
+
+
+def _touching(tx: Reader, revisions: Iterable[RevisionRecord], target: tuple[str, str]) -> Iterator[RevisionRecord]:
+    """The revisions that touched an object, by its name or by the identity of the device that has, or had, it last."""
+    now = find_object(tx, *target)
+    device_id = now.id if now is not None else ""
+    for record in revisions:
+        named = [change for change in record.changes if (change.kind, change.name) == target]
+        if not device_id:
+            device_id = next((side.id for one in named for side in (one.after, one.before) if side is not None), "")
+        if named or any(_is_of(change, device_id) for change in record.changes):
+            yield record
 
 
 def _is_of(touched: ObjectChange, device_id: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Literal
@@ -34,6 +35,8 @@ class Done:
     changes: tuple[FieldChange, ...] = ()
     compared: Comparison | None = None
     """Of a schema that was there: whether what was valid stays valid."""
+    was: str = ""
+    """The name that a renamed device had before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +95,43 @@ class Differences:
         return found
 
 
-def action_of(change: ObjectChange) -> Literal["created", "configured", "deleted"]:
+def by_identity(changes: Sequence[ObjectChange]) -> list[ObjectChange]:
+    """The changes with every device that moved to another name as one: it was there and stays, by its new name.
+
+    Who had that name before and moves nowhere is told as deleted.
+    """
+    before = {change.before.id: change.before for change in changes if change.before is not None and change.before.id}
+    names = {change.after.id: change.after.name for change in changes if change.after is not None and change.after.id}
+    moved = {its_id for its_id, old in before.items() if names.get(its_id, old.name) != old.name}
+    return [one for change in changes for one in _moves_joined(change, moved, before)]
+
+
+def _moves_joined(
+    change: ObjectChange, moved: Container[str], before: Mapping[str, ObjectRecord]
+) -> Iterator[ObjectChange]:
+    old, new = change.before, change.after
+    leaves, comes = old is not None and old.id in moved, new is not None and new.id in moved
+    if not leaves and not comes:
+        yield change
+        return
+    if old is not None and not leaves:
+        yield msgspec.structs.replace(change, after=None)
+    if new is not None:
+        yield msgspec.structs.replace(change, before=before[new.id] if comes else None)
+
+
+def action_of(change: ObjectChange) -> Literal["created", "configured", "renamed", "deleted"]:
     """What became of an object that is not the same any more."""
-    return "created" if change.before is None else "deleted" if change.after is None else "configured"
+    if change.after is None:
+        return "deleted"
+    if change.before is None:
+        return "created"
+    return "configured" if change.before.name == change.after.name else "renamed"
+
+
+def former_name(change: ObjectChange) -> str:
+    """The name that a renamed device had before, else nothing."""
+    return change.before.name if change.before is not None and action_of(change) == "renamed" else ""
 
 
 def differing_fields(change: ObjectChange) -> tuple[FieldChange, ...]:
