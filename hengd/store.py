@@ -79,6 +79,8 @@ class Store:
         self._folder = folder
         self._loop = loop
         self._jobs: deque[_Job] = deque()
+        self._urgent: deque[_Job] = deque()
+        """Those that are essential: whoever is revoked is out before the next job begins, however many are queued."""
         self._wake = threading.Condition()
         self._stopping = False
         self._written = asyncio.Event()
@@ -137,7 +139,8 @@ class Store:
     async def write(self, operation: Callable[[Transaction], T], *, essential: bool = False) -> T:
         """Run ``operation`` on the writer thread; returns its result once it is on disk.
 
-        ``essential`` operations (revocation, deletion) are tried even when the disk is nearly full.
+        ``essential`` operations (revocation, deletion) are tried even when the disk is nearly full, and wait for no
+        other operation but the one that runs.
         Raises what the operation raised, ``StorageFull`` or ``Internal`` ``storage_failed``; then nothing changed.
         """
         future: asyncio.Future[T] = self._loop.create_future()
@@ -164,7 +167,7 @@ class Store:
         with self._wake:
             if self._stopping:
                 raise Internal("stopping", "the store is closing; nothing was changed")
-            self._jobs.append(_Job(operation, done, essential))
+            (self._urgent if essential else self._jobs).append(_Job(operation, done, essential))
             self._wake.notify()
 
     @property
@@ -212,9 +215,10 @@ class Store:
 
     def _next_batch(self) -> list[_Job]:
         with self._wake:
-            while not self._jobs and not self._stopping:
+            while not self._urgent and not self._jobs and not self._stopping:
                 self._wake.wait()
-            return [self._jobs.popleft() for _ in range(min(len(self._jobs), MAX_BATCH))]
+            jobs = self._urgent or self._jobs
+            return [jobs.popleft() for _ in range(min(len(jobs), MAX_BATCH))]
 
     def _deliver(self, batch: list[_Job], answers: list[Any], notes: list[object]) -> None:
         if notes:
@@ -285,9 +289,18 @@ class Store:
         with self._env.begin(write=True) as parent:
             for job in batch:
                 answers.append(self._run(job, parent, notes))
+                if self._urgent and not job.essential:
+                    self._put_back(batch, len(answers))
+                    break
         self._commits += 1
         self._failures = 0
         return answers, notes
+
+    def _put_back(self, batch: list[_Job], done: int) -> None:
+        """Let what is urgent go before the rest of a batch."""
+        with self._wake:
+            self._jobs.extendleft(reversed(batch[done:]))
+        del batch[done:]
 
     def _run(self, job: _Job, parent: Any, notes: list[object]) -> Any:
         child = self._env.begin(write=True, parent=parent)

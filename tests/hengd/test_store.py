@@ -94,6 +94,35 @@ async def test_operations_run_in_the_order_in_which_they_came(store: Store) -> N
     assert value_of(store, b"a") == b"99"
 
 
+async def test_what_is_essential_waits_for_nothing_but_the_operation_that_runs(store: Store) -> None:
+    order: list[str] = []
+    running, go_on = [threading.Event() for _ in range(2)], [threading.Event() for _ in range(2)]
+
+    def submit(name: str, *, essential: bool = False) -> asyncio.Task[None]:
+        return asyncio.create_task(store.write(lambda tx: order.append(name), essential=essential))
+
+    def hold(turn: int) -> asyncio.Task[None]:
+        def operation(tx: Transaction) -> None:
+            order.append(f"long {turn}")
+            running[turn].set()
+            go_on[turn].wait(10)
+
+        return asyncio.create_task(store.write(operation))
+
+    tasks = [hold(0)]
+    await asyncio.to_thread(running[0].wait, 10)
+    tasks += [submit("queued"), submit("revocation", essential=True), hold(1), submit("change"), submit("report")]
+    await asyncio.sleep(0)
+    go_on[0].set()
+    await asyncio.to_thread(running[1].wait, 10)
+    tasks.append(submit("deletion", essential=True))
+    await asyncio.sleep(0)
+    go_on[1].set()
+    await asyncio.gather(*tasks)
+
+    assert order == ["long 0", "revocation", "queued", "long 1", "deletion", "change", "report"]
+
+
 @pytest.mark.parametrize(
     "error", [NotFound("no_such_object", "not there"), ValueError("a fault of ours"), OSError(5, "the journal's disk")]
 )
