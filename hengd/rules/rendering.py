@@ -12,7 +12,7 @@ from itertools import groupby
 from typing import Any, Final, Protocol
 
 from hengd.records import ObjectRecord, Override
-from hengd.rules.merge import Path, is_reference, overlay, pointer
+from hengd.rules.merge import Path, is_reference, overlay, pointer, same
 from hengd.rules.objects import object_path
 from hengd.rules.overrides import override_key, values_of
 from hengd.rules.references import placed
@@ -22,6 +22,9 @@ from henge_protocol.errors import Problem
 from henge_protocol.model import digest_of
 from henge_protocol.selector import Selector, parse_selector
 from henge_protocol.strictjson import canonical
+
+MAX_ENDS: Final = 16
+"""Moments at which a device's document changes by itself: it has to fit after each of them, at every change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,21 +171,30 @@ def _choir(schema: SchemaEntry, groups: Sequence[GroupEntry]) -> _Choir:
 
 def _document(schema: SchemaEntry, said: Sequence[Layer], secrets: Secrets) -> Document:
     """The document as it is now; it must fit without each of the overrides, too, because they end by themselves."""
-    document = _rendered(schema, said, secrets)
     ends = sorted({layer.override.until for layer in said if layer.override is not None})
+    if len(ends) > MAX_ENDS:
+        text = f"its overrides end at {len(ends)} different moments, at most {MAX_ENDS} are possible"
+        return Document(b"", "", schema.confirm_s, (Problem("", text),), "too_complex")
+    values = _merged(schema, said)
+    document, before = _fitted(schema, values, secrets), values
     for end in ends:
         if document.code:
             break
-        left = [one for one in said if one.override is None or one.override.until > end]
-        later = _rendered(schema, left, secrets)
+        values = _merged(schema, [one for one in said if one.override is None or one.override.until > end])
+        if same(values, before):
+            continue
+        later, before = _fitted(schema, values, secrets), values
         if later.code:
             problems = [replace(one, message=f"when an override ends: {one.message}") for one in later.problems]
             return replace(later, problems=tuple(problems))
     return document
 
 
-def _rendered(schema: SchemaEntry, said: Sequence[Layer], secrets: Secrets) -> Document:
-    merged = overlay(layer.values for layer in _with_defaults(schema, said))
+def _merged(schema: SchemaEntry, said: Sequence[Layer]) -> dict[str, Any]:
+    return overlay(layer.values for layer in _with_defaults(schema, said))
+
+
+def _fitted(schema: SchemaEntry, merged: dict[str, Any], secrets: Secrets) -> Document:
     data, shown = canonical(merged), b""
     holds_secrets = _REFERENCE in data
     if holds_secrets or schema.compiled.secret_pointers:

@@ -12,6 +12,7 @@ from hengd.rules.expiry import LATE_S, Overrides
 from hengd.rules.fleet import find_object
 from hengd.rules.outcome import Outcome
 from hengd.rules.overrides import next_end, parse_overriding
+from hengd.rules.rendering import MAX_ENDS
 from hengd.rules.timekeeping import CLOCK_SLACK_S, Timekeeper
 from henge_protocol.errors import HengeError
 from tests.hengd.rules.conftest import ADA, NOW, Desk
@@ -132,6 +133,19 @@ async def test_equal_groups_that_override_differently_are_refused(watch: Watch) 
 
     assert error.code == "conflicting_groups"
     assert "group/also and group/hall set it differently" in error.message
+
+
+async def test_overrides_that_end_at_too_many_moments_are_refused_until_one_has_ended(watch: Watch) -> None:
+    fields = schema("many", type="object", properties={f"f{at}": {"type": "integer"} for at in range(40)})
+    await watch.desk.apply(fields, device("lamp-3", "many", labels=HALL), group("also", "room=hall", bound="many"))
+    for at in range(MAX_ENDS):
+        await watch.set("Device/lamp-3" if at % 2 else "Group/also", for_s=HOUR_S + at, **{f"f{at}": 1})
+    error = await watch.refused("Group/also", for_s=9 * HOUR_S, f39=1)
+
+    assert error.code == "too_complex"
+    assert "17 different moments" in error.message
+    assert await watch.pass_s(HOUR_S) == 1
+    await watch.set("Group/also", for_s=9 * HOUR_S, f39=1)
 
 
 async def test_why_names_the_override_its_end_and_who_set_it(watch: Watch) -> None:

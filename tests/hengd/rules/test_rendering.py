@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from hengd.records import ObjectRecord, Override
 from hengd.rules.merge import leaves, pointer, same
-from hengd.rules.rendering import GroupEntry, Renderer, SchemaEntry
+from hengd.rules.rendering import MAX_ENDS, GroupEntry, Renderer, SchemaEntry
 from hengd.rules.schemas import compile_schema
 from henge_protocol.model import digest_of
 from henge_protocol.selector import parse_selector
@@ -214,6 +214,46 @@ def test_overrides_of_groups_are_read_once_however_many_they_and_their_ends_are(
         renderer.render(record({"b": number}))
 
     assert read.times <= 3 * count
+
+
+class Judged:
+    """A compiled schema that counts how many documents it validates."""
+
+    def __init__(self, root: dict[str, Any]) -> None:
+        self._compiled = compile_schema("any", root)
+        self.times = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._compiled, name)
+
+    def validate(self, value: object) -> Any:
+        """Count."""
+        self.times += 1
+        return self._compiled.validate(value)
+
+
+@pytest.mark.parametrize(("value", "times"), [(1, 1), (2, 2)])
+def test_ends_of_overrides_after_which_nothing_differs_are_not_validated(value: int, times: int) -> None:
+    judged = Judged(OPEN)
+    overrides = tuple(overriding(f"/a/{at}", 1, until=1e9 + at) for at in range(9))
+    groups = [spoken("g", 5, {"a": {str(at): 1 for at in range(9)}}, overrides=(*overrides, overriding("/b", value)))]
+    said = [*groups, spoken("low", 1, {"b": 1})]
+    document = Renderer({"any": SchemaEntry("any", judged, 16384, 120)}, said, NoSecrets()).render(record({}))
+
+    assert document is not None
+    assert (document.code, judged.times) == ("", times)
+
+
+@pytest.mark.parametrize(("ends", "code"), [(MAX_ENDS, ""), (MAX_ENDS + 1, "too_complex")])
+def test_overrides_of_all_groups_together_end_at_so_many_moments_at_most(ends: int, code: str) -> None:
+    groups = [
+        spoken(f"g{at}", 5, {}, overrides=(overriding(f"/a/{at}", 1, until=at), overriding(f"/b/{at}", 1, until=at)))
+        for at in range(ends)
+    ]
+    document = Renderer({"any": entry(OPEN)}, groups, NoSecrets()).render(record({}))
+
+    assert document is not None
+    assert document.code == code
 
 
 # ---- any layers ---------------------------------------------------------------------------------------
