@@ -10,7 +10,7 @@ FOR_WORK := $(VENV)/.for-work
 WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo board test lint format bench powerloss diskfaults venv lock dist clean
+.PHONY: help run demo board test lint format bench powerloss diskfaults venv lock man dist clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-10s %s\n", $$1, $$2 }'
@@ -58,13 +58,16 @@ lock: ## write .ci/constraints.txt anew from the newest versions that setup.cfg 
 	  "$$fresh/bin/python" -m pip --disable-pip-version-check freeze --exclude-editable; } > $(LOCK).new; \
 	mv $(LOCK).new $(LOCK); echo "Wrote $(LOCK)"
 
-dist: $(FOR_RUN) ## build the wheel into dist/
+man: $(FOR_RUN) ## write the man pages of all commands into man/
+	@PYTHONPATH=.:agent $(PY) contrib/manpages.py
+
+dist: $(FOR_RUN) man ## build the wheel into dist/, with its man pages
 	@rm -rf build
 	@$(PIP) wheel --no-deps --wheel-dir dist .
 	@rm -rf build; ls dist/*.whl
 
 clean: ## remove .venv and everything that building, testing and linting left (not the data of `make run`)
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) build dist man *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The environment, in two steps so that `make run` does not wait for test tools. A stamp makes the second call free.

@@ -49,7 +49,7 @@ from hengd.rules.contact import Contacts
 from hengd.rules.custody import find_vault, tend_vault
 from hengd.rules.deliveries import Deliveries
 from hengd.rules.devices import Devices
-from hengd.rules.expiry import Overrides
+from hengd.rules.expiry import ITSELF, Overrides
 from hengd.rules.fleet import read_meta, refuse_foreign_store
 from hengd.rules.joins import Joins
 from hengd.rules.notes import Committed, Cut, DevicesReported, Rung
@@ -126,7 +126,7 @@ class App:
         await self.overrides.end_due()
         await self._serve(sockets)
         if self.founded and settings.seconds("join.window_after_init"):
-            self.joins.open(settings.seconds("join.window_after_init"))
+            await self.joins.open(settings.seconds("join.window_after_init"), ITSELF)
         await self._announce()
         self._background = [asyncio.create_task(work) for work in (self._upkeep.run(), self.overrides.keep_ending())]
 

@@ -71,6 +71,10 @@ class ObjectRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     """Groups and devices: who set each field. Not kept in revisions, which know it anyway."""
     overrides: list[Override] = []
     """Groups and devices: beside the spec, so that whoever writes that neither removes nor sees them."""
+    apply_set: str = ""
+    """To whose files it belongs; empty: to nobody's. See ``rules.ownership``."""
+    taken_from: str = ""
+    """The set that it was taken from by hand."""
 
 
 class ObjectChange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -91,6 +95,8 @@ class RevisionRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     origin: str
     message: str = ""
     changes: list[ObjectChange] = []
+    apply_set: str = ""
+    """For which set it was made; empty: by hand."""
 
 
 class Desired(msgspec.Struct, frozen=True, omit_defaults=True):

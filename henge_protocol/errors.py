@@ -226,6 +226,7 @@ CODES: dict[str, str] = {
     "bad_code": "A join code has eight digits, as the device shows them.",
     "join_mismatch": "What was revealed does not match what was committed; the request is void.",
     "join_expired": "The join request's time is over.",
+    "join_approved": "The join request was approved already; typing its code again does nothing.",
     "join_rejected": "The join request was rejected.",
     "clock_suspect": "The daemon's clock cannot be right; it issues nothing until that is mended.",
     "one_csr": "Exactly one certificate request is expected.",
@@ -244,6 +245,7 @@ CODES: dict[str, str] = {
     "no_document": "The device has no document (it has no schema).",
     "in_use": "The object is in use by others.",
     "too_wide": "The change concerns too many devices to be made without saying that all at once are meant.",
+    "managed": "An object belongs to an apply-set, and the change is made by hand or for another set.",
     "documents_differ": "Devices would get other documents although the caller expects that none does.",
     "read_only": "The object is built in or derived and cannot be written.",
     "stale": "The object was changed by somebody else first.",
@@ -255,6 +257,7 @@ CODES: dict[str, str] = {
     # configuration
     "does_not_fit": "Values do not fit the schema.",
     "undeclared_field": "No schema declares this field.",
+    "too_many_layers": "More groups set values of one device than are merged.",
     "conflicting_groups": "Two groups of equal priority set the same field differently for one device.",
     "document_too_large": "The rendered document exceeds the device's limit.",
     "bad_selector": "The label selector cannot be read.",

@@ -33,6 +33,9 @@ _WRITE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEX
 _READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 """Not through a symbolic link, and without waiting for the other end of a pipe."""
 
+_OPENED_BY_THE_SHELL = ("/dev/fd/", "/proc/self/fd/")
+"""Somebody writes at the other end of such a pipe, so it can be waited for."""
+
 
 class Files(Protocol):
     """The operations on files that matter to durability, with the names and meaning of the ``os`` module."""
@@ -127,6 +130,27 @@ def read_passphrase(source: str) -> str:
         return data.split(b"\n", 1)[0].rstrip(b"\r").decode()
     except UnicodeDecodeError:
         raise Malformed("bad_encoding", "the passphrase is not UTF-8", cure="type it anew") from None
+
+
+def read_once(path: Path, *, limit_bytes: int = MAX_FILE_BYTES) -> tuple[bytes, int]:
+    """What a person hands over once: a file, also behind a link, or a pipe such as the shell's ``<(command)``.
+
+    Returns the content, and the mode of a file (0 for a pipe), so that the caller can say who else could read it. A
+    pipe that the shell made is read to its end, a named one as far as it is filled. Raises as ``read_public``.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            mode = os.fstat(fd).st_mode
+            if not stat.S_ISREG(mode) and not stat.S_ISFIFO(mode):
+                raise Invalid("bad_file", f"{path} is neither a file nor a pipe")
+            os.set_blocking(fd, str(path).startswith(_OPENED_BY_THE_SHELL))
+            data = _read_all(fd, path, limit_bytes)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        _refuse(error, path, "read")
+    return data, stat.S_IMODE(mode) if stat.S_ISREG(mode) else 0
 
 
 def make_private_dir(path: Path, *, files: Files = DISK) -> None:

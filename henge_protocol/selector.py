@@ -8,12 +8,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from henge_protocol.errors import Invalid
 
 MAX_SELECTOR_CHARS: Final = 1024
 MAX_LABELS: Final = 32
+MAX_TERMS: Final = 64
+"""Twice as many as there can be labels; for many values of one label there are ``in`` and ``notin``."""
+CACHED: Final = 1024
+"""Every change reads the selectors of all groups."""
 
 _KEY = r"[A-Za-z0-9](?:[A-Za-z0-9_./-]{0,61}[A-Za-z0-9])?"
 _VALUE = r"(?:[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)?"
@@ -59,11 +64,16 @@ class Selector:
         return all(term.matches(labels) for term in self.terms)
 
 
+@lru_cache(maxsize=CACHED)
 def parse_selector(text: str) -> Selector:
     """Read a selector; ``Invalid`` ``bad_selector`` names the place where reading stopped."""
     if len(text) > MAX_SELECTOR_CHARS:
         raise Invalid("bad_selector", f"selector has {len(text)} characters, at most {MAX_SELECTOR_CHARS} are read")
-    return Selector(tuple(_terms(text))) if text.strip() else Selector()
+    terms = tuple(_terms(text)) if text.strip() else ()
+    if len(terms) > MAX_TERMS:
+        cure = "take several values of one label together: zone in (a,b), zone notin (a,b)"
+        raise Invalid("bad_selector", f"selector has {len(terms)} terms, at most {MAX_TERMS} are read", cure=cure)
+    return Selector(terms)
 
 
 def check_labels(labels: Mapping[str, str]) -> None:

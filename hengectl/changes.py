@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
-from henge_protocol.errors import HengeError
+from henge_protocol.errors import HengeError, Invalid
 from henge_protocol.model import version_tag
 from hengectl import delivery
 from hengectl.invocation import Invocation
@@ -15,24 +16,37 @@ UNCHANGED_SHOWN: Final = 5
 """More of them would hide what did change."""
 
 
+@dataclass(frozen=True, slots=True)
+class Files:
+    """Which files are applied, and for which apply-set; ``Invalid`` ``bad_usage`` if that makes no sense."""
+
+    names: Sequence[str]
+    folder: str | None
+    """For kustomize, instead of the names."""
+    apply_set: str | None
+    prune: bool
+
+    def __post_init__(self) -> None:
+        if bool(self.names) == bool(self.folder):
+            cure = "write for example: hengectl apply -f fleet/"
+            raise Invalid("bad_usage", "either -f FILE or -k DIR is needed, and not both", cure=cure)
+        if self.prune and not self.apply_set:
+            cure = "name the set whose objects are to go when no file has them: --set NAME"
+            raise Invalid("bad_usage", "--prune needs --set NAME", cure=cure)
+
+
 def apply_files(
-    invocation: Invocation,
-    names: Sequence[str],
-    *,
-    message: str = "",
-    dry_run: bool,
-    all_at_once: bool = False,
-    if_revision: int | None = None,
+    invocation: Invocation, files: Files, *, message: str = "", if_revision: int | None = None, **query: object
 ) -> dict[str, Any]:
     """Send all objects of all files as one change; what the daemon answers. Its refusals are placed in the files."""
     from hengectl import manifest  # YAML takes 15 ms to import
 
-    read = manifest.read(names)
+    read = manifest.read(files.names, folder=files.folder or "", may_be_empty=files.prune)
     tag = "" if if_revision is None else _fleet_tag(invocation, if_revision)
     try:
         body = {"objects": read.objects, "message": message}
-        client = invocation.client
-        return dict(client.post("/v1/apply", body, dry_run=dry_run, all_at_once=all_at_once, if_match=tag).json())
+        for_set = {"set": files.apply_set, "prune": files.prune}
+        return dict(invocation.client.post("/v1/apply", body, if_match=tag, **for_set, **query).json())
     except HengeError as error:
         error.extra["places"] = [read.place(problem) for problem in error.problems]
         raise
@@ -56,10 +70,23 @@ def tell_comparison(invocation: Invocation, done: Mapping[str, Any]) -> None:
             invocation.paper.say(f"    {where}{safe(one['message'])}")
 
 
-def tell_too_wide(invocation: Invocation, result: Mapping[str, object]) -> None:
-    """After a dry run: whether the change would be refused without ``--all-at-once``."""
-    if result.get("too_wide"):
-        invocation.note(f"It needs --all-at-once: {safe(result['too_wide'])}.")
+def tell_needs(invocation: Invocation, result: Mapping[str, object]) -> None:
+    """After a dry run: whether the change would be refused without ``--all-at-once`` or ``--take-over``."""
+    for option, why in (("--all-at-once", "too_wide"), ("--take-over", "managed")):
+        if result.get(why):
+            invocation.note(f"It needs {option}: {safe(result[why])}.")
+
+
+def tell_spared(invocation: Invocation, result: Mapping[str, object]) -> None:
+    """Of devices that were pruned: that they stay."""
+    spared = result.get("spared")
+    if isinstance(spared, list) and spared:
+        names = [safe(name) for name in spared]
+        stay = "stays: it has" if len(names) == 1 else "stay: they have"
+        invocation.note(
+            f"{delivery.some(names)} {stay} joined, and no file that is gone throws hardware out. "
+            f"To delete: hengectl delete device/{names[0] if len(names) == 1 else 'NAME'}"
+        )
 
 
 def tell_result(invocation: Invocation, result: dict[str, object], *, names_only: bool = False) -> None:
@@ -68,7 +95,7 @@ def tell_result(invocation: Invocation, result: dict[str, object], *, names_only
     objects, devices = result.get("objects"), result.get("devices")
     listed = [one for one in objects if isinstance(one, dict)] if isinstance(objects, list) else []
     same = [one for one in listed if one["action"] == "unchanged"]
-    for one in listed:
+    for one in sorted(listed, key=is_kept):
         ref = f"{safe(str(one['kind']).lower())}/{safe(one['name'])}"
         if names_only:
             paper.say(ref)
@@ -83,7 +110,7 @@ def tell_result(invocation: Invocation, result: dict[str, object], *, names_only
     whom = f": {delivery.some(moved)}" if moved else ""
     if dry:
         paper.say(f"dry run: {plural(len(moved), 'device')} would change{whom}")
-        tell_too_wide(invocation, result)
+        tell_needs(invocation, result)
     elif len(same) == len(listed):
         paper.say(f"nothing to change, revision stays {result['revision']}")
     else:
@@ -91,6 +118,12 @@ def tell_result(invocation: Invocation, result: dict[str, object], *, names_only
         paper.say(
             f"revision {result['revision']}, {plural(len(moved), 'device') if moved else 'no device'} {verb}{whom}"
         )
+    tell_spared(invocation, result)
+
+
+def is_kept(done: Mapping[str, Any]) -> bool:
+    """To sort what became of objects: what is lost comes first."""
+    return bool(done["action"] != "deleted")
 
 
 def _fleet_tag(invocation: Invocation, revision: int) -> str:

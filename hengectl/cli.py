@@ -185,7 +185,7 @@ def _trouble(code: int, meta: dict[str, Any]) -> int:
 
 
 def _usage_lines(error: click.UsageError) -> list[str]:
-    lines = [f"Error: {error.format_message()}"]
+    lines = [f"Error: {' '.join(error.format_message().split())}"]  # click breaks its lists of choices into lines
     if error.ctx is not None:
         lines += [error.ctx.get_usage(), f"Help: {error.ctx.command_path} --help"]
     return lines

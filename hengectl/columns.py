@@ -121,13 +121,21 @@ def _declared(schema: object, prefix: str = "") -> Iterable[str]:
 
 
 def changes_text(changes: object, *, most: int = 3) -> str:
-    """``device/lamp-1 changed, group/kitchen created`` and how many more."""
+    """``device/lamp-1 configured (color, wifi.ssid), group/kitchen created`` and how many more."""
     listed = [change for change in changes if isinstance(change, Mapping)] if isinstance(changes, list) else []
     told = [
-        f"{str(one.get('kind', '')).lower()}/{one.get('name', '')} {one.get('action', '')}" for one in listed[:most]
+        f"{str(one.get('kind', '')).lower()}/{one.get('name', '')} {one.get('action', '')}{_fields_text(one)}"
+        for one in listed[:most]
     ]
     more = [f"{len(listed) - most} more"] if len(listed) > most else []
     return safe(", ".join([*told, *more]))
+
+
+def _fields_text(change: Mapping[str, Any], *, most: int = 3) -> str:
+    """The fields that a change touched, where the daemon was asked for them."""
+    fields = [field_of(str(one["pointer"])) for one in change.get("changes") or ()]
+    more = [f"{len(fields) - most} more"] if len(fields) > most else []
+    return f" ({', '.join([*fields[:most], *more])})" if fields else ""
 
 
 def _status(item: Object) -> Mapping[str, Any]:
@@ -191,6 +199,7 @@ def _seen(item: Object, view: View) -> str:
 
 NAME: Final = Column("NAME", _get("metadata", "name"))
 LABELS: Final = Column("LABELS", lambda item, _view: labels_text(_at(item, ("metadata", "labels"))), wide=True)
+SET: Final = Column("SET", _get("metadata", "set"), wide=True)
 
 COLUMNS: Final[Mapping[Kind, Sequence[Column]]] = {
     DEVICE: (
@@ -206,6 +215,7 @@ COLUMNS: Final[Mapping[Kind, Sequence[Column]]] = {
         ),
         Column("CLIENT", _get("status", "client"), wide=True),
         Column("IDENTITY", _get("status", "identity"), wide=True),
+        SET,
         Column("NOTE", _device_note),
     ),
     GROUP: (
@@ -217,6 +227,7 @@ COLUMNS: Final[Mapping[Kind, Sequence[Column]]] = {
         Column("REVISION", _revision),
         Column("VALUES", lambda item, _view: safe(_at(item, ("spec", "values")) or {}), wide=True),
         LABELS,
+        SET,
     ),
     SCHEMA: (
         NAME,
@@ -226,6 +237,7 @@ COLUMNS: Final[Mapping[Kind, Sequence[Column]]] = {
         Column("LIMIT", _get("spec", "max_document"), wide=True),
         Column("CONFIRM", _get("spec", "confirm_s"), wide=True),
         LABELS,
+        SET,
     ),
     SECRET: (
         NAME,
@@ -268,6 +280,7 @@ COLUMNS: Final[Mapping[Kind, Sequence[Column]]] = {
         Column("CHANGES", lambda item, _view: changes_text(item.get("changes"))),
         Column("MESSAGE", _get("message")),
         Column("ORIGIN", _get("origin"), wide=True),
+        Column("SET", _get("set"), wide=True),
         Column("TIME", _get("time"), wide=True),
     ),
 }

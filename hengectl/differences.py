@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from hengectl import delivery
-from hengectl.changes import tell_comparison
+from hengectl.changes import is_kept, tell_comparison
 from hengectl.invocation import Invocation
 from hengectl.refusal import field_of
 from hengectl.render import GAP, Style, data_text, plural, safe
@@ -25,7 +25,7 @@ def tell_differences(
 ) -> None:
     """Objects, and what devices run, field by field; what a dry run answers."""
     paper, style = invocation.paper, invocation.paper.style
-    for one in objects:
+    for one in sorted(objects, key=is_kept):
         paper.say(style.paint("strong", f"{safe(one['kind'].lower())}/{safe(one['name'])} {safe(one['action'])}"))
         say_fields(invocation, one["changes"])
         tell_comparison(invocation, one)

@@ -90,14 +90,17 @@ class Manifest:
         return ""
 
 
-def read(names: Sequence[str]) -> Manifest:
-    """Read files, folders (recursively, in sorted order, hidden files left out) and ``-``.
+def read(names: Sequence[str], *, folder: str = "", may_be_empty: bool = False) -> Manifest:
+    """Read files, folders (recursively, in sorted order, hidden files left out) and ``-``, or what kustomize makes of a
+    ``folder``.
 
     Raises ``Malformed``, ``Invalid``, ``NotFound`` and ``TooLarge``; every message names the file.
     """
-    entries = [entry for source, is_json in _sources(names) for entry in _entries(source, is_json=is_json)]
-    if not entries:
-        raise Invalid("bad_object", f"there is no object in {', '.join(names)[:200]}", cure="see examples/homelab")
+    sources = _kustomized(folder) if folder else _sources(names, may_be_empty=may_be_empty)
+    entries = [entry for source, is_json in sources for entry in _entries(source, is_json=is_json)]
+    if not entries and not may_be_empty:
+        where = ", ".join([folder] if folder else names)[:200]
+        raise Invalid("bad_object", f"there is no object in {where}", cure="see examples/homelab")
     _refuse_twins(entries)
     return Manifest(tuple(entries))
 
@@ -115,7 +118,14 @@ def decode(data: bytes, name: str) -> str:
         ) from None
 
 
-def _sources(names: Sequence[str]) -> Iterator[tuple[Source, bool]]:
+def _kustomized(folder: str) -> Iterator[tuple[Source, bool]]:
+    from hengectl.kustomize import build  # subprocess takes 10 ms to import
+
+    name = f"(kustomize {folder})"
+    yield Source(name, decode(build(folder, max_bytes=MAX_FILE_BYTES), name)), False
+
+
+def _sources(names: Sequence[str], *, may_be_empty: bool) -> Iterator[tuple[Source, bool]]:
     for name in names:
         if name == STDIN:
             yield (
@@ -123,11 +133,11 @@ def _sources(names: Sequence[str]) -> Iterator[tuple[Source, bool]]:
                 False,
             )
             continue
-        for path in _files(Path(name)):
+        for path in _files(Path(name), may_be_empty=may_be_empty):
             yield Source(str(path), decode(_bytes(path), str(path))), path.suffix == ".json"
 
 
-def _files(path: Path) -> list[Path]:
+def _files(path: Path, *, may_be_empty: bool) -> list[Path]:
     if not path.is_dir():
         return [path]
     found: list[Path] = []
@@ -136,7 +146,7 @@ def _files(path: Path) -> list[Path]:
         found += [Path(folder, name) for name in names if name.endswith(SUFFIXES) and not name.startswith(".")]
         if len(found) > MAX_FILES:
             raise TooLarge("too_large", f"{path} holds more than {MAX_FILES} files")
-    if not found:
+    if not found and not may_be_empty:
         raise Invalid("bad_object", f"there is no {', '.join('*' + suffix for suffix in SUFFIXES)} file in {path}")
     return sorted(found)
 
@@ -211,7 +221,8 @@ def _checked(value: object, source: Source, document: int, path: tuple[str, ...]
         raise _refused(entry, "", "bad_object", "an object with apiVersion, kind, metadata and spec is expected")
     if value.get("apiVersion") != API_VERSION:
         said = f"apiVersion is {ascii(value['apiVersion'])[:60]}" if "apiVersion" in value else "apiVersion is missing"
-        raise _refused(entry, "/apiVersion", "bad_object", f"{said}; {API_VERSION} is right")
+        cure = f"apply what kustomize makes of it: -k {Path(source.name).parent}" if _is_kustomization(source) else ""
+        raise _refused(entry, "/apiVersion", "bad_object", f"{said}; {API_VERSION} is right", cure=cure)
     if value.get("kind") not in PLURALS:
         said = f"kind {ascii(value['kind'])[:60]} is unknown" if "kind" in value else "kind is missing"
         raise _refused(entry, "/kind", "unknown_kind", f"{said}; there are {', '.join(PLURALS)}")
@@ -226,8 +237,12 @@ def _checked(value: object, source: Source, document: int, path: tuple[str, ...]
     return entry
 
 
-def _refused(entry: Entry, pointer: str, code: str, message: str) -> Invalid:
-    return Invalid(code, f"{entry.place(pointer)}: {message}")
+def _is_kustomization(source: Source) -> bool:
+    return Path(source.name).stem.lower() == "kustomization"
+
+
+def _refused(entry: Entry, pointer: str, code: str, message: str, *, cure: str = "") -> Invalid:
+    return Invalid(code, f"{entry.place(pointer)}: {message}", cure=cure)
 
 
 def _refuse_twins(entries: Iterable[Entry]) -> None:

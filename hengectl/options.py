@@ -128,6 +128,7 @@ def selector_option(function: F) -> F:
         "--selector",
         metavar="SELECTOR",
         default="",
+        is_eager=True,  # what an argument means may depend on it
         callback=lambda ctx, param, value: _selector(value, param, ctx),
         help="Only those with these labels, such as room=kitchen,kind!=spare.",
     )(function)
@@ -163,7 +164,14 @@ def all_at_once_option(function: F) -> F:
     )(function)
 
 
-def files_option(*, required: bool) -> Callable[[F], F]:
+def take_over_option(function: F) -> F:
+    """``--take-over``."""
+    return click.option(
+        "--take-over", is_flag=True, help="Also what belongs to an apply-set, which then has it no more."
+    )(function)
+
+
+def files_option(function: F) -> F:
     """``-f FILE``, as often as there are files."""
     return click.option(
         "-f",
@@ -171,9 +179,29 @@ def files_option(*, required: bool) -> Callable[[F], F]:
         "names",
         metavar="FILE|DIR|-",
         multiple=True,
-        required=required,
         help="YAML or JSON; may be repeated.",
+    )(function)
+
+
+def kustomize_option(function: F) -> F:
+    """``-k DIR``."""
+    return click.option("-k", "--kustomize", "folder", metavar="DIR", help="What kustomize makes of this folder.")(
+        function
     )
+
+
+def set_options(function: F) -> F:
+    """``--set`` and ``--prune``: for which apply-set."""
+    prune = click.option("--prune", is_flag=True, help="Delete what belongs to the set and is not in the files.")
+    apply_set = click.option(
+        "--set",
+        "apply_set",
+        metavar="NAME",
+        type=Name(),
+        default=None,
+        help="The objects belong to this apply-set; others need --take-over to change them.",
+    )
+    return apply_set(prune(function))
 
 
 def if_revision_option(function: F) -> F:

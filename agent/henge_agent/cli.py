@@ -34,12 +34,12 @@ from henge_agent.settings import (
     read_duration_s,
     read_output,
 )
-from henge_agent.state import Membership, State, is_running, read_membership, read_progress, set_aside
+from henge_agent.state import REJOIN, Membership, State, is_running, read_membership, read_progress, set_aside
 from henge_protocol import __version__
 from henge_protocol.errors import Conflict, HengeError, Invalid, Malformed, NotFound
 from henge_protocol.hints import repeated
 from henge_protocol.joining import JoinToken, format_code, parse_token
-from henge_protocol.keyfiles import read_public
+from henge_protocol.keyfiles import read_once
 from henge_protocol.model import check_name, short_digest
 from henge_protocol.places import agent_state_dir
 
@@ -279,10 +279,9 @@ def _token_text(token_file: str) -> str:
     if token_file == "-":
         data = sys.stdin.buffer.read(MAX_TOKEN_FILE_BYTES + 1)
     else:
-        path = Path(token_file)
-        data = read_public(path, limit_bytes=MAX_TOKEN_FILE_BYTES)
-        if path.stat().st_mode & 0o004:
-            click.echo(f"Warning: everybody can read {path}; remove it when the device has joined.", err=True)
+        data, mode = read_once(Path(token_file), limit_bytes=MAX_TOKEN_FILE_BYTES)
+        if mode & 0o004:
+            click.echo(f"Warning: everybody can read {token_file}; remove it when the device has joined.", err=True)
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -374,6 +373,7 @@ def _status_lines(folder: Path, membership: Membership) -> list[tuple[str, str]]
     running, owed = progress.current, progress.report
     document = f"{short_digest(running.digest)} of revision {running.revision}" if running else "none yet"
     report = f"{owed.state} {owed.reason}".strip() + ", the daemon has not confirmed it yet" if owed else "confirmed"
+    refused = f"{membership.refused}: the daemon lets this device in no more; {REJOIN}" if membership.refused else ""
     return [
         ("device", f"{membership.name} (id {membership.device_id})"),
         ("fleet", membership.fleet_id),
@@ -382,6 +382,7 @@ def _status_lines(folder: Path, membership: Membership) -> list[tuple[str, str]]
         ("agent", "running" if is_running(folder) else "not running"),
         ("document", document),
         ("report", report if running or owed else "none yet"),
+        *([("refused", refused)] if refused else []),
     ]
 
 

@@ -19,7 +19,7 @@ from henge_agent.link import Ended, Greeting, Link
 from henge_agent.poll import Poll, read_welcome
 from henge_agent.renew import USELESS_CODES, exchange_as, renew, settle_trial
 from henge_agent.settings import Address, read_address
-from henge_agent.state import Membership, State
+from henge_agent.state import REJOIN, Membership, State
 from henge_protocol.backoff import BOOT_SPREAD_S, Backoff
 from henge_protocol.errors import HengeError, Untrusted
 from henge_protocol.wire import Welcome
@@ -52,8 +52,6 @@ HOPELESS_CODES: Final = USELESS_CODES | {
     "unsupported_protocol",
 }
 """What only a person can mend: look again every hour."""
-
-REJOIN: Final = "to come back it needs a new token: henge-agent join --replace --token-file FILE"
 
 _ELSEWHERE: Final = frozenset({"unreachable", "untrusted", "no_daemon"})
 """Endings after which the daemon may be found at another address."""
@@ -217,15 +215,24 @@ class Runner:
         known, passed = self._membership.known_time, int(min(time, self._around.now()))
         if passed < known + KNOWN_TIME_S:
             passed = known
-        if (self._membership.last_address, known) == (address, passed):
+        if (self._membership.last_address, known, self._membership.refused) == (address, passed, ""):
             return
-        kept = partial(replace, last_address=address, known_time=passed)
+        kept = partial(replace, last_address=address, known_time=passed, refused="")
         try:
             await asyncio.to_thread(self._state.update_membership, kept)
         except HengeError as error:
             level = logging.DEBUG if self._address_not_kept == address else logging.WARNING
             self._address_not_kept = address
             log.log(level, "the daemon's address %s is not kept: %s", address, error)
+
+    async def _keep_refusal(self, code: str) -> None:
+        """For ``henge-agent status``; a disk that takes nothing leaves it to the log."""
+        if self._membership.refused == code:
+            return
+        try:
+            await asyncio.to_thread(self._state.update_membership, partial(replace, refused=code))
+        except HengeError as error:
+            log.warning("it is not kept that the daemon refuses this device: %s", error)
 
     async def _pause_s(self, ended: Ended) -> float:
         """How long to stay away after a life that ended so."""
@@ -239,6 +246,8 @@ class Runner:
         if ended.welcome is not None:
             self._tell_end(reason)
         self._around.tell(f"not connected ({reason}); running the last good document")
+        if reason in USELESS_CODES:
+            await self._keep_refusal(reason)
         if reason in HOPELESS_CODES:
             return self._spread_s(HOURLY_S)
         if reason in _LONG_PAUSES_S:

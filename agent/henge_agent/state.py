@@ -45,6 +45,8 @@ Slot = Literal["a", "b"]
 OTHER_SLOT: Final[dict[Slot, Slot]] = {"a": "b", "b": "a"}
 MAX_ORIGINAL_BYTES: Final = 4 * 1024 * 1024
 """A larger file in an output's place is somebody's mistake, not a configuration."""
+REJOIN: Final = "to come back it needs a new token: henge-agent join --replace --token-file FILE"
+"""What a person does about a device that the daemon lets in no more."""
 LAST_SECOND: Final = 253_402_300_799
 """The end of the year 9999."""
 
@@ -74,6 +76,8 @@ class Membership:
     """Where the daemon last answered."""
     known_time: int = 0
     """A moment that has passed for certain, unix seconds: the daemon's clock and this device's were both beyond it."""
+    refused: str = ""
+    """Why the daemon lets this device in no more, by its code; empty since it was welcomed last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -390,6 +394,7 @@ def _membership(fields: Mapping[str, Any]) -> Membership:
         address=_checked(fields["address"], "address"),
         last_address=_checked(fields["last_address"], "last_address"),
         known_time=_time(fields.get("known_time", 0), "known_time"),
+        refused=_checked(fields.get("refused", ""), "refused"),
     )
 
 

@@ -9,7 +9,7 @@ from aiohttp import web
 from hengd.http import shapes, shapes_joining
 from hengd.http.edge import WRITE_QUERY, Auth, Route, author_of, change_request
 from hengd.http.parse import Query, json_object, name_of, no_body, text_field
-from hengd.http.views import device_view, explained_view, json_response, outcome_view, token_view
+from hengd.http.views import device_view, dry_run_response, explained_view, json_response, token_view
 from hengd.rules.authority import Authority
 from hengd.rules.configs import Configs
 from hengd.rules.devices import Devices
@@ -28,7 +28,7 @@ class DeviceRoutes:
     def table(self) -> Iterator[Route]:
         """The routes of this resource."""
         path = "/v1/devices/{name}"
-        yield Route("GET", f"{path}/document", Auth.ADMIN, self.document, gives={200: shapes.DOCUMENT})
+        yield Route("GET", f"{path}/document", Auth.VIEWER, self.document, gives={200: shapes.DOCUMENT})
         yield Route("GET", f"{path}/why", Auth.VIEWER, self.why, query=("field",), gives={200: shapes.Why})
         for verb, auth, handler in (("revoke", Auth.ADMIN, self.revoke), ("retry", Auth.EDITOR, self.retry)):
             yield Route(
@@ -41,7 +41,7 @@ class DeviceRoutes:
         )  # fmt: skip
         yield Route(
             "POST", f"{path}/rename", Auth.EDITOR, self.rename,
-            query=WRITE_QUERY, takes=shapes.RenameBody, gives={200: (shapes.Device, shapes.Outcome)},
+            query=(*WRITE_QUERY, "take_over"), takes=shapes.RenameBody, gives={200: (shapes.Device, shapes.Outcome)},
         )  # fmt: skip
 
     async def document(self, request: web.Request) -> web.Response:
@@ -82,10 +82,12 @@ class DeviceRoutes:
 
     async def rename(self, request: web.Request) -> web.Response:
         """Give the device another name."""
-        wanted = change_request(request)
+        wanted = change_request(request, "take_over")
         to = text_field(await json_object(request, shapes.fields_of(shapes.RenameBody)), "to", default=None)
         outcome = await self._configs.rename(name_of(request), to, wanted)
-        return json_response(outcome_view(outcome) if outcome.dry_run else device_view(self._devices.view(to)))
+        if outcome.dry_run:
+            return await dry_run_response(outcome)
+        return json_response(device_view(self._devices.view(to)))
 
     async def retry(self, request: web.Request) -> web.Response:
         """Offer a quarantined document again."""

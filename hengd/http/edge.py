@@ -25,6 +25,7 @@ from hengd.rules.authority import NOBODY, Authority, Caller
 from hengd.rules.configs import Request
 from hengd.rules.limits import RateLimit
 from hengd.rules.outcome import Author
+from hengd.rules.ownership import Writer
 from henge_protocol.errors import (
     Denied,
     HengeError,
@@ -35,7 +36,7 @@ from henge_protocol.errors import (
     Unauthenticated,
     Unavailable,
 )  # fmt: skip
-from henge_protocol.model import ROLES
+from henge_protocol.model import ROLES, check_name
 
 log = logging.getLogger("hengd.http")
 
@@ -60,8 +61,13 @@ class Auth(Enum):
 
 WRITE_QUERY: Final = ("dry_run", "message", "all_at_once")
 """Query parameters of every route that changes configuration."""
+OWNER_QUERY: Final = ("set", "take_over")
+"""And of those that write objects themselves: for which apply-set, and whether also what belongs to others."""
 OPERATORS: Final = (Auth.VIEWER, Auth.EDITOR, Auth.ADMIN)
 """Routes for people: reading, changing configuration, deciding who belongs."""
+READ_BY_ADMINS: Final = frozenset({"/v1/tokens", "/v1/operators", "/v1/audit"})
+"""Who belongs is read by those who decide it. Everything else that is for people is read by all of them, values of
+secrets by nobody: what holds some is shown with their names (``docs/decisions/0012``)."""
 
 _SERVED: Final = {
     Auth.HEALTH: frozenset({LOCAL, ADMIN}),
@@ -123,6 +129,7 @@ class Edge:
         """The application that serves ``routes`` and nothing else."""
         app = web.Application(middlewares=[keep_turns, self.answer_errors, self.identify], client_max_size=2**21)
         for route in routes:
+            _refuse_other_readers(route)
             self._auth[route.handler] = route.auth
             app.router.add_route(route.method, route.pattern, route.handler, expect_handler=_continue)
         return app
@@ -212,6 +219,13 @@ class Edge:
         return caller
 
 
+def _refuse_other_readers(route: Route) -> None:
+    """One rule says who reads what; a route that declares another cannot be served."""
+    rule = Auth.ADMIN if route.path in READ_BY_ADMINS else Auth.VIEWER
+    if route.method == "GET" and route.auth in OPERATORS and route.auth is not rule:
+        raise LookupError(f"{route.path} is read by {rule.value}s, and its route says {route.auth.value}")
+
+
 def cutter_of(request: web.Request) -> Callable[[], None]:
     """What ends this request at once, to be held by an identity: the connection goes, and who waits is cancelled."""
     waiting = asyncio.current_task()
@@ -266,8 +280,16 @@ def author_of(request: web.Request) -> Author:
 def change_request(request: web.Request, *more: str) -> Request:
     """Who wants a change, why, and whether only to see it, from the query of a writing request."""
     query = Query(request, *WRITE_QUERY, *more)
-    all_at_once = query.flag("all_at_once")
-    return Request(author_of(request), query.text("message"), query.flag("dry_run"), all_at_once=all_at_once)
+    apply_set = query.text("set")
+    writer = Writer(check_name(apply_set, "set") if apply_set else "", take_over=query.flag("take_over"))
+    return Request(
+        author_of(request),
+        query.text("message"),
+        query.flag("dry_run"),
+        all_at_once=query.flag("all_at_once"),
+        writer=writer,
+        prune=query.flag("prune"),
+    )
 
 
 async def _continue(request: web.Request) -> web.Response | None:

@@ -1,25 +1,33 @@
-"""Events as they happen, over Server-Sent Events (WHATWG HTML 9.2): for browsers and ``curl -N``."""
+"""Events as they happen: Server-Sent Events (WHATWG HTML 9.2) for browsers and ``curl -N``, or a WebSocket.
+
+Both begin, go on and end alike: after a number, with what happens, until the reader leaves or the daemon stops.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import re
-from typing import Final
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from typing import Any, Final
 
-from aiohttp import web
+from aiohttp import WSCloseCode, WSMsgType, web
 
 from hengd.events import Event, EventLog
 from hengd.http.edge import REQUEST_ID, stamp
 from hengd.http.shapes import EVENTS
 from hengd.http.views import event_view
-from henge_protocol.errors import Malformed
+from henge_protocol.errors import Malformed, UpgradeRequired
 
 COMMENT_EVERY_S: Final = 15.0
 """A line of comment finds out that the reader is gone, and keeps routers from forgetting the connection."""
 STUCK_S: Final = 30.0
 """A reader that takes nothing for so long is cut; it comes back with the number of the last event that it had."""
 RECONNECT_MS: Final = 1000
+PING_EVERY_S: Final = 25.0
+"""As on the links of devices; half as long without an answer, and the socket is cut."""
+MAX_SAID_BYTES: Final = 1024
+"""A reader of events has nothing to say; a longer message is not even read."""
 _NUMBER: Final = re.compile(r"[0-9]{1,15}", re.ASCII)
 
 
@@ -27,6 +35,11 @@ def wants_stream(request: web.Request) -> bool:
     """Whether the caller asks for a stream instead of one answer."""
     media = [one.partition(";")[0].strip().lower() for one in request.headers.get("Accept", "").split(",")]
     return EVENTS.type in media
+
+
+def wants_socket(request: web.Request) -> bool:
+    """Whether the caller asks for a WebSocket."""
+    return "websocket" in [one.strip().lower() for one in request.headers.get("Upgrade", "").split(",")]
 
 
 def last_event_id(request: web.Request, default: int) -> int:
@@ -45,20 +58,62 @@ async def stream_events(request: web.Request, events: EventLog, since: int) -> w
     stamp(response, request[REQUEST_ID])
     await response.prepare(request)
     await _send(request, response, f"retry: {RECONNECT_MS}\n\n")
-    while not events.closed:
-        found, gap = events.since(since)
-        text = _gap_text(events.seq) if gap else ""
+    async for found, gap in _happenings(events, since):
+        text = f"event: gap\ndata: {_json({'next': events.seq})}\n\n" if gap else ""
         await _send(request, response, text + "".join(map(_event_text, found)) or ": nothing new\n\n")
-        since = found[-1].seq if found else events.seq
-        await events.wait(since, COMMENT_EVERY_S)
     await response.write_eof()
     return response
 
 
+async def socket_events(request: web.Request, events: EventLog, since: int) -> web.StreamResponse:
+    """The same over a WebSocket, an event a message; ``UpgradeRequired`` for what is no handshake of version 13."""
+    socket = web.WebSocketResponse(heartbeat=PING_EVERY_S, compress=False, max_msg_size=MAX_SAID_BYTES)
+    if request.headers.getall("Sec-WebSocket-Version", ()) != ["13"] or not socket.can_prepare(request).ok:
+        raise UpgradeRequired("upgrade_required", "this is no handshake of a WebSocket, version 13")
+    stamp(socket, request[REQUEST_ID])
+    await socket.prepare(request)
+    works = [asyncio.create_task(work) for work in (_tell(request, socket, events, since), _listen(socket))]
+    try:
+        await asyncio.wait(works, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for work in works:
+            work.cancel()
+        await asyncio.gather(*works, return_exceptions=True)
+    await socket.close(code=WSCloseCode.GOING_AWAY if events.closed else WSCloseCode.OK)
+    return socket
+
+
+async def _happenings(events: EventLog, since: int) -> AsyncIterator[tuple[Sequence[Event], bool]]:
+    """Again and again what is new, and whether some was missed; nothing new now and then, until the daemon stops."""
+    while not events.closed:
+        found, gap = events.since(since)
+        yield found, gap
+        since = found[-1].seq if found else events.seq
+        await events.wait(since, COMMENT_EVERY_S)
+
+
+async def _tell(request: web.Request, socket: web.WebSocketResponse, events: EventLog, since: int) -> None:
+    async for found, gap in _happenings(events, since):
+        for text in [_json({"type": "gap", "next": events.seq})] * gap + [_json(event_view(one)) for one in found]:
+            await _taken(request, socket.send_str(text))
+
+
+async def _listen(socket: web.WebSocketResponse) -> None:
+    """Answer pings and the farewell; whoever says anything else has mistaken the address."""
+    async for message in socket:
+        if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
+            await socket.close(code=WSCloseCode.POLICY_VIOLATION, message=b"events are only read")
+
+
 async def _send(request: web.Request, response: web.StreamResponse, text: str) -> None:
+    await _taken(request, response.write(text.encode()))
+
+
+async def _taken(request: web.Request, sending: Awaitable[None]) -> None:
+    """Wait until there is room for what was sent; a reader that takes nothing is cut."""
     try:
         async with asyncio.timeout(STUCK_S):
-            await response.write(text.encode())
+            await sending
     except TimeoutError:
         if request.transport is not None:
             request.transport.abort()
@@ -66,10 +121,8 @@ async def _send(request: web.Request, response: web.StreamResponse, text: str) -
 
 
 def _event_text(event: Event) -> str:
-    data = json.dumps(event_view(event), ensure_ascii=False, separators=(",", ":"))
-    return f"id: {event.seq}\nevent: {event.type}\ndata: {data}\n\n"
+    return f"id: {event.seq}\nevent: {event.type}\ndata: {_json(event_view(event))}\n\n"
 
 
-def _gap_text(seq: int) -> str:
-    """Some events are gone: read the objects again, then go on."""
-    return f'event: gap\ndata: {{"next":{seq}}}\n\n'
+def _json(value: dict[str, Any]) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

@@ -10,9 +10,9 @@ from aiohttp import web
 from hengd.events import EventLog
 from hengd.http import shapes
 from hengd.http.edge import WRITE_QUERY, Auth, Route, change_request
-from hengd.http.eventstream import last_event_id, stream_events, wants_stream
+from hengd.http.eventstream import last_event_id, socket_events, stream_events, wants_socket, wants_stream
 from hengd.http.parse import MAX_WAIT_S, Query, if_match, json_object, no_body, text_field
-from hengd.http.views import between_view, event_view, json_response, outcome_response, revision_view
+from hengd.http.views import between_response, event_view, json_response, outcome_response, revision_view
 from hengd.rules.configs import MAX_MESSAGE_CHARS, Configs
 from hengd.rules.objects import parse_object_path
 from henge_protocol.errors import Invalid, NotFound
@@ -40,11 +40,13 @@ class HistoryRoutes:
         )  # fmt: skip
         yield Route(
             "POST", "/v1/rollback", Auth.EDITOR, self.rollback,
-            query=WRITE_QUERY, headers=("If-Match",), takes=shapes.RollbackBody, gives={200: shapes.Outcome},
+            query=(*WRITE_QUERY, "take_over"), headers=("If-Match",), takes=shapes.RollbackBody,
+            gives={200: shapes.Outcome},
         )  # fmt: skip
         yield Route(
             "GET", "/v1/events", Auth.VIEWER, self.events,
-            query=("since", "wait"), headers=("Last-Event-ID",), gives={200: (shapes.Events, shapes.EVENTS)},
+            query=("since", "wait"), headers=("Last-Event-ID",),
+            gives={101: shapes.EVENT_SOCKET, 200: (shapes.Events, shapes.EVENTS)},
         )  # fmt: skip
 
     async def revisions(self, request: web.Request) -> web.Response:
@@ -71,11 +73,11 @@ class HistoryRoutes:
         query, older = Query(request, "to", "object"), _number(request)
         newer = query.number("to", 0) if query.has("to") else None
         target = parse_object_path(query.text("object")) if query.has("object") else None
-        return json_response(between_view(await self._configs.between(older, newer, target)))
+        return await between_response(await self._configs.between(older, newer, target))
 
     async def rollback(self, request: web.Request) -> web.Response:
         """A new revision with old content."""
-        wanted = change_request(request)
+        wanted = change_request(request, "take_over")
         body = await json_object(request, shapes.fields_of(shapes.RollbackBody))
         to, target = body.get("to"), text_field(body, "object")
         if type(to) is not int or to < 0:
@@ -84,7 +86,7 @@ class HistoryRoutes:
             wanted.message or text_field(body, "message", max_chars=MAX_MESSAGE_CHARS) or f"roll back to revision {to}"
         )
         request_ = replace(wanted, message=message, fleet=if_match(request))
-        return outcome_response(
+        return await outcome_response(
             await self._configs.rollback(to, parse_object_path(target) if target else None, request_)
         )
 
@@ -92,6 +94,8 @@ class HistoryRoutes:
         """What happened after a number; waits for the next if there is nothing, or streams them."""
         no_body(request)
         query = Query(request, "since", "wait")
+        if wants_socket(request):
+            return await socket_events(request, self._events, query.number("since", self._events.seq))
         if wants_stream(request):
             default = query.number("since", self._events.seq)
             return await stream_events(request, self._events, last_event_id(request, default))

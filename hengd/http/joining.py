@@ -108,7 +108,7 @@ class JoiningRoutes:
         """Open or close the window."""
         Query(request)
         body = await json_object(request, shapes.fields_of(shapes_joining.WindowBody))
-        self._joins.open(body.get("open_s", 600))
+        await self._joins.open(body.get("open_s", 600), author_of(request))
         return self._window()
 
     def _window(self) -> web.Response:

@@ -13,16 +13,15 @@ from aiohttp import web
 
 from hengd.events import EventLog
 from hengd.http import shapes
-from hengd.http.edge import WRITE_QUERY, Auth, Handler, Route, change_request
+from hengd.http.edge import OWNER_QUERY, WRITE_QUERY, Auth, Handler, Route, change_request
 from hengd.http.parse import Query, if_match, json_body, json_object, name_of, no_body, text_field
 from hengd.http.views import (
     device_view,
+    dry_run_response,
     json_bytes,
-    json_response,
     layer_view,
     object_response,
     outcome_response,
-    outcome_view,
 )
 from hengd.records import ObjectRecord, object_key
 from hengd.rules.configs import MAX_MESSAGE_CHARS, Configs
@@ -34,7 +33,7 @@ from hengd.rules.overrides import parse_overriding
 from hengd.store import Store
 from henge_protocol.errors import Invalid, Malformed, NotFound
 from henge_protocol.model import PLURALS, check_name, is_name
-from henge_protocol.selector import Selector, parse_selector
+from henge_protocol.selector import MAX_SELECTOR_CHARS, Selector, parse_selector
 from henge_protocol.strictjson import LIMITS
 
 APPLY_LIMITS: Final = replace(LIMITS, max_nodes=200_000)
@@ -77,8 +76,13 @@ class ObjectRoutes:
                 gives={200: (_SHAPES.get(kind, _LAYERS)[0], shapes.Outcome)},
             )  # fmt: skip
         yield Route(
+            "POST", "/v1/overrides", Auth.EDITOR, self.override_selected,
+            query=WRITE_QUERY, takes=shapes.SelectedOverridesBody, gives={200: shapes.Outcome},
+        )  # fmt: skip
+        yield Route(
             "POST", "/v1/apply", Auth.EDITOR, self.apply,
-            query=(*WRITE_QUERY, "expect"), headers=("If-Match",), takes=shapes.ApplyBody, gives={200: shapes.Outcome},
+            query=(*WRITE_QUERY, *OWNER_QUERY, "prune", "expect"), headers=("If-Match",), takes=shapes.ApplyBody,
+            gives={200: shapes.Outcome},
         )  # fmt: skip
 
     def _one(self, kind: str, path: str) -> Iterator[Route]:
@@ -87,25 +91,26 @@ class ObjectRoutes:
         yield Route("GET", path, Auth.VIEWER, self._show(kind), gives={200: shape})
         yield Route(
             "PUT", path, Auth.EDITOR, self._put(kind),
-            query=WRITE_QUERY, headers=("If-Match",), takes=shapes.ObjectBody, gives={200: either, 201: shape},
+            query=(*WRITE_QUERY, *OWNER_QUERY), headers=("If-Match",), takes=shapes.ObjectBody,
+            gives={200: either, 201: shape},
         )  # fmt: skip
         yield Route(
             "PATCH", path, Auth.EDITOR, self._patch(kind),
-            query=WRITE_QUERY, headers=("If-Match",), takes=shapes.PatchBody, gives={200: either},
+            query=(*WRITE_QUERY, *OWNER_QUERY), headers=("If-Match",), takes=shapes.PatchBody, gives={200: either},
         )  # fmt: skip
         yield Route(
             "DELETE",
             path,
             Auth.EDITOR,
             self._delete(kind),
-            query=WRITE_QUERY,
+            query=(*WRITE_QUERY, *OWNER_QUERY),
             headers=("If-Match",),
             gives={200: either},
         )
 
     async def apply(self, request: web.Request) -> web.Response:
         """Many objects, one transaction, one revision."""
-        wanted = change_request(request, "expect")
+        wanted = change_request(request, *OWNER_QUERY, "prune", "expect")
         expect = request.query.get("expect", "")
         if expect not in ("", "same-documents"):
             raise Malformed("bad_parameter", f"expect={ascii(expect)[:40]} is not same-documents")
@@ -119,7 +124,15 @@ class ObjectRoutes:
         message = wanted.message or text_field(body, "message", max_chars=MAX_MESSAGE_CHARS)
         request_ = replace(wanted, message=message, fleet=if_match(request), same_documents=bool(expect))
         outcome = await self._configs.apply(body.get("objects", []), _deletions(body.get("delete", [])), request_)
-        return outcome_response(outcome)
+        return await outcome_response(outcome)
+
+    async def override_selected(self, request: web.Request) -> web.Response:
+        """Override fields of all devices that a selector selects, or end overrides early, as one revision."""
+        request_ = change_request(request)
+        body = await json_object(request, shapes.fields_of(shapes.SelectedOverridesBody))
+        selector = text_field(body, "selector", default=None, max_chars=MAX_SELECTOR_CHARS)
+        wanted = parse_overriding(body)
+        return await outcome_response(await self._overrides.change_selected(selector, wanted, request_))
 
     def _list(self, kind: str) -> Handler:
         async def handler(request: web.Request) -> web.Response:
@@ -152,12 +165,12 @@ class ObjectRoutes:
         async def handler(request: web.Request) -> web.Response:
             """Create or replace an object."""
             name, match = name_of(request), if_match(request)
-            wanted = change_request(request)
+            wanted = change_request(request, *OWNER_QUERY)
             manifest = parse_manifest(await json_body(request), kind=kind, name=name)
             outcome = await self._configs.put(manifest, match, wanted)
             created = any(done.action == "created" for done in outcome.objects)
             if outcome.dry_run:
-                return json_response(outcome_view(outcome))
+                return await dry_run_response(outcome)
             return self._answer(kind, name, status=201 if created else 200)
 
         return handler
@@ -166,9 +179,9 @@ class ObjectRoutes:
         async def handler(request: web.Request) -> web.Response:
             """Merge-patch an object; null removes its own entry."""
             name, match = name_of(request), if_match(request)
-            wanted = change_request(request)
+            wanted = change_request(request, *OWNER_QUERY)
             outcome = await self._configs.patch(kind, name, await json_body(request), match, wanted)
-            return json_response(outcome_view(outcome)) if outcome.dry_run else self._answer(kind, name)
+            return await dry_run_response(outcome) if outcome.dry_run else self._answer(kind, name)
 
         return handler
 
@@ -179,7 +192,7 @@ class ObjectRoutes:
             request_ = change_request(request)
             wanted = parse_overriding(await json_object(request, shapes.fields_of(shapes.OverridesBody)))
             outcome = await self._overrides.change(kind, name, wanted, match, request_)
-            return json_response(outcome_view(outcome)) if outcome.dry_run else self._answer(kind, name)
+            return await dry_run_response(outcome) if outcome.dry_run else self._answer(kind, name)
 
         return handler
 
@@ -188,10 +201,10 @@ class ObjectRoutes:
             """Delete an object."""
             no_body(request)
             name, match = name_of(request), if_match(request)
-            wanted = change_request(request)
+            wanted = change_request(request, *OWNER_QUERY)
             gone = self._answer(kind, name)
             outcome = await self._configs.delete(kind, name, match, wanted)
-            return json_response(outcome_view(outcome)) if outcome.dry_run else gone
+            return await dry_run_response(outcome) if outcome.dry_run else gone
 
         return handler
 

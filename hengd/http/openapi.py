@@ -47,8 +47,11 @@ IN_QUERY: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "limit": ("how many at most", _number(1, 1000)),
     "message": ("kept in the history", {"type": "string", "maxLength": 1000}),
     "object": ("one object, such as device/lamp-1", _TEXT),
+    "prune": ("delete what belongs to the set and is not among the objects", _FLAG),
     "selector": ("label selector, such as room=kitchen,!spare", _TEXT),
+    "set": ("the apply-set for which this is done; empty: by hand", {**_NAME, "pattern": f"^$|{_NAME['pattern']}"}),
     "since": ("what came after this number", _number(0, MAX_PARAMETER)),
+    "take_over": ("yes, also what belongs to an apply-set", _FLAG),
     "to": ("the newer revision; without: the newest", _number(0, MAX_PARAMETER)),
     "wait": ("seconds to wait for something new", _number(0, MAX_WAIT_S)),
 }
@@ -129,7 +132,7 @@ def _types(routes: Sequence[Route]) -> list[Any]:
     for route in routes:
         given = [one for answer in route.gives.values() for one in _each(answer)]
         for one in [route.takes, *given]:
-            if one is not None and not isinstance(one, shapes.Media):
+            if one is not None and not isinstance(one, (shapes.Media, str)):
                 found[repr(one)] = one
     return list(found.values())
 
@@ -193,6 +196,8 @@ def _responses(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
 def _response(answer: Any, schemas: dict[str, Any]) -> dict[str, Any]:
     if answer is None:
         return {"description": "Nothing new."}
+    if isinstance(answer, str):
+        return {"description": answer}
     media = [one for one in _each(answer) if isinstance(one, shapes.Media)]
     said = [schemas[repr(one)] for one in _each(answer) if one not in media]
     content: dict[str, Any] = {

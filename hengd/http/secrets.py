@@ -10,7 +10,7 @@ from aiohttp import web
 from hengd.http import shapes, shapes_secrets
 from hengd.http.edge import WRITE_QUERY, Auth, Route, change_request
 from hengd.http.parse import Query, if_match, json_object, no_body
-from hengd.http.views import json_response, object_response, object_view, outcome_view
+from hengd.http.views import dry_run_response, json_response, object_response, object_view
 from hengd.rules.secrets import Secrets, SecretView
 from henge_protocol.errors import Invalid
 from henge_protocol.model import check_secret_name
@@ -26,9 +26,9 @@ class SecretRoutes:
 
     def table(self) -> Iterator[Route]:
         """The routes of this resource; names have slashes in them."""
-        yield Route("GET", "/v1/secrets", Auth.EDITOR, self.all, gives={200: shapes_secrets.SecretList})
+        yield Route("GET", "/v1/secrets", Auth.VIEWER, self.all, gives={200: shapes_secrets.SecretList})
         path = "/v1/secrets/{secret}"
-        yield Route("GET", path, Auth.EDITOR, self.show, gives={200: shapes_secrets.Secret})
+        yield Route("GET", path, Auth.VIEWER, self.show, gives={200: shapes_secrets.Secret})
         yield Route(
             "PUT", path, Auth.EDITOR, self.put, query=WRITE_QUERY, headers=("If-Match",),
             takes=shapes_secrets.SecretBody,
@@ -59,7 +59,7 @@ class SecretRoutes:
             raise Invalid("bad_object", 'the body is {"value": ...}')
         outcome = await self._secrets.put(name, body["value"], match, wanted)
         if outcome.dry_run:
-            return json_response(outcome_view(outcome))
+            return await dry_run_response(outcome)
         created = any(done.action == "created" for done in outcome.objects)
         return self._answer(name, status=201 if created else 200)
 
@@ -69,7 +69,7 @@ class SecretRoutes:
         name, match, wanted = _name(request), if_match(request), change_request(request)
         gone = self._answer(name)
         outcome = await self._secrets.delete(name, match, wanted)
-        return json_response(outcome_view(outcome)) if outcome.dry_run else gone
+        return await dry_run_response(outcome) if outcome.dry_run else gone
 
     def _answer(self, name: str, *, status: int = 200) -> web.Response:
         found = self._secrets.view(name)

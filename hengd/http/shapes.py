@@ -36,6 +36,11 @@ DOCUMENT: Final = Media("application/json", "the exact bytes of the device's doc
 FRAME: Final = Media("application/vnd.henge.frame", "one frame of docs/protocol.md")
 EVENTS: Final = Media("text/event-stream", "with Accept: text/event-stream, events as they happen")
 BACKUP: Final = Media("application/vnd.henge.sealed", "a backup, sealed with the passphrase")
+EVENT_SOCKET: Final = (
+    "With Upgrade: websocket, a WebSocket of version 13: each message is an event as in the answer 200, or "
+    '{"type": "gap", "next": NUMBER} where some were missed.'
+)
+"""An answer without a body is described by its text alone: OpenAPI has no words for a WebSocket's messages."""
 TEXT: Final = Media("text/plain", "ok")
 
 
@@ -86,6 +91,8 @@ class MetadataBody(Shape):
     created: Any = UNSET
     changed: Any = UNSET
     author: Any = UNSET
+    set: Any = UNSET
+    taken_from: Any = UNSET
 
 
 class ObjectBody(Shape):
@@ -116,6 +123,10 @@ class Metadata(Shape, kw_only=True):
     created: Moment
     changed: Moment
     author: str | UnsetType = UNSET
+    set: Name | UnsetType = UNSET
+    """The apply-set that it belongs to."""
+    taken_from: Name | UnsetType = UNSET
+    """The apply-set that it was taken from by hand."""
 
 
 class Desired(Shape):
@@ -271,6 +282,15 @@ class OverridesBody(Shape):
     for_s: Count | UnsetType = UNSET
 
 
+class SelectedOverridesBody(Shape):
+    """The same, for every device whose labels the selector selects; an empty one selects all."""
+
+    selector: str
+    set: dict[str, Any] | UnsetType = UNSET
+    unset: list[str] | UnsetType = UNSET
+    for_s: Count | UnsetType = UNSET
+
+
 class RollbackBody(Shape):
     """To which revision, and which object (without: everything)."""
 
@@ -337,6 +357,10 @@ class Outcome(Shape):
     devices: list[Moved]
     too_wide: str | UnsetType = UNSET
     """Of a dry run: why the change would need ``all_at_once``; empty if it would not."""
+    managed: str | UnsetType = UNSET
+    """Of a dry run: why the change would need ``take_over``; empty if it would not."""
+    spared: list[Name] | UnsetType = UNSET
+    """Devices that are pruned from a set and stay, because they have joined."""
 
 
 class Between(Shape):
@@ -371,6 +395,8 @@ class Revision(Shape):
     origin: str
     message: str
     changes: list[Touched]
+    set: Name | UnsetType = UNSET
+    """The apply-set for which it was made."""
 
 
 class RevisionList(Shape):

@@ -5,22 +5,32 @@ The chain's ends stand apart: the anchor is the last record that was dropped (re
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
 
 from hengd.records import AuditEnd, AuditRecord, number_key, pack, unpack
+from hengd.rules.limits import RateLimit
 from hengd.rules.outcome import Author
 from hengd.store import Reader, Store, Transaction
 from henge_protocol.audit import START, Link, record_digest
+from henge_protocol.errors import HengeError, Limited
+
+log = logging.getLogger("hengd.audit")
 
 ACTS: Final = (
     "configuration.changed", "device.joined", "device.approved", "device.retried", "operator.logged-in",
     "certificate.renewed", "identity.revoked", "token.created", "token.revoked",
     "backup.made", "store.restored",
+    "token.refused", "code.refused", "join-window.opened", "join-window.closed",
 )  # fmt: skip
 PRUNED_AT_ONCE: Final = 500
+REFUSED_EVERY_S: Final = 600
+"""Between two records of refusals in the long run: some ten megabytes in a year, however long somebody guesses."""
+REFUSED_AT_ONCE: Final = 20
 _ANCHOR: Final = b"anchor"
 _HEAD: Final = b"head"
 
@@ -34,6 +44,31 @@ def note(tx: Transaction, act: str, object_: str, author: Author, *, now: float,
     )  # fmt: skip
     tx.put("audit", number_key(record.number), pack(record))
     _set_end(tx, _HEAD, Link(record.number, record_digest(msgspec.to_builtins(record))))
+
+
+class Refusals:
+    """Records of what strangers tried and were refused. They can try without end, so few of those are written."""
+
+    def __init__(self, store: Store, *, clock: Callable[[], float], monotonic: Callable[[], float]) -> None:
+        self._store = store
+        self._clock = clock
+        self._monotonic = monotonic
+        self._limit = RateLimit(1 / REFUSED_EVERY_S, REFUSED_AT_ONCE)
+        self._left_out = 0
+
+    async def note(self, act: str, object_: str, author: Author) -> None:
+        """Add a record, or have the next one tell of it. Never fails: it is the refusal that counts."""
+        try:
+            self._limit.take("", now=self._monotonic())
+        except Limited:
+            self._left_out += 1
+            return
+        said = f"{object_} (and {self._left_out} more before)" if self._left_out else object_
+        self._left_out = 0
+        try:
+            await self._store.write(lambda tx: note(tx, act, said, author, now=self._clock()))
+        except HengeError as error:
+            log.warning("a refusal could not be recorded: %s", error, extra={"event": "audit_failed"})
 
 
 class Audit:

@@ -12,7 +12,7 @@ from typing import Final
 
 from hengd.rules.fleet import find_document, required_object, schema_entry
 from hengd.rules.merge import tokens
-from hengd.rules.outcome import Differences, Moved
+from hengd.rules.outcome import Differences, Moved, Pruned
 from hengd.rules.schemas import SchemaCache
 from hengd.store import Reader
 from henge_protocol.errors import Conflict
@@ -31,27 +31,27 @@ CURE: Final = (
 
 @dataclass(frozen=True, slots=True)
 class TooWide:
-    """Why a change needs ``all_at_once``: so many devices of the fleet, or these fields that may cut them off."""
+    """Why a change needs ``all_at_once``."""
 
-    devices: tuple[str, ...]
-    fleet: int
-    fields: tuple[str, ...] = ()
-    """Pointers of fields marked ``x-henge-risk``; empty if it is for the number of devices."""
-
-    @property
-    def message(self) -> str:
-        """What is too wide about it."""
-        count = len(self.devices)
-        names = ", ".join(self.devices[:SHOWN]) + (f" and {count - SHOWN} more" if count > SHOWN else "")
-        if self.fields:
-            fields = ", ".join(".".join(tokens(where)) for where in self.fields[:SHOWN])
-            return f"it changes {fields}, which may cut devices off, on {count} devices at once ({names})"
-        return f"it changes {count} of {self.fleet} devices at once, more than {MOST_PART:.0%} of them ({names})"
+    message: str
+    cure: str
+    extra: dict[str, object]
 
     def refusal(self) -> Conflict:
         """The refusal, ``too_wide``."""
-        extra = {"devices": list(self.devices[:MAX_NAMES]), "device_count": len(self.devices), "fleet": self.fleet}
-        return Conflict("too_wide", self.message, cure=CURE, extra=extra)
+        return Conflict("too_wide", self.message, cure=self.cure, extra=self.extra)
+
+
+def prunes_all(pruned: Pruned) -> TooWide | None:
+    """What is too wide about pruning: nothing of a set is left, as when the files are those of something else.
+
+    Of a set of one object another one may take the place.
+    """
+    if not pruned.gone or pruned.gone < pruned.had or (pruned.had == 1 and pruned.applied):
+        return None
+    message = f"no object of the set {pruned.apply_set} is in the files: it prunes all {pruned.had}"
+    cure = "look whether these are the right files and the right set; if all are meant to go, say so: --all-at-once"
+    return TooWide(message, f"{cure} (in the API ?all_at_once=1)", {"objects": pruned.gone})
 
 
 def too_wide(tx: Reader, schemas: SchemaCache, moved: Sequence[Moved]) -> TooWide | None:
@@ -66,10 +66,22 @@ def too_wide(tx: Reader, schemas: SchemaCache, moved: Sequence[Moved]) -> TooWid
     fleet = len(seen & ({one.id.encode() for one in losing} | set(tx.keys("desired"))))
     risky = _Risks(tx, schemas).of(losing)
     if risky is not None:
-        return TooWide(risky[0], fleet, risky[1])
+        return _of_devices(*risky, fleet=fleet)
     if fleet >= SMALL_FLEET and len(losing) > MOST_PART * fleet:
-        return TooWide(names, fleet)
+        return _of_devices(names, (), fleet=fleet)
     return None
+
+
+def _of_devices(devices: Sequence[str], fields: Sequence[str], *, fleet: int) -> TooWide:
+    """So many devices of the fleet, or (by their pointers) fields that may cut them off."""
+    count = len(devices)
+    names = ", ".join(devices[:SHOWN]) + (f" and {count - SHOWN} more" if count > SHOWN else "")
+    message = f"it changes {count} of {fleet} devices at once, more than {MOST_PART:.0%} of them ({names})"
+    if fields:
+        shown = ", ".join(".".join(tokens(where)) for where in fields[:SHOWN])
+        message = f"it changes {shown}, which may cut devices off, on {count} devices at once ({names})"
+    extra = {"devices": list(devices[:MAX_NAMES]), "device_count": count, "fleet": fleet}
+    return TooWide(message, CURE, extra)
 
 
 class _Risks:

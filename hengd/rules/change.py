@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from typing import Any, cast
 
 import msgspec
@@ -27,16 +27,16 @@ from hengd.rules.fleet import find_object, missing, read_meta, required_object
 from hengd.rules.layers import check_layers
 from hengd.rules.merge import merge, same
 from hengd.rules.notes import Committed, Cut
-from hengd.rules.objects import BUILT_IN_GROUP, Manifest, manifest_of, object_path, parse_manifest
-from hengd.rules.outcome import Author, Differences, Done, Outcome, compared, differing_fields
+from hengd.rules.objects import BUILT_IN_GROUP, Manifest, content, manifest_of, object_path, parse_manifest
+from hengd.rules.outcome import Author, Differences, Done, Outcome, Pruned, compared, differing_fields
 from hengd.rules.overrides import index_ends, running
+from hengd.rules.ownership import Ownership, Writer, members
 from hengd.rules.provenance import origins, without_origins
 from hengd.rules.schemas import SchemaCache, schema_digest
 from hengd.rules.vault import Vault
 from hengd.store import Transaction
 from henge_protocol.errors import Conflict, Denied, Invalid, PreconditionRequired, Stale
 from henge_protocol.model import check_name, version_tag
-from henge_protocol.strictjson import canonical
 
 Overrider = Callable[[Sequence[Override], Origin], list[Override]]
 """Makes new overrides of old ones; those that it makes are of the origin that it is given."""
@@ -55,6 +55,7 @@ class Change:
         message: str,
         now: float,
         new_id: Callable[[], str],
+        writer: Writer | None = None,
     ) -> None:
         self.tx = tx
         self._schemas = schemas
@@ -63,6 +64,8 @@ class Change:
         self._message = message
         self._now = now
         self._new_id = new_id
+        self._writer = writer
+        self._ownership = Ownership(writer)
         self.meta: Meta = read_meta(tx)
         self._before: dict[tuple[str, str], ObjectRecord | None] = {}
         self._after: dict[tuple[str, str], ObjectRecord | None] = {}
@@ -131,12 +134,33 @@ class Change:
             self._expect(found, if_match)
         if (kind, name) == ("Group", BUILT_IN_GROUP):
             raise Conflict("read_only", "the group all is built in", cure="unset its values instead")
+        self._ownership.deleted(found)
         self._remember(kind, name)
         self._after[kind, name] = None
         if kind == "Device":
             self._forget_device(found)
         elif kind == "Secret":
             self.tx.delete("secrets", name.encode())
+
+    def prune(self, apply_set: str, named: Collection[tuple[str, str]]) -> Pruned:
+        """Delete what belongs to a set and is not ``named``, the built-in group by its values alone.
+
+        Devices that have joined stay as they are and belong to no set from now on: a file that is gone throws no
+        hardware out.
+        """
+        of_set = list(members(self.tx, apply_set))
+        doomed = [one for one in of_set if (one.kind, one.name) not in named and self.current(one.kind, one.name)]
+        spared: list[str] = []
+        for one in doomed:
+            if self._has_joined(one):
+                spared.append(one.name)
+                self._set(msgspec.structs.replace(one, apply_set=""))
+            elif (one.kind, one.name) == ("Group", BUILT_IN_GROUP):
+                empty = self._record(parse_manifest({}, kind=one.kind, name=one.name), one)
+                self._set(msgspec.structs.replace(empty, apply_set=""))
+            else:
+                self.delete(one.kind, one.name)
+        return Pruned(apply_set, len(named), len(of_set), len(doomed), tuple(spared))
 
     def override(self, kind: str, name: str, overrides: Overrider, *, if_match: str | None = None) -> None:
         """Replace the overrides of a group or device by what the function makes of those that run."""
@@ -156,7 +180,7 @@ class Change:
             raise Conflict("name_taken", f"the name {to} belongs to another device", cure="choose another name")
         self._remember("Device", name)
         self._after["Device", name] = None
-        self._set(msgspec.structs.replace(found, name=to))
+        self._set(self._ownership.written(found, msgspec.structs.replace(found, name=to), moves=True))
 
     def restore(self, wanted: Mapping[tuple[str, str], ObjectRecord | None], *, spare_joined: bool) -> None:
         """Make objects what they were; None = it was not there. A device renamed since gets its name back.
@@ -178,6 +202,10 @@ class Change:
             found = self.current(*key)
             if before is None and found is not None and not (spare_joined and self._has_joined(found)):
                 self.delete(*key)
+
+    def refusal(self) -> Conflict | None:
+        """Why it may not write all that it writes: it belongs to others. A dry run tells it."""
+        return self._ownership.refusal()
 
     def _has_joined(self, record: ObjectRecord) -> bool:
         return record.kind == "Device" and identity_state(self.tx, "device", record.id) == "active"
@@ -224,7 +252,7 @@ class Change:
     def _record(self, manifest: Manifest, found: ObjectRecord | None) -> ObjectRecord:
         old = found or ObjectRecord(kind=manifest.kind, name=manifest.name, spec={}, created=self._now)
         here = Origin(self.meta.revision + 1, self._author.name, self._now, [])
-        return msgspec.structs.replace(
+        new = msgspec.structs.replace(
             old,
             origins=origins(found, manifest.spec.get("values", {}), here),
             spec=manifest.spec,
@@ -233,6 +261,7 @@ class Change:
             id=old.id or (self._new_id() if manifest.kind == "Device" else ""),
             digest=schema_digest(manifest.spec["schema"]).hex() if manifest.kind == "Schema" else "",
         )
+        return self._ownership.written(found, new)
 
     def _name_of(self, record: ObjectRecord) -> str:
         """Under which name a device lives in the store; empty if it is gone (or no device)."""
@@ -248,7 +277,8 @@ class Change:
             self._after["Device", name] = None
         if there is not None and there.id not in kept:
             self._forget_device(there)
-        living = msgspec.structs.replace(required_object(self.tx, "Device", name), name=record.name)
+        found = required_object(self.tx, "Device", name)
+        living = self._ownership.written(found, msgspec.structs.replace(found, name=record.name), moves=True)
         self._set(self._record(manifest_of(record), living))
 
     def _set(self, record: ObjectRecord) -> None:
@@ -304,6 +334,7 @@ class Change:
             origin=self._author.origin,
             message=self._message,
             changes=[without_origins(change) for change in changes],
+            apply_set=self._writer.apply_set if self._writer is not None else "",
         )
         self.tx.put("revisions", number_key(revision), pack(record))
         self._audit(changes, revision)
@@ -337,13 +368,11 @@ def _patched(found: ObjectRecord, patch: object) -> dict[str, Any]:
 def _same(before: ObjectRecord | None, after: ObjectRecord | None) -> bool:
     if before is None or after is None:
         return before is after
-    return _content(before) == _content(after)
+    return _owner(before) == _owner(after) and content(before) == content(after)
 
 
-def _content(record: ObjectRecord) -> bytes:
-    """What a person said, as bytes: Python would call 1, 1.0 and true the same."""
-    overrides = [[one.pointer, one.value, one.until] for one in record.overrides]
-    return canonical([record.spec, record.labels, record.annotations, record.id, overrides])
+def _owner(record: ObjectRecord) -> tuple[str, str]:
+    return record.apply_set, record.taken_from
 
 
 def _action(change: ObjectChange) -> str:

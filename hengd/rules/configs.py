@@ -11,18 +11,29 @@ from typing import Final
 
 from hengd.records import ObjectChange, ObjectRecord, RevisionRecord
 from hengd.rules.between import Between, between
-from hengd.rules.breadth import MAX_NAMES, SHOWN, TooWide, too_wide
+from hengd.rules.breadth import MAX_NAMES, SHOWN, TooWide, prunes_all, too_wide
 from hengd.rules.change import Change, Overrider
-from hengd.rules.fleet import find_desired, find_document, find_object, nearest, read_meta, renderer, required_object
+from hengd.rules.fleet import (
+    find_desired,
+    find_document,
+    find_object,
+    nearest,
+    objects_of,
+    read_meta,
+    renderer,
+    required_object,
+)  # fmt: skip
 from hengd.rules.history import changes_since, drop_revisions, find_revision, revisions_back
 from hengd.rules.merge import parse_path
 from hengd.rules.objects import KINDS, Manifest, object_path, parse_manifest
-from hengd.rules.outcome import Author, Moved, Outcome
+from hengd.rules.outcome import Author, Moved, Outcome, Pruned
+from hengd.rules.ownership import BY_HAND, Writer
 from hengd.rules.schemas import SchemaCache
 from hengd.rules.vault import Vault
 from hengd.rules.why import Explained, explain
 from hengd.store import Store, Transaction
 from henge_protocol.errors import Conflict, HengeError, Invalid, NotFound, Problem
+from henge_protocol.selector import parse_selector
 
 MAX_OBJECTS: Final = 5000
 PRUNED_AT_ONCE: Final = 500
@@ -43,6 +54,10 @@ class Request:
     """However many devices it changes."""
     same_documents: bool = False
     """Only if no device gets another document."""
+    writer: Writer = BY_HAND
+    """For which apply-set."""
+    prune: bool = False
+    """Of an apply: what belongs to its set and is not applied goes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,15 +89,20 @@ class Configs:
         Deleting nothing but devices is possible on a full disk, too.
         """
         manifests = _manifests(objects)
-        _refuse_both({(manifest.kind, manifest.name) for manifest in manifests}, delete)
+        named = {(manifest.kind, manifest.name) for manifest in manifests}
+        _refuse_both(named, delete)
+        if request.prune and not request.writer.apply_set:
+            cure = "name the set whose objects are to go: --set NAME (in the API ?set=NAME)"
+            raise Invalid("bad_parameter", "pruning needs a set: only objects of one set are ever pruned", cure=cure)
 
-        def act(change: Change) -> None:
+        def act(change: Change) -> Pruned | None:
             for manifest in manifests:
                 change.put(manifest)
             for kind, name in delete:
                 change.delete(kind, name)
+            return change.prune(request.writer.apply_set, named) if request.prune else None
 
-        gone = not manifests and all(kind == "Device" for kind, _ in delete)
+        gone = not (manifests or request.prune) and all(kind == "Device" for kind, _ in delete)
         return await self._change(act, request, essential=gone)
 
     async def put(self, manifest: Manifest, if_match: str | None, request: Request) -> Outcome:
@@ -101,6 +121,20 @@ class Configs:
         def act(change: Change) -> None:
             for kind, name in targets:
                 change.override(kind, name, overrider, if_match=if_match)
+
+        return await self._change(act, request)
+
+    async def override_selected(self, selector: str, overrider: Overrider, request: Request) -> Outcome:
+        """Give all devices that a selector selects other overrides; ``NotFound`` ``no_such_device`` if none is."""
+        wanted = parse_selector(selector)
+
+        def act(change: Change) -> None:
+            names = [device.name for device in objects_of(change.tx, "Device") if wanted.matches(device.labels)]
+            if not names:
+                message = f"no device has labels that {ascii(selector)[:120]} selects"
+                raise NotFound("no_such_device", message, cure="see: hengectl get devices --show-labels")
+            for name in names:
+                change.override("Device", name, overrider)
 
         return await self._change(act, request)
 
@@ -134,7 +168,7 @@ class Configs:
             raise NotFound(
                 "no_document",
                 f"device/{name} has no document: it has no schema",
-                cure="name one in a file, under spec, and apply it: 'schema: NAME'; see: hengectl get schemas",
+                cure=f"give it one of those that 'hengectl get schemas' shows: hengectl device schema {name} SCHEMA",
             )
         return Rendered(document.shown, desired.digest, desired.revision, redacted=bool(document.sealed))
 
@@ -184,7 +218,9 @@ class Configs:
         horizon = now - keep_s
         return await self._store.write(lambda tx: drop_revisions(tx, keep, horizon, most=PRUNED_AT_ONCE))
 
-    async def _change(self, act: Callable[[Change], None], request: Request, *, essential: bool = False) -> Outcome:
+    async def _change(
+        self, act: Callable[[Change], Pruned | None], request: Request, *, essential: bool = False
+    ) -> Outcome:
         if len(request.message) > MAX_MESSAGE_CHARS:
             raise Invalid(
                 "bad_parameter",
@@ -201,16 +237,23 @@ class Configs:
                 message=request.message,
                 now=now,
                 new_id=self._new_id,
+                writer=request.writer,
             )
             before = change.meta.revision
             change.expect_fleet(request.fleet)
-            act(change)
+            pruned = act(change)
             outcome = change.finish(fields=request.dry_run)
+            if pruned is not None:
+                outcome = replace(outcome, spared=pruned.spared)
             if request.same_documents and outcome.devices:
                 raise _differ(outcome.devices)
-            wide = None if request.all_at_once else too_wide(tx, self._schemas, outcome.devices)
+            managed = change.refusal()
+            wide = None if request.all_at_once else _too_wide(tx, self._schemas, outcome, pruned)
             if request.dry_run:
-                raise _NotCommitted(replace(outcome, dry_run=True, revision=before), wide)
+                told = replace(outcome, managed=str(managed or ""), too_wide=wide.message if wide else "")
+                raise _NotCommitted(replace(told, dry_run=True, revision=before))
+            if managed is not None:
+                raise managed
             if wide is not None:
                 raise wide.refusal()
             return outcome
@@ -218,7 +261,7 @@ class Configs:
         try:
             return await self._store.write(operation, essential=essential)
         except _NotCommitted as dry:
-            return replace(dry.outcome, too_wide=dry.wide.message if dry.wide is not None else "")
+            return dry.outcome
 
 
 class _Seen(Exception):
@@ -236,10 +279,13 @@ class _NotCommitted(Exception):
 
     expected = True
 
-    def __init__(self, outcome: Outcome, wide: TooWide | None) -> None:
+    def __init__(self, outcome: Outcome) -> None:
         super().__init__("dry run")
         self.outcome = outcome
-        self.wide = wide
+
+
+def _too_wide(tx: Transaction, schemas: SchemaCache, outcome: Outcome, pruned: Pruned | None) -> TooWide | None:
+    return (prunes_all(pruned) if pruned is not None else None) or too_wide(tx, schemas, outcome.devices)
 
 
 def _manifests(objects: Sequence[object]) -> list[Manifest]:

@@ -123,6 +123,7 @@ class Contact:
     def hello(self, hello: Hello) -> bool:
         """Take a greeting; whether it tells of another state than the device's last words."""
         old = self.latest()
+        hello = self._among.deliveries.discreet(self.device_id, hello)
         self.reported = after_hello(old, hello, now=self._among.clock(), address=self._address)
         if self.reported.shared and not old.shared:
             self._tell_shared(self.reported.shared)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final, NamedTuple
 
@@ -11,15 +11,20 @@ import msgspec
 
 from hengd.records import Desired
 from hengd.rules.fleet import device_by_id, find_desired, find_document, find_object, read_line
-from hengd.rules.redaction import secret_texts, without
+from hengd.rules.redaction import secret_texts, without, without_number
 from hengd.rules.vault import Vault
 from hengd.store import Store
 from henge_protocol.errors import Internal, Unavailable
 from henge_protocol.model import MAX_DOCUMENT_BYTES, is_digest
-from henge_protocol.wire import Config, FieldError, Receipt, Report, encode
+from henge_protocol.wire import Config, FieldError, Hello, Receipt, Report, encode
 
 CACHED_FRAMES: Final = 256
 """Of at most 1 MiB each and mostly 300 bytes: a change of the whole fleet needs one."""
+
+UNTOLD: Final = "[hidden: nobody can tell whether it holds a secret]"
+"""In the place of what a device said while the secrets are locked, or about a document that is gone."""
+
+Fact = str | int | float | bool
 
 
 class Delivery(NamedTuple):
@@ -39,6 +44,8 @@ class Deliveries:
         self._store = store
         self._vault = vault
         self._frames: OrderedDict[tuple[str, int, int], Delivery] = OrderedDict()
+        self._texts: OrderedDict[str, Sequence[str]] = OrderedDict()
+        """By digest, the texts of the secrets in a document: a fleet that reconnects says hello thousands of times."""
         self._desired: dict[str, Desired | None] = {}
         self._acknowledged: Report | None = None
         self._receipt: tuple[Receipt, bytes] = (Receipt(), b"")
@@ -90,34 +97,62 @@ class Deliveries:
             return self._frame(newest)
 
     def redacted(self, report: Report) -> Report:
-        """A report without the secrets of the document that it is about, whatever a hook of the device printed."""
-        secrets = self._secrets_of(report.digest) if report.errors else None
+        """A report without the secrets of the document that it is about, whatever a hook of the device printed.
+
+        Where nobody can tell them, code and fields stay and the messages go.
+        """
+        secrets = self._secrets_of(report.digest, if_gone=None) if report.errors else ()
         if secrets is None:
+            return replace(report, errors=tuple(FieldError(one.pointer, UNTOLD) for one in report.errors))
+        if not secrets:
             return report
         errors = tuple(
             FieldError(without(one.pointer, secrets), without(one.message, secrets)) for one in report.errors
         )
         return replace(report, errors=errors)
 
+    def discreet(self, device_id: str, hello: Hello) -> Hello:
+        """A hello whose facts hold no secrets of the document that the device runs, nor of its newest one."""
+        if not hello.facts:
+            return hello
+        desired = self.newest(device_id)
+        secrets: list[str] = []
+        for digest in {hello.digest, desired.digest if desired is not None else ""}:
+            found = self._secrets_of(digest, if_gone=())
+            if found is None:
+                return replace(hello, facts={key: _untold(fact) for key, fact in hello.facts.items()})
+            secrets += found
+        if not secrets:
+            return hello
+        facts = {without(key, secrets): _fact(fact, secrets) for key, fact in hello.facts.items()}
+        return replace(hello, facts=facts)
+
     def hidden(self, device_id: str, text: str) -> str:
         """What a device says about its newest document, without the secrets of that."""
         desired = self.newest(device_id)
-        secrets = self._secrets_of(desired.digest) if desired is not None else None
-        return text if secrets is None else without(text, secrets)
+        secrets = self._secrets_of(desired.digest, if_gone=None) if desired is not None else ()
+        return UNTOLD if secrets is None else without(text, secrets)
 
-    def _secrets_of(self, digest: str) -> list[str] | None:
-        """None if the document holds none, or is gone, or nobody can tell because they are locked."""
+    def _secrets_of(self, digest: str, *, if_gone: Sequence[str] | None) -> Sequence[str] | None:
+        """The texts of a document's secrets; None if they are locked. Of a document that is gone: ``if_gone``."""
         if not is_digest(digest):
-            return None
+            return ()
+        known = self._texts.get(digest)
+        if known is not None:
+            return known
         with self._store.read() as tx:
             stored = find_document(tx, digest)
-            if stored is None or not stored.sealed:
-                return None
+            if stored is None:
+                return if_gone if self._vault.is_used(tx) else ()
             try:
-                exact = self._vault.document(tx, digest)
+                exact = self._vault.document(tx, digest) if stored.sealed else None
             except Unavailable:
                 return None
-        return secret_texts(msgspec.json.decode(exact or b"{}"), msgspec.json.decode(stored.shown))
+        texts = secret_texts(msgspec.json.decode(exact), msgspec.json.decode(stored.shown)) if exact else []
+        self._texts[digest] = texts
+        if len(self._texts) > CACHED_FRAMES:
+            self._texts.popitem(last=False)
+        return texts
 
     def receipt(self, report: Report) -> tuple[Receipt, bytes]:
         """What a durable report is answered with, and its frame; made once for a fleet that says the same words."""
@@ -142,3 +177,11 @@ class Deliveries:
             raise Internal("storage_corrupt", f"document {desired.digest} is not in the store")
         config = Config(self.line.epoch, desired.revision, desired.digest, desired.confirm_s, "apply", document)
         return Delivery(config, encode(config))
+
+
+def _fact(fact: Fact, secrets: Sequence[str]) -> Fact:
+    return without(fact, secrets) if isinstance(fact, str) else without_number(fact, secrets)
+
+
+def _untold(fact: Fact) -> Fact:
+    return fact if isinstance(fact, bool) else UNTOLD

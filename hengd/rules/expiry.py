@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from hengd.records import Origin, Override
+from hengd.rules.change import Overrider
 from hengd.rules.configs import Configs, Request
 from hengd.rules.outcome import Author, Outcome
 from hengd.rules.overrides import Overriding, ended_by, next_end, overridden, running
@@ -39,12 +40,14 @@ class Overrides:
 
     async def change(self, kind: str, name: str, wanted: Overriding, if_match: str | None, request: Request) -> Outcome:
         """Override fields of one object for a time, or end overrides early; ``Unavailable`` ``clock_suspect``."""
-        until = self._until(wanted)
+        return await self._configs.override([(kind, name)], self._overrider(wanted, request), if_match, request)
 
-        def overrider(old: Sequence[Override], origin: Origin) -> list[Override]:
-            return overridden(old, wanted, until=until, origin=origin, message=request.message)
+    async def change_selected(self, selector: str, wanted: Overriding, request: Request) -> Outcome:
+        """The same for every device that is selected when the change is made, as one revision or not at all.
 
-        return await self._configs.override([(kind, name)], overrider, if_match, request)
+        ``NotFound`` ``no_such_device`` if there is none.
+        """
+        return await self._configs.override_selected(selector, self._overrider(wanted, request), request)
 
     async def end_due(self) -> int:
         """End what is over now; how many objects were concerned. One that cannot be ended is logged and stays."""
@@ -79,6 +82,14 @@ class Overrides:
         """Something was changed: the next end may be nearer."""
         self._changed.set()
 
+    def _overrider(self, wanted: Overriding, request: Request) -> Overrider:
+        until = self._until(wanted)
+
+        def overrider(old: Sequence[Override], origin: Origin) -> list[Override]:
+            return overridden(old, wanted, until=until, origin=origin, message=request.message)
+
+        return overrider
+
     def _until(self, wanted: Overriding) -> float:
         with self._store.read() as tx:
             trouble = self._timekeeper.trouble(tx)
@@ -101,7 +112,5 @@ class Overrides:
     def _patience_s(self) -> float:
         """Until the next end that the last look could not see; what could not end then is tried at each usual look."""
         with self._store.read() as tx:
-            end, now = next_end(tx), self._timekeeper.now(tx)
-        if end is None or end <= self._looked_at:
-            return LOOK_S
-        return min(LOOK_S, max(0.0, end - now) + LATE_S)
+            end, now = next_end(tx, self._looked_at), self._timekeeper.now(tx)
+        return LOOK_S if end is None else min(LOOK_S, max(0.0, end - now) + LATE_S)

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from hengd.events import EventLog
+from hengd.rules import audit
 from hengd.rules.authority import Authority
 from hengd.rules.certificates import USED
 from hengd.rules.enrolment import claim_device, is_board, known_schema
@@ -103,6 +104,7 @@ class Joins:
         self._closes = -math.inf
         """Monotonic seconds."""
         self._wrong = 0
+        self._refusals = audit.Refusals(store, clock=clock, monotonic=monotonic)
         self._lapsed: deque[str] = deque(maxlen=max_pending)
 
     # ---- the window ----------------------------------------------------------------------------------
@@ -113,12 +115,22 @@ class Joins:
         left_s = self._closes - self._monotonic()
         return self._clock() + left_s if left_s > 0 else 0.0
 
-    def open(self, for_s: int) -> None:
+    async def open(self, for_s: int, by: Author) -> None:
         """Accept requests for at least so many seconds; 0 closes. ``Invalid`` over a day."""
         if type(for_s) is not int or not 0 <= for_s <= MAX_WINDOW_S:
             raise Invalid("bad_parameter", f"open_s is {ascii(for_s)[:40]}, 0 to {MAX_WINDOW_S} seconds are allowed")
-        self._closes = max(self._closes, self._monotonic() + for_s) if for_s else -math.inf
+        if for_s:
+            await self._note("join-window.opened", by)  # first: nobody gets in by a window that nobody opened
+            self._closes = max(self._closes, self._monotonic() + for_s)
+        else:
+            was_open, self._closes = self.closes, -math.inf
+            if was_open:
+                await self._note("join-window.closed", by)
         self._wrong = 0
+
+    async def _note(self, act: str, by: Author) -> None:
+        now = self._clock()
+        await self._store.write(lambda tx: audit.note(tx, act, "join-window", by, now=now), essential=True)
 
     def waiting(self) -> list[JoinRequest]:
         """Requests whose code can be typed now."""
@@ -201,10 +213,17 @@ class Joins:
         """Step 6: somebody typed the code that a device shows; returns the device's name.
 
         A device of that name that never used its certificate gives way: a person says which one is meant.
-        Raises ``NotFound`` ``no_such_join`` for an unknown code; three of those close the window. ``Gone``
-        ``join_rejected`` when the device said no meanwhile.
+        Raises ``NotFound`` ``no_such_join`` for an unknown code; three of those close the window. ``Conflict``
+        ``join_approved`` for one that was approved before, ``Gone`` ``join_rejected`` if the device said no meanwhile.
         """
-        request, key = self._typed(parse_code(typed))
+        was_open = bool(self.closes)
+        try:
+            request, key = self._typed(parse_code(typed))
+        except (NotFound, Denied):
+            await self._refusals.note("code.refused", "join", by)
+            if was_open and not self.closes:
+                await self._note("join-window.closed", by)
+            raise
         name = check_name(name or request.name, "device name")
         request.taken = True
         try:
@@ -238,8 +257,11 @@ class Joins:
 
     def _typed(self, wanted: str) -> tuple[JoinRequest, Csr]:
         """The request that a typed code belongs to; raises ``NotFound``, or ``Gone`` for one whose time is over."""
-        for request in self.waiting():
+        self._sweep()
+        for request in self._requests.values():
             if request.key is not None and hmac.compare_digest(request.code, wanted):
+                if request.taken or request.identity is not None:
+                    raise _approved(request)
                 return request, request.key
         if wanted in self._lapsed:
             raise Gone("join_expired", "the join request of this code has expired", cure="let the device ask again")
@@ -295,3 +317,12 @@ class Joins:
             if request.ends <= now and not request.taken:
                 self._lapsed.append(request.code)
                 self._void(request)
+
+
+def _approved(request: JoinRequest) -> Conflict:
+    """Typing a code once more is no guess, and does nothing."""
+    name = request.identity["name"] if request.identity is not None else request.name
+    return Conflict(
+        "join_approved", f"the join request of this code was approved already, as device/{name}",
+        cure=f"see it: hengectl describe device/{name}",
+    )  # fmt: skip

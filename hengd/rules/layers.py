@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from hengd.records import ObjectChange, ObjectRecord
@@ -14,10 +14,11 @@ from hengd.rules.references import misplaced, references
 from hengd.rules.refusals import MAX_PROBLEMS
 from hengd.rules.rendering import SchemaEntry
 from hengd.rules.schemas import SchemaCache, check_schema
+from hengd.rules.selection import Selection
 from hengd.store import Reader
 from henge_protocol.errors import Conflict, HengeError, Invalid, Problem
 from henge_protocol.model import is_secret_name
-from henge_protocol.selector import Selector, parse_selector
+from henge_protocol.selector import parse_selector
 
 SHOWN: Final = 8
 """Names that a sentence lists; the problems have them all."""
@@ -28,7 +29,9 @@ def check_layers(tx: Reader, schemas: SchemaCache, changes: Sequence[ObjectChang
 
     A changed schema is also checked against the groups that speak its fields.
     """
-    check = _LayerCheck(tx, schemas)
+    schema_changed = any(change.kind == "Schema" and change.before is not None for change in changes)
+    unbound = [record for record in _groups(tx, changes, all_=schema_changed) if not record.spec["schema"]]
+    check = _LayerCheck(tx, schemas, unbound)
     for change in changes:
         if change.after is not None:
             check.one(change.after)
@@ -36,16 +39,24 @@ def check_layers(tx: Reader, schemas: SchemaCache, changes: Sequence[ObjectChang
             check.refuse_in_use(change.name)
         elif change.kind == "Secret":
             check.refuse_secret_in_use(change.name)
-    if any(change.kind == "Schema" and change.before is not None for change in changes):
+    if schema_changed:
         check.unbound_groups()
+
+
+def _groups(tx: Reader, changes: Sequence[ObjectChange], *, all_: bool) -> Iterable[ObjectRecord]:
+    if all_:
+        return objects_of(tx, "Group")
+    return [change.after for change in changes if change.kind == "Group" and change.after is not None]
 
 
 class _LayerCheck:
     """Checks within one transaction."""
 
-    def __init__(self, tx: Reader, schemas: SchemaCache) -> None:
+    def __init__(self, tx: Reader, schemas: SchemaCache, unbound: Sequence[ObjectRecord]) -> None:
         self._tx = tx
         self._schemas = schemas
+        self._unbound = unbound
+        self._heard: dict[str, set[str]] | None = None
         self._fields: frozenset[str] | None = None
 
     def one(self, record: ObjectRecord) -> None:
@@ -54,9 +65,8 @@ class _LayerCheck:
             checks[record.kind](record)
 
     def unbound_groups(self) -> None:
-        for group in objects_of(self._tx, "Group"):
-            if not group.spec["schema"]:
-                self._group(group)
+        for group in self._unbound:
+            self._group(group)
 
     def refuse_secret_in_use(self, name: str) -> None:
         users = [object_path(user.kind, user.name) for user in users_of_secrets(self._tx).get(name, ())]
@@ -104,7 +114,7 @@ class _LayerCheck:
         if not values:
             return
         entries = [schema_entry(schema, self._schemas) for schema in objects_of(self._tx, "Schema")]
-        selected = self._schemas_of(parse_selector(group.spec["selector"]))
+        selected = self._schemas_of(group.name)
         unheard = dict(values)
         for entry in entries:
             if entry.name in selected:
@@ -116,9 +126,16 @@ class _LayerCheck:
             if all(_faults(entry, {field: value}) for entry in declaring):
                 yield declaring[0], {field: value}
 
-    def _schemas_of(self, selector: Selector) -> set[str]:
-        devices = objects_of(self._tx, "Device")
-        return {device.spec["schema"] for device in devices if selector.matches(device.labels)}
+    def _schemas_of(self, group: str) -> set[str]:
+        """The schemas of the devices that an unbound group selects; all such groups read the fleet once."""
+        if self._heard is None:
+            heard: dict[str, set[str]] = {one.name: set() for one in self._unbound}
+            selection = Selection((parse_selector(one.spec["selector"]), heard[one.name]) for one in self._unbound)
+            for device in objects_of(self._tx, "Device"):
+                for schemas in selection.matching(device.labels):
+                    schemas.add(device.spec["schema"])
+            self._heard = heard
+        return self._heard[group]
 
     def _refuse_undeclared(self, record: ObjectRecord, where: str, values: dict[str, Any]) -> None:
         unknown = [field for field in values if field not in self._declared()]
@@ -144,7 +161,7 @@ class _LayerCheck:
             raise Invalid(
                 "no_such_schema",
                 f"{path} has values and no schema to check them",
-                cure="name its schema in a file, under spec, and apply it: 'schema: NAME'; see: hengectl get schemas",
+                cure=f"give it one: hengectl device schema {record.name} SCHEMA; see: hengectl get schemas",
                 problems=[Problem("/spec/schema", "a schema is needed before values", path)],
             )
 

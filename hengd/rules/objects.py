@@ -14,6 +14,7 @@ from hengd.rules.merge import pointer as pointer_of
 from henge_protocol.errors import HengeError, Invalid, Problem
 from henge_protocol.model import API_VERSION, MAX_DOCUMENT_BYTES, PLURALS, check_name, is_name
 from henge_protocol.selector import check_labels, parse_selector
+from henge_protocol.strictjson import canonical
 
 KINDS: Final = {kind.lower(): kind for kind in PLURALS}
 """Kinds by the word that paths, messages and layers have for them."""
@@ -82,12 +83,20 @@ def parse_manifest(value: object, *, kind: str = "", name: str = "") -> Manifest
     return manifest
 
 
+def content(record: ObjectRecord) -> bytes:
+    """What people said of an object, as bytes: Python would call 1, 1.0 and true the same."""
+    overrides = [[one.pointer, one.value, one.until] for one in record.overrides]
+    return canonical([record.spec, record.labels, record.annotations, record.id, overrides])
+
+
 def manifest_of(record: ObjectRecord) -> Manifest:
     """The manifest that a record came from."""
     return Manifest(record.kind, record.name, record.spec, record.labels, record.annotations)
 
 
-_METADATA: Final = ("name", "labels", "annotations", "id", "revision", "created", "changed", "author")
+_METADATA: Final = (
+    "name", "labels", "annotations", "id", "revision", "created", "changed", "author", "set", "taken_from",
+)  # fmt: skip
 
 
 class _Check:

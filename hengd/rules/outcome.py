@@ -47,6 +47,18 @@ class Moved:
 
 
 @dataclass(frozen=True, slots=True)
+class Pruned:
+    """What pruning an apply-set did: how many objects are applied, it had before, and went."""
+
+    apply_set: str
+    applied: int
+    had: int
+    gone: int
+    spared: tuple[str, ...] = ()
+    """Devices among the gone that stay because they have joined; they belong to no set now."""
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """What a change did, or in a dry run would do."""
 
@@ -57,6 +69,10 @@ class Outcome:
     devices: tuple[Moved, ...]
     too_wide: str = ""
     """In a dry run: why the change is refused unless all at once are meant; see ``rules/breadth.py``."""
+    managed: str = ""
+    """In a dry run: why it is refused unless it takes objects over; see ``rules/ownership.py``."""
+    spared: tuple[str, ...] = ()
+    """Devices that pruning would delete and that stay because they have joined."""
 
 
 @dataclass(slots=True)
@@ -98,10 +114,10 @@ def _decoded(document: bytes) -> object:
 
 
 def _said(record: ObjectRecord) -> dict[str, object]:
-    said: dict[str, object] = {
-        "metadata": {"labels": record.labels, "annotations": record.annotations},
-        "spec": record.spec,
-    }
+    metadata: dict[str, object] = {"labels": record.labels, "annotations": record.annotations}
+    if record.apply_set:
+        metadata["set"] = record.apply_set
+    said: dict[str, object] = {"metadata": metadata, "spec": record.spec}
     if record.overrides:
         said["status"] = {"overrides": {field_of(one.pointer): _overriding(one) for one in record.overrides}}
     return said

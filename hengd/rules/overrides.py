@@ -105,9 +105,9 @@ def index_ends(tx: Transaction, change: ObjectChange) -> None:
         tx.put("ends", key, b"")
 
 
-def next_end(tx: Reader) -> float | None:
-    """When the next override ends; None if there is none."""
-    first = tx.keys_after("ends", b"", most=1)
+def next_end(tx: Reader, after: float) -> float | None:
+    """When the next override ends later than ``after``; None if there is none."""
+    first = tx.keys_after("ends", struct.pack(">d", after) + b"\xff", most=1)
     return _moment(first[0]) if first else None
 
 

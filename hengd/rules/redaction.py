@@ -35,6 +35,12 @@ def without(text: str, secrets: Sequence[str]) -> str:
     return "".join(HIDDEN if is_secret else "".join(char for char, _ in run) for is_secret, run in runs)
 
 
+def without_number(value: float, secrets: Sequence[str]) -> float | str:
+    """``value``, hidden if it is a secret itself of at least ``LEAST_CHARS`` digits."""
+    text = json.dumps(value)
+    return HIDDEN if len(text) >= LEAST_CHARS and not isinstance(value, bool) and text in secrets else value
+
+
 def _cover(text: str, secret: str, covered: list[bool]) -> None:
     size = min(PART_CHARS, len(secret))
     parts = {secret[at : at + size] for at in range(len(secret) - size + 1)}

@@ -23,6 +23,9 @@ from henge_protocol.model import digest_of
 from henge_protocol.selector import Selector, parse_selector
 from henge_protocol.strictjson import canonical
 
+SHOWN_GROUPS: Final = 20
+MAX_LAYERS: Final = 16
+"""Of one device, overrides apart (their number is limited where they are set): more of them nobody oversees."""
 MAX_ENDS: Final = 16
 """Moments at which a device's document changes by itself: it has to fit after each of them, at every change."""
 
@@ -117,7 +120,8 @@ class Renderer:
         key = (schema.name, choir.names, *own)
         document = self._documents.get(key)
         if document is None:
-            document = self._documents[key] = self._document(schema, choir, device)
+            document = choir.fault or _document(schema, _said(choir, device), self._secrets)
+            self._documents[key] = document
         return document
 
     def layers(self, device: ObjectRecord) -> list[Layer]:
@@ -126,11 +130,6 @@ class Renderer:
         if schema is None:
             return []
         return _with_defaults(schema, _said(self._choir_of(schema, device.labels), device))
-
-    def _document(self, schema: SchemaEntry, choir: _Choir, device: ObjectRecord) -> Document:
-        if choir.clash is not None:
-            return Document(b"", "", schema.confirm_s, (choir.clash,), "conflicting_groups")
-        return _document(schema, _said(choir, device), self._secrets)
 
     def _choir_of(self, schema: SchemaEntry, labels: dict[str, str]) -> _Choir:
         key = (schema.name, tuple(labels.items()))
@@ -155,7 +154,8 @@ class _Choir:
     names: tuple[str, ...]
     values: tuple[Layer, ...]
     overrides: tuple[Layer, ...]
-    clash: Problem | None
+    fault: Document | None
+    """Why devices that they speak to can have no document, whatever these say themselves."""
 
 
 def _choir(schema: SchemaEntry, groups: Sequence[GroupEntry]) -> _Choir:
@@ -166,7 +166,19 @@ def _choir(schema: SchemaEntry, groups: Sequence[GroupEntry]) -> _Choir:
         for one in group.overrides
     ]
     names = tuple(group.name for group in groups)
-    return _Choir(names, tuple(values), tuple(overrides), _clash(values) or _clash(overrides))
+    return _Choir(names, tuple(values), tuple(overrides), _fault(schema, values, overrides))
+
+
+def _fault(schema: SchemaEntry, values: Sequence[Layer], overrides: Sequence[Layer]) -> Document | None:
+    many = _too_many(values)
+    if many is not None:
+        return _refused(schema, "too_many_layers", many)
+    clash = _clash(values) or _clash(overrides)
+    return _refused(schema, "conflicting_groups", clash) if clash is not None else None
+
+
+def _refused(schema: SchemaEntry, code: str, *problems: Problem) -> Document:
+    return Document(b"", "", schema.confirm_s, problems, code)
 
 
 def _document(schema: SchemaEntry, said: Sequence[Layer], secrets: Secrets) -> Document:
@@ -174,7 +186,7 @@ def _document(schema: SchemaEntry, said: Sequence[Layer], secrets: Secrets) -> D
     ends = sorted({layer.override.until for layer in said if layer.override is not None})
     if len(ends) > MAX_ENDS:
         text = f"its overrides end at {len(ends)} different moments, at most {MAX_ENDS} are possible"
-        return Document(b"", "", schema.confirm_s, (Problem("", text),), "too_complex")
+        return _refused(schema, "too_complex", Problem("", text))
     values = _merged(schema, said)
     document, before = _fitted(schema, values, secrets), values
     for end in ends:
@@ -206,12 +218,12 @@ def _fitted(schema: SchemaEntry, merged: dict[str, Any], secrets: Secrets) -> Do
     else:
         problems = schema.compiled.validate(merged)
     if problems:
-        return Document(b"", "", schema.confirm_s, tuple(problems), "does_not_fit")
+        return _refused(schema, "does_not_fit", *problems)
     if holds_secrets:
         data, shown = secrets.blinded(canonical(put.values)), canonical(put.shown)
     if len(data) > schema.max_document:
         text = f"the document has {len(data)} bytes, schema {schema.name} allows {schema.max_document}"
-        return Document(b"", "", schema.confirm_s, (Problem("", text),), "document_too_large")
+        return _refused(schema, "document_too_large", Problem("", text))
     return Document(data, digest_of(data), schema.confirm_s, shown=shown)
 
 
@@ -237,6 +249,16 @@ def _spoken(group: GroupEntry, schema: SchemaEntry, values: dict[str, Any]) -> d
         return values
     declared = schema.compiled.top_level_fields
     return {field: value for field, value in values.items() if field in declared}
+
+
+def _too_many(layers: Iterable[Layer]) -> Problem | None:
+    """What is wrong with the number of groups; one that says nothing to the device does not count."""
+    groups = [layer.name for layer in layers if layer.values]
+    if len(groups) + 2 <= MAX_LAYERS:
+        return None
+    more = f" and {len(groups) - SHOWN_GROUPS} more" if groups[SHOWN_GROUPS:] else ""
+    shown, most = ", ".join(groups[:SHOWN_GROUPS]) + more, MAX_LAYERS - 2
+    return Problem("", f"{len(groups)} groups set its values ({shown}), at most {most} may beside schema and device")
 
 
 def _clash(layers: Iterable[Layer]) -> Problem | None:

@@ -40,7 +40,12 @@ RETRY_WINDOW_S: Final = 600.0
 """How long the same token with the same key may ask again: its answer may have been lost."""
 MAX_TOKENS: Final = 1000
 
+_REFUSED: Final = ("token_invalid", "token_expired", "token_used")
+"""Refusals that leave a record: whoever gets them has no right token."""
 _PATTERN_CHARS: Final = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-*?")
+
+_Purchase = Callable[[Transaction, TokenRecord, Csr], dict[str, Any]]
+"""What a token buys, inside a transaction."""
 
 
 class Tokens:
@@ -65,6 +70,7 @@ class Tokens:
         self._monotonic = monotonic
         self._new_id = new_id
         self._limit = FailureLimit()
+        self._refusals = audit.Refusals(store, clock=clock, monotonic=monotonic)
 
     async def create(self, wanted: dict[str, Any], by: Author) -> tuple[str, TokenRecord]:
         """A new token as text (shown this once) and its record."""
@@ -129,11 +135,31 @@ class Tokens:
         secret: str,
         csr: bytes,
         address: str,
-        buy: Callable[[Transaction, TokenRecord, Csr], dict[str, Any]],
+        buy: _Purchase,
     ) -> dict[str, Any]:
+        try:
+            self._refuse_guess(kind, token_id, secret, address)
+            key = read_csr(csr)
+            bought = await self._store.write(self._purchase(kind, token_id, secret, key, buy))
+        except (Unauthenticated, Conflict) as error:
+            if error.code in _REFUSED:
+                await self._refusals.note(
+                    "token.refused", self._object_of(token_id), Author("nobody", f"enrol {address}")
+                )
+            raise
+        role = "device" if kind == "join" else "admin"
+        self._authority.restored(role, bought.get("device_id") or bought["admin"])
+        return bought
+
+    def _purchase(
+        self,
+        kind: str,
+        token_id: str,
+        secret: str,
+        key: Csr,
+        buy: Callable[[Transaction, TokenRecord, Csr], dict[str, Any]],
+    ) -> Callable[[Transaction], dict[str, Any]]:
         now = self._clock()
-        self._refuse_guess(kind, token_id, secret, address)
-        key = read_csr(csr)
 
         def operation(tx: Transaction) -> dict[str, Any]:
             token = self._known(tx, kind, token_id, secret)
@@ -144,10 +170,13 @@ class Tokens:
             tx.put("tokens", token.id.encode(), pack(msgspec.structs.replace(token, used=token.used + (not repeated))))
             return bought
 
-        bought = await self._store.write(operation)
-        role = "device" if kind == "join" else "admin"
-        self._authority.restored(role, bought.get("device_id") or bought["admin"])
-        return bought
+        return operation
+
+    def _object_of(self, token_id: str) -> str:
+        """What a record calls the token: by its id if there is one; what a stranger made up is not repeated."""
+        with self._store.read() as tx:
+            known = token_id and tx.get("tokens", token_id.encode()[:64]) is not None
+        return f"token/{token_id}" if known else "token"
 
     def _refuse_guess(self, kind: str, token_id: str, secret: str, address: str) -> None:
         """Turn a wrong secret away before its request is read or anything written, in one go with its count.

@@ -80,6 +80,10 @@ class Vault:
         sealed = self.seal(tx).seal(data, f"document {digest}") if shown else b""
         tx.put("documents", bytes.fromhex(digest), pack_document(StoredDocument(shown or data, sealed)))
 
+    def is_used(self, tx: Reader) -> bool:
+        """Whether this store has, or had, secrets."""
+        return tx.get("keys", DATA_KEY) is not None
+
     def trouble(self, tx: Reader) -> HengeError | None:
         """Why secrets cannot be opened, if there are any; None if they can."""
         if tx.get("keys", DATA_KEY) is None:

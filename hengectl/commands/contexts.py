@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import stat
 import sys
 from pathlib import Path
 from typing import Final
@@ -11,8 +9,9 @@ from typing import Final
 import click
 
 from henge_protocol import places
-from henge_protocol.errors import HengeError, Invalid, Malformed, NotFound, TooLarge
+from henge_protocol.errors import HengeError, Invalid, Malformed, NotFound
 from henge_protocol.joining import MAX_TOKEN_CHARACTERS, JoinToken, parse_token
+from henge_protocol.keyfiles import read_once
 from henge_protocol.model import check_name, is_name
 from hengectl import profile
 from hengectl.address import Address, parse_address
@@ -201,23 +200,9 @@ def _token_text(invocation: Invocation, token_file: str) -> str:
 
 
 def _token_bytes(invocation: Invocation, path: Path) -> bytes:
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(fd, "rb", buffering=0) as file:
-            mode = os.fstat(fd).st_mode
-            if not stat.S_ISREG(mode) and not stat.S_ISFIFO(mode):
-                raise Invalid("bad_file", f"{path} is neither a file nor a pipe")
-            if stat.S_ISREG(mode) and mode & 0o077:
-                invocation.note(
-                    f"Warning: others can read {path}; a token is used once, so remove the file afterwards."
-                )
-            os.set_blocking(fd, not stat.S_ISFIFO(mode) or str(path).startswith("/dev/fd/"))
-            data = file.read(4 * MAX_TOKEN_CHARACTERS) or b""
-    except OSError as error:
-        kind = NotFound if isinstance(error, FileNotFoundError) else Invalid
-        raise kind("bad_file", f"cannot read {path}: {(error.strerror or '').lower()}") from None
-    if len(data) >= 4 * MAX_TOKEN_CHARACTERS:
-        raise TooLarge("too_large", f"{path} is too long for a token")
+    data, mode = read_once(path, limit_bytes=4 * MAX_TOKEN_CHARACTERS)
+    if mode & 0o077:
+        invocation.note(f"Warning: others can read {path}; a token is used once, so remove the file afterwards.")
     return data
 
 

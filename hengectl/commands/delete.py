@@ -9,10 +9,10 @@ import click
 
 from henge_protocol.errors import HengeError, Invalid
 from hengectl import delivery
-from hengectl.changes import tell_result, tell_too_wide
+from hengectl.changes import tell_needs, tell_result
 from hengectl.invocation import Command, Invocation, with_invocation
 from hengectl.kinds import DEVICE, Ref, parse_refs
-from hengectl.options import WHAT, all_at_once_option, dry_run_option, message_option, yes_option
+from hengectl.options import WHAT, all_at_once_option, dry_run_option, message_option, take_over_option, yes_option
 from hengectl.render import plural, safe
 
 
@@ -20,11 +20,18 @@ from hengectl.render import plural, safe
 @click.argument("what", metavar="KIND/NAME... | KIND NAME...", nargs=-1, required=True, type=WHAT)
 @dry_run_option
 @all_at_once_option
+@take_over_option
 @message_option
 @yes_option
 @with_invocation
 def delete_command(
-    invocation: Invocation, what: tuple[str, ...], dry_run: bool, all_at_once: bool, message: str, yes: bool
+    invocation: Invocation,
+    what: tuple[str, ...],
+    dry_run: bool,
+    all_at_once: bool,
+    take_over: bool,
+    message: str,
+    yes: bool,
 ) -> None:
     """Delete schemas, groups and devices, all of them as one change or none. Shows what that does, and asks.
 
@@ -37,13 +44,13 @@ def delete_command(
     """
     refs = _refs(what)
     body = {"delete": [{"kind": ref.kind.title, "name": ref.name} for ref in refs], "message": message}
-    seen = ""
+    words, seen = {"all_at_once": all_at_once, "take_over": take_over}, ""
     if not dry_run and not yes:
-        plan = invocation.client.post("/v1/apply", body, dry_run=True, all_at_once=all_at_once)
+        plan = invocation.client.post("/v1/apply", body, if_match=seen, dry_run=True, **words)
         _confirm(invocation, refs, plan.json())
         seen = plan.etag
-    query = {"dry_run": dry_run, "all_at_once": all_at_once}
-    tell_result(invocation, invocation.client.post("/v1/apply", body, if_match=seen, **query).json())
+    done = invocation.client.post("/v1/apply", body, if_match=seen, dry_run=dry_run, **words)
+    tell_result(invocation, done.json())
 
 
 def _refs(what: Sequence[str]) -> list[Ref]:
@@ -57,7 +64,7 @@ def _confirm(invocation: Invocation, refs: Sequence[Ref], plan: Mapping[str, Any
     moved = [safe(device["name"]) for device in plan["devices"]]
     if moved:
         invocation.note(f"{plural(len(moved), 'device')} would get another document: {delivery.some(moved)}.")
-        tell_too_wide(invocation, plan)
+    tell_needs(invocation, plan)
     if any(ref.kind == DEVICE for ref in refs):
         invocation.note("A device that is deleted is cut off at once and has to join anew.")
     if len(refs) == 1:

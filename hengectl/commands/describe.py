@@ -56,7 +56,15 @@ def _facts(invocation: Invocation, target: Ref, object_: Object) -> list[tuple[s
         facts += [("limit", f"{spec.get('max_document')} bytes"), ("confirm within", f"{spec.get('confirm_s')} s")]
     changed = metadata.get("changed") or metadata.get("created")
     author = f" by {safe(metadata['author'])}" if metadata.get("author") else ""
+    facts.append(("set", _owner(metadata)))
     return [*facts, ("changed", f"r{metadata.get('revision', '?')}, {age(changed, now=now)} ago{author}")]
+
+
+def _owner(metadata: Mapping[str, Any]) -> str:
+    """The apply-set that an object belongs to, or did until somebody took it."""
+    if metadata.get("set"):
+        return f"{safe(metadata['set'])}   changes by hand need --take-over"
+    return f"none, taken from {safe(metadata['taken_from'])}" if metadata.get("taken_from") else ""
 
 
 def _members(invocation: Invocation, spec: Mapping[str, Any]) -> str:

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
+from hengectl import delivery, refusal
 from hengectl.columns import state_of
 from hengectl.flashing import add_command
 from hengectl.invocation import Command, Group, Invocation, with_invocation
-from hengectl.kinds import DEVICE, Ref, name_of
-from hengectl.options import DEVICE_NAME, DURATION, Name, message_option, yes_option
+from hengectl.kinds import DEVICE, SCHEMA, Ref, name_of
+from hengectl.options import (
+    DEVICE_NAME,
+    DURATION,
+    Name,
+    all_at_once_option,
+    message_option,
+    take_over_option,
+    wait_options,
+    yes_option,
+)  # fmt: skip
 from hengectl.render import safe
 from hengectl.tokens import TOKEN_TTL_S, tell_next_step
 from hengectl.waiting import REFUSED
 
 
-@click.group("device", cls=Group, short_help="Add, revoke, replace, rename or delete a device.")
+@click.group("device", cls=Group, short_help="Add, revoke, replace, rename or delete a device; give it a schema.")
 def device_command() -> None:
     """What is done to one device."""
 
@@ -61,21 +73,55 @@ def device_replace(invocation: Invocation, device: str, ttl_s: int, quiet: bool,
 @device_command.command("rename", cls=Command, writes=True, short_help="Give a device another name.")
 @click.argument("device", metavar="NAME", type=DEVICE_NAME)
 @click.argument("to", metavar="NEW-NAME", type=Name())
+@take_over_option
 @message_option
 @with_invocation
-def device_rename(invocation: Invocation, device: str, to: str, message: str) -> None:
+def device_rename(invocation: Invocation, device: str, to: str, take_over: bool, message: str) -> None:
     """Give a device another name. Its identity, values and history stay."""
     ref = Ref(DEVICE, device)
-    renamed = invocation.client.post(f"{ref.path}/rename", {"to": to}, message=message).json()
+    renamed = invocation.client.post(f"{ref.path}/rename", {"to": to}, message=message, take_over=take_over).json()
     invocation.paper.say(f"{ref} is now device/{safe(name_of(renamed) or to)}")
+
+
+@device_command.command("schema", cls=Command, writes=True, short_help="Say of which type a device is.")
+@click.argument("device", metavar="NAME", type=DEVICE_NAME)
+@click.argument("schema", metavar="SCHEMA", type=Name(SCHEMA))
+@all_at_once_option
+@take_over_option
+@wait_options(10)
+@message_option
+@with_invocation
+def device_schema(
+    invocation: Invocation,
+    device: str,
+    schema: str,
+    all_at_once: bool,
+    take_over: bool,
+    wait: bool,
+    timeout_s: int,
+    message: str,
+) -> int:
+    """Give a device a schema, in place of the one that it has.
+
+    From then on it gets a configuration: the schema's defaults, what groups say, and its own values, which must fit.
+    """
+    ref = Ref(DEVICE, device)
+    before = invocation.client.get(ref.path)
+    body = {"spec": {"schema": schema}}
+    query: dict[str, Any] = {"all_at_once": all_at_once, "take_over": take_over, "message": message}
+    after = invocation.client.patch(ref.path, body, **query)
+    same = before.etag == after.etag
+    invocation.paper.say(f"{ref} is of schema {schema}{' already' if same else f' (r{after.revision})'}")
+    return delivery.await_delivery(invocation, [device], timeout_s) if wait else refusal.OK
 
 
 @device_command.command("delete", cls=Command, writes=True, short_help="Forget a device.")
 @click.argument("device", metavar="NAME", type=DEVICE_NAME)
+@take_over_option
 @message_option
 @yes_option
 @with_invocation
-def device_delete(invocation: Invocation, device: str, message: str, yes: bool) -> None:
+def device_delete(invocation: Invocation, device: str, take_over: bool, message: str, yes: bool) -> None:
     """Revoke the device's identity and forget its values.
 
     The values can be brought back with rollback, the identity cannot: the device has to join anew.
@@ -83,7 +129,7 @@ def device_delete(invocation: Invocation, device: str, message: str, yes: bool) 
     ref = Ref(DEVICE, device)
     invocation.client.read(ref)
     invocation.confirm_by_name(device, "delete", yes=yes)
-    invocation.client.delete(ref.path, message=message)
+    invocation.client.delete(ref.path, message=message, take_over=take_over)
     invocation.paper.say(f"{ref} deleted")
 
 

@@ -8,11 +8,11 @@ import click
 
 from henge_protocol.errors import Invalid
 from hengectl import refusal
-from hengectl.changes import apply_files, tell_too_wide
+from hengectl.changes import Files, apply_files, tell_needs, tell_spared
 from hengectl.differences import tell_differences
 from hengectl.invocation import Command, Invocation, with_invocation
 from hengectl.kinds import OBJECT_KINDS, SECRET, Ref
-from hengectl.options import RefType, files_option, output_option
+from hengectl.options import RefType, files_option, kustomize_option, output_option, set_options
 
 DIFFERS: Final = 1
 
@@ -33,7 +33,9 @@ class Revisions(click.ParamType[tuple[int, int | None]]):
 
 @click.command("diff", cls=Command, compares=True, short_help="Show what apply would change, field by field.")
 @click.argument("target", metavar="[KIND/NAME]", required=False, type=RefType((*OBJECT_KINDS, SECRET)))
-@files_option(required=False)
+@files_option
+@kustomize_option
+@set_options
 @click.option(
     "--rev", "revisions", type=Revisions(), metavar="A..B", help="Between two revisions, or from A until now."
 )
@@ -43,6 +45,9 @@ def diff_command(
     invocation: Invocation,
     target: Ref | None,
     names: tuple[str, ...],
+    folder: str | None,
+    apply_set: str | None,
+    prune: bool,
     revisions: tuple[int, int | None] | None,
     form: str | None,
 ) -> int:
@@ -53,20 +58,23 @@ def diff_command(
 
     \b
     hengectl diff -f fleet/
+    hengectl diff --set git --prune -f fleet/
     hengectl diff device/lamp-1 --rev 12..17
     """
-    if bool(names) == bool(revisions) or (target is not None and not revisions):
+    of_files = bool(names or folder or apply_set or prune)
+    if of_files == bool(revisions) or (target is not None and not revisions):
         cure = "write for example: hengectl diff -f fleet/, or hengectl diff device/lamp-1 --rev 12..17"
         raise Invalid("bad_usage", "either -f FILE or --rev A..B is needed, and KIND/NAME only with --rev", cure=cure)
     if revisions:
         return _between(invocation, target, *revisions, form=form)
-    result = apply_files(invocation, names, dry_run=True)
+    result = apply_files(invocation, Files(names, folder, apply_set, prune), dry_run=True)
     objects = [one for one in result["objects"] if one["action"] != "unchanged"]
     if form is not None:
         invocation.paper.data(result, form)
     elif objects:
         tell_differences(invocation, objects, result["devices"])
-        tell_too_wide(invocation, result)
+        tell_needs(invocation, result)
+        tell_spared(invocation, result)
     else:
         invocation.note(f"Nothing differs from revision {result['revision']}.")
     return DIFFERS if objects else refusal.OK

@@ -18,7 +18,7 @@ from henge_protocol.model import API_VERSION
 from hengectl.client import Reply
 from hengectl.invocation import Command, Invocation, with_invocation
 from hengectl.kinds import Object, Ref, name_of
-from hengectl.options import RefType, all_at_once_option, message_option
+from hengectl.options import RefType, all_at_once_option, message_option, take_over_option
 from hengectl.refusal import lines_of
 from hengectl.render import as_yaml
 
@@ -31,9 +31,10 @@ CHANCES: Final = (Invalid, Malformed, TooLarge, Conflict, Stale)
 @click.command("edit", cls=Command, writes=True, short_help="Change one device, group or schema in an editor.")
 @click.argument("target", metavar="KIND/NAME", type=RefType())
 @all_at_once_option
+@take_over_option
 @message_option
 @with_invocation
-def edit_command(invocation: Invocation, target: Ref, all_at_once: bool, message: str) -> None:
+def edit_command(invocation: Invocation, target: Ref, all_at_once: bool, take_over: bool, message: str) -> None:
     """Open an object as YAML in $VISUAL or $EDITOR, and make it so.
 
     What is refused is opened again with the reasons on top. Close the editor without saving to give up; what you wrote
@@ -42,7 +43,7 @@ def edit_command(invocation: Invocation, target: Ref, all_at_once: bool, message
     read = invocation.client.get(target.path)
     draft = _Draft.of(target, read)
     try:
-        _edit(invocation, draft, {"all_at_once": all_at_once, "message": message})
+        _edit(invocation, draft, {"all_at_once": all_at_once, "take_over": take_over, "message": message})
     except BaseException:
         if draft.written:
             invocation.note(f"What you wrote is in {draft.path}. Make it so: hengectl apply -f {draft.path}")
@@ -61,6 +62,7 @@ class _Draft:
     etag: str
     original: str
     """What the daemon has, as text."""
+    apply_set: str = ""
     shown: str = ""
     """What was in the file when the editor was opened."""
 
@@ -68,7 +70,8 @@ class _Draft:
     def of(target: Ref, reply: Reply) -> _Draft:
         handle, name = tempfile.mkstemp(prefix=f"hengectl-edit-{target.kind.singular}-{target.name}-", suffix=".yaml")
         os.close(handle)
-        return _Draft(target, Path(name), reply.etag, _text_of(reply.json()))
+        object_ = reply.json()
+        return _Draft(target, Path(name), reply.etag, _text_of(object_), str(object_["metadata"].get("set", "")))
 
     @property
     def written(self) -> bool:
@@ -130,6 +133,8 @@ class _Draft:
 def _edit(invocation: Invocation, draft: _Draft, query: Mapping[str, Any]) -> None:
     command = invocation.environ.get("VISUAL") or invocation.environ.get("EDITOR") or "vi"
     remarks = [f"{draft.target}: save and close to make it so; close without saving to leave it as it is."]
+    if draft.apply_set and not query["take_over"]:
+        remarks.append(f"It belongs to the apply-set {draft.apply_set}: what you save will need --take-over.")
     refusal: HengeError | None = None
     while True:
         draft.open(command, remarks)
@@ -141,6 +146,8 @@ def _edit(invocation: Invocation, draft: _Draft, query: Mapping[str, Any]) -> No
         try:
             after = invocation.client.put(draft.target.path, draft.object(), if_match=draft.etag, **query)
         except CHANCES as error:
+            if error.code == "managed":  # no other text mends that
+                raise
             refusal = _placed(draft, error)
             remarks = lines_of(refusal, writes=True, outcome="nothing")
             if isinstance(error, Stale):

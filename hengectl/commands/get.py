@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import click
 
 from henge_protocol.errors import HengeError, Invalid, NotFound
-from henge_protocol.model import check_name
+from henge_protocol.model import check_name, is_name
 from hengectl import refusal
 from hengectl.columns import View, rooms, table_of
 from hengectl.invocation import Command, Invocation, with_invocation
@@ -81,7 +81,7 @@ def get_command(
     try:
         wanted = read_wanted(what, selector)
     except Invalid as error:
-        raise Invalid("bad_usage", error.message, cure=error.cure) from None
+        raise Invalid("bad_usage", error.message, cure=_cure(error, what)) from None
     shape = Shape(form, not no_headers, show_labels)
     if watch:
         if len(wanted) > 1 or not wanted[0].kind.applied or form == "yaml":
@@ -93,6 +93,13 @@ def get_command(
     for refused in missing:
         invocation.note("\n".join(refusal.lines_of(refused, writes=False, outcome="nothing")))
     return refusal.OK if not missing else refusal.PARTIAL if any(items for _, items in found) else refusal.NOT_FOUND
+
+
+def _cure(error: Invalid, what: Sequence[str]) -> str:
+    """Who names a thing without its kind mostly means a device."""
+    if error.code != "unknown_kind" or "did you mean" in error.cure or not is_name(what[0]):
+        return error.cure
+    return f"for a device of that name: hengectl get device {' '.join(what)}"
 
 
 def read_wanted(what: Sequence[str], selector: str) -> list[Wanted]:

@@ -8,12 +8,20 @@ from typing import Any
 import click
 
 from henge_protocol.errors import Invalid
-from hengectl.changes import tell_result, tell_too_wide
+from hengectl.changes import tell_needs, tell_result
 from hengectl.columns import View, changes_text, table_of
 from hengectl.differences import say_fields, tell_differences
 from hengectl.invocation import Command, Invocation, with_invocation
 from hengectl.kinds import DEVICE, OBJECT_KINDS, REVISION, SECRET, Ref, list_of
-from hengectl.options import RefType, all_at_once_option, dry_run_option, message_option, output_option, yes_option
+from hengectl.options import (
+    RefType,
+    all_at_once_option,
+    dry_run_option,
+    message_option,
+    output_option,
+    take_over_option,
+    yes_option,
+)
 from hengectl.render import GAP, age, plural, safe
 
 
@@ -21,7 +29,7 @@ from hengectl.render import GAP, age, plural, safe
 @click.argument("target", metavar="[KIND/NAME]", required=False, type=RefType((*OBJECT_KINDS, SECRET)))
 @click.option("--limit", type=click.IntRange(1, 1000), default=20, help="How many; 20 if not given.")
 @click.option("--before", type=click.IntRange(1), default=None, metavar="REVISION", help="Only older ones.")
-@click.option("--diff", is_flag=True, help="With the fields that each of them changed.")
+@click.option("--diff", is_flag=True, help="With the values that each of them changed.")
 @output_option("json", "yaml", "wide", "name")
 @with_invocation
 def history_command(
@@ -29,7 +37,8 @@ def history_command(
 ) -> None:
     """Show the newest changes first, all or those of one object."""
     object_ = str(target) if target else ""
-    query: dict[str, Any] = {"object": object_, "limit": limit, "before": before, "diff": diff}
+    fields = diff or form in (None, "wide")
+    query: dict[str, Any] = {"object": object_, "limit": limit, "before": before, "diff": fields}
     items = invocation.client.get("/v1/revisions", **query).json()["items"]
     if form in ("json", "yaml"):
         invocation.paper.data(list_of(items), form)
@@ -67,6 +76,7 @@ def _tell_revision(invocation: Invocation, item: Mapping[str, Any], target: Ref 
 @click.option("--to", type=click.IntRange(0), required=True, metavar="REVISION", help="As it was after this revision.")
 @dry_run_option
 @all_at_once_option
+@take_over_option
 @message_option
 @yes_option
 @with_invocation
@@ -77,6 +87,7 @@ def rollback_command(
     to: int,
     dry_run: bool,
     all_at_once: bool,
+    take_over: bool,
     message: str,
     yes: bool,
 ) -> None:
@@ -88,9 +99,9 @@ def rollback_command(
     if everything == (target is not None):
         raise Invalid("bad_usage", "either KIND/NAME or --all is needed, and not both")
     body = {"to": to, "message": message} | ({"object": str(target)} if target else {})
-    seen = "" if dry_run or yes else _confirmed(invocation, target, to, body, all_at_once=all_at_once)
-    query = {"dry_run": dry_run, "all_at_once": all_at_once}
-    result = invocation.client.post("/v1/rollback", body, if_match=seen, **query).json()
+    words = {"all_at_once": all_at_once, "take_over": take_over}
+    seen = "" if dry_run or yes else _confirmed(invocation, target, to, body, words)
+    result = invocation.client.post("/v1/rollback", body, if_match=seen, dry_run=dry_run, **words).json()
     touched = [one for one in result["objects"] if one["action"] != "unchanged"]
     if dry_run and touched:
         tell_differences(invocation, touched, result["devices"])
@@ -100,16 +111,16 @@ def rollback_command(
 
 
 def _confirmed(
-    invocation: Invocation, target: Ref | None, to: int, body: Mapping[str, Any], *, all_at_once: bool
+    invocation: Invocation, target: Ref | None, to: int, body: Mapping[str, Any], words: Mapping[str, bool]
 ) -> str:
     """Ask if it cannot be undone; returns the version of the fleet that was seen then, or nothing."""
     if target is not None and target.kind != DEVICE:
         return ""
-    reply = invocation.client.post("/v1/rollback", body, dry_run=True, all_at_once=all_at_once)
+    reply = invocation.client.post("/v1/rollback", body, if_match="", dry_run=True, **words)
     plan = reply.json()
     if target is None:
         _tell_plan(invocation, plan)
-        tell_too_wide(invocation, plan)
+        tell_needs(invocation, plan)
         invocation.confirm(f"Roll everything back to revision {to}?", yes=False)
     elif any(one["action"] == "deleted" for one in plan["objects"]):
         invocation.note(f"{target} was not there at revision {to}, so it would be deleted.")

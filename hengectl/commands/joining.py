@@ -12,15 +12,17 @@ from henge_protocol.joining import format_code, parse_code
 from henge_protocol.model import ROLES
 from hengectl.columns import View, table_of
 from hengectl.invocation import Command, Group, Invocation, with_invocation
-from hengectl.kinds import JOIN, SCHEMA, TOKEN, list_of, name_of
+from hengectl.kinds import JOIN, OPERATOR, SCHEMA, TOKEN, list_of, name_of
 from hengectl.options import Duration, Name, Pattern, labels_option, output_option, yes_option
-from hengectl.render import left, plural, safe
+from hengectl.render import left, plural, safe, unix_s
 from hengectl.tokens import TOKEN_TTL_S, tell_next_step
 
 MAX_TOKEN_TTL_S: Final = 30 * 86400
 WINDOW_S: Final = 600
 MAX_WINDOW_S: Final = 86400
 """These two are the daemon's limits (``docs/limits.md``), so that what is too long is told in the words typed."""
+CLOCKS_DIFFER_S: Final = 5
+"""So much longer than asked for is no news: the daemon's clock may be another one."""
 
 
 @click.group("token", cls=Group, short_help="Tokens that let devices join or people log in.")
@@ -118,6 +120,9 @@ def operator_command() -> None:
 @with_invocation
 def operator_revoke(invocation: Invocation, operator: str, yes: bool) -> None:
     """Make all certificates of an operator worthless, on every machine; also your own."""
+    if operator not in [one.get("name") for one in invocation.client.items(OPERATOR)]:
+        missing = f"operator/{operator} does not exist or was revoked"
+        raise NotFound("no_such_object", missing, cure="see: hengectl get operators")
     who = invocation.client.get("/v1/whoami").json()
     own = who.get("name") == operator and who.get("via") == "devices"
     question = "That is you: this machine is logged out as well. " if own else ""
@@ -138,7 +143,11 @@ def join_command() -> None:
 @with_invocation
 def join_open(invocation: Invocation, open_s: int) -> None:
     """Let devices ask to join for a while; each still needs your approval."""
-    _tell_window(invocation, invocation.client.put("/v1/join-window", {"open_s": open_s}).json())
+    window = invocation.client.put("/v1/join-window", {"open_s": open_s}).json()
+    _tell_window(invocation, window)
+    closes = unix_s(window.get("closes"))
+    if closes is not None and closes - invocation.now() > open_s + CLOCKS_DIFFER_S:
+        invocation.note("It was open for longer already and stays so. To shorten it: hengectl join close, then open.")
 
 
 @join_command.command("close", cls=Command, writes=True, short_help="Let no further device ask to join.")
@@ -189,7 +198,8 @@ def approve_command(
     device = invocation.client.post(f"/v1/joins/{digits}/approve", body).json()
     invocation.paper.say(f"device/{safe(name_of(device))} approved")
     if not device.get("spec", {}).get("schema"):
-        invocation.note("It has no schema yet, so it gets no configuration. Give it one with: hengectl apply -f FILE")
+        cure = f"hengectl device schema {safe(name_of(device))} SCHEMA"
+        invocation.note(f"It has no schema yet, so it gets no configuration. Give it one with: {cure}")
 
 
 def _tell_window(invocation: Invocation, window: Mapping[str, Any]) -> None:

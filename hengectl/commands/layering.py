@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 import click
 
 from henge_protocol.errors import HengeError, Invalid
 from hengectl import delivery
-from hengectl.changes import tell_result, tell_too_wide
+from hengectl.changes import tell_needs, tell_result
 from hengectl.differences import tell_differences
 from hengectl.factoring import Fleet, Lift, promoted
 from hengectl.fields import has, parse_field, pointer
@@ -22,6 +23,7 @@ from hengectl.options import (
     dry_run_option,
     message_option,
     selector_option,
+    take_over_option,
     yes_option,
 )
 from hengectl.refusal import field_of
@@ -37,6 +39,7 @@ MAX_TRIED: Final = 200
 @click.option("--to", "group", metavar="group/NAME", type=RefType((GROUP,)), required=True, help="Where it goes.")
 @dry_run_option
 @all_at_once_option
+@take_over_option
 @message_option
 @yes_option
 @with_invocation
@@ -47,6 +50,7 @@ def promote_command(
     group: Ref,
     dry_run: bool,
     all_at_once: bool,
+    take_over: bool,
     message: str,
     yes: bool,
 ) -> None:
@@ -60,25 +64,29 @@ def promote_command(
     name, wanted = field_of(pointer(parse_field(field))), Ref(DEVICE, device)
     objects = _promoted(invocation, wanted, field, group)
     body = {"objects": objects, "message": message or f"promote {name} from {wanted} to {group}"}
-    plan = invocation.client.post("/v1/apply", body, dry_run=True, all_at_once=all_at_once)
+    words = {"all_at_once": all_at_once, "take_over": take_over}
+    plan = invocation.client.post("/v1/apply", body, if_match="", dry_run=True, **words)
     result = plan.json()
     tell_differences(invocation, result["objects"], result["devices"])
-    tell_too_wide(invocation, result)
+    tell_needs(invocation, result)
     if dry_run:
         return
     if result["devices"]:
         invocation.confirm(f"Move {name} to {group}?", yes=yes)
-    done = invocation.client.post("/v1/apply", body, all_at_once=all_at_once, if_match=plan.etag)
+    done = invocation.client.post("/v1/apply", body, if_match=plan.etag, **words)
     tell_result(invocation, done.json())
 
 
 @click.command("factor", cls=Command, writes=True, short_help="Lift values that many devices share to their groups.")
 @selector_option
 @dry_run_option
+@take_over_option
 @message_option
 @yes_option
 @with_invocation
-def factor_command(invocation: Invocation, selector: str, dry_run: bool, message: str, yes: bool) -> None:
+def factor_command(
+    invocation: Invocation, selector: str, dry_run: bool, take_over: bool, message: str, yes: bool
+) -> None:
     """Find values that all devices of a group set alike, and let the group set them once.
 
     No device gets another document: the daemon makes sure, or refuses. Groups are not made.
@@ -87,7 +95,7 @@ def factor_command(invocation: Invocation, selector: str, dry_run: bool, message
     listed = client.listing(DEVICE)
     fleet = Fleet.of(listed["items"], client.items(GROUP), client.items(SCHEMA))
     among = frozenset(map(name_of, client.items(DEVICE, selector) if selector else listed["items"]))
-    lifts = _that_change_nothing(invocation, fleet, among)
+    lifts = _that_change_nothing(invocation, fleet, among, take_over=take_over)
     if not lifts:
         invocation.note("There is nothing that all devices of a group set alike.")
         return
@@ -101,7 +109,9 @@ def factor_command(invocation: Invocation, selector: str, dry_run: bool, message
     invocation.confirm("Lift these? No device gets another document.", yes=yes)
     body = {"objects": fleet.lifted(lifts), "message": message or "factor"}
     seen = '"{epoch}.{revision}"'.format_map(listed["metadata"])
-    tell_result(invocation, client.post("/v1/apply", body, expect="same-documents", if_match=seen).json())
+    tell_result(
+        invocation, client.post("/v1/apply", body, expect="same-documents", take_over=take_over, if_match=seen).json()
+    )
 
 
 def _promoted(invocation: Invocation, device: Ref, field: str, group: Ref) -> Sequence[Mapping[str, Any]]:
@@ -118,23 +128,27 @@ def _promoted(invocation: Invocation, device: Ref, field: str, group: Ref) -> Se
     return promoted(object_, to, path)
 
 
-def _that_change_nothing(invocation: Invocation, fleet: Fleet, among: frozenset[str]) -> list[Lift]:
-    """As many lifts as leave every document as it is, taken one by one: the daemon knows what else speaks."""
+def _that_change_nothing(invocation: Invocation, fleet: Fleet, among: frozenset[str], *, take_over: bool) -> list[Lift]:
+    """As many lifts as leave every document as it is, taken one by one: the daemon knows what else speaks, and what
+    belongs to an apply-set."""
     taken: list[Lift] = []
+    possible = partial(_changes_nothing, invocation, fleet, take_over=take_over)
     for tried, choices in enumerate(fleet.lifts(among)):
         if tried == MAX_TRIED:
             invocation.note(f"Only the first {MAX_TRIED} values were looked at; run it again for the others.")
             break
-        taken += next(([one] for one in choices if _changes_nothing(invocation, fleet, [*taken, one])), [])
+        taken += next(([one] for one in choices if possible([*taken, one])), [])
     return taken
 
 
-def _changes_nothing(invocation: Invocation, fleet: Fleet, lifts: Sequence[Lift]) -> bool:
+def _changes_nothing(invocation: Invocation, fleet: Fleet, lifts: Sequence[Lift], *, take_over: bool) -> bool:
     body = {"objects": fleet.lifted(lifts)}
     try:
-        invocation.client.post("/v1/apply", body, dry_run=True, expect="same-documents")
+        plan = invocation.client.post(
+            "/v1/apply", body, dry_run=True, expect="same-documents", take_over=take_over
+        ).json()
     except HengeError as error:
         if error.code in ("documents_differ", "conflicting_groups", "does_not_fit"):
             return False
         raise
-    return True
+    return not plan.get("managed")

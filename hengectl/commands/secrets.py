@@ -9,7 +9,7 @@ from typing import Any, Final
 import click
 
 from henge_protocol.errors import HengeError, Invalid, Malformed, NotFound, TooLarge
-from hengectl.changes import tell_result, tell_too_wide
+from hengectl.changes import tell_needs, tell_result
 from hengectl.columns import View, table_of
 from hengectl.invocation import Command, Group, Invocation, with_invocation
 from hengectl.kinds import SECRET, Ref, list_of
@@ -62,7 +62,7 @@ def secret_set(
     reply = invocation.client.put(Ref(SECRET, name).path, body, **query)
     if dry_run:
         tell_result(invocation, reply.json())
-        tell_too_wide(invocation, reply.json())
+        tell_needs(invocation, reply.json())
     else:
         invocation.paper.say(f"secret/{name} set (r{reply.revision})")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import click
 
@@ -26,37 +26,66 @@ from hengectl.fields import (
 )  # fmt: skip
 from hengectl.invocation import Command, Invocation, with_invocation
 from hengectl.kinds import DEVICE, GROUP, SCHEMA, Object, Ref, name_of
-from hengectl.options import DURATION, RefType, all_at_once_option, message_option, wait_options
+from hengectl.options import (
+    DURATION,
+    RefType,
+    all_at_once_option,
+    message_option,
+    selector_option,
+    take_over_option,
+    wait_options,
+)  # fmt: skip
 from hengectl.refusal import field_of
-from hengectl.render import left
+from hengectl.render import left, plural
 
 ATTEMPTS: Final = 5
-TARGET: Final = RefType((GROUP, DEVICE))
+
+
+class _Target(RefType):
+    """A device or group; with ``-l`` the devices are chosen already, and what stands here is a field."""
+
+    name = "target"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if ctx is None or not ctx.params.get("selector"):
+            return super().convert(value, param, ctx)
+        if str(value).partition("/")[0] in (DEVICE.singular, GROUP.singular):
+            self.fail(f"{value!r} and -l both say what is meant", param, ctx)
+        return value
+
+
+TARGET: Final = _Target((GROUP, DEVICE))
 
 
 @click.command("set", cls=Command, writes=True, short_help="Set values of one device or group.")
 @click.argument("target", metavar="device/NAME|group/NAME", type=TARGET)
-@click.argument("assignments", metavar="FIELD=VALUE...", nargs=-1, required=True)
+@click.argument("assignments", metavar="FIELD=VALUE...", nargs=-1)
+@selector_option
 @click.option("--json", "as_json", is_flag=True, help="Values are JSON: text stands in quotes.")
 @click.option(
     "--for", "for_s", type=DURATION, default=0, help="Only so long, above all layers; then it ends by itself."
 )
 @all_at_once_option
+@take_over_option
 @wait_options(10)
 @message_option
 @with_invocation
 def set_command(
     invocation: Invocation,
-    target: Ref,
+    target: Any,
     assignments: tuple[str, ...],
+    selector: str,
     as_json: bool,
     for_s: int,
     all_at_once: bool,
+    take_over: bool,
     wait: bool,
     timeout_s: int,
     message: str,
 ) -> int:
     """Set values where they are declared: on a device, or on a group for all its devices.
+
+    With -l and --for instead of a name: on every device with these labels, all of them or none.
 
     The schema says what a value is: 10 is a number or text as the field wants it.
     FIELD=null hides a value that would be inherited; unset removes what was set here.
@@ -66,9 +95,19 @@ def set_command(
     hengectl set device/lamp-1 color=red brightness=80 --wait
     hengectl set group/kitchen wifi.ssid=den
     hengectl set device/lamp-1 log.level=debug --for 2h
+    hengectl set -l room=attic,kind=lamp color=red --for 15m
     """
-    parsed = parse_assignments(assignments)
+    words = _words(target, assignments, selector, "FIELD=VALUE...")
+    parsed = parse_assignments(words)
+    if selector:
+        if not for_s:
+            raise click.UsageError("With -l it is for a time: --for. For good, set values of a group.")
+        chosen = _meant_by_selected(invocation, selector, parsed, as_json=as_json)
+        over = {"selector": selector, "set": chosen, "for_s": for_s}
+        sent = _Sent(over, all_at_once=all_at_once, message=message)
+        return _override_selected(invocation, sent, wait=wait, timeout_s=timeout_s)
     query: dict[str, Any] = {"all_at_once": all_at_once, "message": message}
+    own = {**query, "take_over": take_over}
     before = invocation.client.get(target.path)
     schemas = _schemas_for(invocation, before.json(), parsed)
     values = [(one.path, _meant(one, schemas, before.json(), as_json=as_json)) for one in parsed]
@@ -76,25 +115,29 @@ def set_command(
         body = {"set": {pointer(path): value for path, value in values}, "for_s": for_s}
         after = invocation.client.patch(f"{target.path}/overrides", body, **query)
     elif any(value is None or isinstance(value, dict) for _, value in values):
-        before, after = _replace(invocation, target, before, values, query)
+        before, after = _replace(invocation, target, before, values, own)
     else:
-        after = invocation.client.patch(target.path, _patch(values), **query)
+        after = invocation.client.patch(target.path, _patch(values), **own)
     _tell_overridden(invocation, target, after, [] if for_s else [path for path, _ in values])
     return _tell(invocation, target, before, after, wait=wait, timeout_s=timeout_s)
 
 
 @click.command("unset", cls=Command, writes=True, short_help="Remove values that were set on a device or group.")
 @click.argument("target", metavar="device/NAME|group/NAME", type=TARGET)
-@click.argument("fields", metavar="FIELD...", nargs=-1, required=True)
+@click.argument("fields", metavar="FIELD...", nargs=-1)
+@selector_option
 @all_at_once_option
+@take_over_option
 @wait_options(10)
 @message_option
 @with_invocation
 def unset_command(
     invocation: Invocation,
-    target: Ref,
+    target: Any,
     fields: tuple[str, ...],
+    selector: str,
     all_at_once: bool,
+    take_over: bool,
     wait: bool,
     timeout_s: int,
     message: str,
@@ -102,8 +145,13 @@ def unset_command(
     """Remove values that were set here; what the device inherits is in force again.
 
     Of a field that is overridden the override ends, and the value that was set here stays.
+    With -l instead of a name: overrides of these fields end on every device with these labels.
     """
-    paths = parse_fields(fields)
+    paths = parse_fields(_words(target, fields, selector, "FIELD..."))
+    if selector:
+        body = {"selector": selector, "unset": [pointer(path) for path in paths]}
+        sent = _Sent(body, all_at_once=all_at_once, message=message)
+        return _override_selected(invocation, sent, wait=wait, timeout_s=timeout_s)
     query: dict[str, Any] = {"all_at_once": all_at_once, "message": message}
     before = after = invocation.client.get(target.path)
     own, overridden = before.json().get("spec", {}).get("values", {}), overrides_of(before.json())
@@ -114,7 +162,7 @@ def unset_command(
         after = invocation.client.patch(f"{target.path}/overrides", body, **query)
     if present:
         removed = [(shallowest_gone(own, path, present), None) for path in present]
-        after = invocation.client.patch(target.path, _patch(removed), **query)
+        after = invocation.client.patch(target.path, _patch(removed), take_over=take_over, **query)
     code = _tell(invocation, target, before, after, wait=wait, timeout_s=timeout_s)
     for path in paths:
         field = field_of(pointer(path))
@@ -126,6 +174,44 @@ def unset_command(
             where = f" See where values come from: hengectl why {target.name}" if target.kind == DEVICE else ""
             invocation.note(f"{target} did not set {field}.{where}")
     return code
+
+
+class _Sent(NamedTuple):
+    """An override of many devices, as the daemon takes it."""
+
+    body: Mapping[str, Any]
+    all_at_once: bool
+    message: str
+
+
+def _words(target: object, more: tuple[str, ...], selector: str, missing: str) -> tuple[str, ...]:
+    """The fields or assignments: with a selector what stands in the place of the target is the first of them."""
+    words = (str(target), *more) if selector else more
+    if not words:
+        raise click.UsageError(f"Missing argument '{missing}'.")
+    return words
+
+
+def _meant_by_selected(
+    invocation: Invocation, selector: str, parsed: Sequence[Assignment], *, as_json: bool
+) -> dict[str, Any]:
+    """What assignments mean under the schemas of the selected devices, by pointers."""
+    named = {str(device.get("spec", {}).get("schema") or "") for device in invocation.client.items(DEVICE, selector)}
+    schemas = [_json_schema(invocation.client.read(Ref(SCHEMA, name))) for name in sorted(named - {""})]
+    return {pointer(one.path): value_of(one, schemas, as_json=as_json) for one in parsed}
+
+
+def _override_selected(invocation: Invocation, sent: _Sent, *, wait: bool, timeout_s: int) -> int:
+    query: dict[str, Any] = {"all_at_once": sent.all_at_once, "message": sent.message}
+    result = invocation.client.post("/v1/overrides", sent.body, **query).json()
+    names = [str(one["name"]) for one in result["objects"] if one["action"] != "unchanged"]
+    if names:
+        whom = delivery.some(names)
+        invocation.paper.say(f"{plural(len(names), 'device')} configured (r{result['revision']}): {whom}")
+    else:
+        invocation.paper.say(f"nothing to change, revision stays {result['revision']}")
+    moved = [str(device["name"]) for device in result["devices"]]
+    return delivery.await_delivery(invocation, moved, timeout_s) if wait else refusal.OK
 
 
 def _meant(one: Assignment, schemas: Sequence[Schema], target: Object, *, as_json: bool) -> Any:

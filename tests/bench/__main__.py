@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.bench import mosquitto, programs
+from tests.bench.changing import show_changing
 from tests.bench.figures import FleetFigures, measure, percentile, show, show_fleet, show_ratios
 from tests.bench.process import Generator
 from tests.bench.reading import show_reading
@@ -110,11 +111,18 @@ def compare_fleets(count: int, *, rounds: int, idle_s: float) -> None:
     show_ratios("mosquitto", ours, peer)
 
 
-def prepare(bench: Bench, names: list[str]) -> None:
+def prepare(bench: Bench, names: list[str], *, own_documents: bool = False) -> None:
     """A schema, a group that selects all lamps, the lamps."""
     schema = {"kind": "Schema", "metadata": {"name": "lamp"}, "spec": {"schema": LAMP}}
     group = {"kind": "Group", "metadata": {"name": "lamps"}, "spec": {"schema": "lamp", "values": {"color": "blue"}}}
-    devices = [{"kind": "Device", "metadata": {"name": name}, "spec": {"schema": "lamp"}} for name in names]
+    devices = [
+        {
+            "kind": "Device",
+            "metadata": {"name": name},
+            "spec": {"schema": "lamp", "values": {"name": name} if own_documents else {}},
+        }
+        for name in names
+    ]
     bench.call("POST", "/v1/apply", {"objects": [schema, group]})
     for start in range(0, len(devices), 1000):
         bench.call("POST", "/v1/apply", {"objects": devices[start : start + 1000]})
@@ -133,7 +141,15 @@ def reading(count: int) -> None:
         show_reading(bench, count)
 
 
-PARTS = ("change", "programs", "reading", "fleet")
+def changing(count: int) -> None:
+    """One group's change of a large fleet."""
+    for own_documents in (False, True):
+        with running() as bench:
+            prepare(bench, [f"lamp-{number}" for number in range(count)], own_documents=own_documents)
+            show_changing(bench, count, own_documents=own_documents)
+
+
+PARTS = ("change", "programs", "reading", "changing", "fleet")
 
 
 def main() -> None:
@@ -153,6 +169,8 @@ def main() -> None:
     if "reading" in parts:
         for count in (1000,) if chosen.quick else (5000, 10000):
             reading(count)
+    if "changing" in parts:
+        changing(1000 if chosen.quick else 10_000)
     if "fleet" in parts:
         for count in (1000,) if chosen.quick else (1000, 5000):
             compare_fleets(count, rounds=3 if chosen.quick else 7, idle_s=5 if chosen.quick else 30)

@@ -22,16 +22,16 @@ def show_reading(bench: Bench, count: int) -> None:
     """The lines of one fleet: how long an answer takes, and the longest wait of somebody who asks for little."""
     show(f"reading {count} devices", f"{ROUNDS} times, somebody else asks for little all the while")
     for path in PATHS:
-        other = _Other(bench.socket)
+        neighbour = Neighbour(bench.socket)
         times = [_timed(bench, path) for _ in range(ROUNDS)]
-        longest_s = other.stop()
+        longest_s = neighbour.stop()
         show(f"  GET {path}, p50", f"{percentile(tuple(times), 0.5) * 1000:.0f} ms")
         show("    the other's longest wait", f"{longest_s * 1000:.0f} ms")
 
 
 def _timed(bench: Bench, path: str) -> float:
     """Seconds until the whole answer is here; it is not read as JSON, which would keep the other thread waiting."""
-    with closing(_connected(bench.socket)) as connection:
+    with closing(connected(bench.socket)) as connection:
         started = time.perf_counter()
         connection.request("GET", path)
         answer = connection.getresponse()
@@ -41,14 +41,15 @@ def _timed(bench: Bench, path: str) -> float:
         return time.perf_counter() - started
 
 
-def _connected(path: Path) -> http.client.HTTPConnection:
+def connected(path: Path) -> http.client.HTTPConnection:
+    """A connection of its own to the admin socket."""
     connection = http.client.HTTPConnection("henge")
     connection.sock = socket.socket(socket.AF_UNIX)
     connection.sock.connect(str(path))
     return connection
 
 
-class _Other:
+class Neighbour:
     """A neighbour on a connection of its own that asks who it is, again and again."""
 
     def __init__(self, path: Path) -> None:
@@ -66,7 +67,7 @@ class _Other:
 
     def _ask(self) -> None:
         while not self._is_over:
-            with closing(_connected(self._path)) as connection:
+            with closing(connected(self._path)) as connection:
                 self._ask_on(connection)
 
     def _ask_on(self, connection: http.client.HTTPConnection) -> None:

@@ -9,6 +9,7 @@ import secrets
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -126,11 +127,38 @@ def test_a_token_file_that_holds_no_token(
     run(capsys, "join", "henge.lan", "--token-file", str(tmp_path / "token"), code=code)
 
 
-def test_a_folder_or_pipe_is_no_token_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_a_folder_is_no_token_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    _, err = run(capsys, "join", "henge.lan", "--token-file", str(tmp_path), code=73)
+
+    assert "neither a file nor a pipe" in err
+
+
+def test_a_pipe_that_nobody_fills_is_not_waited_for(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    for path in (tmp_path, tmp_path / "pipe"):
-        _, err = run(capsys, "join", "henge.lan", "--token-file", str(path), code=73)
-        assert "not a regular file" in err
+
+    run(capsys, "join", "henge.lan", "--token-file", str(tmp_path / "pipe"), code=65)
+
+
+def test_a_token_comes_through_a_pipe_of_the_shell(capsys: pytest.CaptureFixture[str]) -> None:
+    reading, writing = os.pipe()
+    text = token_text() + "\n"
+
+    def write_slowly() -> None:
+        with os.fdopen(writing, "w") as pipe:
+            for part in (text[:20], text[20:]):
+                pipe.write(part)
+                pipe.flush()
+
+    writer = threading.Thread(target=write_slowly)
+    writer.start()
+    try:
+        _, err = run(capsys, "join", "127.0.0.1:9", "--token-file", f"/dev/fd/{reading}", code=69)
+    finally:
+        writer.join()
+        os.close(reading)
+
+    assert "no daemon answers at 127.0.0.1:9" in err
+    assert "everybody can read" not in err
 
 
 def test_a_token_on_the_command_line_works_and_is_warned_about(
@@ -204,6 +232,17 @@ def test_status_says_what_runs_and_what_is_owed(capsys: pytest.CaptureFixture[st
     assert f"{version.digest[:12]} of revision 41" in out
     assert "applied, the daemon has not confirmed it yet" in out
     assert "agent      running" in out
+
+
+def test_status_says_that_the_daemon_lets_the_device_in_no_more(
+    capsys: pytest.CaptureFixture[str], joined: State
+) -> None:
+    joined.update_membership(lambda membership: replace(membership, refused="revoked"))
+
+    out, _ = run(capsys, "status", code=0)
+
+    assert "refused    revoked: the daemon lets this device in no more" in out
+    assert "henge-agent join --replace --token-file FILE" in out
 
 
 def test_every_code_has_an_exit_code_and_files_have_their_own() -> None:

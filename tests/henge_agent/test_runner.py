@@ -17,7 +17,7 @@ from henge_agent.applier import Applier
 from henge_agent.link import Greeting
 from henge_agent.runner import Runner, Surroundings
 from henge_agent.settings import Address, Hooks, Output
-from henge_agent.state import State
+from henge_agent.state import Membership, State, read_membership
 from henge_protocol import pki
 from henge_protocol.model import digest_of
 from henge_protocol.trust import server_name
@@ -314,6 +314,25 @@ async def test_a_device_that_is_revoked_while_connected_says_so_and_what_to_do(
     told = next(record for record in caplog.records if "(revoked)" in record.message)
     assert told.levelname == "WARNING"
     assert "henge-agent join --replace" in told.message
+    assert membership_of(joined).refused == "revoked"
+
+
+async def test_a_device_that_is_welcomed_again_is_refused_no_more(
+    joined: State, scripted: Scripted, path: Path, world: World
+) -> None:
+    joined.update_membership(lambda membership: replace(membership, refused="certificate_revoked"))
+    async with agent(at(joined, scripted.address), path, world):
+        await scripted.want(RED)
+        await scripted.seen(lambda: scripted.reports)
+
+    assert membership_of(joined).refused == ""
+
+
+def membership_of(state: State) -> Membership:
+    """As it stands on the disk."""
+    found = read_membership(state.folder)
+    assert found is not None
+    return found
 
 
 async def test_versions_that_do_not_overlap_ask_hourly(

@@ -222,3 +222,18 @@ def test_a_secret_for_a_group_may_be_read_by_it_and_by_nobody_else(tmp_path: Pat
             keyfiles.read_private(path, by_group=True)
     else:
         assert keyfiles.read_private(path, by_group=True) == b"secret"
+
+
+def test_what_is_handed_over_once_may_stand_behind_a_link_and_tells_its_mode(tmp_path: Path) -> None:
+    (tmp_path / "token").write_bytes(b"x")
+    (tmp_path / "token").chmod(0o640)
+    (tmp_path / "link").symlink_to("token")
+
+    assert keyfiles.read_once(tmp_path / "link") == (b"x", 0o640)
+
+
+def test_what_is_handed_over_once_has_a_limit(tmp_path: Path) -> None:
+    (tmp_path / "token").write_bytes(b"x" * 11)
+
+    with pytest.raises(TooLarge):
+        keyfiles.read_once(tmp_path / "token", limit_bytes=10)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from henge_protocol.errors import Invalid
-from henge_protocol.selector import MAX_LABELS, MAX_SELECTOR_CHARS, Selector, check_labels, parse_selector
+from henge_protocol.selector import MAX_LABELS, MAX_SELECTOR_CHARS, MAX_TERMS, Selector, check_labels, parse_selector
 
 LAMP = {"room": "kitchen", "kind": "lamp", "battery": ""}
 
@@ -94,13 +94,23 @@ def test_a_selector_that_cannot_be_read_names_the_place(text: str, character: in
 
 
 def test_a_selector_has_at_most_1024_characters() -> None:
-    longest = "a," * 511 + "aa"
-    assert len(longest) == MAX_SELECTOR_CHARS
-    assert len(parse_selector(longest).terms) == 512
+    longest = "zone in (" + "a," * 507 + ")"
+    longest = longest.replace(",)", ")")
+    longest += " " * (MAX_SELECTOR_CHARS - len(longest))
+    assert len(parse_selector(longest).terms) == 1
 
     with pytest.raises(Invalid) as refusal:
         parse_selector(longest + "a")
     assert refusal.value.code == "bad_selector"
+
+
+def test_a_selector_has_at_most_64_terms() -> None:
+    most = ",".join(["a"] * MAX_TERMS)
+    assert len(parse_selector(most).terms) == MAX_TERMS
+
+    with pytest.raises(Invalid) as refusal:
+        parse_selector(most + ",a")
+    assert (refusal.value.code, "65 terms" in refusal.value.message) == ("bad_selector", True)
 
 
 keys = st.from_regex(r"[A-Za-z0-9]([A-Za-z0-9_./-]{0,8}[A-Za-z0-9])?", fullmatch=True)

@@ -80,7 +80,7 @@ def test_no_command_shows_them_all(face: Face) -> None:
         ("get devices -l =", "cannot be read"),
         ("get devices lamp-1 -l a=b", "cannot be given together"),
         ("get tokens -w", "-w watches"),
-        ("apply", "Missing option '-f'"),
+        ("apply", "either -f FILE or -k DIR is needed"),
         ("apply -f", "requires an argument"),
         ("apply -f x --timeout 0", "not of the form"),
         ("apply -f x --timeout 0s", "not between"),

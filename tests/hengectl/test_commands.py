@@ -208,6 +208,43 @@ async def test_unset_ends_an_override_before_it_removes_what_was_set(person: Fac
     assert json.loads(await person.ok("document", "lamp-1"))["color"] == "red"
 
 
+async def test_devices_with_labels_are_overridden_together_for_a_time(
+    person: Face, daemon: Service, admin: Admin
+) -> None:
+    await admin.apply(device("lamp-3", labels={"room": "kitchen"}, brightness=5))
+    told = await person.ok("set", "-l", "room=kitchen", "color=red", "brightness=90", "--for", "2h", "-m", "party")
+    assert told == "2 devices configured (r3): lamp-1, lamp-3\n"
+    for name in ("lamp-1", "lamp-3"):
+        assert json.loads(await person.ok("document", name)) == {"brightness": 90, "color": "red"}
+    assert json.loads(await person.ok("document", "lamp-2"))["color"] != "red"
+    [newest] = json.loads(await person.ok("history", "-o", "json", "--limit", "1"))["items"]
+    assert (newest["message"], [one["name"] for one in newest["changes"]]) == ("party", ["lamp-1", "lamp-3"])
+
+    ended = await person.ok("unset", "-l", "room=kitchen", "color")
+    assert ended == "2 devices configured (r4): lamp-1, lamp-3\n"
+    assert json.loads(await person.ok("document", "lamp-3")) == {"brightness": 90, "color": "blue"}
+    assert await person.ok("unset", "-l", "room=kitchen", "color") == "nothing to change, revision stays 4\n"
+
+
+async def test_one_device_that_refuses_keeps_all_that_are_selected_as_they_are(person: Face, admin: Admin) -> None:
+    strict = {"type": "object", "properties": {"brightness": {"type": "integer", "maximum": 50}}}
+    await admin.apply(schema("strict", **strict), device("lamp-3", "strict", labels={"room": "kitchen"}))
+    before = (await admin.ok("GET", "/v1/status"))["revision"]
+    ran = await person.run("set", "-l", "room=kitchen", "brightness=60", "--for", "2h")
+
+    assert ran.code == 6
+    assert "lamp-3" in ran.err
+    assert (await admin.ok("GET", "/v1/status"))["revision"] == before
+
+
+async def test_waiting_for_overridden_devices_names_each(person: Face, daemon: Service, admin: Admin) -> None:
+    lamp = await daemon.join(admin, "lamp-1")
+    async with obedient(daemon, lamp):
+        told = await person.ok("set", "-l", "room=kitchen", "color=red", "--for", "2h", "--wait")
+
+    assert told.splitlines()[-1] == "lamp-1 in-sync"
+
+
 async def test_a_change_that_is_too_wide_needs_a_word(
     person: Face, daemon: Service, admin: Admin, tmp_path: Path
 ) -> None:
@@ -611,6 +648,17 @@ async def test_history_and_rollback(person: Face, admin: Admin) -> None:
     assert "revision 4, 1 device changes: lamp-1" in await person.ok("rollback", "device/lamp-1", "--to", "1")
     assert await values(admin, "devices/lamp-1") == {}
     assert (await person.run("rollback", "device/lamp-1", "--to", "77")).code == 3
+
+
+async def test_history_names_the_fields_that_were_changed(person: Face) -> None:
+    await person.ok("set", "device/lamp-1", "color=red", "wifi.ssid=lab")
+    await person.ok("set", "group/kitchen", "brightness=5", "color=green", "wifi.ssid=den", "wifi.psk=null")
+
+    told = await person.ok("history", "--limit", "2")
+    assert "device/lamp-1 configured (color, wifi)" in told or "device/lamp-1 configured (color, wifi.ssid)" in told
+    assert "1 more)" in told
+    plain = json.loads(await person.ok("history", "-o", "json", "--limit", "1"))["items"][0]["changes"]
+    assert "changes" not in plain[0]
 
 
 async def test_history_tells_field_by_field(person: Face) -> None:
@@ -1022,3 +1070,45 @@ async def test_a_shared_identity_is_shown_with_both_addresses_and_retry_ends_it(
     assert "IdentityShared True: two-boots: two devices show this certificate, from 127.0.0.2 and 127.0.0.1" in told
     assert "trouble         identity shared by 127.0.0.2 and 127.0.0.1" in " ".join(told.split("\n"))
     assert "is offered its document again" in offered
+
+
+# ---- for those who are new ------------------------------------------------------------------------------
+
+
+async def test_a_window_that_is_open_for_longer_already_says_so(person: Face) -> None:
+    await person.ok("join", "open", "--for", "1h")
+    shorter = await person.run("join", "open", "--for", "1m")
+    assert "open for longer already" in shorter.err
+    assert "hengectl" in shorter.err
+    assert (await person.run("join", "open", "--for", "2h")).err == ""
+
+
+async def test_a_name_without_its_kind_gets_a_suggestion(person: Face) -> None:
+    ran = await person.run("get", "lamp-1")
+    assert ran.code == 2
+    assert "hengectl" in ran.err
+    assert "get device lamp-1" in ran.err
+    assert "Did you mean device?" in (await person.run("get", "device1")).err
+
+
+async def test_an_operator_who_is_not_there_is_not_asked_about(person: Face) -> None:
+    ran = await person.run("operator", "revoke", "nope", terminal=True)
+    assert ran.code == 3
+    assert "operator/nope does not exist" in ran.err
+    assert "Revoke operator" not in ran.err
+
+
+async def test_choices_that_are_missing_are_listed_in_one_line(person: Face) -> None:
+    ran = await person.run("wait", "device/lamp-1")
+    first = ran.err.splitlines()[0]
+    assert all(word in first for word in ("--for", "in-sync", "online", "deleted"))
+
+
+async def test_a_device_is_given_a_schema(person: Face, admin: Admin) -> None:
+    await admin.apply(device("bare", bound=""))
+    told = await person.run("document", "bare")
+    assert "device schema bare SCHEMA" in told.err
+
+    assert await person.ok("device", "schema", "bare", "lamp") == "device/bare is of schema lamp (r3)\n"
+    assert await person.ok("device", "schema", "bare", "lamp") == "device/bare is of schema lamp already\n"
+    assert json.loads(await person.ok("document", "bare"))

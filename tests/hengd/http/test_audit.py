@@ -12,8 +12,9 @@ from hengd.rules.audit import ACTS
 from hengd.transactions import Transaction, open_databases, open_environment
 from henge_protocol import pki
 from henge_protocol.audit import START, Link, verify
+from henge_protocol.joining import parse_token
 from henge_protocol.pki import DAY_S
-from tests.hengd.http.joinkit import ask, identity_in, spend, token_of
+from tests.hengd.http.joinkit import ask, csr_of, identity_in, spend, token_of
 from tests.service import Admin, Clock, Service, device, group, schema
 
 
@@ -28,11 +29,13 @@ def fault_of(answer: dict[str, Any]) -> str:
     return verify(answer["items"], anchor, head=head).fault
 
 
-async def test_a_new_store_has_an_empty_chain(admin: Admin) -> None:
+async def test_the_chain_of_a_new_store_begins_with_the_window_that_a_new_daemon_opens(admin: Admin) -> None:
     answer = await admin.ok("GET", "/v1/audit")
 
-    assert answer["items"] == []
-    assert answer["anchor"] == answer["head"] == {"number": 0, "digest": START.digest}
+    assert answer["anchor"] == {"number": 0, "digest": START.digest}
+    assert said(answer) == [("join-window.opened", "join-window")]
+    assert answer["items"][0]["who"] == "henge"
+    assert fault_of(answer) == ""
 
 
 async def test_every_kind_of_act_leaves_its_record_and_the_chain_is_whole(daemon: Service, admin: Admin) -> None:
@@ -49,15 +52,18 @@ async def test_every_kind_of_act_leaves_its_record_and_the_chain_is_whole(daemon
             await operator.ok("POST", f"/v1/joins/{joiner.code}/approve", {})
             await operator.ok("PATCH", "/v1/devices/planned", {"spec": {"values": {"color": "red"}}})
             await operator.ok("POST", "/v1/devices/planned/retry")
-    token = (await admin.ok("POST", "/v1/tokens", {}))["id"]
-    await admin.ok("DELETE", f"/v1/tokens/{token}")
+            await operator.refused("POST", f"/v1/joins/{(int(joiner.code) + 1) % 10**8:08}/approve", {})
+    await admin.ok("PUT", "/v1/join-window", {"open_s": 0})
+    token = await token_of(admin)
+    await admin.ok("DELETE", f"/v1/tokens/{parse_token(token).id}")
+    await spend(daemon, token, pki.generate_key(), "late")
     await admin.ok("POST", "/v1/devices/lamp-1/revoke")
     await admin.ok("DELETE", "/v1/devices/board")
     await admin.ok("DELETE", "/v1/operators/ada")
     answer = await admin.ok("GET", "/v1/audit?since=0&limit=1000")
 
     assert {what for what, _ in said(answer)} == set(ACTS)
-    assert said(answer)[0] == ("configuration.changed", "2 objects")
+    assert said(answer)[:2] == [("join-window.opened", "join-window"), ("configuration.changed", "2 objects")]
     assert {one for what, one in said(answer) if what == "identity.revoked"} == {
         "device/lamp-1", "device/board", "operator/ada",
     }  # fmt: skip
@@ -79,6 +85,48 @@ async def test_what_is_refused_or_only_tried_leaves_no_record(daemon: Service, a
     after = await admin.ok("GET", f"/v1/audit?since={before['number']}")
 
     assert [what for what, _ in said(after)] == ["token.created"]
+
+
+async def test_refused_tokens_are_told_with_the_address_and_without_what_was_made_up(
+    daemon: Service, admin: Admin
+) -> None:
+    token = await token_of(admin)
+    known = parse_token(token).id
+    await spend(daemon, token, pki.generate_key(), "lamp-1")
+    before = (await admin.ok("GET", "/v1/audit"))["head"]["number"]
+    guess = {"secret": "A" * 26, "csr": csr_of(pki.generate_key()), "name": "lamp-2"}
+    async with daemon.remote() as stranger:
+        await spend(daemon, token, pki.generate_key(), "lamp-2")  # used
+        await stranger.refused("POST", "/v1/enrol", {**guess, "token_id": known})
+        await stranger.refused("POST", "/v1/enrol", {**guess, "token_id": "made-up"})
+    answer = await admin.ok("GET", f"/v1/audit?since={before}")
+
+    assert said(answer) == [
+        ("token.refused", f"token/{known}"), ("token.refused", f"token/{known}"), ("token.refused", "token"),
+    ]  # fmt: skip
+    assert {(item["who"], item["origin"]) for item in answer["items"]} == {("nobody", "enrol 127.0.0.1")}
+    assert fault_of(await admin.ok("GET", "/v1/audit?since=0&limit=1000")) == ""
+
+
+async def test_who_opens_and_closes_the_join_window_is_told(daemon: Service, admin: Admin) -> None:
+    await admin.ok("PUT", "/v1/join-window", {"open_s": 60})
+    await admin.ok("PUT", "/v1/join-window", {"open_s": 0})
+    await admin.ok("PUT", "/v1/join-window", {"open_s": 0})  # closes nothing
+    answer = await admin.ok("GET", "/v1/audit?since=1")
+
+    assert [what for what, _ in said(answer)] == ["join-window.opened", "join-window.closed"]
+    assert {item["origin"] for item in answer["items"]} == {"socket"}
+
+
+async def test_the_third_wrong_code_leaves_a_record_of_the_window_that_it_closes(daemon: Service, admin: Admin) -> None:
+    await admin.ok("PUT", "/v1/join-window", {"open_s": 60})
+    for _ in range(4):
+        await admin.refused("POST", "/v1/joins/00000000/approve", {})
+    answer = await admin.ok("GET", "/v1/audit?since=1")
+
+    assert [what for what, _ in said(answer)] == [
+        "join-window.opened", "code.refused", "code.refused", "code.refused", "join-window.closed", "code.refused",
+    ]  # fmt: skip
 
 
 async def test_overrides_leave_records_when_they_begin_and_when_they_end(
@@ -103,7 +151,7 @@ async def test_overrides_leave_records_when_they_begin_and_when_they_end(
 
 
 async def test_records_are_read_in_pages(daemon: Service, admin: Admin) -> None:
-    for _ in range(5):
+    for _ in range(4):  # after the one of the window that the daemon opened
         await admin.ok("POST", "/v1/tokens", {})
     newest = await admin.ok("GET", "/v1/audit?limit=2")
     second = await admin.ok("GET", "/v1/audit?since=2&limit=2")
@@ -115,7 +163,7 @@ async def test_records_are_read_in_pages(daemon: Service, admin: Admin) -> None:
 
 
 async def test_old_records_go_and_the_rest_hangs_on_the_anchor(daemon: Service, admin: Admin, clock: Clock) -> None:
-    for _ in range(4):
+    for _ in range(3):  # after the one of the window that the daemon opened
         await admin.ok("POST", "/v1/tokens", {})
     clock.advance(10 * DAY_S)
     await admin.ok("POST", "/v1/tokens", {})

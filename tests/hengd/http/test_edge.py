@@ -15,7 +15,8 @@ import pytest_asyncio
 from aiohttp import web
 
 from hengd.http.edge import OPERATORS, Auth, Edge, Route
-from hengd.rules.authority import BOARD_LIFETIME_S
+from hengd.rules.authority import BOARD_LIFETIME_S, NOBODY
+from hengd.rules.outcome import Author
 from henge_protocol import pki
 from henge_protocol.errors import CODES
 from henge_protocol.joining import parse_token
@@ -25,6 +26,7 @@ from tests.service import Admin, Answer, Clock, Identity, Service, device, enrol
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
+ADA = Author("ada", "test")
 THROUGH = "through"
 PEOPLE = ("viewer", "editor", "admin")
 """From the one who may least."""
@@ -210,7 +212,7 @@ async def test_every_route_answers_every_caller_by_the_rule_s1(fleet: Fleet, cal
     wrong = []
     for method, path, auth in targets(fleet.service):
         if (method, path) == ("POST", "/v1/joins/00000000/approve"):
-            fleet.service.app.joins.open(0)  # so that three wrong codes mean nothing here
+            await fleet.service.app.joins.open(0, ADA)  # so that three wrong codes mean nothing here
         answer = await fleet.clients[caller].call(method, path)
         rule = expected(auth, caller)
         if rule == THROUGH:
@@ -243,13 +245,24 @@ async def test_viewers_read_editors_change_configuration_admins_decide_who_belon
     assert by_role["editor"] == {
         f"{method} /v1/{plural}/{{name}}" for method in writes for plural in ("schemas", "groups", "devices")
     } | {
-        "PATCH /v1/groups/{name}/overrides", "PATCH /v1/devices/{name}/overrides",
+        "PATCH /v1/groups/{name}/overrides", "PATCH /v1/devices/{name}/overrides", "POST /v1/overrides",
         "POST /v1/apply", "POST /v1/rollback", "POST /v1/devices/{name}/rename", "POST /v1/devices/{name}/retry",
-        "GET /v1/secrets", *(f"{method} /v1/secrets/{{secret}}" for method in ("GET", "PUT", "DELETE")),
+        *(f"{method} /v1/secrets/{{secret}}" for method in ("PUT", "DELETE")),
     }  # fmt: skip
     assert {route for route in by_role["admin"] if route.startswith("GET ")} == {
-        "GET /v1/tokens", "GET /v1/operators", "GET /v1/audit", "GET /v1/devices/{name}/document",
+        "GET /v1/tokens", "GET /v1/operators", "GET /v1/audit",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("path", "auth"), [("/v1/tokens", Auth.VIEWER), ("/v1/devices", Auth.ADMIN), ("/v1/secrets", Auth.EDITOR)]
+)
+async def test_a_route_that_is_read_by_others_than_the_rule_says_cannot_be_served(
+    fleet: Fleet, path: str, auth: Auth
+) -> None:
+    edge = Edge(fleet.service.app.authority, lambda peer: NOBODY, monotonic=lambda: 0.0)
+    with pytest.raises(LookupError, match=path):
+        edge.application([Route("GET", path, auth, lambda request: None)])
 
 
 async def test_certificates_forged_with_the_stolen_authority_open_nothing_s10(fleet: Fleet) -> None:

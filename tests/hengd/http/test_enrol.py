@@ -430,7 +430,7 @@ async def test_who_holds_a_token_joins_beside_any_number_of_guesses(daemon: Serv
     assert (joined.status, logged_in.status) == (201, 201)
 
 
-async def test_a_guess_writes_nothing_and_its_request_for_a_certificate_is_not_read(
+async def test_a_guess_writes_its_record_and_no_more_and_its_request_for_a_certificate_is_not_read(
     daemon: Service, admin: Admin
 ) -> None:
     commits = (await admin.ok("GET", "/v1/status"))["store"]["commits"]
@@ -438,7 +438,8 @@ async def test_a_guess_writes_nothing_and_its_request_for_a_certificate_is_not_r
         refused = await stranger.refused("POST", "/v1/enrol", {**WRONG, "csr": "AAAA"})
 
     assert (refused.status, refused.code) == (401, "token_invalid")
-    assert (await admin.ok("GET", "/v1/status"))["store"]["commits"] == commits
+    assert (await admin.ok("GET", "/v1/status"))["store"]["commits"] == commits + 1
+    assert (await admin.ok("GET", "/v1/audit"))["items"][-1]["what"] == "token.refused"
 
 
 async def test_nothing_is_issued_while_the_clock_is_in_doubt_e48(daemon: Service, admin: Admin, clock: Clock) -> None:

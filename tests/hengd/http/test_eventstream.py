@@ -1,9 +1,11 @@
-"""Events over Server-Sent Events: in order, resumed by number, ended with the daemon and with the identity."""
+"""Events over Server-Sent Events and a WebSocket: in order, resumed by number, ended with daemon and identity."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import select
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -12,6 +14,7 @@ import aiohttp
 import pytest
 
 from hengd.events import KEPT
+from hengd.http import eventstream
 from henge_protocol import pki
 from tests.hengd.http.joinkit import identity_in, spend, token_of
 from tests.service import PATIENCE_S, Admin, Service, device, group, schema
@@ -121,3 +124,130 @@ async def test_who_takes_anything_gets_one_answer(admin: Admin) -> None:
     answer = await admin.call("GET", "/v1/events", headers={"Accept": "*/*"})
 
     assert answer.json["events"] == []
+
+
+# ---- over a WebSocket -----------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def socket_of(client: Admin, query: str = "") -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
+    """An open WebSocket of events."""
+    connecting = client.session.ws_connect(f"/v1/events{query}", server_hostname=client._hostname, autoclose=False)
+    async with connecting as link:
+        yield link
+
+
+async def told(link: aiohttp.ClientWebSocketResponse) -> dict[str, Any]:
+    """The next event."""
+    return dict(await link.receive_json(timeout=PATIENCE_S))
+
+
+async def test_a_websocket_tells_the_same_events_as_the_stream(admin: Admin) -> None:
+    since = (await admin.ok("GET", "/v1/events"))["next"]
+    async with socket_of(admin) as link:
+        await admin.apply(schema(), group("kitchen", "room=kitchen"))
+        live = [await told(link) for _ in range(2)]
+    async with stream(admin, f"?since={since}") as reader:
+        streamed = [await reader.event() for _ in range(2)]
+
+    assert live == streamed
+    assert [one["name"] for one in live] == ["lamp", "kitchen"]
+
+
+async def test_a_websocket_goes_on_after_a_number(admin: Admin) -> None:
+    async with socket_of(admin) as link:
+        await admin.apply(schema())
+        seen = (await told(link))["seq"]
+    await admin.apply(group("kitchen", "room=kitchen"))
+    async with socket_of(admin, f"?since={seen}") as link:
+        assert (await told(link))["name"] == "kitchen"
+
+
+async def test_a_websocket_says_that_some_were_missed(daemon: Service, admin: Admin) -> None:
+    since = daemon.app.events.seq
+    daemon.app.events.add_all(0.0, "device.changed", "Device", range(KEPT + 10), lambda number: (f"d{number}", {}))
+    async with socket_of(admin, f"?since={since}") as link:
+        gap, first = await told(link), await told(link)
+
+    assert gap == {"type": "gap", "next": daemon.app.events.seq}
+    assert first["seq"] == daemon.app.events.seq - KEPT + 1
+
+
+async def test_a_websocket_is_closed_when_the_daemon_stops(daemon: Service, admin: Admin) -> None:
+    async with socket_of(admin) as link:
+        await daemon.stop()
+        farewell = await link.receive(timeout=PATIENCE_S)
+    await daemon.start()
+
+    assert (farewell.type, farewell.data) == (aiohttp.WSMsgType.CLOSE, 1001)
+
+
+async def test_a_websocket_ends_with_the_identity_of_its_reader(daemon: Service, admin: Admin) -> None:
+    key = pki.generate_key()
+    token = await token_of(admin, kind="admin", role="viewer")
+    eve = identity_in((await spend(daemon, token, key, "eve", "/v1/login")).json, key)
+    async with daemon.remote(eve) as remote, socket_of(remote) as link:
+        await admin.apply(schema())
+        assert (await told(link))["name"] == "lamp"
+        await admin.ok("DELETE", "/v1/operators/eve")
+        last = await link.receive(timeout=PATIENCE_S)
+
+    assert last.type in (aiohttp.WSMsgType.CLOSED, aiohttp.WSMsgType.ERROR)
+
+
+async def test_a_device_opens_no_websocket_of_events(daemon: Service, admin: Admin) -> None:
+    lamp = await daemon.join(admin, "lamp-1")
+    async with daemon.remote(lamp) as remote:
+        with pytest.raises(aiohttp.WSServerHandshakeError) as refusal:
+            async with socket_of(remote):
+                pass
+
+    assert refusal.value.status == 403
+
+
+async def test_a_reader_who_speaks_on_the_websocket_is_closed(admin: Admin) -> None:
+    async with socket_of(admin) as link:
+        await link.send_str("hello")
+        farewell = await link.receive(timeout=PATIENCE_S)
+
+    assert (farewell.type, farewell.data) == (aiohttp.WSMsgType.CLOSE, 1008)
+
+
+SOCKET_HEAD = {
+    "Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13",
+    "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("headers", [SOCKET_HEAD, STREAM], ids=["websocket", "stream"])
+async def test_a_reader_who_takes_nothing_is_cut(
+    daemon: Service, admin: Admin, monkeypatch: pytest.MonkeyPatch, headers: dict[str, str]
+) -> None:
+    monkeypatch.setattr(eventstream, "STUCK_S", 0.1)
+    events, text = daemon.app.events, "x" * 4000
+    since = events.seq
+    events.add_all(0.0, "device.changed", "Device", range(KEPT), lambda number: (f"d{number}", {"text": text}))
+    fields = "".join(f"{name}: {value}\r\n" for name, value in {"Host": "localhost", **headers}.items())
+    with socket.socket(socket.AF_UNIX) as reader:
+        reader.connect(str(daemon.socket))
+        reader.sendall(f"GET /v1/events?since={since} HTTP/1.1\r\n{fields}\r\n".encode())
+        hung_up = select.poll()
+        hung_up.register(reader, 0)
+        seen = await asyncio.to_thread(hung_up.poll, PATIENCE_S * 1000)
+
+    assert [event for _, event in seen] == [select.POLLHUP]
+
+
+@pytest.mark.parametrize(
+    "changed", [{"Sec-WebSocket-Version": "8"}, {"Sec-WebSocket-Key": "x"}, {"Connection": "close"}]
+)
+async def test_another_handshake_is_refused(admin: Admin, changed: dict[str, str]) -> None:
+    answer = await admin.refused("GET", "/v1/events", headers=SOCKET_HEAD | changed)
+
+    assert (answer.status, answer.code) == (426, "upgrade_required")
+
+
+async def test_the_description_knows_the_websocket(admin: Admin) -> None:
+    described = (await admin.ok("GET", "/v1/openapi.json"))["paths"]["/v1/events"]["get"]["responses"]
+
+    assert "websocket" in described["101"]["description"]

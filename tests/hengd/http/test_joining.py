@@ -163,7 +163,7 @@ async def test_a_code_is_taken_once_however_often_it_is_typed(daemon: Service, a
         answers = await asyncio.gather(*[admin.call("POST", APPROVE.format(joiner.code)) for _ in range(2)])
         identity = identity_in(await stranger.ok("GET", f"/v1/enrol/{joiner.sid}"), joiner.key)
 
-    assert sorted(answer.status for answer in answers) == [200, 404]
+    assert sorted(answer.status for answer in answers) == [200, 409]
     async with connected(daemon, identity):
         pass
 
@@ -528,3 +528,16 @@ async def test_a_token_is_revoked_once(daemon: Service, admin: Admin) -> None:
 
     assert first == {"id": token.id, "state": "revoked"}
     assert (second.status, second.code) == (404, "token_invalid")
+
+
+async def test_a_code_that_was_approved_is_no_wrong_code_when_it_is_typed_again(daemon: Service, admin: Admin) -> None:
+    await admin.ok("PUT", "/v1/join-window", {"open_s": 60})
+    async with daemon.remote() as stranger:
+        joiner = await ask(daemon, stranger, "lamp-1")
+        await admin.ok("POST", APPROVE.format(joiner.code), {})
+        again = [await admin.refused("POST", APPROVE.format(joiner.code), {}) for _ in range(4)]
+    window = await admin.ok("GET", "/v1/join-window")
+
+    assert {(one.status, one.code) for one in again} == {(409, "join_approved")}
+    assert "device/lamp-1" in again[0].json["detail"]
+    assert window["open"]

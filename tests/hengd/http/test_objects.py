@@ -561,6 +561,79 @@ async def test_a_change_that_expects_the_same_documents_is_refused_with_others(d
     assert (result["revision"], result["devices"]) == (2, [])
 
 
+# --- apply-sets -----------------------------------------------------------------------------------------------
+
+
+async def test_an_object_of_a_set_is_changed_by_hand_only_by_taking_it_over(admin: Admin) -> None:
+    await admin.apply(schema())
+    await admin.ok("POST", "/v1/apply?set=git", {"objects": [device("lamp-1", color="red")]})
+    patch = {"spec": {"values": {"color": "blue"}}}
+    answer = await admin.refused("PATCH", "/v1/devices/lamp-1", patch)
+    assert (answer.status, answer.code, answer.json["objects"]) == (409, "managed", ["device/lamp-1"])
+    assert (await admin.ok("PATCH", "/v1/devices/lamp-1?dry_run=1", patch))["managed"] == answer.json["detail"]
+    for method, path, body in (
+        ("PUT", "/v1/devices/lamp-1", device("lamp-1")),
+        ("DELETE", "/v1/devices/lamp-1", None),
+        ("POST", "/v1/devices/lamp-1/rename", {"to": "lamp-2"}),
+        ("POST", "/v1/rollback", {"to": 1}),
+        ("POST", "/v1/apply", {"objects": [device("lamp-1")]}),
+    ):
+        answer = await admin.refused(method, path, body, headers={"If-Match": "*"} if method == "PUT" else {})
+        assert answer.code == "managed", path
+    assert await revision(admin) == 2
+
+    seen = await admin.ok("PATCH", "/v1/devices/lamp-1?set=git", patch)
+    assert (seen["metadata"]["set"], seen["spec"]["values"]) == ("git", {"color": "blue"})
+    await admin.ok("PATCH", "/v1/devices/lamp-1/overrides", {"set": {"color": "green"}, "for_s": 60})
+    taken = await admin.ok("PUT", "/v1/devices/lamp-1?take_over=1", device("lamp-1"), headers={"If-Match": "*"})
+    assert taken["metadata"]["taken_from"] == "git"
+    assert "set" not in taken["metadata"]
+    renamed = await admin.ok("POST", "/v1/devices/lamp-1/rename", {"to": "lamp-2"})
+    assert await admin.ok("PUT", "/v1/devices/lamp-2", renamed, headers={"If-Match": "*"}) == renamed
+    history = (await admin.ok("GET", "/v1/revisions"))["items"]
+    assert [one.get("set") for one in reversed(history)] == [None, "git", "git", None, None, None]
+
+
+async def test_what_is_not_applied_is_pruned_from_its_set_but_for_devices_that_joined(
+    daemon: Service, admin: Admin
+) -> None:
+    await admin.apply(schema(), device("other"))
+    lamps = [device("lamp-1"), device("lamp-2"), device("lamp-3")]
+    await admin.ok("POST", "/v1/apply?set=git", {"objects": lamps})
+    await daemon.join(admin, "lamp-2")
+    told = await admin.ok("POST", "/v1/apply?set=git&prune=1&dry_run=1", {"objects": lamps[:1]})
+    done = await admin.ok("POST", "/v1/apply?set=git&prune=1", {"objects": lamps[:1]})
+
+    assert told["spared"] == done["spared"] == ["lamp-2"]
+    assert told["objects"] == done["objects"]
+    assert {one["name"]: one["action"] for one in done["objects"]} == {
+        "lamp-1": "unchanged", "lamp-2": "configured", "lamp-3": "deleted",
+    }  # fmt: skip
+    devices = (await admin.ok("GET", "/v1/devices"))["items"]
+    assert [(one["metadata"]["name"], one["metadata"].get("set")) for one in devices] == [
+        ("lamp-1", "git"), ("lamp-2", None), ("other", None),
+    ]  # fmt: skip
+    assert devices[1]["status"]["identity"] == "active"
+
+
+async def test_pruning_without_a_set_or_all_of_a_set_is_refused(admin: Admin) -> None:
+    await admin.ok("POST", "/v1/apply?set=git", {"objects": [schema()]})
+    for query, code in (
+        ("prune=1", "bad_parameter"),
+        ("prune=1&set=", "bad_parameter"),
+        ("prune=1&set=Git", "bad_name"),
+        ("prune=yes&set=git", "bad_parameter"),
+        ("prune=1&set=git", "too_wide"),
+    ):
+        assert (await admin.refused("POST", f"/v1/apply?{query}", {"objects": []})).code == code
+    for path in ("/v1/rollback", "/v1/devices/a/rename"):
+        assert (await admin.refused("POST", f"{path}?set=git", {"to": 1})).code == "unknown_parameter"
+    assert (await admin.refused("PUT", "/v1/secrets/a?take_over=1", {"value": "x"})).code == "unknown_parameter"
+
+    done = await admin.ok("POST", "/v1/apply?set=git&prune=1&all_at_once=1", {"objects": []})
+    assert [one["action"] for one in done["objects"]] == ["deleted"]
+
+
 # --- pages ----------------------------------------------------------------------------------------------------
 
 
@@ -635,3 +708,50 @@ async def test_the_daemon_wakes_when_the_next_override_ends(daemon: Service, adm
             seen = answer["next"]
 
     assert await admin.ok("GET", "/v1/devices/lamp-1/document") == {"brightness": 80, "color": "green"}
+
+
+async def test_selected_devices_are_overridden_as_one_revision(admin: Admin) -> None:
+    attic = {"room": "attic"}
+    await admin.apply(schema(), *[device(f"lamp-{at}", labels=attic if at < 3 else {}) for at in range(5)])
+    body = {"selector": "room=attic", "set": {"color": "red"}, "for_s": 60}
+    tried = await admin.ok("POST", "/v1/overrides?dry_run=1", body)
+    done = await admin.ok("POST", "/v1/overrides?message=party", body)
+    [newest] = (await admin.ok("GET", "/v1/revisions?limit=1"))["items"]
+
+    assert (tried["dry_run"], tried["revision"]) == (True, 1)
+    assert [one["name"] for one in tried["devices"]] == [one["name"] for one in done["devices"]]
+    assert [one["name"] for one in done["devices"]] == ["lamp-0", "lamp-1", "lamp-2"]
+    assert (newest["revision"], newest["message"], len(newest["changes"])) == (2, "party", 3)
+
+
+async def test_overriding_many_devices_is_under_the_rule_for_wide_changes(daemon: Service, admin: Admin) -> None:
+    names = [f"lamp-{at}" for at in range(8)]
+    await admin.apply(schema(), *[device(name) for name in names])
+    for name in names:
+        async with connected(daemon, await daemon.join(admin, name)) as link:
+            await link.apply_next()
+    body = {"selector": "", "set": {"color": "red"}, "for_s": 60}
+    refused = await admin.refused("POST", "/v1/overrides", body)
+    done = await admin.ok("POST", "/v1/overrides?all_at_once=1", body)
+
+    assert refused.code == "too_wide"
+    assert len(done["devices"]) == 8
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ({"set": {"color": "red"}, "for_s": 60}, "bad_object"),
+        ({"selector": "a=b=c", "set": {"color": "red"}, "for_s": 60}, "bad_selector"),
+        ({"selector": "room=attic", "set": {"color": "red"}}, "bad_object"),
+        ({"selector": "room=cellar", "set": {"color": "red"}, "for_s": 60}, "no_such_device"),
+        ({"selector": "room=attic", "set": {"color": "pink"}, "for_s": 60}, "does_not_fit"),
+        ({"selector": "room=attic", "set": {"color": "red"}, "for_s": 60, "name": "x"}, "unknown_field"),
+    ],
+)
+async def test_overrides_of_many_that_are_refused_change_nothing(admin: Admin, body: dict[str, Any], code: str) -> None:
+    await admin.apply(schema(), device("lamp-1", labels={"room": "attic"}))
+    refused = await admin.refused("POST", "/v1/overrides", body)
+
+    assert refused.code == code
+    assert (await admin.ok("GET", "/v1/status"))["revision"] == 1

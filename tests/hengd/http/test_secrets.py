@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from henge_protocol import pki
 from henge_protocol.model import digest_of
 from henge_protocol.wire import FieldError
+from tests.hengd.http.joinkit import identity_in, spend, token_of
 from tests.service import Admin, Clock, Service, connected, device, schema
 
 VALUE = "Canary 9c1f of the tests"
@@ -85,6 +87,37 @@ async def test_w32_a_report_that_repeats_a_secret_is_kept_without_it(daemon: Ser
         {"pointer": "", "message": "hook said: psk=[secret], bye"},
         {"pointer": "/psk", "message": "cut: [secret]"},
     ]
+
+
+async def test_w32_facts_that_repeat_a_secret_are_kept_without_it(daemon: Service) -> None:
+    async with daemon.admin() as admin:
+        await fleet(admin)
+        identity = await daemon.join(admin, "one")
+        async with connected(daemon, identity, facts={"radio": f"on {VALUE}", "model": "pico"}) as link:
+            await link.apply_next()
+        told = await admin.ok("GET", "/v1/devices/one")
+
+    assert told["status"]["facts"] == {"radio": "on [secret]", "model": "pico"}
+
+
+async def test_viewers_read_everything_but_the_values_of_secrets(daemon: Service) -> None:
+    async with daemon.admin() as admin:
+        await fleet(admin)
+        token, key = await token_of(admin, kind="admin", role="viewer"), pki.generate_key()
+        identity = identity_in((await spend(daemon, token, key, "eve", "/v1/login")).json, key)
+        async with daemon.remote(identity) as viewer:
+            document = await viewer.call("GET", "/v1/devices/one/document")
+            pages = [
+                await viewer.call("GET", path)
+                for path in (
+                    "/v1/devices/one/why", "/v1/devices/one", "/v1/secrets", "/v1/secrets/wifi/home",
+                    "/v1/revisions?diff=1", "/v1/revisions/1", "/v1/revisions/1/diff", "/v1/events?since=0",
+                )
+            ]  # fmt: skip
+
+    assert document.json == {"psk": {"$secret": "wifi/home", "revision": 1}}
+    assert [page.status for page in pages] == [200] * len(pages)
+    assert not any(VALUE.encode() in page.body for page in pages)
 
 
 @pytest.mark.parametrize(

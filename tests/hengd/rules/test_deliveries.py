@@ -7,10 +7,13 @@ import json
 import pytest
 
 from hengd.records import Desired
-from hengd.rules.deliveries import Deliveries
+from hengd.rules.configs import Request
+from hengd.rules.deliveries import UNTOLD, Deliveries
 from hengd.rules.fleet import device_by_id, find_desired, required_object
+from hengd.rules.vault import Vault
 from henge_protocol.errors import Internal
-from tests.hengd.rules.conftest import Desk
+from henge_protocol.wire import FieldError, Hello, Report
+from tests.hengd.rules.conftest import ADA, Desk
 from tests.service import device, schema
 
 
@@ -67,3 +70,96 @@ async def test_a_newest_document_that_is_missing_is_damage(desk: Desk, lamp: str
     await desk.store.write(lambda tx: tx.delete("documents", bytes.fromhex(newest.digest)))
     with pytest.raises(Internal, match="not in the store"):
         deliveries.delivery(lamp, newest)
+
+
+# ---- what devices say, without their secrets -------------------------------------------------------------
+
+PHRASE = "correct horse stable"
+WITH_SECRETS = {
+    "type": "object",
+    "properties": {"psk": {"type": "string", "writeOnly": True}, "pin": {"type": "integer", "writeOnly": True}},
+}
+
+
+@pytest.fixture
+async def keeper(desk: Desk) -> str:
+    """The id of a device whose document holds a phrase and a number."""
+    for name, value in (("psk", PHRASE), ("pin", 4711)):
+        await desk.configs.put_secret(name, value, None, Request(ADA))
+    values = {"psk": {"$secret": "psk"}, "pin": {"$secret": "pin"}}
+    await desk.apply(schema("lamp", **WITH_SECRETS), device("lamp-1", "lamp", **values))
+    return _id(desk)
+
+
+def _locked(desk: Desk) -> Deliveries:
+    """As a daemon that started without the key: a vault that opened the secrets once goes on."""
+    return Deliveries(desk.store, Vault(desk._read_keys, "the key file"))
+
+
+def _complaint(desk: Desk, digest: str) -> Report:
+    said = FieldError("/psk", f"the radio refused {PHRASE}")
+    return Report("", 1, digest, "rejected", "hook-failed", errors=(said,))
+
+
+async def test_a_report_loses_its_messages_while_the_secrets_are_locked(desk: Desk, keeper: str) -> None:
+    report = _complaint(desk, _stored(desk, keeper).digest)
+    desk.keys.clear()
+    locked = _locked(desk)
+    kept = locked.redacted(report)
+    assert kept.errors == (FieldError("/psk", UNTOLD),)
+    assert (kept.state, kept.reason, kept.digest) == (report.state, report.reason, report.digest)
+    assert locked.hidden(keeper, f"cannot use {PHRASE}") == UNTOLD
+
+
+async def test_messages_come_back_with_the_key(desk: Desk, keeper: str) -> None:
+    report = _complaint(desk, _stored(desk, keeper).digest)
+    key = desk.keys.pop()
+    deliveries = _locked(desk)
+    deliveries.redacted(report)
+    desk.keys.append(key)
+    assert deliveries.redacted(report).errors == (FieldError("/psk", "the radio refused [secret]"),)
+
+
+async def test_a_report_about_a_document_that_is_gone_loses_its_messages_if_there_are_secrets(
+    desk: Desk, keeper: str
+) -> None:
+    gone = _complaint(desk, "ab" * 32)
+    assert Deliveries(desk.store, desk.vault).redacted(gone).errors == (FieldError("/psk", UNTOLD),)
+
+
+async def test_a_report_about_a_document_that_is_gone_is_kept_where_there_are_no_secrets(desk: Desk, lamp: str) -> None:
+    gone = _complaint(desk, "ab" * 32)
+    assert Deliveries(desk.store, desk.vault).redacted(gone) is gone
+
+
+async def test_facts_do_not_repeat_secrets(desk: Desk, keeper: str) -> None:
+    facts = {"radio": f"joined with {PHRASE}", "pin": 4711, "cores": 4, "battery": True}
+    hello = Hello(digest=_stored(desk, keeper).digest, facts=facts)
+    told = Deliveries(desk.store, desk.vault).discreet(keeper, hello)
+    assert told.facts == {"radio": "joined with [secret]", "pin": "[secret]", "cores": 4, "battery": True}
+
+
+async def test_facts_of_a_device_that_runs_nothing_yet_are_held_against_its_newest_document(
+    desk: Desk, keeper: str
+) -> None:
+    told = Deliveries(desk.store, desk.vault).discreet(keeper, Hello(facts={"radio": PHRASE}))
+    assert told.facts == {"radio": "[secret]"}
+
+
+async def test_facts_are_hidden_while_the_secrets_are_locked(desk: Desk, keeper: str) -> None:
+    desk.keys.clear()
+    locked = _locked(desk)
+    told = locked.discreet(keeper, Hello(facts={"radio": PHRASE, "battery": True}))
+    assert told.facts == {"radio": UNTOLD, "battery": True}
+
+
+async def test_facts_of_a_device_without_secrets_stay_as_they_are_though_others_are_locked(
+    desk: Desk, keeper: str
+) -> None:
+    await desk.apply(schema("plain", type="object"), device("lamp-2", "plain"))
+    desk.keys.clear()
+    locked = _locked(desk)
+    hello = Hello(facts={"model": "pico"})
+    with desk.store.read() as tx:
+        plain = required_object(tx, "Device", "lamp-2").id
+    assert locked.discreet(plain, hello) is hello

@@ -57,7 +57,7 @@ class Watch:
     def next_end(self) -> float | None:
         """When the next one ends."""
         with self.desk.store.read() as tx:
-            return next_end(tx)
+            return next_end(tx, 0.0)
 
     def running(self, kind: str, name: str) -> list[str]:
         """The fields of an object that are overridden."""
@@ -303,6 +303,8 @@ async def test_one_that_cannot_end_holds_up_no_other(watch: Watch, caplog: pytes
 
     assert (watch.running("Device", "lamp-1"), watch.running("Device", "lamp-2")) == (["/text"], [])
     assert "an override of device/lamp-1 cannot end" in caplog.text
+    await watch.set("Device/lamp-2", for_s=5, color="blue")
+    assert watch.overrides._patience_s() <= 5 + LATE_S
 
 
 # --- secrets ------------------------------------------------------------------------------------------------

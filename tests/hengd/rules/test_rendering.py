@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from hengd.records import ObjectRecord, Override
 from hengd.rules.merge import leaves, pointer, same
-from hengd.rules.rendering import MAX_ENDS, GroupEntry, Renderer, SchemaEntry
+from hengd.rules.rendering import MAX_ENDS, MAX_LAYERS, GroupEntry, Renderer, SchemaEntry
 from hengd.rules.schemas import compile_schema
 from henge_protocol.model import digest_of
 from henge_protocol.selector import parse_selector
@@ -191,14 +191,16 @@ def read(monkeypatch: pytest.MonkeyPatch) -> type[Read]:
     return Read
 
 
-@pytest.mark.parametrize("count", [2, 20])
+@pytest.mark.parametrize("count", [2, MAX_LAYERS - 2])
 def test_groups_of_one_rank_are_read_once_however_many_they_and_their_devices_are(count: int, read: type[Read]) -> None:
     groups = [
         spoken(f"g{number}", 5, read(a=read({f"f{number}-{at}": at for at in range(9)}))) for number in range(count)
     ]
     renderer = Renderer({"any": entry(OPEN)}, groups, NoSecrets())
     for number in range(50):
-        renderer.render(record({"b": number}, labels={"serial": str(number)}))
+        document = renderer.render(record({"b": number}, labels={"serial": str(number)}))
+        assert document is not None
+        assert document.code == ""
 
     assert read.times <= 2 * count
 
@@ -434,3 +436,23 @@ async def test_why_agrees_with_the_document_whatever_the_layers(desk: Desk) -> N
             for one in told.values()
             if one.value != {}
         )
+
+
+async def test_v23_a_device_has_at_most_16_layers(desk: Desk) -> None:
+    groups = [group(f"g-{number:02}", "room=attic", priority=number, brightness=1) for number in range(1, 15)]
+    await desk.apply(schema(), device("lamp-1", labels={"room": "attic"}, color="red"), *groups)
+    refusal = await desk.refused(group("one-more", "room=attic", color="blue"))
+
+    assert refusal.code == "too_many_layers"
+    assert "lamp-1" in refusal.message
+    assert "g-01, g-02" in refusal.message
+    assert refusal.extra["devices"] == ["lamp-1"]
+
+
+async def test_a_group_that_says_nothing_to_a_device_is_no_layer_of_it(desk: Desk) -> None:
+    other = schema("radio", type="object", properties={"volume": {"type": "integer"}})
+    groups = [group(f"g-{number:02}", "room=attic", priority=number, volume=1) for number in range(1, 41)]
+    silent = [group(f"s-{number:02}", "room=attic") for number in range(40)]
+    await desk.apply(schema(), other, device("lamp-1", labels={"room": "attic"}, color="red"), *groups, *silent)
+
+    assert desk.document("lamp-1")["color"] == "red"
