@@ -16,6 +16,7 @@ from hengd.http.views import json_response, moment
 from hengd.records import object_key
 from hengd.rules.authority import Authority
 from hengd.rules.devices import Devices
+from hengd.rules.expiry import Overrides
 from hengd.rules.fleet import read_meta
 from hengd.rules.health import warnings_of
 from hengd.rules.joins import Joins
@@ -26,6 +27,10 @@ from henge_protocol import pki
 _LOCAL_HOST: Final = re.compile(
     r"(?:localhost|[0-9]{1,3}(?:\.[0-9]{1,3}){3}|\[[0-9a-f:.]{2,45}\])(?::[0-9]{1,5})?", re.ASCII | re.IGNORECASE
 )
+
+
+SHOWN: Final = 8
+"""Overrides that cannot end; the log names all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +50,7 @@ class StatusRoutes:
 
     def __init__(
         self, daemon: Daemon, store: Store, authority: Authority, devices: Devices, joins: Joins, vault: Vault,
-        *, clock: Callable[[], float],
+        overrides: Overrides, *, clock: Callable[[], float],
     ) -> None:  # fmt: skip
         self._daemon = daemon
         self._store = store
@@ -53,6 +58,7 @@ class StatusRoutes:
         self._devices = devices
         self._joins = joins
         self._vault = vault
+        self._overrides = overrides
         self._clock = clock
 
     def table(self) -> Iterator[Route]:
@@ -83,7 +89,7 @@ class StatusRoutes:
         with self._store.read() as tx:
             meta = read_meta(tx)
             schemas, groups = (len(tx.keys("objects", object_key(kind, ""))) for kind in ("Schema", "Group"))
-            troubles = self._authority.timekeeper.trouble(tx), self._vault.trouble(tx)
+            troubles = self._authority.timekeeper.trouble(tx), self._vault.trouble(tx), *self._overrides.stuck[:SHOWN]
         closes, daemon, figures = self._joins.closes, self._daemon, self._store.figures()
         counts = await self._devices.counts()
         return json_response(

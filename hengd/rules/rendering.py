@@ -74,6 +74,8 @@ class Document:
     code: str = ""
     shown: bytes = b""
     """If it holds secrets: what people may see of it, with references in their place."""
+    later_bytes: int = 0
+    """The size of the largest document that ends of overrides make of it; 0 = none is larger."""
 
 
 class Secrets(Protocol):
@@ -189,6 +191,7 @@ def _document(schema: SchemaEntry, said: Sequence[Layer], secrets: Secrets) -> D
         return _refused(schema, "too_complex", Problem("", text))
     values = _merged(schema, said)
     document, before = _fitted(schema, values, secrets), values
+    largest = len(document.data)
     for end in ends:
         if document.code:
             break
@@ -199,7 +202,8 @@ def _document(schema: SchemaEntry, said: Sequence[Layer], secrets: Secrets) -> D
         if later.code:
             problems = [replace(one, message=f"when an override ends: {one.message}") for one in later.problems]
             return replace(later, problems=tuple(problems))
-    return document
+        largest = max(largest, len(later.data))
+    return replace(document, later_bytes=largest) if largest > len(document.data) else document
 
 
 def _merged(schema: SchemaEntry, said: Sequence[Layer]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from hengd.records import Reported, pack
 from hengd.rules.configs import Request
 from hengd.rules.expiry import LATE_S, Overrides
 from hengd.rules.fleet import find_object
@@ -69,6 +70,11 @@ class Watch:
     async def _change(self, path: str, body: dict[str, Any], if_match: str | None) -> Outcome:
         kind, _, name = path.partition("/")
         return await self.overrides.change(kind, name, parse_overriding(body), if_match, Request(ADA, "try it"))
+
+
+def hall(**values: Any) -> dict[str, Any]:
+    """The group of the lamps in the hall."""
+    return group("hall", "room=hall", **values)
 
 
 @pytest.fixture
@@ -286,25 +292,52 @@ async def test_an_end_that_comes_right_after_a_look_is_not_slept_through(watch: 
     assert await watch.pass_s(0) == 1
 
 
+TEXTS = {"type": "object", "properties": {"color": {}, "text": {"type": "string"}}}
+
+
+async def holds(watch: Watch, name: str, max_document: int) -> None:
+    """A device says how much it can hold."""
+    with watch.desk.store.read() as tx:
+        found = find_object(tx, "Device", name)
+    assert found is not None
+    said = pack(Reported(max_document=max_document, seen=NOW))
+    await watch.desk.store.write(lambda tx: tx.put("reported", found.id.encode(), said))
+
+
 async def test_one_that_cannot_end_holds_up_no_other(watch: Watch, caplog: pytest.LogCaptureFixture) -> None:
     """A board that says, while it is overridden, that it holds less than it would get back."""
-    from hengd.records import Reported, pack
-
-    big = {"type": "object", "properties": {"color": {}, "text": {"type": "string"}}}
-    await watch.desk.apply(schema(**big), device("lamp-1", text="x" * 3000))
+    await watch.desk.apply(schema(**TEXTS), device("lamp-1", text="x" * 3000))
     await watch.set("Device/lamp-1", text="")
+    await watch.set("Device/lamp-1", for_s=2 * HOUR_S, color="red")
     await watch.set("Device/lamp-2", color="red")
-    with watch.desk.store.read() as tx:
-        found = find_object(tx, "Device", "lamp-1")
-    assert found is not None
-    small = pack(Reported(max_document=2048, seen=NOW))
-    await watch.desk.store.write(lambda tx: tx.put("reported", found.id.encode(), small))
+    await holds(watch, "lamp-1", 2048)
     await watch.pass_s(HOUR_S)
 
-    assert (watch.running("Device", "lamp-1"), watch.running("Device", "lamp-2")) == (["/text"], [])
+    assert (watch.running("Device", "lamp-1"), watch.running("Device", "lamp-2")) == (["/color", "/text"], [])
     assert "an override of device/lamp-1 cannot end" in caplog.text
-    await watch.set("Device/lamp-2", for_s=5, color="blue")
-    assert watch.overrides._patience_s() <= 5 + LATE_S
+    assert [stuck.message.partition(":")[0] for stuck in watch.overrides.stuck] == [
+        "an override of device/lamp-1 cannot end"
+    ]
+    await watch.unset("Device/lamp-1", "color")
+    await watch.desk.apply(device("lamp-1", text="short"))
+    await watch.pass_s(1)
+    assert (watch.running("Device", "lamp-1"), watch.overrides.stuck) == ([], [])
+
+
+@pytest.mark.parametrize("path", ["Device/lamp-1", "Group/hall"])
+async def test_what_comes_after_an_override_must_fit_into_the_device(watch: Watch, path: str) -> None:
+    await watch.desk.apply(schema(**TEXTS), device("lamp-1", labels=HALL))
+    await holds(watch, "lamp-1", 2100)
+    await watch.set(path, text="short")
+    hidden = {"Device/lamp-1": device("lamp-1", labels=HALL, text="x" * 3000), "Group/hall": hall(text="x" * 3000)}
+    for change in hidden.values():
+        error = await watch.desk.refused(change)
+
+        assert error.code == "document_too_large"
+        assert "when an override ends: the document has 30" in error.message
+    await watch.desk.apply(hall(text="x" * 1990))
+    assert await watch.pass_s(HOUR_S) == 1
+    assert watch.desk.document("lamp-1")["text"] == "x" * 1990
 
 
 # --- secrets ------------------------------------------------------------------------------------------------
