@@ -27,6 +27,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 import lmdb
 
+from hengd.apart import Apart
 from hengd.room import (
     ESSENTIAL_ROOM_BYTES,
     FREE_RESERVE_BYTES,
@@ -85,7 +86,7 @@ class Store:
         self._stopping = False
         self._written = asyncio.Event()
         """Set when the writer has ended and all its answers are delivered."""
-        self._copies: set[asyncio.Future[None]] = set()
+        self._apart = Apart(loop)
         self._commits = 0
         self._failures = 0
         self._last_error = ""
@@ -126,7 +127,7 @@ class Store:
 
     @contextmanager
     def read(self) -> Iterator[Reader]:
-        """A consistent view for the length of one synchronous block on the loop's thread.
+        """A consistent view for the length of one synchronous block on the loop's thread; see ``examine`` for others.
 
         Raises ``Internal`` ``storage_failed``: after a failed sync LMDB refuses even reads until the process ends.
         """
@@ -135,6 +136,20 @@ class Store:
                 yield Reader(txn, self._databases)
         except lmdb.Error as error:
             raise Internal("storage_failed", f"the store cannot be read ({error})") from error
+
+    async def examine(self, operation: Callable[[Reader], T]) -> T:
+        """Run ``operation`` on a consistent view on the reader's thread: what may take long keeps nobody waiting.
+
+        Raises what the operation raised, ``Internal`` as ``read``, and ``Limited`` ``rate_limited`` if many do so.
+        """
+        if self._stopping:
+            raise Internal("stopping", "the store is closing")
+
+        def reading() -> T:
+            with self.read() as tx:
+                return operation(tx)
+
+        return await self._apart.read(reading)
 
     async def write(self, operation: Callable[[Transaction], T], *, essential: bool = False) -> T:
         """Run ``operation`` on the writer thread; returns its result once it is on disk.
@@ -187,22 +202,19 @@ class Store:
 
         Raises as ``disk_refusal``.
         """
-        copying = self._loop.run_in_executor(None, lambda: self._env.copy(str(folder), compact=True))
-        self._copies.add(copying)
-        copying.add_done_callback(self._copies.discard)
         try:
-            await asyncio.shield(copying)  # a copy cannot be called off, and must be over when the environment closes
+            await self._apart.copy(lambda: self._env.copy(str(folder), compact=True))
         except lmdb.Error as error:
             raise disk_refusal(error, f"the store cannot be copied to {folder}") from error
 
     async def close(self) -> None:
         """Commit what is queued, stop the writer, close the environment."""
-        await asyncio.gather(*self._copies, return_exceptions=True)
         with self._wake:
             self._stopping = True
             self._wake.notify()
         await self._written.wait()
         self._thread.join()
+        await self._apart.close()
         self._env.close()
 
     # ---- the writer thread ---------------------------------------------------------------------------
@@ -349,12 +361,12 @@ class Store:
                 self._grow()
 
     def _grow(self) -> bool:
-        """Double the map from the loop's thread, where all readers live and none is open between callbacks."""
+        """Double the map from the loop's thread, on which no reader is open between callbacks, and on no other now."""
         wanted = self._env.info()["map_size"] * 2
         if wanted > MAX_MAP_BYTES or self._loop.is_closed():
             return False
         growth = Growth(self._env, wanted)
-        self._loop.call_soon_threadsafe(growth.run)
+        self._loop.call_soon_threadsafe(self._apart.grow, growth.run)
         grown = growth.wait(GROW_WAIT_S)
         if grown:
             log.info("store map grown to %d bytes", wanted, extra={"event": "store_grown"})

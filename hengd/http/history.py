@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice
+from typing import Final
 
 from aiohttp import web
 
@@ -12,12 +14,23 @@ from hengd.http import shapes
 from hengd.http.edge import WRITE_QUERY, Auth, Route, change_request
 from hengd.http.eventstream import last_event_id, socket_events, stream_events, wants_socket, wants_stream
 from hengd.http.parse import MAX_WAIT_S, Query, if_match, json_object, no_body, text_field
-from hengd.http.views import between_response, event_view, json_response, outcome_response, revision_view
+from hengd.http.views import (
+    between_response,
+    bytes_response,
+    event_view,
+    json_response,
+    outcome_response,
+    revision_bytes,
+)
+from hengd.records import RevisionRecord
 from hengd.rules.configs import MAX_MESSAGE_CHARS, Configs
+from hengd.rules.history import find_revision, revisions_back
 from hengd.rules.objects import parse_object_path
 from henge_protocol.errors import Invalid, NotFound
 
-MAX_REVISIONS = 1000
+MAX_REVISIONS: Final = 1000
+MAX_ANSWER_BYTES: Final = 8 * 1024**2
+"""Of revisions, and one more; each may have thousands of objects."""
 
 
 class HistoryRoutes:
@@ -53,19 +66,20 @@ class HistoryRoutes:
         """The newest revisions first."""
         no_body(request)
         query = Query(request, "object", "limit", "before", "diff")
-        found = self._configs.revisions(
-            object_=parse_object_path(query.text("object")) if query.has("object") else None,
-            before=query.number("before", 0) or None,
-            limit=query.number("limit", 50, least=1, most=MAX_REVISIONS),
+        object_ = parse_object_path(query.text("object")) if query.has("object") else None
+        before, limit = query.number("before", 0) or None, query.number("limit", 50, least=1, most=MAX_REVISIONS)
+        fields = query.flag("diff")
+        return bytes_response(
+            await self._configs.examine(lambda tx: _list(revisions_back(tx, before, object_), limit, fields=fields))
         )
-        items = [revision_view(record, fields=query.flag("diff")) for record in found]
-        return json_response({"kind": "RevisionList", "items": items})
 
     async def revision(self, request: web.Request) -> web.Response:
         """One revision, whole."""
         no_body(request)
         Query(request)
-        return json_response(revision_view(self._configs.revision(_number(request)), whole=True))
+        number = _number(request)
+        told = await self._configs.examine(lambda tx: revision_bytes(find_revision(tx, number), whole=True))
+        return bytes_response(told)
 
     async def diff(self, request: web.Request) -> web.Response:
         """What differs between two revisions."""
@@ -105,6 +119,19 @@ class HistoryRoutes:
         await self._events.wait(since, query.number("wait", 0, most=MAX_WAIT_S))
         found, gap = self._events.since(since)
         return json_response({"events": [event_view(one) for one in found], "next": self._events.seq, "gap": gap})
+
+
+def _list(found: Iterator[RevisionRecord], limit: int, *, fields: bool) -> bytes:
+    """As many revisions as fit; where to go on if that is not all that was asked for."""
+    items: list[bytes] = []
+    more, left = b"", MAX_ANSWER_BYTES
+    for record in islice(found, limit):
+        items.append(revision_bytes(record, fields=fields))
+        left -= len(items[-1])
+        if left < 0 and len(items) < limit:
+            more = b',"before":%d' % record.revision
+            break
+    return b'{"kind":"RevisionList","items":[%b]%b}' % (b",".join(items), more)
 
 
 def _number(request: web.Request) -> int:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, TypeVar
 
-from hengd.records import ObjectChange, ObjectRecord, RevisionRecord
+from hengd.records import ObjectChange, ObjectRecord
 from hengd.rules.between import Between, between
 from hengd.rules.breadth import MAX_NAMES, SHOWN, TooWide, prunes_all, too_wide
 from hengd.rules.change import Change, Overrider
@@ -23,7 +23,7 @@ from hengd.rules.fleet import (
     renderer,
     required_object,
 )  # fmt: skip
-from hengd.rules.history import changes_since, drop_revisions, find_revision, revisions_back
+from hengd.rules.history import changes_since, drop_revisions
 from hengd.rules.merge import parse_path
 from hengd.rules.objects import KINDS, Manifest, object_path, parse_manifest
 from hengd.rules.outcome import Author, Moved, Outcome, Pruned
@@ -31,9 +31,11 @@ from hengd.rules.ownership import BY_HAND, Writer
 from hengd.rules.schemas import SchemaCache
 from hengd.rules.vault import Vault
 from hengd.rules.why import Explained, explain
-from hengd.store import Store, Transaction
+from hengd.store import Reader, Store, Transaction
 from henge_protocol.errors import Conflict, HengeError, Invalid, NotFound, Problem
 from henge_protocol.selector import parse_selector
+
+T = TypeVar("T")
 
 MAX_OBJECTS: Final = 5000
 PRUNED_AT_ONCE: Final = 500
@@ -185,33 +187,15 @@ class Configs:
             raise _no_such_field(name, field, [one.field for one in explain(layers, sources)])
         return explained
 
-    def revisions(self, *, object_: tuple[str, str] | None, before: int | None, limit: int) -> list[RevisionRecord]:
-        """The newest revisions first, all or those that touched one object."""
-        found: list[RevisionRecord] = []
-        with self._store.read() as tx:
-            for record in revisions_back(tx, before):
-                if object_ is None or any((change.kind, change.name) == object_ for change in record.changes):
-                    found.append(record)
-                    if len(found) == limit:
-                        break
-        return found
-
-    def revision(self, number: int) -> RevisionRecord:
-        """One revision with each object before and after."""
-        with self._store.read() as tx:
-            return find_revision(tx, number)
+    async def examine(self, operation: Callable[[Reader], T]) -> T:
+        """Read what may take long; raises what the operation raises, and as ``Store.examine``."""
+        return await self._store.examine(operation)
 
     async def between(self, older: int, newer: int | None, target: tuple[str, str] | None) -> Between:
-        """What differs between two revisions (None: the newest); read on the writer's thread, as it takes a while."""
-
-        def operation(tx: Transaction) -> Outcome:
-            raise _Seen(between(tx, self._schemas, older, read_meta(tx).revision if newer is None else newer, target))
-
-        try:
-            await self._store.write(operation)
-        except _Seen as seen:
-            return seen.between
-        raise AssertionError("the operation always raises")
+        """What differs between two revisions (None: the newest); raises as ``between`` and ``Store.examine``."""
+        return await self._store.examine(
+            lambda tx: between(tx, self._schemas, older, read_meta(tx).revision if newer is None else newer, target)
+        )
 
     async def prune(self, keep: int, keep_s: float, *, now: float) -> int:
         """Drop some revisions beyond the newest ``keep`` that are older than ``keep_s`` too; how many, 0 = no more."""
@@ -262,16 +246,6 @@ class Configs:
             return await self._store.write(operation, essential=essential)
         except _NotCommitted as dry:
             return dry.outcome
-
-
-class _Seen(Exception):
-    """Carries what was read out of a transaction that writes nothing."""
-
-    expected = True
-
-    def __init__(self, between: Between) -> None:
-        super().__init__("seen")
-        self.between = between
 
 
 class _NotCommitted(Exception):

@@ -37,14 +37,14 @@ async def test_a_message_is_kept_up_to_a_length(desk: Desk) -> None:
     with pytest.raises(Invalid):
         await desk.configs.apply([device("two", bound="")], [], Request(ADA, message="x" * (MAX_MESSAGE_CHARS + 1)))
 
-    assert desk.configs.revision(1).message == "x" * MAX_MESSAGE_CHARS
-    assert (desk.configs.revision(1).author, desk.configs.revision(1).origin) == ("ada", "test")
+    assert desk.revision(1).message == "x" * MAX_MESSAGE_CHARS
+    assert (desk.revision(1).author, desk.revision(1).origin) == ("ada", "test")
 
 
 async def test_a_revision_that_is_not_there_is_told(desk: Desk) -> None:
     for number in (-1, 0, 1, 2**63, 2**64):
         with pytest.raises(NotFound):
-            desk.configs.revision(number)
+            desk.revision(number)
 
 
 async def test_going_back_to_where_one_is_is_no_revision(desk: Desk) -> None:
@@ -77,7 +77,7 @@ async def test_history_tells_who_and_when(desk: Desk) -> None:
     await desk.apply(schema(), device("one"))
     desk.now += 60
     await desk.apply(device("one", color="red"))
-    found = desk.configs.revisions(object_=("Device", "one"), before=None, limit=10)
+    found = desk.history(object_=("Device", "one"), limit=10)
 
     assert [(record.revision, record.time - found[1].time) for record in found] == [(2, 60), (1, 0)]
 

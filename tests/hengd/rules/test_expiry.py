@@ -101,7 +101,7 @@ async def test_an_override_is_above_all_layers_until_its_end(watch: Watch) -> No
 async def test_the_end_is_a_revision_of_its_own_by_henge(watch: Watch) -> None:
     await watch.set("Device/lamp-1", color="green")
     await watch.pass_s(HOUR_S)
-    newest, override, *_ = watch.desk.configs.revisions(object_=None, before=None, limit=5)
+    newest, override, *_ = watch.desk.history(limit=5)
 
     assert (newest.author, newest.origin, newest.message) == ("henge", "daemon", "override ended")
     assert (override.author, override.message) == ("ada", "try it")
