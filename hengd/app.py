@@ -124,9 +124,9 @@ class App:
         self._upkeep.tell_doubt()
         await tend_vault(self.vault, self._store)
         await self.overrides.end_due()
-        await self._serve(sockets)
         if self.founded and settings.seconds("join.window_after_init"):
             await self.joins.open(settings.seconds("join.window_after_init"), ITSELF)
+        await self._serve(sockets)
         await self._announce()
         self._background = [asyncio.create_task(work) for work in (self._upkeep.run(), self.overrides.keep_ending())]
 
@@ -204,13 +204,13 @@ class App:
             store, self.authority, schemas, vault, self.events,
             clock=clock, monotonic=monotonic, new_id=_new_id, max_pending=self._settings["join.max_pending"],
         )  # fmt: skip
-        deliveries, reports = Deliveries(store, vault), Reports(store)
+        deliveries, reports = Deliveries(store, vault), Reports(store, clock=clock)
         self.contacts = Contacts(self.authority, deliveries, reports, self.presence, hub, self.events, clock=clock)
         self._links = Links(self.contacts, monotonic=monotonic, chance=self._environment.chance)
         self._polls = PollRoutes(self.contacts)
         self._hub, self._deliveries = hub, deliveries
         self._upkeep = Upkeep(
-            store, folder.database, self.configs, self._audit, vault, self.authority.timekeeper,
+            store, folder.database, self.configs, self._audit, self.tokens, vault, self.authority.timekeeper,
             kept=Kept(self._settings["store.keep_revisions"], self._settings.seconds("store.keep_for")),
             renew_certificate=self._renew_server_certificate,
             back_up=Schedule(self._backups, plan_of(self._settings), clock=clock).turn,
@@ -229,7 +229,7 @@ class App:
                 clock=environment.clock,
             ),
             ObjectRoutes(self._store, self.configs, self.overrides, self.devices, self.events),
-            DeviceRoutes(self.configs, self.devices, self.authority, self.tokens),
+            DeviceRoutes(self.configs, self.devices, self.authority, self.tokens, self.contacts.reports),
             SecretRoutes(self.secrets),
             HistoryRoutes(self.configs, self.events),
             EnrolRoutes(self.authority, self.tokens, self.joins),

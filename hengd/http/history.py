@@ -27,8 +27,8 @@ from hengd.rules.configs import MAX_MESSAGE_CHARS, Configs
 from hengd.rules.history import find_revision, revisions_back
 from hengd.rules.objects import parse_object_path
 from henge_protocol.errors import Invalid, NotFound
+from henge_protocol.model import MAX_LISTED
 
-MAX_REVISIONS: Final = 1000
 MAX_ANSWER_BYTES: Final = 8 * 1024**2
 """Of revisions, and one more; each may have thousands of objects."""
 
@@ -67,7 +67,7 @@ class HistoryRoutes:
         no_body(request)
         query = Query(request, "object", "limit", "before", "diff")
         object_ = parse_object_path(query.text("object")) if query.has("object") else None
-        before, limit = query.number("before", 0) or None, query.number("limit", 50, least=1, most=MAX_REVISIONS)
+        before, limit = query.number("before", 0) or None, query.number("limit", 50, least=1, most=MAX_LISTED)
         fields = query.flag("diff")
         return bytes_response(
             await self._configs.examine(lambda tx: _list(revisions_back(tx, before, object_), limit, fields=fields))

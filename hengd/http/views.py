@@ -16,12 +16,12 @@ from hengd.records import ObjectChange, ObjectRecord, Override, Reported, Revisi
 from hengd.rules.between import Between
 from hengd.rules.conditions import Condition, conditions_of_device, conditions_of_layer
 from hengd.rules.devices import DeviceView
-from hengd.rules.history import change_summary
 from hengd.rules.joins import JoinRequest
 from hengd.rules.merge import MISSING, FieldChange
-from hengd.rules.outcome import Done, Moved, Outcome, differing_fields, field_of
+from hengd.rules.outcome import Done, Moved, Outcome, action_of, differing_fields
 from hengd.rules.schema_compare import Comparison
 from hengd.rules.why import Explained
+from henge_protocol.fieldpath import field_of
 from henge_protocol.model import API_VERSION, version_tag
 
 T = TypeVar("T")
@@ -179,13 +179,14 @@ def revision_bytes(record: RevisionRecord, *, whole: bool = False, fields: bool 
         "origin": record.origin,
         "message": record.message,
     } | ({"set": record.apply_set} if record.apply_set else {})
-    summaries = zip(change_summary(record.changes), record.changes, strict=True)
-    told = (json_bytes(summary | _change_view(change, whole=whole, fields=fields)) for summary, change in summaries)
+    told = (json_bytes(_change_view(one, whole=whole, fields=fields)) for one in record.changes)
     return b'%b,"changes":[%b]}' % (json_bytes(head)[:-1], b",".join(told))
 
 
 def _change_view(change: ObjectChange, *, whole: bool, fields: bool) -> dict[str, Any]:
-    view: dict[str, Any] = {"changes": _fields_view(differing_fields(change))} if fields else {}
+    view: dict[str, Any] = {"kind": change.kind, "name": change.name, "action": action_of(change)}
+    if fields:
+        view["changes"] = _fields_view(differing_fields(change))
     if whole:
         view["before"] = object_view(change.before) if change.before else None
         view["after"] = object_view(change.after) if change.after else None

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, Literal, get_args
 
 import msgspec
 
@@ -21,12 +21,13 @@ from henge_protocol.errors import HengeError, Limited
 
 log = logging.getLogger("hengd.audit")
 
-ACTS: Final = (
+Act = Literal[
     "configuration.changed", "device.joined", "device.approved", "device.retried", "operator.logged-in",
     "certificate.renewed", "identity.revoked", "token.created", "token.revoked",
     "backup.made", "store.restored",
     "token.refused", "code.refused", "join-window.opened", "join-window.closed",
-)  # fmt: skip
+]  # fmt: skip
+ACTS: Final[tuple[str, ...]] = get_args(Act)
 PRUNED_AT_ONCE: Final = 500
 REFUSED_EVERY_S: Final = 600
 """Between two records of refusals in the long run: some ten megabytes in a year, however long somebody guesses."""
@@ -35,7 +36,7 @@ _ANCHOR: Final = b"anchor"
 _HEAD: Final = b"head"
 
 
-def note(tx: Transaction, act: str, object_: str, author: Author, *, now: float, revision: int = 0) -> None:
+def note(tx: Transaction, act: Act, object_: str, author: Author, *, now: float, revision: int = 0) -> None:
     """Add a record to the chain, if this transaction commits."""
     before = _end(tx, _HEAD)
     record = AuditRecord(
@@ -56,7 +57,7 @@ class Refusals:
         self._limit = RateLimit(1 / REFUSED_EVERY_S, REFUSED_AT_ONCE)
         self._left_out = 0
 
-    async def note(self, act: str, object_: str, author: Author) -> None:
+    async def note(self, act: Act, object_: str, author: Author) -> None:
         """Add a record, or have the next one tell of it. Never fails: it is the refusal that counts."""
         try:
             self._limit.take("", now=self._monotonic())

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from hengd.rules.fleet import find_document, required_object, schema_entry
-from hengd.rules.merge import tokens
 from hengd.rules.outcome import Differences, Moved, Pruned
 from hengd.rules.schemas import SchemaCache
 from hengd.store import Reader
 from henge_protocol.errors import Conflict
+from henge_protocol.fieldpath import field_of, tokens
 
 SMALL_FLEET: Final = 8
 """Of fewer devices a person has an overview."""
@@ -78,7 +78,7 @@ def _of_devices(devices: Sequence[str], fields: Sequence[str], *, fleet: int) ->
     names = ", ".join(devices[:SHOWN]) + (f" and {count - SHOWN} more" if count > SHOWN else "")
     message = f"it changes {count} of {fleet} devices at once, more than {MOST_PART:.0%} of them ({names})"
     if fields:
-        shown = ", ".join(".".join(tokens(where)) for where in fields[:SHOWN])
+        shown = ", ".join(field_of(where) for where in fields[:SHOWN])
         message = f"it changes {shown}, which may cut devices off, on {count} devices at once ({names})"
     extra = {"devices": list(devices[:MAX_NAMES]), "device_count": count, "fleet": fleet}
     return TooWide(message, CURE, extra)

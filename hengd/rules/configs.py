@@ -5,7 +5,7 @@ Every way of writing is one ``Change`` in one transaction; a dry run is the same
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
@@ -24,7 +24,6 @@ from hengd.rules.fleet import (
     required_object,
 )  # fmt: skip
 from hengd.rules.history import changes_since, drop_revisions
-from hengd.rules.merge import parse_path
 from hengd.rules.objects import KINDS, Manifest, object_path, parse_manifest
 from hengd.rules.outcome import Author, Moved, Outcome, Pruned
 from hengd.rules.ownership import BY_HAND, Writer
@@ -33,6 +32,7 @@ from hengd.rules.vault import Vault
 from hengd.rules.why import Explained, explain
 from hengd.store import Reader, Store, Transaction
 from henge_protocol.errors import Conflict, HengeError, Invalid, NotFound, Problem
+from henge_protocol.fieldpath import parse_path
 from henge_protocol.selector import parse_selector
 
 T = TypeVar("T")
@@ -116,13 +116,21 @@ class Configs:
         return await self._change(lambda change: change.patch(kind, name, patch, if_match=if_match), request)
 
     async def override(
-        self, targets: Sequence[tuple[str, str]], overrider: Overrider, if_match: str | None, request: Request
+        self,
+        targets: Sequence[tuple[str, str]],
+        overrider: Overrider,
+        if_match: str | None,
+        request: Request,
+        *,
+        own: Mapping[str, object] | None = None,
     ) -> Outcome:
-        """Give groups and devices other overrides; see ``rules/expiry.py``."""
+        """Give groups and devices other overrides, and patch their ``own`` values; see ``rules/expiry.py``."""
 
         def act(change: Change) -> None:
             for kind, name in targets:
                 change.override(kind, name, overrider, if_match=if_match)
+                if own:
+                    change.patch(kind, name, {"spec": {"values": own}})
 
         return await self._change(act, request)
 
@@ -150,9 +158,9 @@ class Configs:
         """Give a secret a value; every device whose document holds it gets a new one in the same transaction."""
         return await self._change(lambda change: change.put_secret(name, value, if_match=if_match), request)
 
-    async def rename(self, name: str, to: str, request: Request) -> Outcome:
+    async def rename(self, name: str, to: str, if_match: str | None, request: Request) -> Outcome:
         """Give a device another name."""
-        return await self._change(lambda change: change.rename(name, to), request)
+        return await self._change(lambda change: change.rename(name, to, if_match=if_match), request)
 
     async def rollback(self, to: int, target: tuple[str, str] | None, request: Request) -> Outcome:
         """A new revision with ``target`` as it was at ``to``, or with everything but devices that joined since."""

@@ -12,13 +12,14 @@ from itertools import groupby
 from typing import Any, Final, Protocol
 
 from hengd.records import ObjectRecord, Override
-from hengd.rules.merge import Path, is_reference, overlay, pointer, same
+from hengd.rules.merge import is_reference, overlay, same
 from hengd.rules.objects import object_path
 from hengd.rules.overrides import override_key, values_of
 from hengd.rules.references import placed
 from hengd.rules.schemas import CompiledSchema
 from hengd.rules.selection import Selection
 from henge_protocol.errors import Problem
+from henge_protocol.fieldpath import Path, pointer
 from henge_protocol.model import digest_of
 from henge_protocol.selector import Selector, parse_selector
 from henge_protocol.strictjson import canonical

@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hengd.records import ObjectRecord, Override
-from hengd.rules.merge import leaves, pointer, same
+from hengd.rules.merge import leaves, same
 from hengd.rules.rendering import MAX_ENDS, MAX_LAYERS, GroupEntry, Renderer, SchemaEntry
 from hengd.rules.schemas import compile_schema
+from henge_protocol.fieldpath import pointer
 from henge_protocol.model import digest_of
 from henge_protocol.selector import parse_selector
 from henge_protocol.strictjson import canonical
