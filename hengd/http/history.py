@@ -12,12 +12,11 @@ from aiohttp import web
 from hengd.events import EventLog
 from hengd.http import shapes
 from hengd.http.edge import WRITE_QUERY, Auth, Route, change_request
-from hengd.http.eventstream import last_event_id, socket_events, stream_events, wants_socket, wants_stream
+from hengd.http.eventstream import Telling, last_event_id, socket_events, stream_events, wants_socket, wants_stream
 from hengd.http.parse import MAX_WAIT_S, Query, if_match, json_object, no_body, text_field
 from hengd.http.views import (
     between_response,
     bytes_response,
-    event_view,
     json_response,
     outcome_response,
     revision_bytes,
@@ -39,6 +38,7 @@ class HistoryRoutes:
     def __init__(self, configs: Configs, events: EventLog) -> None:
         self._configs = configs
         self._events = events
+        self._telling = Telling(events)
 
     def table(self) -> Iterator[Route]:
         """The routes of this resource."""
@@ -109,16 +109,17 @@ class HistoryRoutes:
         no_body(request)
         query = Query(request, "since", "wait")
         if wants_socket(request):
-            return await socket_events(request, self._events, query.number("since", self._events.seq))
+            return await socket_events(request, self._telling, query.number("since", self._events.seq))
         if wants_stream(request):
             default = query.number("since", self._events.seq)
-            return await stream_events(request, self._events, last_event_id(request, default))
+            return await stream_events(request, self._telling, last_event_id(request, default))
         if not query.has("since"):
             return json_response({"events": [], "next": self._events.seq, "gap": False})
         since = query.number("since", 0)
         await self._events.wait(since, query.number("wait", 0, most=MAX_WAIT_S))
-        found, gap = self._events.since(since)
-        return json_response({"events": [event_view(one) for one in found], "next": self._events.seq, "gap": gap})
+        told = self._telling.since(since)
+        more = b"true" if told.gap else b"false"
+        return bytes_response(b'{"events":[%b],"next":%d,"gap":%b}' % (",".join(told.texts).encode(), told.next, more))
 
 
 def _list(found: Iterator[RevisionRecord], limit: int, *, fields: bool) -> bytes:
