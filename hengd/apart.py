@@ -14,7 +14,7 @@ from henge_protocol.errors import Limited
 
 T = TypeVar("T")
 
-MAX_READINGS: Final = 8
+MAX_READINGS: Final = 32
 """One is under way, the others wait for it: they take what the processor gives them, and nobody waits for ever."""
 RETRY_AFTER_S: Final = 1
 

@@ -193,7 +193,13 @@ def _change_view(change: ObjectChange, *, whole: bool, fields: bool) -> dict[str
     return view
 
 
-def explained_view(explained: Explained) -> dict[str, Any]:
+async def explained_response(device: str, explained: Sequence[Explained]) -> web.Response:
+    """Where the values of a device come from; of thousands of fields in pieces."""
+    fields = await _in_pieces(explained, _explained_view)
+    return bytes_response(b'{"device":%b,"fields":[%b]}' % (json_bytes(device), fields))
+
+
+def _explained_view(explained: Explained) -> dict[str, Any]:
     """Where a field's value comes from."""
     view: dict[str, Any] = {"field": explained.field, "pointer": explained.pointer, "present": explained.present}
     if explained.present:

@@ -5,6 +5,7 @@ Every way of writing is one ``Change`` in one transaction; a dry run is the same
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, TypeVar
@@ -32,7 +33,7 @@ from hengd.rules.vault import Vault
 from hengd.rules.why import Explained, explain
 from hengd.store import Reader, Store, Transaction
 from henge_protocol.errors import Conflict, HengeError, Invalid, NotFound, Problem
-from henge_protocol.fieldpath import parse_path
+from henge_protocol.fieldpath import Path, parse_path
 from henge_protocol.selector import parse_selector
 
 T = TypeVar("T")
@@ -41,6 +42,8 @@ MAX_OBJECTS: Final = 5000
 PRUNED_AT_ONCE: Final = 500
 """Records that one transaction of upkeep drops, so that it never holds up a change for long."""
 MAX_MESSAGE_CHARS: Final = 1000
+PIECE: Final = 200
+"""Manifests that are read before everybody else has a turn: some 4 ms."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +93,7 @@ class Configs:
 
         Deleting nothing but devices is possible on a full disk, too.
         """
-        manifests = _manifests(objects)
+        manifests = await _manifests(objects)
         named = {(manifest.kind, manifest.name) for manifest in manifests}
         _refuse_both(named, delete)
         if request.prune and not request.writer.apply_set:
@@ -182,18 +185,10 @@ class Configs:
             )
         return Rendered(document.shown, desired.digest, desired.revision, redacted=bool(document.sealed))
 
-    def why(self, name: str, field: str = "") -> list[Explained]:
+    async def why(self, name: str, field: str = "") -> list[Explained]:
         """For each field of a device (or those at ``field``): its value, and what every layer says about it."""
         path = parse_path(field) if field else ()
-        with self._store.read() as tx:
-            device = required_object(tx, "Device", name)
-            layers = renderer(tx, self._schemas, self._vault).layers(device)
-            spoken = [(layer.kind, layer.name) for layer in layers if layer.kind in KINDS]
-            sources = {(kind, source): find_object(tx, KINDS[kind], source) for kind, source in spoken}
-        explained = explain(layers, sources, path)
-        if field and not explained:
-            raise _no_such_field(name, field, [one.field for one in explain(layers, sources)])
-        return explained
+        return await self._store.examine(lambda tx: self._explained(tx, name, field, path))
 
     async def examine(self, operation: Callable[[Reader], T]) -> T:
         """Read what may take long; raises what the operation raises, and as ``Store.examine``."""
@@ -204,6 +199,16 @@ class Configs:
         return await self._store.examine(
             lambda tx: between(tx, self._schemas, older, read_meta(tx).revision if newer is None else newer, target)
         )
+
+    def _explained(self, tx: Reader, name: str, field: str, path: Path) -> list[Explained]:
+        device = required_object(tx, "Device", name)
+        layers = renderer(tx, self._schemas, self._vault).layers(device)
+        spoken = [(layer.kind, layer.name) for layer in layers if layer.kind in KINDS]
+        sources = {(kind, source): find_object(tx, KINDS[kind], source) for kind, source in spoken}
+        explained = explain(layers, sources, path)
+        if field and not explained:
+            raise _no_such_field(name, field, [one.field for one in explain(layers, sources)])
+        return explained
 
     async def prune(self, keep: int, keep_s: float, *, now: float) -> int:
         """Drop some revisions beyond the newest ``keep`` that are older than ``keep_s`` too; how many, 0 = no more."""
@@ -270,13 +275,15 @@ def _too_wide(tx: Transaction, schemas: SchemaCache, outcome: Outcome, pruned: P
     return (prunes_all(pruned) if pruned is not None else None) or too_wide(tx, schemas, outcome.devices)
 
 
-def _manifests(objects: Sequence[object]) -> list[Manifest]:
+async def _manifests(objects: Sequence[object]) -> list[Manifest]:
     if len(objects) > MAX_OBJECTS:
         raise Invalid("too_complex", f"{len(objects)} objects in one apply, at most {MAX_OBJECTS} are taken")
     manifests: list[Manifest] = []
     errors: list[HengeError] = []
     seen: dict[str, int] = {}
     for index, value in enumerate(objects):
+        if index % PIECE == PIECE - 1:
+            await asyncio.sleep(0)
         try:
             manifest = parse_manifest(value)
         except HengeError as error:

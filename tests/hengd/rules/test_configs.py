@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hengd.rules.configs import MAX_MESSAGE_CHARS, MAX_OBJECTS, Request
+from hengd.rules import configs
+from hengd.rules.configs import MAX_MESSAGE_CHARS, MAX_OBJECTS, PIECE, Request
 from henge_protocol.errors import HengeError, Invalid, NotFound
 from tests.hengd.rules.conftest import ADA, Desk
 from tests.service import device, group, schema
@@ -25,6 +28,17 @@ async def test_an_object_given_twice_is_refused(desk: Desk) -> None:
     error = await desk.refused(device("one", bound=""), device("one", bound=""))
 
     assert (error.code, error.problems[0].message) == ("bad_object", "object 2 repeats object 1")
+
+
+async def test_many_objects_are_read_in_pieces_between_which_others_have_their_turn() -> None:
+    reading = asyncio.create_task(configs._manifests([device(f"lamp-{number}") for number in range(5 * PIECE)]))
+    turns = 0
+    while not reading.done():
+        await asyncio.sleep(0)
+        turns += 1
+
+    assert turns >= 5
+    assert [manifest.name for manifest in await reading] == [f"lamp-{number}" for number in range(5 * PIECE)]
 
 
 async def test_more_objects_than_the_limit_are_refused_before_a_look_at_them(desk: Desk) -> None:

@@ -158,7 +158,7 @@ async def test_overrides_that_end_at_too_many_moments_are_refused_until_one_has_
 async def test_why_names_the_override_its_end_and_who_set_it(watch: Watch) -> None:
     await watch.set("Device/lamp-1", color="green")
     await watch.set("Group/hall", color="blue")
-    [color] = watch.desk.configs.why("lamp-1", "color")
+    [color] = await watch.desk.configs.why("lamp-1", "color")
 
     assert [(said.layer, said.name, said.value, said.wins) for said in color.layers] == [
         ("override", "device/lamp-1", "green", True), ("override", "group/hall", "blue", False),
@@ -171,7 +171,7 @@ async def test_why_names_the_override_its_end_and_who_set_it(watch: Watch) -> No
 async def test_null_hides_a_field_for_a_time(watch: Watch) -> None:
     await watch.set("Device/lamp-1", color=None)
     assert "color" not in watch.desk.document("lamp-1")
-    [color] = watch.desk.configs.why("lamp-1", "color")
+    [color] = await watch.desk.configs.why("lamp-1", "color")
 
     assert (color.present, color.layers[0].removes) == (False, True)
 
@@ -393,7 +393,7 @@ async def test_an_override_refers_to_a_secret_and_people_see_its_name(node: Watc
 
     assert exact(node.desk, "one") == {"psk": "of the laboratory"}
     assert node.desk.document("one") == {"psk": {"$secret": "wifi/lab", "revision": 2}}
-    [psk] = node.desk.configs.why("one", "psk")
+    [psk] = await node.desk.configs.why("one", "psk")
     assert [said.value for said in psk.layers] == [{"$secret": "wifi/lab"}, {"$secret": "wifi/home"}]
     await node.pass_s(HOUR_S)
     assert exact(node.desk, "one") == {"psk": "correct horse"}

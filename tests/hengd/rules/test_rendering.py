@@ -425,7 +425,7 @@ async def test_why_agrees_with_the_document_whatever_the_layers(desk: Desk) -> N
         for one, values_ in zip(said, stack, strict=False):
             one["spec"]["values"] = values_
         await desk.apply(*said, {**device("one"), "spec": {"schema": "any", "values": own}})
-        told = {one.pointer: one for one in desk.configs.why("one")}
+        told = {one.pointer: one for one in await desk.configs.why("one")}
         document = leaves_of(desk.document("one"))
 
         assert {pointer: repr(one.value) for pointer, one in told.items()} == {

@@ -117,7 +117,7 @@ async def test_a_nearer_layer_refers_to_another_secret(desk: Desk) -> None:
 
 async def test_why_names_the_secrets_of_all_layers(desk: Desk) -> None:
     await fleet(desk)
-    [psk] = desk.configs.why("two", "wifi.psk")
+    [psk] = await desk.configs.why("two", "wifi.psk")
 
     assert [(said.name, said.value, said.wins) for said in psk.layers] == [
         ("two", ref("wifi/lab"), True),
