@@ -19,6 +19,7 @@ import click
 import uvloop
 
 from hengd.app import App, Environment
+from hengd.elsewhere import announce
 from hengd.keyring import find_keys
 from hengd.logs import start_logs
 from hengd.offline import accept_clock
@@ -28,6 +29,7 @@ from hengd.process import (
     ignore_signals,
     note_loop_trouble,
     raise_file_limit,
+    reload_settings,
     say,
     spare_the_collector,
 )  # fmt: skip
@@ -35,6 +37,7 @@ from hengd.restore import Restored
 from hengd.restore import restore as restore_backup
 from hengd.room import disk_refusal
 from hengd.rules.timekeeping import shown
+from hengd.service import service
 from hengd.settings import Settings, default_file, load_settings, settings_files, toml
 from henge_protocol import __version__, pki
 from henge_protocol.errors import Denied, HengeError, Invalid
@@ -65,6 +68,7 @@ EXIT_CODES: Final = {
     "storage_failed": 74,
     "storage_full": 74,
     "bad_file": 74,
+    "service_failed": 69,
 }
 UNWRITTEN: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 """What the system says of standard output that leads to a file which takes no more."""
@@ -94,6 +98,10 @@ def _common(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.version_option(__version__, prog_name="hengd")
 def cli() -> None:
     """The henge daemon: keeps the configuration of a fleet and pushes it to its devices."""
+
+
+cli.add_command(service)
+cli.add_command(announce)
 
 
 @cli.command()
@@ -131,7 +139,7 @@ def run(
     environment = Environment(_data_dir(data_dir), socket, credentials=_credentials())
     logs = start_logs(settings["daemon.log_level"], settings["daemon.log_format"])
     try:
-        code = uvloop.run(_serve(settings, environment))
+        code = uvloop.run(_serve(settings, environment, lambda: _settings(config, flags)))
     finally:
         logs.stop()
     sys.exit(code)
@@ -237,7 +245,7 @@ def paths(config: Path | None, data_dir: Path | None, output: str) -> None:
         click.echo(f"{what:16} {path}")
 
 
-async def _serve(settings: Settings, environment: Environment) -> int:
+async def _serve(settings: Settings, environment: Environment, reread: Callable[[], Settings]) -> int:
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     loop.set_exception_handler(note_loop_trouble)
     ignore_signals()
@@ -245,6 +253,7 @@ async def _serve(settings: Settings, environment: Environment) -> int:
     await app.start()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _on_signal, stop)
+    loop.add_signal_handler(signal.SIGHUP, reload_settings, settings, reread)
     print_welcome(app, settings, environment)
     spare_the_collector()
     notify("READY=1", f"STATUS=serving {settings.name}", environ=os.environ)
@@ -339,7 +348,7 @@ def _restored(done: Restored, folder: Path, *, dry_run: bool) -> list[str]:
         f"Restored into {folder}. Tokens made before the backup are void.",
         "Never start the old daemon again: devices would follow both.",
         "Next:",
-        "  hengd                    start it here; devices come by themselves",
+        f"  hengd --data-dir {folder}   start it; devices come by themselves",
         "  hengectl get devices     which are 'ahead' ran something newer than the backup and are held",
         "  hengectl retry DEVICE    give such a device what the backup says",
     ]

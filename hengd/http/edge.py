@@ -57,6 +57,7 @@ class Auth(Enum):
     VIEWER = "viewer"
     EDITOR = "editor"
     ADMIN = "admin"
+    METRICS = "viewer, or anybody at the local port"
 
 
 WRITE_QUERY: Final = ("dry_run", "message", "all_at_once")
@@ -76,6 +77,7 @@ _SERVED: Final = {
     Auth.DEVICE: frozenset({DEVICES}),
     Auth.DEVICE_EXPIRED: frozenset({DEVICES}),
     **dict.fromkeys(OPERATORS, frozenset({DEVICES, ADMIN})),
+    Auth.METRICS: frozenset({DEVICES, ADMIN, LOCAL}),
 }
 
 RATES: Final = {"device": (20.0, 60), "admin": (50.0, 500)}
@@ -212,10 +214,10 @@ class Edge:
         return route
 
     async def _caller(self, peer: Peer, auth: Auth) -> Caller:
-        if auth in (Auth.HEALTH, Auth.NONE, Auth.ENROL):
+        if auth in (Auth.HEALTH, Auth.NONE, Auth.ENROL) or peer.listener == LOCAL:
             return NOBODY
         caller = self._local_user(peer) if peer.listener == ADMIN else self._authority.identify(peer.certificate)
-        check_caller(caller, auth)
+        check_caller(caller, Auth.VIEWER if auth is Auth.METRICS else auth)
         if peer.listener == DEVICES:
             self._rates[caller.role].take(caller.subject, now=self._monotonic())
         await self._authority.used(caller)
