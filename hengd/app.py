@@ -240,7 +240,8 @@ class App:
         )  # fmt: skip
         resources = (
             StatusRoutes(
-                daemon, self._store, self.authority, self.devices, self.joins, self.vault, clock=environment.clock
+                daemon, self._store, self.authority, self.devices, self.joins, self.vault, self.overrides,
+                clock=environment.clock,
             ),
             ObjectRoutes(self._store, self.configs, self.overrides, self.devices, self.events),
             DeviceRoutes(self.configs, self.devices, self.authority, self.tokens, self.contacts.reports),
@@ -254,7 +255,7 @@ class App:
             CheckRoutes(Checks(self._candidates, self.presence, self._links.ask)),
             self._polls,
             OpenApiRoutes(lambda: self._routes, __version__),
-        )
+        )  # fmt: skip
         return [route for resource in resources for route in resource.table()]
 
     # ---- listening -----------------------------------------------------------------------------------

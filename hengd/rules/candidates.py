@@ -53,7 +53,7 @@ class Candidates:
 
         Refused as ``apply`` is, except for how wide it is; ``Invalid`` ``too_complex`` beyond ``MAX_CANDIDATES``.
         """
-        manifests = read_manifests(objects)
+        manifests = await read_manifests(objects)
 
         def operation(tx: Transaction) -> None:
             change = Change(

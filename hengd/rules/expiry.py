@@ -10,6 +10,7 @@ from typing import Final
 from hengd.records import Origin, Override
 from hengd.rules.change import Overrider
 from hengd.rules.configs import Configs, Request
+from hengd.rules.objects import object_path
 from hengd.rules.outcome import Author, Outcome
 from hengd.rules.overrides import Overriding, ended_by, next_end, overridden, running
 from hengd.rules.timekeeping import Timekeeper
@@ -37,6 +38,12 @@ class Overrides:
         self._changed = asyncio.Event()
         self._looked_at = 0.0
         """The moment up to which overrides were ended, but for those that cannot end."""
+        self._stuck: list[HengeError] = []
+
+    @property
+    def stuck(self) -> Sequence[HengeError]:
+        """Why overrides whose time is over are still there, one for each object: for people to see."""
+        return self._stuck
 
     async def change(self, kind: str, name: str, wanted: Overriding, if_match: str | None, request: Request) -> Outcome:
         """Override fields of one object for a time, or end overrides early; ``Unavailable`` ``clock_suspect``.
@@ -59,13 +66,7 @@ class Overrides:
             now = self._timekeeper.now(tx)
             due = ended_by(tx, now)
         self._looked_at = now
-        if not due:
-            return 0
-        try:
-            await self._end(due, now)
-        except HengeError:  # one of them: the others must not wait for it
-            for one in due:
-                await self._end_or_tell(one, now)
+        self._stuck = await self._end_or_tell(due, now) if due else []
         return len(due)
 
     async def keep_ending(self) -> None:
@@ -106,15 +107,24 @@ class Overrides:
         request = Request(ITSELF, "override ended", all_at_once=True)
         await self._configs.override(due, lambda old, _: running(old, now), None, request)
 
-    async def _end_or_tell(self, one: tuple[str, str], now: float) -> None:
+    async def _end_or_tell(self, due: Sequence[tuple[str, str]], now: float) -> list[HengeError]:
+        """End what is due; what cannot be ended holds up nothing else, and is told in the answer."""
         try:
-            await self._end([one], now)
+            await self._end(due, now)
         except HengeError as error:
-            told = {"event": "override_stuck", "object": "/".join(one)}
-            log.warning("an override of %s/%s cannot end: %s", one[0].lower(), one[1], error, extra=told)
+            if len(due) == 1:
+                return [_told(*due[0], error)]
+            return [stuck for one in due for stuck in await self._end_or_tell([one], now)]
+        return []
 
     def _patience_s(self) -> float:
         """Until the next end that the last look could not see; what could not end then is tried at each usual look."""
         with self._store.read() as tx:
             end, now = next_end(tx, self._looked_at), self._timekeeper.now(tx)
         return LOOK_S if end is None else min(LOOK_S, max(0.0, end - now) + LATE_S)
+
+
+def _told(kind: str, name: str, error: HengeError) -> HengeError:
+    path = object_path(kind, name)
+    log.warning("an override of %s cannot end: %s", path, error, extra={"event": "override_stuck", "object": path})
+    return type(error)(error.code, f"an override of {path} cannot end: {error.message}", cure=error.cure)
