@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Final, NamedTuple
 
@@ -11,7 +11,7 @@ import msgspec
 
 from hengd.records import Desired
 from hengd.rules.fleet import device_by_id, find_desired, find_document, find_object, read_line
-from hengd.rules.redaction import secret_texts, without, without_number
+from hengd.rules.redaction import SecretTexts, secret_texts, without, without_number
 from hengd.rules.vault import Vault
 from hengd.store import Store
 from henge_protocol.errors import Internal, Unavailable
@@ -23,6 +23,10 @@ CACHED_FRAMES: Final = 256
 
 UNTOLD: Final = "[hidden: nobody can tell whether it holds a secret]"
 """In the place of what a device said while the secrets are locked, or about a document that is gone."""
+
+KEPT_TEXTS: Final = 250_000
+"""Parts of secrets kept in memory, of 60 bytes each; a WLAN's password has a dozen, a certificate 2000."""
+NO_SECRETS: Final = SecretTexts()
 
 Fact = str | int | float | bool
 
@@ -44,8 +48,9 @@ class Deliveries:
         self._store = store
         self._vault = vault
         self._frames: OrderedDict[tuple[str, int, int], Delivery] = OrderedDict()
-        self._texts: OrderedDict[str, Sequence[str]] = OrderedDict()
+        self._texts: OrderedDict[str, SecretTexts] = OrderedDict()
         """By digest, the texts of the secrets in a document: a fleet that reconnects says hello thousands of times."""
+        self._texts_size = 0
         self._desired: dict[str, Desired | None] = {}
         self._acknowledged: Report | None = None
         self._receipt: tuple[Receipt, bytes] = (Receipt(), b"")
@@ -101,7 +106,7 @@ class Deliveries:
 
         Where nobody can tell them, code and fields stay and the messages go.
         """
-        secrets = self._secrets_of(report.digest, if_gone=None) if report.errors else ()
+        secrets = self._secrets_of(report.digest, if_gone=None) if report.errors else NO_SECRETS
         if secrets is None:
             return replace(report, errors=tuple(FieldError(one.pointer, UNTOLD) for one in report.errors))
         if not secrets:
@@ -116,42 +121,49 @@ class Deliveries:
         if not hello.facts:
             return hello
         desired = self.newest(device_id)
-        secrets: list[str] = []
+        secrets: list[SecretTexts] = []
         for digest in {hello.digest, desired.digest if desired is not None else ""}:
-            found = self._secrets_of(digest, if_gone=())
+            found = self._secrets_of(digest, if_gone=NO_SECRETS)
             if found is None:
                 return replace(hello, facts={key: _untold(fact) for key, fact in hello.facts.items()})
-            secrets += found
+            if found:
+                secrets.append(found)
         if not secrets:
             return hello
-        facts = {without(key, secrets): _fact(fact, secrets) for key, fact in hello.facts.items()}
+        facts = {without(key, *secrets): _fact(fact, *secrets) for key, fact in hello.facts.items()}
         return replace(hello, facts=facts)
 
     def hidden(self, device_id: str, text: str) -> str:
         """What a device says about its newest document, without the secrets of that."""
         desired = self.newest(device_id)
-        secrets = self._secrets_of(desired.digest, if_gone=None) if desired is not None else ()
+        secrets = self._secrets_of(desired.digest, if_gone=None) if desired is not None else NO_SECRETS
         return UNTOLD if secrets is None else without(text, secrets)
 
-    def _secrets_of(self, digest: str, *, if_gone: Sequence[str] | None) -> Sequence[str] | None:
+    def _secrets_of(self, digest: str, *, if_gone: SecretTexts | None) -> SecretTexts | None:
         """The texts of a document's secrets; None if they are locked. Of a document that is gone: ``if_gone``."""
         if not is_digest(digest):
-            return ()
+            return NO_SECRETS
         known = self._texts.get(digest)
         if known is not None:
             return known
         with self._store.read() as tx:
             stored = find_document(tx, digest)
             if stored is None:
-                return if_gone if self._vault.is_used(tx) else ()
+                return if_gone if self._vault.is_used(tx) else NO_SECRETS
             try:
                 exact = self._vault.document(tx, digest) if stored.sealed else None
             except Unavailable:
                 return None
-        texts = secret_texts(msgspec.json.decode(exact), msgspec.json.decode(stored.shown)) if exact else []
+        return self._keep(
+            digest, secret_texts(msgspec.json.decode(exact), msgspec.json.decode(stored.shown)) if exact else NO_SECRETS
+        )
+
+    def _keep(self, digest: str, texts: SecretTexts) -> SecretTexts:
         self._texts[digest] = texts
-        if len(self._texts) > CACHED_FRAMES:
-            self._texts.popitem(last=False)
+        self._texts_size += texts.size
+        while len(self._texts) > CACHED_FRAMES or (self._texts_size > KEPT_TEXTS and len(self._texts) > 1):
+            _, dropped = self._texts.popitem(last=False)
+            self._texts_size -= dropped.size
         return texts
 
     def receipt(self, report: Report) -> tuple[Receipt, bytes]:
@@ -179,8 +191,8 @@ class Deliveries:
         return Delivery(config, encode(config))
 
 
-def _fact(fact: Fact, secrets: Sequence[str]) -> Fact:
-    return without(fact, secrets) if isinstance(fact, str) else without_number(fact, secrets)
+def _fact(fact: Fact, *secrets: SecretTexts) -> Fact:
+    return without(fact, *secrets) if isinstance(fact, str) else without_number(fact, *secrets)
 
 
 def _untold(fact: Fact) -> Fact:
