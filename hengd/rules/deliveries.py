@@ -101,43 +101,52 @@ class Deliveries:
                 raise
             return self._frame(newest)
 
-    def redacted(self, report: Report) -> Report:
-        """A report without the secrets of the document that it is about, whatever a hook of the device printed.
+    def redacted(self, device_id: str, report: Report, running: str) -> Report:
+        """A report without secrets, whatever a hook of the device printed.
 
-        Where nobody can tell them, code and fields stay and the messages go.
+        Those of the document that it is about, of the one that runs (by its digest) and of the newest one. Where
+        nobody can tell them, code and fields stay and the messages go.
         """
-        secrets = self._secrets_of(report.digest, if_gone=None) if report.errors else NO_SECRETS
+        if not report.errors:
+            return report
+        secrets = self._secrets(device_id, running, about=report.digest)
         if secrets is None:
             return replace(report, errors=tuple(FieldError(one.pointer, UNTOLD) for one in report.errors))
         if not secrets:
             return report
         errors = tuple(
-            FieldError(without(one.pointer, secrets), without(one.message, secrets)) for one in report.errors
+            FieldError(without(one.pointer, *secrets), without(one.message, *secrets)) for one in report.errors
         )
         return replace(report, errors=errors)
 
-    def discreet(self, device_id: str, hello: Hello) -> Hello:
-        """A hello whose facts hold no secrets of the document that the device runs, nor of its newest one."""
+    def discreet(self, device_id: str, hello: Hello, running: str) -> Hello:
+        """A hello whose facts hold no secrets of the documents that the device runs or ran, nor of its newest one."""
         if not hello.facts:
             return hello
-        desired = self.newest(device_id)
-        secrets: list[SecretTexts] = []
-        for digest in {hello.digest, desired.digest if desired is not None else ""}:
-            found = self._secrets_of(digest, if_gone=NO_SECRETS)
-            if found is None:
-                return replace(hello, facts={key: _untold(fact) for key, fact in hello.facts.items()})
-            if found:
-                secrets.append(found)
+        secrets = self._secrets(device_id, running, hello.digest)
+        if secrets is None:
+            return replace(hello, facts={key: _untold(fact) for key, fact in hello.facts.items()})
         if not secrets:
             return hello
         facts = {without(key, *secrets): _fact(fact, *secrets) for key, fact in hello.facts.items()}
         return replace(hello, facts=facts)
 
-    def hidden(self, device_id: str, text: str) -> str:
-        """What a device says about its newest document, without the secrets of that."""
+    def hidden(self, device_id: str, text: str, running: str) -> str:
+        """What a device says, without the secrets of the document that it runs and of its newest one."""
+        secrets = self._secrets(device_id, running)
+        return UNTOLD if secrets is None else without(text, *secrets)
+
+    def _secrets(self, device_id: str, *digests: str, about: str = "") -> list[SecretTexts] | None:
+        """The secrets of these documents and of the device's newest one; None if nobody can tell them.
+
+        Of ``digests`` some may be of another store; what is said ``about`` a document that is gone cannot be told.
+        """
         desired = self.newest(device_id)
-        secrets = self._secrets_of(desired.digest, if_gone=None) if desired is not None else NO_SECRETS
-        return UNTOLD if secrets is None else without(text, secrets)
+        others = {*digests, desired.digest if desired is not None else ""} - {about}
+        found = [self._secrets_of(about, if_gone=None)]
+        found += [self._secrets_of(digest, if_gone=NO_SECRETS) for digest in others]
+        known = [texts for texts in found if texts is not None]
+        return [texts for texts in known if texts] if len(known) == len(found) else None
 
     def _secrets_of(self, digest: str, *, if_gone: SecretTexts | None) -> SecretTexts | None:
         """The texts of a document's secrets; None if they are locked. Of a document that is gone: ``if_gone``."""
