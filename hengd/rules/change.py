@@ -71,7 +71,9 @@ class Change:
         self._after: dict[tuple[str, str], ObjectRecord | None] = {}
         self._cut: list[Cut] = []
         self._ended: list[str] = []
-        """Devices whose identity ends with this change."""
+        """Names of devices whose identity ends with this change."""
+        self.written: Sequence[ObjectChange] = ()
+        """What ``finish`` stored: each object before and after."""
 
     def current(self, kind: str, name: str) -> ObjectRecord | None:
         """The object as this change sees it."""
@@ -220,6 +222,7 @@ class Change:
         real = [change for change, what in zip(changes, done, strict=True) if what.action != "unchanged"]
         if not real:
             return Outcome(self.meta.revision, self.meta.epoch, False, done, ())
+        self.written = real
         revision = self.meta.revision + 1
         self._store(real)
         check_layers(self.tx, self._schemas, real)
@@ -228,7 +231,8 @@ class Change:
         moved, rung = documents.render_anew(real)
         gone: dict[str, Desired | None] = {cut.subject: None for cut in self._cut}
         self._commit(real, revision, gone | rung, tuple(device.name for device in moved))
-        return Outcome(revision, self.meta.epoch, False, done, tuple(moved))
+        retimed = tuple(rung.keys() - {one.id for one in moved})
+        return Outcome(revision, self.meta.epoch, False, done, tuple(moved), retimed=retimed, ended=tuple(self._ended))
 
     # ---- objects -------------------------------------------------------------------------------------
 
@@ -297,7 +301,7 @@ class Change:
                 cure="ask an admin, or leave the device and change what it gets",
             )
         if revoke_all(self.tx, "device", device.id):
-            self._ended.append(object_path("Device", device.name))
+            self._ended.append(device.name)
         forget_keys(self.tx, "device", device.id)
         self._cut.append(Cut("device", device.id))
         for database in ("ids", "desired", "reported"):
@@ -350,7 +354,8 @@ class Change:
         said = object_path(changes[0].kind, changes[0].name) if len(changes) == 1 else f"{len(changes)} objects"
         audit.note(self.tx, "configuration.changed", said, self._author, now=self._now, revision=revision)
         for device in self._ended:
-            audit.note(self.tx, "identity.revoked", device, self._author, now=self._now, revision=revision)
+            said = object_path("Device", device)
+            audit.note(self.tx, "identity.revoked", said, self._author, now=self._now, revision=revision)
 
 
 def _patched(found: ObjectRecord, patch: object) -> dict[str, Any]:

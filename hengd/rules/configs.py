@@ -248,7 +248,7 @@ class Configs:
             if request.same_documents and outcome.devices:
                 raise _differ(outcome.devices)
             managed = change.refusal()
-            wide = None if request.all_at_once else _too_wide(tx, self._schemas, outcome, pruned)
+            wide = None if request.all_at_once else _too_wide(change, self._schemas, outcome, pruned)
             if request.dry_run:
                 told = replace(outcome, managed=str(managed or ""), too_wide=wide.message if wide else "")
                 raise _NotCommitted(replace(told, dry_run=True, revision=before))
@@ -284,8 +284,9 @@ class _NotCommitted(Exception):
         self.outcome = outcome
 
 
-def _too_wide(tx: Transaction, schemas: SchemaCache, outcome: Outcome, pruned: Pruned | None) -> TooWide | None:
-    return (prunes_all(pruned) if pruned is not None else None) or too_wide(tx, schemas, outcome.devices)
+def _too_wide(change: Change, schemas: SchemaCache, outcome: Outcome, pruned: Pruned | None) -> TooWide | None:
+    wide = prunes_all(pruned) if pruned is not None else None
+    return wide or too_wide(change.tx, schemas, outcome, change.written)
 
 
 def _manifests(objects: Sequence[object]) -> list[Manifest]:

@@ -73,6 +73,10 @@ class Outcome:
     """In a dry run: why it is refused unless it takes objects over; see ``rules/ownership.py``."""
     spared: tuple[str, ...] = ()
     """Devices that pruning would delete and that stay because they have joined."""
+    retimed: tuple[str, ...] = ()
+    """Ids of devices whose document stays and which have another time to confirm it."""
+    ended: tuple[str, ...] = ()
+    """Names of deleted devices whose identity ends."""
 
 
 @dataclass(slots=True)
