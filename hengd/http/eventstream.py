@@ -1,6 +1,7 @@
 """Events as they happen: Server-Sent Events (WHATWG HTML 9.2) for browsers and ``curl -N``, or a WebSocket.
 
-Both begin, go on and end alike: after a number, with what happens, until the reader leaves or the daemon stops.
+Both begin, go on and end alike: after a number, with what happens, until the reader leaves, would not be let in any
+more, or the daemon stops.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any, Final
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from hengd.events import Event, EventLog
-from hengd.http.edge import REQUEST_ID, stamp
+from hengd.http.edge import ADMISSION, REQUEST_ID, stamp
 from hengd.http.shapes import EVENTS
 from hengd.http.views import event_view
 from henge_protocol.errors import Malformed, UpgradeRequired
@@ -53,12 +54,12 @@ def last_event_id(request: web.Request, default: int) -> int:
 
 
 async def stream_events(request: web.Request, events: EventLog, since: int) -> web.StreamResponse:
-    """Everything after ``since`` and what happens from now on, until the reader leaves or the daemon stops."""
+    """Everything after ``since`` and what happens from now on, until nothing more is told; see ``_happenings``."""
     response = web.StreamResponse(headers={"Content-Type": EVENTS.type})
     stamp(response, request[REQUEST_ID])
     await response.prepare(request)
     await _send(request, response, f"retry: {RECONNECT_MS}\n\n")
-    async for found, gap in _happenings(events, since):
+    async for found, gap in _happenings(request, events, since):
         text = f"event: gap\ndata: {_json({'next': events.seq})}\n\n" if gap else ""
         await _send(request, response, text + "".join(map(_event_text, found)) or ": nothing new\n\n")
     await response.write_eof()
@@ -79,13 +80,20 @@ async def socket_events(request: web.Request, events: EventLog, since: int) -> w
         for work in works:
             work.cancel()
         await asyncio.gather(*works, return_exceptions=True)
-    await socket.close(code=WSCloseCode.GOING_AWAY if events.closed else WSCloseCode.OK)
+    lasts = request[ADMISSION].lasts
+    code = WSCloseCode.GOING_AWAY if events.closed else WSCloseCode.OK if lasts else WSCloseCode.POLICY_VIOLATION
+    await socket.close(code=code)
     return socket
 
 
-async def _happenings(events: EventLog, since: int) -> AsyncIterator[tuple[Sequence[Event], bool]]:
-    """Again and again what is new, and whether some was missed; nothing new now and then, until the daemon stops."""
-    while not events.closed:
+async def _happenings(
+    request: web.Request, events: EventLog, since: int
+) -> AsyncIterator[tuple[Sequence[Event], bool]]:
+    """Again and again what is new, and whether some was missed; nothing new now and then, until nothing more is told.
+
+    That is when the daemon stops, and when the reader's certificate has ended.
+    """
+    while not events.closed and request[ADMISSION].lasts:
         found, gap = events.since(since)
         yield found, gap
         since = found[-1].seq if found else events.seq
@@ -93,7 +101,7 @@ async def _happenings(events: EventLog, since: int) -> AsyncIterator[tuple[Seque
 
 
 async def _tell(request: web.Request, socket: web.WebSocketResponse, events: EventLog, since: int) -> None:
-    async for found, gap in _happenings(events, since):
+    async for found, gap in _happenings(request, events, since):
         for text in [_json({"type": "gap", "next": events.seq})] * gap + [_json(event_view(one)) for one in found]:
             await _taken(request, socket.send_str(text))
 
