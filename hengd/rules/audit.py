@@ -22,7 +22,7 @@ from henge_protocol.errors import HengeError, Limited
 log = logging.getLogger("hengd.audit")
 
 ACTS: Final = (
-    "configuration.changed", "device.joined", "device.approved", "device.retried", "operator.logged-in",
+    "configuration.changed", "schema.tried", "device.joined", "device.approved", "device.retried", "operator.logged-in",
     "certificate.renewed", "identity.revoked", "token.created", "token.revoked",
     "backup.made", "store.restored",
     "token.refused", "code.refused", "join-window.opened", "join-window.closed",

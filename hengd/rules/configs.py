@@ -5,11 +5,13 @@ Every way of writing is one ``Change`` in one transaction; a dry run is the same
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 from hengd.records import ObjectChange, ObjectRecord, RevisionRecord
+from hengd.rules import audit
 from hengd.rules.between import Between, between
 from hengd.rules.breadth import MAX_NAMES, SHOWN, TooWide, prunes_all, too_wide
 from hengd.rules.change import Change, Overrider
@@ -34,6 +36,9 @@ from hengd.rules.why import Explained, explain
 from hengd.store import Store, Transaction
 from henge_protocol.errors import Conflict, HengeError, Invalid, NotFound, Problem
 from henge_protocol.selector import parse_selector
+from henge_protocol.strictjson import canonical
+
+log = logging.getLogger("hengd.configs")
 
 MAX_OBJECTS: Final = 5000
 PRUNED_AT_ONCE: Final = 500
@@ -227,6 +232,7 @@ class Configs:
                 f"the message has {len(request.message)} characters, at most {MAX_MESSAGE_CHARS} are kept",
             )
         now = self._clock()
+        tried: list[ObjectChange] = []
 
         def operation(tx: Transaction) -> Outcome:
             change = Change(
@@ -242,7 +248,10 @@ class Configs:
             before = change.meta.revision
             change.expect_fleet(request.fleet)
             pruned = act(change)
-            outcome = change.finish(fields=request.dry_run)
+            try:
+                outcome = change.finish(fields=request.dry_run)
+            finally:
+                tried[:] = change.written
             if pruned is not None:
                 outcome = replace(outcome, spared=pruned.spared)
             if request.same_documents and outcome.devices:
@@ -260,8 +269,24 @@ class Configs:
 
         try:
             return await self._store.write(operation, essential=essential)
-        except _NotCommitted as dry:
-            return dry.outcome
+        except (HengeError, _NotCommitted) as undone:
+            await self._note_guesses(tried, request.author)
+            if isinstance(undone, _NotCommitted):
+                return undone.outcome
+            raise
+
+    async def _note_guesses(self, tried: Sequence[ObjectChange], author: Author) -> None:
+        """Leave a record of schemas that judged secrets and are not kept: each tells whether they fit a pattern."""
+        schemas = [object_path(one.kind, one.name) for one in tried if _judges_secrets(one)]
+        with self._store.read() as tx:
+            is_told = bool(schemas) and self._vault.is_used(tx)
+        if not is_told:
+            return
+        said = schemas[0] if len(schemas) == 1 else f"{len(schemas)} schemas"
+        try:
+            await self._store.write(lambda tx: audit.note(tx, "schema.tried", said, author, now=self._clock()))
+        except HengeError as error:
+            log.warning("a try could not be recorded: %s", error, extra={"event": "audit_failed"})
 
 
 class _Seen(Exception):
@@ -282,6 +307,10 @@ class _NotCommitted(Exception):
     def __init__(self, outcome: Outcome) -> None:
         super().__init__("dry run")
         self.outcome = outcome
+
+
+def _judges_secrets(change: ObjectChange) -> bool:
+    return change.kind == "Schema" and change.after is not None and b'"writeOnly"' in canonical(change.after.spec)
 
 
 def _too_wide(change: Change, schemas: SchemaCache, outcome: Outcome, pruned: Pruned | None) -> TooWide | None:
