@@ -17,6 +17,7 @@ from typing import Final
 
 from aiohttp import web
 
+from hengd.aftermath import Aftermath
 from hengd.announce import Announcer, local_addresses
 from hengd.backup import Backups
 from hengd.datadir import DataDir, open_data_dir, server_identity
@@ -41,7 +42,6 @@ from hengd.http.stream import Links
 from hengd.hub import Hub
 from hengd.listen import bind_error, bind_tcp, bind_unix
 from hengd.local import local_admin
-from hengd.records import Reported
 from hengd.rules.audit import Audit
 from hengd.rules.authority import Authority
 from hengd.rules.configs import Configs
@@ -52,7 +52,6 @@ from hengd.rules.devices import Devices
 from hengd.rules.expiry import ITSELF, Overrides
 from hengd.rules.fleet import read_meta, refuse_foreign_store
 from hengd.rules.joins import Joins
-from hengd.rules.notes import Committed, Cut, DevicesReported, Rung
 from hengd.rules.presence import Presence
 from hengd.rules.reports import Reports
 from hengd.rules.schemas import SchemaCache
@@ -124,9 +123,9 @@ class App:
         self._upkeep.tell_doubt()
         await tend_vault(self.vault, self._store)
         await self.overrides.end_due()
-        await self._serve(sockets)
         if self.founded and settings.seconds("join.window_after_init"):
             await self.joins.open(settings.seconds("join.window_after_init"), ITSELF)
+        await self._serve(sockets)
         await self._announce()
         self._background = [asyncio.create_task(work) for work in (self._upkeep.run(), self.overrides.keep_ending())]
 
@@ -176,7 +175,6 @@ class App:
         self.founded = self._folder.founded
         self._store = Store.open(self._folder.database, map_bytes=map_bytes)
         self._opened.push_async_callback(self._store.close)
-        self._store.on_commit(self._committed)
         self._store.on_failure(lambda reason: None if self.failed.done() else self.failed.set_result(reason))
         with self._store.read() as tx:
             refuse_foreign_store(read_meta(tx), self._folder.database, fleet=self._folder.keys.fleet)
@@ -204,13 +202,17 @@ class App:
             store, self.authority, schemas, vault, self.events,
             clock=clock, monotonic=monotonic, new_id=_new_id, max_pending=self._settings["join.max_pending"],
         )  # fmt: skip
-        deliveries, reports = Deliveries(store, vault), Reports(store)
+        deliveries, reports = Deliveries(store, vault), Reports(store, clock=clock)
         self.contacts = Contacts(self.authority, deliveries, reports, self.presence, hub, self.events, clock=clock)
         self._links = Links(self.contacts, monotonic=monotonic, chance=self._environment.chance)
         self._polls = PollRoutes(self.contacts)
-        self._hub, self._deliveries = hub, deliveries
+        self._hub = hub
+        self.aftermath = Aftermath(
+            self.events, deliveries, self.overrides, self.authority, hub, forgive=self._links.forgive, clock=clock
+        )
+        store.on_commit(self.aftermath.follow)  # before anything writes
         self._upkeep = Upkeep(
-            store, folder.database, self.configs, self._audit, vault, self.authority.timekeeper,
+            store, folder.database, self.configs, self._audit, self.tokens, vault, self.authority.timekeeper,
             kept=Kept(self._settings["store.keep_revisions"], self._settings.seconds("store.keep_for")),
             renew_certificate=self._renew_server_certificate,
             back_up=Schedule(self._backups, plan_of(self._settings), clock=clock).turn,
@@ -228,7 +230,7 @@ class App:
                 daemon, self._store, self.authority, self.devices, self.joins, self.vault, clock=environment.clock
             ),
             ObjectRoutes(self._store, self.configs, self.overrides, self.devices, self.events),
-            DeviceRoutes(self.configs, self.devices, self.authority, self.tokens),
+            DeviceRoutes(self.configs, self.devices, self.authority, self.tokens, self.contacts.reports),
             SecretRoutes(self.secrets),
             HistoryRoutes(self.configs, self.events),
             EnrolRoutes(self.authority, self.tokens, self.joins),
@@ -240,42 +242,6 @@ class App:
             OpenApiRoutes(lambda: self._routes, __version__),
         )
         return [route for resource in resources for route in resource.table()]
-
-    def _committed(self, notes: list[object]) -> None:
-        """The after-commit hook: facts that are on disk now; rings bells, closes links, tells listeners.
-
-        Set before anything can write, and called on the loop: not before ``_assemble``, which never awaits, is through.
-        """
-        now = self._environment.clock()
-        for note in notes:
-            try:
-                self._heed(note, now)
-            except Exception:  # task boundary: one note's trouble must not silence those after it
-                log.exception("a commit was not told on", extra={"event": "commit_listener_failed"})
-
-    def _heed(self, note: object, now: float) -> None:
-        if isinstance(note, DevicesReported):
-            self.events.add_all(now, "device.reported", "Device", note.reports, _report_told)
-        elif isinstance(note, Committed):
-            self._deliveries.advance(note.revision, note.rung)
-            self._tell_commit(note, now)
-            self._hub.ring(note.rung)
-            self.overrides.look()
-        elif isinstance(note, Cut):
-            self.authority.close_links(note.role, note.subject)
-        elif isinstance(note, Rung):
-            self._links.forgive(note.device_id)
-            self._hub.ring((note.device_id,))
-
-    def _tell_commit(self, note: Committed, now: float) -> None:
-        for kind, name in note.changed:
-            self.events.add(now, "object.changed", kind, name, revision=note.revision)
-        for kind, name in note.deleted:
-            self.events.add(now, "object.deleted", kind, name, revision=note.revision)
-        told = {name for kind, name in note.changed if kind == "Device"}
-        others = [name for name in note.moved if name not in told]
-        detail = {"revision": note.revision}
-        self.events.add_all(now, "device.changed", "Device", others, lambda name: (name, detail))
 
     # ---- listening -----------------------------------------------------------------------------------
 
@@ -392,12 +358,6 @@ def _reachable(host: str) -> list[str]:
 
 def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
-
-
-def _report_told(report: tuple[str, Reported]) -> tuple[str, dict[str, object]]:
-    name, said = report
-    detail = {"revision": said.revision, "digest": said.digest, "state": said.state, "reason": said.reason}
-    return name, detail
 
 
 def _new_id() -> str:

@@ -8,15 +8,16 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, Literal, NamedTuple, TypeVar, get_args
 
 KEPT: Final = 4096
 
-TYPES: Final = (
+Type = Literal[
     "object.changed", "object.deleted", "device.changed", "device.online", "device.offline", "device.reported",
     "device.shared",
     "join.requested", "join.closed",
-)  # fmt: skip
+]  # fmt: skip
+TYPES: Final[tuple[str, ...]] = get_args(Type)
 
 
 class Event(NamedTuple):
@@ -68,14 +69,14 @@ class EventLog:
         """Number of the newest event; ``start`` before the first."""
         return self._seq
 
-    def add(self, time: float, type_: str, kind: str, name: str, **detail: Any) -> None:
+    def add(self, time: float, type_: Type, kind: str, name: str, **detail: Any) -> None:
         """Record an event and wake who waits."""
         self.add_all(time, type_, kind, (name,), lambda name: (name, detail))
 
     def add_all(
         self,
         time: float,
-        type_: str,
+        type_: Type,
         kind: str,
         subjects: Sequence[S],
         told: Callable[[S], tuple[str, dict[str, Any]]],

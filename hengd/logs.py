@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Final, TextIO
 
-FIELDS: Final = ("event", "device", "revision", "remote", "request_id", "reason")
+FIELDS: Final = ("event", "device", "object", "revision", "remote", "request_id", "reason")
 MAX_QUEUED: Final = 10_000
 _PRIORITY: Final = {"DEBUG": 7, "INFO": 6, "WARNING": 4, "ERROR": 3, "CRITICAL": 2}
 

@@ -35,7 +35,7 @@ from henge_protocol.sealedfile import Header, damaged, read_header, unseal
 _ROOM: Final = 1.2
 """So many times the backup's size must be free: the store is opened, and grows by a page or two."""
 _GROWTH_BYTES: Final = 16 * 1024 * 1024
-_AUTHOR: Final = Author("henge", "restore")
+_AUTHOR: Final = Author("henge", "restore", may_end_identities=False)
 
 
 @dataclass(frozen=True, slots=True)

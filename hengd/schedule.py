@@ -25,7 +25,7 @@ log = logging.getLogger("hengd.backup")
 
 _NAME: Final = re.compile(r"henge-([0-9]{8}T[0-9]{6}Z)\.backup", re.ASCII)
 _FORM: Final = "%Y%m%dT%H%M%SZ"
-_AUTHOR: Final = Author("henge", "schedule")
+_AUTHOR: Final = Author("henge", "schedule", may_end_identities=False)
 
 
 @dataclass(frozen=True, slots=True)

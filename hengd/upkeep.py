@@ -1,7 +1,7 @@
 """What the daemon does now and then while it runs; nothing that is correct depends on it.
 
-Space is set aside, the time is noted, old revisions, audit records and documents go, the server's certificate is
-renewed, the key of the secrets is looked after, and a backup is made if one is due.
+Space is set aside, the time is noted, old revisions, audit records, tokens and documents go, the server's certificate
+is renewed, the key of the secrets is looked after, and a backup is made if one is due.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from hengd.rules.configs import Configs
 from hengd.rules.custody import tend_vault
 from hengd.rules.sweep import Sweep
 from hengd.rules.timekeeping import Timekeeper
+from hengd.rules.tokens import Tokens
 from hengd.rules.vault import Vault
 from hengd.store import Store
 from henge_protocol.errors import StorageFull
@@ -45,6 +46,7 @@ class Upkeep:
         database: Path,
         configs: Configs,
         audit: Audit,
+        tokens: Tokens,
         vault: Vault,
         timekeeper: Timekeeper,
         *,
@@ -57,6 +59,7 @@ class Upkeep:
         self._database = database
         self._configs = configs
         self._audit = audit
+        self._tokens = tokens
         self._vault = vault
         self._timekeeper = timekeeper
         self._kept = kept
@@ -93,6 +96,7 @@ class Upkeep:
             pass
         while await self._audit.prune(self._kept.revisions, self._kept.for_s, now=passed):
             pass
+        await self._tokens.prune()
         while await self._sweep.step():
             pass
         await tend_vault(self._vault, self._store)

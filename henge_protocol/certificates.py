@@ -19,11 +19,9 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from henge_protocol.errors import Invalid
 from henge_protocol.joining import is_id
 from henge_protocol.keys import UNREADABLE, key_spki_der, spki_of
+from henge_protocol.model import is_name
 
 Role = Literal["server", "device", "admin"]
-
-SUBJECT_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
-"""What an operator's certificate may name."""
 
 _CERTIFICATE_PEM = re.compile(rb"\s*-----BEGIN CERTIFICATE-----([A-Za-z0-9+/=\s]+)-----END CERTIFICATE-----\s*")
 _IDENTITY = re.compile(r"henge://([0-9a-z]{26})/(?:(server)|(device|admin)/([a-z0-9-]{1,63}))")
@@ -132,7 +130,7 @@ def _identity(names: x509.SubjectAlternativeName) -> Identity:
 
 
 def _is_subject(role: str, subject: str) -> bool:
-    return is_id(subject) if role == "device" else SUBJECT_NAME.fullmatch(subject) is not None
+    return is_id(subject) if role == "device" else is_name(subject)
 
 
 def _check_profile(certificate: x509.Certificate, role: Role) -> None:

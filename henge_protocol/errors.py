@@ -252,7 +252,7 @@ CODES: dict[str, str] = {
     "no_such_secret": "There is no secret of this name.",
     "secrets_locked": "The key of the secrets is missing or not the right one; what holds no secret goes on.",
     "if_match_required": "Replacing an object needs If-Match with the version being replaced.",
-    "exists": "The object exists already.",
+    "exists": "What is to be made exists already.",
     "audit_broken": "An audit record is not what the chain of digests says.",
     # configuration
     "does_not_fit": "Values do not fit the schema.",

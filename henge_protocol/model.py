@@ -16,12 +16,18 @@ MAX_NAME_CHARS: Final = 63
 MAX_DOCUMENT_BYTES: Final = 16 * 1024
 """Largest document by default; a Pico W can apply it from a 96 KB heap."""
 
-_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
-_SECRET_NAME = re.compile(
-    r"[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?(?:/[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?)*", re.ASCII
-)
+MAX_LISTED: Final = 1000
+"""Things in one answer that lists them, whoever asks for more."""
+
+NAME_PATTERN: Final = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+SECRET_NAME_PATTERN: Final = r"[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?(?:/[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?)*"
+"""Of each word; the whole has ``MAX_SECRET_NAME_CHARS`` at most."""
+VERSION_TAG_PATTERN: Final = r'"[0-9a-z]{1,32}\.[0-9]{1,15}"'
+
+_NAME = re.compile(NAME_PATTERN, re.ASCII)
+_SECRET_NAME = re.compile(SECRET_NAME_PATTERN, re.ASCII)
 _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
-_VERSION_TAG = re.compile(r'"[0-9a-z]{1,32}\.[0-9]{1,15}"', re.ASCII)
+_VERSION_TAG = re.compile(VERSION_TAG_PATTERN, re.ASCII)
 
 MAX_SECRET_NAME_CHARS: Final = 128
 SECRET_KEY: Final = "$secret"

@@ -25,7 +25,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 
 from henge_protocol.certificates import (
-    SUBJECT_NAME,
     Identity,
     bad_certificate,
     certificate_der,
@@ -53,6 +52,7 @@ from henge_protocol.keys import (
     public_key,
     spki_of,
 )
+from henge_protocol.model import is_name
 from henge_protocol.trust import server_name
 
 __all__ = [
@@ -257,7 +257,7 @@ def _identity_uri(fleet_id: str, role: ClientRole, subject: str) -> str:
     check_id(fleet_id, "fleet")
     if role == "device":
         check_id(subject, "device")
-    elif not SUBJECT_NAME.fullmatch(subject):
+    elif not is_name(subject):
         raise Invalid("bad_name", f"{role} {subject[:80]!r} is not an admin's name", cure="use a-z, 0-9 and hyphens")
     return f"henge://{fleet_id}/{role}/{subject}"
 

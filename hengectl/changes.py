@@ -10,8 +10,11 @@ from henge_protocol.errors import HengeError, Invalid
 from henge_protocol.model import version_tag
 from hengectl import delivery
 from hengectl.invocation import Invocation
+from hengectl.kinds import DEVICE, Ref
 from hengectl.render import plural, safe
 
+MANY: Final = 50
+"""So many objects keep the daemon busy for a moment."""
 UNCHANGED_SHOWN: Final = 5
 """More of them would hide what did change."""
 
@@ -41,12 +44,19 @@ def apply_files(
     """Send all objects of all files as one change; what the daemon answers. Its refusals are placed in the files."""
     from hengectl import manifest  # YAML takes 15 ms to import
 
-    read = manifest.read(files.names, folder=files.folder or "", may_be_empty=files.prune)
+    progress = invocation.progress
+    read = manifest.read(
+        files.names, folder=files.folder or "", may_be_empty=files.prune,
+        told=lambda number: progress.tell(f"reading file {number}"),
+    )  # fmt: skip
     tag = "" if if_revision is None else _fleet_tag(invocation, if_revision)
     try:
         body = {"objects": read.objects, "message": message}
         for_set = {"set": files.apply_set, "prune": files.prune}
-        return dict(invocation.client.post("/v1/apply", body, if_match=tag, **for_set, **query).json())
+        client = invocation.client
+        if len(read.objects) > MANY:
+            progress.tell(f"{len(read.objects)} objects are checked", long=True)
+        return dict(client.post("/v1/apply", body, if_match=tag, **for_set, **query).json())
     except HengeError as error:
         error.extra["places"] = [read.place(problem) for problem in error.problems]
         raise
@@ -124,6 +134,36 @@ def tell_result(invocation: Invocation, result: dict[str, object], *, names_only
 def is_kept(done: Mapping[str, Any]) -> bool:
     """To sort what became of objects: what is lost comes first."""
     return bool(done["action"] != "deleted")
+
+
+def delete_refs(
+    invocation: Invocation, refs: Sequence[Ref], *, message: str, dry_run: bool, yes: bool, **words: bool
+) -> None:
+    """Delete objects as one change or none. Without ``yes`` a person sees first what that does, and says so.
+
+    What changed after that is not touched. ``words`` says what else is meant, such as ``all_at_once``.
+    """
+    query: dict[str, Any] = dict(words)
+    body = {"delete": [{"kind": ref.kind.title, "name": ref.name} for ref in refs], "message": message}
+    seen = ""
+    if not dry_run and not yes:
+        plan = invocation.client.post("/v1/apply", body, dry_run=True, **query)
+        _confirm_deletion(invocation, refs, plan.json())
+        seen = plan.etag
+    tell_result(invocation, invocation.client.post("/v1/apply", body, if_match=seen, dry_run=dry_run, **query).json())
+
+
+def _confirm_deletion(invocation: Invocation, refs: Sequence[Ref], plan: Mapping[str, Any]) -> None:
+    moved = [safe(device["name"]) for device in plan["devices"]]
+    if moved:
+        invocation.note(f"{plural(len(moved), 'device')} would get another document: {delivery.some(moved)}.")
+    tell_needs(invocation, plan)
+    if any(ref.kind == DEVICE for ref in refs):
+        invocation.note("A device that is deleted is cut off at once and has to join anew.")
+    if len(refs) == 1:
+        invocation.confirm_by_name(refs[0].name, "delete", yes=False)
+    else:
+        invocation.confirm(f"Delete {delivery.some([str(ref) for ref in refs])}?", yes=False)
 
 
 def _fleet_tag(invocation: Invocation, revision: int) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 
 from henge_protocol.quantity import format_duration
 from hengectl import refusal
@@ -23,7 +23,11 @@ def await_delivery(invocation: Invocation, names: Collection[str], timeout_s: fl
     """
     if not names:
         return refusal.OK
-    waited = wait_for(invocation.client, names, in_sync, timeout_s, told=lambda *said: _tell(invocation, *said))
+    waited = wait_for(
+        invocation.client, names, in_sync, timeout_s,
+        told=lambda *said: _tell(invocation, *said), watched=watcher(invocation, "in-sync"),
+    )  # fmt: skip
+    invocation.progress.clear()
     away, late, refused = waited.having("away"), waited.having("open"), waited.having("refused")
     if away:
         whom = f"{away[0]} is" if len(away) == 1 else f"{len(away)} devices are"
@@ -37,6 +41,18 @@ def await_delivery(invocation: Invocation, names: Collection[str], timeout_s: fl
     if refused:
         return refusal.PARTIAL if waited.having("reached") else refusal.NO
     return refusal.OK
+
+
+def watcher(invocation: Invocation, wanted: str) -> Callable[[Mapping[str, Verdict]], None]:
+    """Shows how many devices are as wanted, and for which others somebody waits."""
+
+    def watched(verdicts: Mapping[str, Verdict]) -> None:
+        open_ = [name for name, verdict in verdicts.items() if verdict == "open"]
+        reached = sum(verdict == "reached" for verdict in verdicts.values())
+        text = f"{reached} of {plural(len(verdicts), 'device')} {wanted}, waiting for {some(open_)}"
+        invocation.progress.tell(text, long=True)
+
+    return watched
 
 
 def some(names: Collection[str]) -> str:

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from henge_protocol.fieldpath import Path, tokens
 from henge_protocol.model import API_VERSION
 from henge_protocol.selector import parse_selector
-from hengectl.fields import Path, Schema, at, get, has, leaves, merged, parse_field, without
+from hengectl.fields import Schema, at, get, has, leaves, merged, without
 from hengectl.kinds import Object, name_of
 
 
@@ -120,7 +121,7 @@ def _own(object_: Object) -> Mapping[str, Any]:
 
 def _overridden(object_: Object) -> list[Path]:
     overrides = object_.get("status", {}).get("overrides", [])
-    return [parse_field(str(one["pointer"])) for one in overrides]
+    return [tokens(str(one["pointer"])) for one in overrides]
 
 
 def _text(value: object) -> str:

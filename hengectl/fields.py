@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from henge_protocol.errors import Invalid
+from henge_protocol.fieldpath import Path, parse_path, tokens
 from henge_protocol.model import SECRET_KEY, is_secret_name
+from henge_protocol.schemawalk import is_marked
 
-Path = tuple[str, ...]
 Schema = Mapping[str, Any]
 
-MAX_DEPTH: Final = 31
 JSON_TYPES: Final = frozenset({"null", "boolean", "integer", "number", "string", "array", "object"})
 _WANTED: Final = {
     "boolean": "true or false",
@@ -40,14 +40,6 @@ class Assignment:
     text: str
 
 
-def parse_field(text: str) -> Path:
-    """Read ``wifi.ssid``, or ``/wifi/ssid`` for keys with a dot; ``Invalid`` ``bad_path``."""
-    path = _pointer_tokens(text) if text.startswith("/") else tuple(text.split("."))
-    if not all(path) or len(path) > MAX_DEPTH:
-        raise Invalid("bad_path", f"{ascii(text)[:80]} is not a field's name", cure="write for example wifi.ssid")
-    return path
-
-
 def parse_assignments(texts: Sequence[str]) -> list[Assignment]:
     """Read ``FIELD=VALUE`` texts, split at the first ``=``; ``Invalid`` ``bad_usage`` or ``bad_path``."""
     read: list[Assignment] = []
@@ -57,7 +49,7 @@ def parse_assignments(texts: Sequence[str]) -> list[Assignment]:
             raise Invalid(
                 "bad_usage", f"{ascii(text)[:80]} is not of the form FIELD=VALUE", cure="write for example color=red"
             )
-        read.append(Assignment(field, parse_field(field), value))
+        read.append(Assignment(field, parse_path(field), value))
     _refuse_overlaps([one.path for one in read])
     return read
 
@@ -68,7 +60,7 @@ def parse_fields(texts: Sequence[str]) -> list[Path]:
         if "=" in text:
             cure = f"write {text.partition('=')[0][:80]} alone"
             raise Invalid("bad_usage", f"{ascii(text)[:80]} is not a field's name: unset takes no value", cure=cure)
-    paths = [parse_field(text) for text in texts]
+    paths = [parse_path(text) for text in texts]
     _refuse_overlaps(paths)
     return paths
 
@@ -108,9 +100,8 @@ def types_of(path: Path, schemas: Iterable[Schema]) -> frozenset[str]:
 
 
 def is_secret(path: Path, schemas: Iterable[Schema]) -> bool:
-    """Whether a schema marks the field, or what it is a part of, ``writeOnly``."""
-    places = [path[:length] for length in range(1, len(path) + 1)]
-    return any(part.get("writeOnly") is True for schema in schemas for place in places for part in at(schema, place))
+    """Whether a schema marks the field, or what it is a part of, ``writeOnly``, under whatever condition."""
+    return any(is_marked(dict(schema), path, "writeOnly") for schema in schemas)
 
 
 def at(schema: Schema, path: Path) -> list[Schema]:
@@ -132,11 +123,6 @@ def merged(values: Mapping[str, Any], path: Path, value: object) -> dict[str, An
     inner = values.get(key)
     below = merged(inner if isinstance(inner, Mapping) else {}, tuple(rest), value) if rest else value
     return {**values, key: below}
-
-
-def pointer(path: Path) -> str:
-    """A field as JSON pointer (RFC 6901)."""
-    return "".join("/" + key.replace("~", "~0").replace("/", "~1") for key in path)
 
 
 def has(values: object, path: Path) -> bool:
@@ -228,7 +214,7 @@ def _at(part: object, path: Path, root: Schema, depth: int) -> Iterator[Schema]:
 
 def _resolved(root: Schema, reference: str) -> object:
     found: object = root
-    for token in _pointer_tokens(reference[1:]) if len(reference) > 1 else ():
+    for token in tokens(reference[1:]):
         found = found.get(token) if isinstance(found, Mapping) else None
     return found
 
@@ -331,10 +317,6 @@ def _ambiguous(assignment: Assignment, types: frozenset[str]) -> Invalid:
 def _listed(types: frozenset[str]) -> str:
     shown = types - {"integer"} if "number" in types else types
     return " or ".join(_WANTED.get(kind, kind) for kind in sorted(shown) if kind != "null") or "null"
-
-
-def _pointer_tokens(pointer: str) -> Path:
-    return tuple(token.replace("~1", "/").replace("~0", "~") for token in pointer.split("/")[1:])
 
 
 def _refuse_overlaps(paths: Sequence[Path]) -> None:

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Concatenate, Final, ParamSpec, TypeVar
+from typing import Any, Concatenate, Final, ParamSpec, TextIO, TypeVar
 
 import click
 
@@ -16,6 +16,7 @@ from henge_protocol.errors import HengeError, Invalid
 from henge_protocol.hints import repeated
 from hengectl.client import Client
 from hengectl.find import Choice, Surroundings, choose, find, nothing_found, sightings
+from hengectl.progress import Progress
 from hengectl.render import Paper, Style, wants_colour
 
 P = ParamSpec("P")
@@ -38,6 +39,7 @@ class Invocation:
     choice: Choice
     interactive: bool
     """Whether a person sits there who can be asked."""
+    progress: Progress
     now: Callable[[], float] = time.time
     verbose: bool = False
     given: Sequence[str] = ()
@@ -63,11 +65,13 @@ class Invocation:
 
     def close(self) -> None:
         """End the connection if there is one."""
+        self.progress.clear()
         if self._client is not None:
             self._client.close()
 
     def note(self, text: str) -> None:
         """One line beside the answer, on standard error; commands in it are aimed at the daemon of this run."""
+        self.progress.clear()
         click.echo(self.aimed(text), err=True)
 
     def aimed(self, text: str) -> str:
@@ -79,6 +83,7 @@ class Invocation:
         if yes:
             return
         self._need_person(nothing_done)
+        self.progress.clear()
         if not click.confirm(question, err=True):
             self.note("Nothing was done.")
             raise click.exceptions.Exit(1)
@@ -88,6 +93,7 @@ class Invocation:
         if yes:
             return
         self._need_person("nothing was done")
+        self.progress.clear()
         typed = click.prompt(f"Type {name} to {doing} it", default="", show_default=False, err=True)
         if typed.strip() != name:
             raise Invalid("bad_usage", f"that was not {name}; nothing was done")
@@ -226,13 +232,15 @@ def _make(meta: Mapping[str, Any], environ: Mapping[str, str]) -> Invocation:
     style = Style(
         colour=wants_colour(colour, environ, terminal=terminal),
         unicode=encoding.replace("-", "").startswith("utf"),
-        width=_terminal_width(environ) if terminal else 0,
+        width=_terminal_width(environ, sys.stdout) if terminal else 0,
     )
+    progress = _progress(environ)
     return Invocation(
-        Paper(sys.stdout, style),
+        Paper(sys.stdout, style, progress.clear),
         environ,
         choose(options, environ),
         interactive=sys.stdin.isatty() and sys.stderr.isatty(),
+        progress=progress,
         verbose=bool(given.get("verbose")),
         given=given_of(meta),
     )
@@ -245,11 +253,16 @@ def _colour_variable(environ: Mapping[str, str]) -> str:
     return value
 
 
-def _terminal_width(environ: Mapping[str, str]) -> int:
+def _progress(environ: Mapping[str, str]) -> Progress:
+    live = sys.stderr.isatty() and environ.get("TERM", "") not in ("", "dumb")
+    return Progress(sys.stderr, live=live, width=_terminal_width(environ, sys.stderr) if live else 0)
+
+
+def _terminal_width(environ: Mapping[str, str], stream: TextIO) -> int:
     if environ.get("COLUMNS", "").isdecimal():
         return int(environ["COLUMNS"])
     try:
-        return os.get_terminal_size(sys.stdout.fileno()).columns
+        return os.get_terminal_size(stream.fileno()).columns
     except OSError:
         return 0
 

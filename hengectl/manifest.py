@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from henge_protocol import strictjson
 from henge_protocol.errors import HengeError, Invalid, Malformed, NotFound, Problem, TooLarge
+from henge_protocol.fieldpath import tokens
 from henge_protocol.model import API_VERSION, PLURALS, is_name
 from hengectl.yamltext import MAX_DEPTH, Node, read_documents
 
@@ -66,7 +67,7 @@ class Entry:
         if node is None:
             return self.source.name
         inside = node.at(list(self.path))
-        found = inside.at(_in_object(inside, _tokens(pointer)))
+        found = inside.at(_in_object(inside, list(tokens(pointer))))
         return f"{self.source.name}:{found.line}:{found.column}"
 
 
@@ -90,14 +91,19 @@ class Manifest:
         return ""
 
 
-def read(names: Sequence[str], *, folder: str = "", may_be_empty: bool = False) -> Manifest:
+def read(
+    names: Sequence[str], *, folder: str = "", may_be_empty: bool = False, told: Callable[[int], None] = lambda _: None
+) -> Manifest:
     """Read files, folders (recursively, in sorted order, hidden files left out) and ``-``, or what kustomize makes of a
-    ``folder``.
+    ``folder``; ``told`` hears the number of each.
 
     Raises ``Malformed``, ``Invalid``, ``NotFound`` and ``TooLarge``; every message names the file.
     """
     sources = _kustomized(folder) if folder else _sources(names, may_be_empty=may_be_empty)
-    entries = [entry for source, is_json in sources for entry in _entries(source, is_json=is_json)]
+    entries: list[Entry] = []
+    for number, (source, is_json) in enumerate(sources, 1):
+        told(number)
+        entries += _entries(source, is_json=is_json)
     if not entries and not may_be_empty:
         where = ", ".join([folder] if folder else names)[:200]
         raise Invalid("bad_object", f"there is no object in {where}", cure="see examples/homelab")
@@ -255,12 +261,8 @@ def _refuse_twins(entries: Iterable[Entry]) -> None:
             )
 
 
-def _tokens(pointer: str) -> list[str]:
-    return [token.replace("~1", "/").replace("~0", "~") for token in pointer.split("/")[1:]]
-
-
-def _in_object(node: Node, tokens: list[str]) -> list[str]:
+def _in_object(node: Node, keys: list[str]) -> list[str]:
     """A pointer into values or a document, seen from the object: only objects have a ``spec`` beside ``kind``."""
-    if not tokens or node.child(tokens[0]) is not None:
-        return tokens
-    return ["spec", "values", *tokens]
+    if not keys or node.child(keys[0]) is not None:
+        return keys
+    return ["spec", "values", *keys]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from henge_protocol import errors
+from henge_protocol import errors, fieldpath
 from henge_protocol.errors import HengeError, Problem
 from hengectl.render import GAP, safe
 
@@ -75,10 +75,8 @@ def field_of(pointer: str) -> str:
 
     A key that holds a dot keeps the pointer's spelling, which ``set`` and ``why`` read too.
     """
-    tokens = pointer.split("/")[1:]
-    inner = tokens[2:] if tokens[:2] == ["spec", "values"] and len(tokens) > 2 else tokens
-    plain = all(token and not set(token) & set(".~") for token in inner)
-    return ".".join(inner) if plain else "/" + "/".join(inner)
+    inner = pointer.removeprefix("/spec/values")
+    return fieldpath.field_of(inner if inner.startswith("/") else pointer)
 
 
 def _cure_line(cure: str) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import zip_longest
@@ -240,9 +240,12 @@ class Paper:
 
     out: TextIO
     style: Style
+    before: Callable[[], None] = lambda: None
+    """Called before anything is written: what stands on the terminal for a moment goes."""
 
     def say(self, text: str = "") -> None:
         """One line (or several) of answer, complete at once for whoever reads the other end of a pipe."""
+        self.before()
         self.out.write(text + "\n")
         self.out.flush()
 
@@ -265,6 +268,7 @@ class Paper:
 
     def data(self, value: Any, form: str) -> None:
         """A value as JSON or YAML."""
+        self.before()
         self.out.write(as_yaml(value) if form == "yaml" else as_json(value) + "\n")
         self.out.flush()
 

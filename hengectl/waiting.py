@@ -20,6 +20,8 @@ LONGEST_POLL_S: Final = 50
 READ_ONE_BY_ONE: Final = 50
 """Up to so many devices are read each by itself at the start; for more the daemon's whole list is asked for."""
 REFUSED: Final = frozenset({"rejected", "rolled-back", "quarantined"})
+FINAL: Final = "quarantined"
+"""The others pass: the daemon offers the document again by itself."""
 
 Verdict = Literal["reached", "refused", "away", "open"]
 
@@ -43,7 +45,7 @@ def in_sync(device: Object | None) -> Verdict:
     status = device.get("status", {})
     if status.get("config") == "in-sync":
         return "reached"
-    if status.get("config") in REFUSED:
+    if status.get("config") == FINAL:
         return "refused"
     return "open" if status.get("connection") == "online" else "away"
 
@@ -73,9 +75,13 @@ def wait_for(
     timeout_s: float,
     *,
     told: Callable[[str, Verdict, Object | None], None] | None = None,
+    watched: Callable[[Mapping[str, Verdict]], None] | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Waited:
-    """Wait until no device is ``open`` any more, at most ``timeout_s``; ``told`` hears each verdict once."""
+    """Wait until no device is ``open`` any more, at most ``timeout_s``.
+
+    ``told`` hears each verdict once, ``watched`` all of them before each time of waiting.
+    """
     deadline = clock() + timeout_s
     devices, seq = _look(client, names)
     fresh: Collection[str] = names
@@ -89,6 +95,8 @@ def wait_for(
         left_s = deadline - clock()
         if "open" not in verdicts.values() or left_s <= 0:
             return Waited(verdicts, devices)
+        if watched is not None:
+            watched(verdicts)
         events = client.events(seq, wait_s=max(1, min(LONGEST_POLL_S, round(left_s))))
         if events.get("gap"):
             devices, seq, fresh = *_look(client, names), names

@@ -20,8 +20,6 @@ from hengd import events, room, store
 from hengd.cli import EXIT_CODES, cli
 from hengd.http import edge, enrol, head, parse, stream
 from hengd.http.admission import GateLimits
-from hengd.http.audit import MAX_RECORDS
-from hengd.http.history import MAX_REVISIONS
 from hengd.rules import (
     audit,
     authority,
@@ -300,7 +298,7 @@ JSON = strictjson.LIMITS
         f"the older one: close {session.CLOSE_REPLACED} |",
         f"name | {model.MAX_NAME_CHARS} characters",
         f"labels of an object | {selector.MAX_LABELS};",
-        f"annotations of an object | {objects.MAX_ANNOTATION_BYTES:,} characters",
+        f"annotations of an object | {objects.MAX_ANNOTATION_CHARS:,} characters",
         f"selector | {selector.MAX_SELECTOR_CHARS:,} characters",
         f"priority of a group | 0 to {objects.MAX_PRIORITY} |",
         f"document | {model.MAX_DOCUMENT_BYTES:,} bytes; a schema may say 64 to {objects.MAX_SPEC_DOCUMENT_BYTES:,} |",
@@ -311,8 +309,8 @@ JSON = strictjson.LIMITS
         f"pairs of subschemas compared when a schema changes | {schema_compare.MAX_PAIRS:,} |",
         f"message of a change | {configs.MAX_MESSAGE_CHARS:,} characters |",
         f"problems listed in an answer | {schema_messages.MAX_PROBLEMS} |",
-        f"revisions in one answer | {MAX_REVISIONS:,} |",
-        f"audit records in one answer | {MAX_RECORDS:,} |",
+        f"revisions in one answer | {model.MAX_LISTED:,} |",
+        f"audit records in one answer | {model.MAX_LISTED:,} |",
         f"events kept in memory | {events.KEPT:,} |",
         f"size | {schema_budget.MAX_SCHEMA_BYTES:,} bytes |",
         f"nesting of subschemas | {schema_budget.MAX_DEPTH} levels |",

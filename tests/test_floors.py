@@ -85,6 +85,21 @@ def test_every_pure_module_is_under_the_contract_of_the_ground() -> None:
     assert sorted(listed) == [name for name, _ in pure_modules()]
 
 
+def test_every_resource_is_under_the_contract_of_resources() -> None:
+    setup = configparser.ConfigParser()
+    setup.read(TOP / "setup.cfg", encoding="utf-8")
+    tree = ast.parse((TOP / "hengd" / "app.py").read_text(encoding="utf-8"))
+    routes = {
+        node.module
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and any(alias.name.endswith("Routes") for alias in node.names)
+    }
+
+    listed = setup["importlinter:contract:resources"]["modules"].split()
+
+    assert sorted(listed) == sorted({*routes, "hengd.http.stream"})
+
+
 def test_every_package_is_in_the_wheel() -> None:
     setup = configparser.ConfigParser()
     setup.read(TOP / "setup.cfg", encoding="utf-8")

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 from henge_agent.settings import Format
+from henge_protocol import fieldpath
 from henge_protocol.errors import Invalid, Problem
 
 TOP_SECTION: Final = "main"
@@ -206,7 +207,7 @@ def _scalar(item: object, pointer: str, where: str) -> str:
 
 
 def _below(pointer: str, key: str | int) -> str:
-    return f"{pointer}/{str(key).replace('~', '~0').replace('/', '~1')}"
+    return pointer + fieldpath.pointer((key,))
 
 
 def _cannot(pointer: str, message: str) -> Invalid:

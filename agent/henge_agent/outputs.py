@@ -18,7 +18,7 @@ from typing import Any, Final, cast
 from henge_agent.formats import render
 from henge_agent.settings import Output
 from henge_agent.state import MAX_ORIGINAL_BYTES
-from henge_protocol.errors import Invalid, NotFound
+from henge_protocol.errors import Invalid, NotFound, Problem
 from henge_protocol.keyfiles import DISK, Files, read_public, remove_file, replace_file
 
 NEW_FILE_MODE: Final = 0o640
@@ -69,7 +69,9 @@ def _render(output: Output, document: bytes, value: object) -> bytes:
     try:
         return render(document, value, output.format)
     except Invalid as error:
-        raise Invalid(error.code, f"{output.path.name}: {error.message}", problems=error.problems) from None
+        name = output.path.name
+        problems = [Problem(one.pointer, f"{name}: {one.message}", one.object) for one in error.problems]
+        raise Invalid(error.code, f"{name}: {error.message}", problems=problems) from None
 
 
 def _status(path: Path) -> os.stat_result | None:

@@ -86,7 +86,7 @@ def not_joined(folder: Path) -> Conflict:
 
 
 def facts() -> dict[str, str | int | float | bool]:
-    """What a person wants to know about this machine; shown, never used to decide."""
+    """What a person wants to know about this machine."""
     system = platform.freedesktop_os_release() if Path("/etc/os-release").exists() else {}
     known = {
         "host": platform.node(),

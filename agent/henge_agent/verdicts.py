@@ -50,6 +50,6 @@ def failed(outcome: Outcome, reason: str, timeout_s: float) -> Setback:
 def field_errors(error: HengeError) -> tuple[FieldError, ...]:
     """Where a document does not fit, or the one thing that is wrong."""
     problems = [
-        FieldError(problem.pointer[:MAX_TEXT_CHARS], error.message[:MAX_TEXT_CHARS]) for problem in error.problems
+        FieldError(problem.pointer[:MAX_TEXT_CHARS], problem.message[:MAX_TEXT_CHARS]) for problem in error.problems
     ]
     return tuple(problems) or (FieldError("", error.message[:MAX_TEXT_CHARS]),)

@@ -12,8 +12,7 @@ from hengd.http.edge import Auth, Route
 from hengd.http.parse import Query, no_body
 from hengd.http.views import json_response
 from hengd.rules.audit import Audit
-
-MAX_RECORDS = 1000
+from henge_protocol.model import MAX_LISTED
 
 
 class AuditRoutes:
@@ -34,7 +33,7 @@ class AuditRoutes:
         no_body(request)
         query = Query(request, "since", "limit")
         since = query.number("since", 0) if query.has("since") else None
-        anchor, head, records = self._audit.read(since, query.number("limit", 100, least=1, most=MAX_RECORDS))
+        anchor, head, records = self._audit.read(since, query.number("limit", 100, least=1, most=MAX_LISTED))
         return json_response(
             {
                 "kind": "AuditList",

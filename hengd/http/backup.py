@@ -10,8 +10,9 @@ from aiohttp import web
 
 from hengd.backup import Backups
 from hengd.http import shapes
-from hengd.http.edge import REQUEST_ID, Auth, Route, author_of, stamp
+from hengd.http.edge import REQUEST_ID, Auth, Route, author_of
 from hengd.http.parse import Query, json_object, text_field
+from hengd.http.problems import stamp
 from henge_protocol.sealedfile import MAX_PASSPHRASE_BYTES, check_passphrase
 
 STUCK_S: Final = 60.0

@@ -8,22 +8,26 @@ from aiohttp import web
 
 from hengd.http import shapes, shapes_joining
 from hengd.http.edge import WRITE_QUERY, Auth, Route, author_of, change_request
-from hengd.http.parse import Query, json_object, name_of, no_body, text_field
+from hengd.http.parse import Query, if_match, json_object, name_of, no_body, text_field
 from hengd.http.views import device_view, dry_run_response, explained_view, json_response, token_view
 from hengd.rules.authority import Authority
 from hengd.rules.configs import Configs
 from hengd.rules.devices import Devices
+from hengd.rules.reports import Reports
 from hengd.rules.tokens import Tokens
 
 
 class DeviceRoutes:
     """Document, why, revoke, replace, rename, retry."""
 
-    def __init__(self, configs: Configs, devices: Devices, authority: Authority, tokens: Tokens) -> None:
+    def __init__(
+        self, configs: Configs, devices: Devices, authority: Authority, tokens: Tokens, reports: Reports
+    ) -> None:
         self._configs = configs
         self._devices = devices
         self._authority = authority
         self._tokens = tokens
+        self._reports = reports
 
     def table(self) -> Iterator[Route]:
         """The routes of this resource."""
@@ -41,7 +45,8 @@ class DeviceRoutes:
         )  # fmt: skip
         yield Route(
             "POST", f"{path}/rename", Auth.EDITOR, self.rename,
-            query=(*WRITE_QUERY, "take_over"), takes=shapes.RenameBody, gives={200: (shapes.Device, shapes.Outcome)},
+            query=(*WRITE_QUERY, "take_over"), headers=("If-Match",), takes=shapes.RenameBody,
+            gives={200: (shapes.Device, shapes.Outcome)},
         )  # fmt: skip
 
     async def document(self, request: web.Request) -> web.Response:
@@ -73,18 +78,14 @@ class DeviceRoutes:
         Query(request)
         fields = shapes.fields_of(shapes_joining.ReplaceBody)
         body = await json_object(request, fields) if request.can_read_body else {}
-        name, by = name_of(request), author_of(request)
-        identity = self._devices.view(name).identity
-        text, record = await self._tokens.create({**body, "name": name}, by)  # first: without it the old one stays
-        if identity == "active":
-            await self._authority.revoke_device(name, by)
+        text, record = await self._tokens.replace(name_of(request), body, author_of(request))
         return json_response({**token_view(record), "token": text}, status=201)
 
     async def rename(self, request: web.Request) -> web.Response:
         """Give the device another name."""
-        wanted = change_request(request, "take_over")
+        match, wanted = if_match(request), change_request(request, "take_over")
         to = text_field(await json_object(request, shapes.fields_of(shapes.RenameBody)), "to", default=None)
-        outcome = await self._configs.rename(name_of(request), to, wanted)
+        outcome = await self._configs.rename(name_of(request), to, match, wanted)
         if outcome.dry_run:
             return await dry_run_response(outcome)
         return json_response(device_view(self._devices.view(to)))
@@ -93,7 +94,7 @@ class DeviceRoutes:
         """Offer a quarantined document again."""
         await _empty(request)
         name = name_of(request)
-        await self._devices.retry(name, author_of(request))
+        await self._reports.retry(name, author_of(request))
         return json_response(device_view(self._devices.view(name)))
 
 

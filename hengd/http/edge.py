@@ -21,7 +21,7 @@ from aiohttp.typedefs import Middleware
 
 from hengd.http.dispatch import Peer, connection_of, keep_turns, refuse_odd_request
 from hengd.http.parse import Query
-from hengd.http.problems import problem_response
+from hengd.http.problems import problem_response, stamp
 from hengd.rules.authority import NOBODY, Authority, Caller
 from hengd.rules.configs import Request
 from hengd.rules.limits import RateLimit
@@ -145,7 +145,7 @@ class Edge:
         self._monotonic = monotonic
         self._rates = {role: RateLimit(*rate) for role, rate in RATES.items()}
         self._local_user = local_user
-        self._auth: dict[Handler, Auth] = {}
+        self._routes: dict[Handler, Route] = {}
         self.stopping = False
 
     def application(self, routes: Iterable[Route]) -> web.Application:
@@ -153,7 +153,7 @@ class Edge:
         app = web.Application(middlewares=[keep_turns, self.answer_errors, self.identify], client_max_size=2**21)
         for route in routes:
             _refuse_other_readers(route)
-            self._auth[route.handler] = route.auth
+            self._routes[route.handler] = route
             app.router.add_route(route.method, route.pattern, route.handler, expect_handler=_continue)
         return app
 
@@ -194,13 +194,16 @@ class Edge:
             connection = connection_of(request)
             if connection is None:
                 raise ConnectionResetError("the connection is gone")
-            auth = self._auth_of(request)
+            route = self._route_of(request)
+            auth = route.auth
             if connection.peer.listener not in _SERVED[auth]:
                 raise NotFound("not_implemented_here", f"{request.path[:80]} is not served on this listener")
             if "Origin" in request.headers and auth is not Auth.HEALTH:
                 raise Denied("foreign_origin", "web pages may not call this listener; programs send no Origin")
             if self.stopping and auth is not Auth.HEALTH:
                 raise Unavailable("stopping", "the daemon is shutting down", extra={"retry_after_s": 5})
+            if "If-Match" in request.headers and request.method != "GET" and "If-Match" not in route.headers:
+                raise Malformed("bad_parameter", f"{request.method} takes no If-Match here: it would not be heeded")
             request[PEER] = connection.peer
             caller = request[CALLER] = await self._caller(connection.peer, auth)
             admission = request[ADMISSION] = Admission(partial(self._admitted, connection.peer, auth))
@@ -227,14 +230,14 @@ class Edge:
         finally:
             self._authority.release("admin", caller.subject, cut)
 
-    def _auth_of(self, request: web.Request) -> Auth:
+    def _route_of(self, request: web.Request) -> Route:
         refusal = request.match_info.http_exception
         if refusal is not None:
             raise _translated(refusal, request)
-        auth = self._auth.get(request.match_info.handler)
-        if auth is None:
+        route = self._routes.get(request.match_info.handler)
+        if route is None:
             raise LookupError(f"route {request.path} declares no authentication")
-        return auth
+        return route
 
     def _admitted(self, peer: Peer, auth: Auth) -> Caller:
         if auth in (Auth.HEALTH, Auth.NONE, Auth.ENROL):
@@ -277,13 +280,6 @@ def cutter_of(request: web.Request) -> Callable[[], None]:
     return cut
 
 
-def stamp(response: web.StreamResponse, request_id: str) -> None:
-    """Set the headers that every answer has."""
-    response.headers["Henge-Request-Id"] = request_id
-    response.headers["Cache-Control"] = "no-store"
-    response.headers["X-Content-Type-Options"] = "nosniff"
-
-
 def check_caller(caller: Caller, auth: Auth) -> None:
     """Whether ``caller`` may use routes of ``auth``; raises ``Unauthenticated`` or ``Denied``."""
     if caller.role == "nobody":
@@ -312,7 +308,7 @@ def author_of(request: web.Request) -> Author:
     """Who makes a change through this request, and which way it came."""
     peer = request[PEER]
     caller, origin = request[CALLER], "socket" if peer.listener == ADMIN else f"tls {peer.address}"
-    return Author(caller.name, origin, is_admin=caller.rights == "admin")
+    return Author(caller.name, origin, may_end_identities=caller.rights == "admin")
 
 
 def change_request(request: web.Request, *more: str) -> Request:

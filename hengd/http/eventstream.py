@@ -15,7 +15,8 @@ from typing import Any, Final
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from hengd.events import Event, EventLog
-from hengd.http.edge import ADMISSION, REQUEST_ID, stamp
+from hengd.http.edge import ADMISSION, REQUEST_ID
+from hengd.http.problems import stamp
 from hengd.http.shapes import EVENTS
 from hengd.http.views import event_view
 from henge_protocol.errors import Malformed, UpgradeRequired

@@ -51,7 +51,6 @@ class HttpProtocol(RequestHandler):
         if status >= 500 and not isinstance(exc, ConnectionError):
             log.error("request failed", exc_info=exc, extra={"event": "request_failed", "request_id": request_id})
         response = problem_response(_refusal(status, message or "", request_id), request_id)
-        response.headers["Henge-Request-Id"] = request_id
         response.force_close()
         return response
 

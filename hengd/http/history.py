@@ -16,8 +16,7 @@ from hengd.http.views import between_response, event_view, json_response, outcom
 from hengd.rules.configs import MAX_MESSAGE_CHARS, Configs
 from hengd.rules.objects import parse_object_path
 from henge_protocol.errors import Invalid, NotFound
-
-MAX_REVISIONS = 1000
+from henge_protocol.model import MAX_LISTED
 
 
 class HistoryRoutes:
@@ -56,7 +55,7 @@ class HistoryRoutes:
         found = self._configs.revisions(
             object_=parse_object_path(query.text("object")) if query.has("object") else None,
             before=query.number("before", 0) or None,
-            limit=query.number("limit", 50, least=1, most=MAX_REVISIONS),
+            limit=query.number("limit", 50, least=1, most=MAX_LISTED),
         )
         items = [revision_view(record, fields=query.flag("diff")) for record in found]
         return json_response({"kind": "RevisionList", "items": items})

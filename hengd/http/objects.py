@@ -32,13 +32,12 @@ from hengd.rules.objects import parse_manifest
 from hengd.rules.overrides import parse_overriding
 from hengd.store import Store
 from henge_protocol.errors import Invalid, Malformed, NotFound
-from henge_protocol.model import PLURALS, check_name, is_name
+from henge_protocol.model import MAX_LISTED, PLURALS, check_name, is_name
 from henge_protocol.selector import MAX_SELECTOR_CHARS, Selector, parse_selector
 from henge_protocol.strictjson import LIMITS
 
 APPLY_LIMITS: Final = replace(LIMITS, max_nodes=200_000)
 """A whole fleet in one change: its size is limited by the body's bytes and the number of objects."""
-MAX_LIMIT: Final = 1000
 PIECE: Final = 100
 """Objects read and rendered before everybody else has a turn."""
 _SHAPES: Final = {"Device": (shapes.Device, shapes.DeviceList)}
@@ -72,7 +71,7 @@ class ObjectRoutes:
         for kind in ("Group", "Device"):
             yield Route(
                 "PATCH", f"/v1/{PLURALS[kind]}/{{name}}/overrides", Auth.EDITOR, self._override(kind),
-                query=WRITE_QUERY, headers=("If-Match",), takes=shapes.OverridesBody,
+                query=(*WRITE_QUERY, "take_over"), headers=("If-Match",), takes=shapes.OverridesBody,
                 gives={200: (_SHAPES.get(kind, _LAYERS)[0], shapes.Outcome)},
             )  # fmt: skip
         yield Route(
@@ -139,7 +138,7 @@ class ObjectRoutes:
             """Objects of one kind, those that a selector selects."""
             no_body(request)
             query = Query(request, "selector", "limit", "continue")
-            selector, limit = parse_selector(query.text("selector")), query.number("limit", 0, least=1, most=MAX_LIMIT)
+            selector, limit = parse_selector(query.text("selector")), query.number("limit", 0, least=1, most=MAX_LISTED)
             after = _continued(query.text("continue"))
             prefix = object_key(kind, "")
             with self._store.read() as tx:
@@ -189,7 +188,7 @@ class ObjectRoutes:
         async def handler(request: web.Request) -> web.Response:
             """Override fields of an object for a time, or end overrides early."""
             name, match = name_of(request), if_match(request)
-            request_ = change_request(request)
+            request_ = change_request(request, "take_over")
             wanted = parse_overriding(await json_object(request, shapes.fields_of(shapes.OverridesBody)))
             outcome = await self._overrides.change(kind, name, wanted, match, request_)
             return await dry_run_response(outcome) if outcome.dry_run else self._answer(kind, name)

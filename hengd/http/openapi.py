@@ -15,10 +15,17 @@ from hengd.http import shapes
 from hengd.http.edge import OPERATORS, Auth, Route
 from hengd.http.parse import MAX_WAIT_S, Query, no_body
 from hengd.http.views import json_response
-from henge_protocol.model import MAX_SECRET_NAME_CHARS
+from henge_protocol.model import (
+    MAX_LISTED,
+    MAX_NAME_CHARS,
+    MAX_SECRET_NAME_CHARS,
+    NAME_PATTERN,
+    SECRET_NAME_PATTERN,
+    VERSION_TAG_PATTERN,
+)  # fmt: skip
 
 MAX_PARAMETER: Final = 10**15
-_NAME: Final = {"type": "string", "pattern": "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", "maxLength": 63}
+_NAME: Final = {"type": "string", "pattern": f"^{NAME_PATTERN}$", "maxLength": MAX_NAME_CHARS}
 _TEXT: Final = {"type": "string", "maxLength": 1024}
 _FLAG: Final = {"type": "string", "enum": ["", "0", "1", "true", "false"]}
 
@@ -29,11 +36,11 @@ def _number(least: int, most: int) -> dict[str, Any]:
 
 IN_PATH: Final[dict[str, dict[str, Any]]] = {
     "name": _NAME,
-    "secret": {"type": "string", "pattern": "^[a-z0-9]+(/[a-z0-9]+)*$", "maxLength": MAX_SECRET_NAME_CHARS},
+    "secret": {"type": "string", "pattern": f"^{SECRET_NAME_PATTERN}$", "maxLength": MAX_SECRET_NAME_CHARS},
     "id": _TEXT,
     "sid": _TEXT,
     "code": _TEXT,
-    "revision": _number(1, MAX_PARAMETER - 1),
+    "revision": _number(0, MAX_PARAMETER - 1),
 }
 IN_QUERY: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "all_at_once": ("yes, as wide as it is", _FLAG),
@@ -44,7 +51,7 @@ IN_QUERY: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "expect": ("same-documents: refuse if any device would get another document", {"enum": ["", "same-documents"]}),
     "field": ("one field, such as wifi.ssid", _TEXT),
     "have": ("digest that the device runs; empty: none", {"type": "string", "pattern": "^([0-9a-f]{64})?$"}),
-    "limit": ("how many at most", _number(1, 1000)),
+    "limit": ("how many at most", _number(1, MAX_LISTED)),
     "message": ("kept in the history", {"type": "string", "maxLength": 1000}),
     "object": ("one object, such as device/lamp-1", _TEXT),
     "prune": ("delete what belongs to the set and is not among the objects", _FLAG),
@@ -60,7 +67,7 @@ IN_QUERY: Final[dict[str, tuple[str, dict[str, Any]]]] = {
 IN_HEADER: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "If-Match": (
         "the version that this change is for, or *",
-        {"type": "string", "pattern": r'^(\*|"[0-9a-z]{1,32}\.[0-9]{1,15}")$'},
+        {"type": "string", "pattern": rf"^(\*|{VERSION_TAG_PATTERN})$"},
     ),
     "Last-Event-ID": ("of a stream of events: what came after this number", _number(0, MAX_PARAMETER - 1)),
 }

@@ -94,7 +94,10 @@ def base64_field(body: dict[str, Any], name: str, *, max_chars: int = 8192) -> b
 
 
 def facts_field(body: dict[str, Any]) -> dict[str, str | int | float | bool]:
-    """What a device says of itself: at most 32 plain entries; shown to people, never used to decide."""
+    """What a device says of itself: at most 32 plain entries, shown to people.
+
+    One decides something: ``schema`` is what a device wishes for that joins and is told none.
+    """
     facts = body.get("facts", {})
     if not isinstance(facts, dict) or len(facts) > 32:
         raise Invalid("bad_object", "facts is not an object of at most 32 entries")

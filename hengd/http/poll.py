@@ -10,8 +10,9 @@ from typing import Any, Final
 from aiohttp import web
 
 from hengd.http import shapes
-from hengd.http.edge import CALLER, PEER, REQUEST_ID, Auth, Route, cutter_of, stamp
+from hengd.http.edge import CALLER, PEER, REQUEST_ID, Auth, Route, cutter_of
 from hengd.http.parse import MAX_WAIT_S, Query, body_bytes, no_body
+from hengd.http.problems import stamp
 from hengd.records import Desired
 from hengd.rules.contact import Contact, Contacts
 from henge_protocol.errors import Invalid, Malformed

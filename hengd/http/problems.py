@@ -68,7 +68,7 @@ def problem_of(error: HengeError, request_id: str = "") -> dict[str, Any]:
 
 
 def problem_response(error: HengeError, request_id: str) -> web.Response:
-    """The answer to a request that was refused."""
+    """The whole answer to a request that was refused."""
     status = status_of(error)
     headers = {name: str(error.extra[key]) for key, name in _HEADERS.items() if key in error.extra}
     if status in (429, 503):
@@ -76,9 +76,17 @@ def problem_response(error: HengeError, request_id: str) -> web.Response:
     text = json.dumps(problem_of(error, request_id), ensure_ascii=False, default=str)
     body = text.encode("utf-8", "backslashreplace")
     response = web.Response(status=status, body=body, headers=headers, content_type="application/problem+json")
+    stamp(response, request_id)
     if status in CLOSING:
         response.force_close()
     return response
+
+
+def stamp(response: web.StreamResponse, request_id: str) -> None:
+    """Set the headers that every answer has."""
+    response.headers["Henge-Request-Id"] = request_id
+    response.headers["Cache-Control"] = "no-store"
+    response.headers["X-Content-Type-Options"] = "nosniff"
 
 
 def refusal_of(error: HengeError) -> Refusal:

@@ -10,17 +10,27 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from henge_protocol.model import API_VERSION, MAX_NAME_CHARS, Configuration, Connection
+from henge_protocol.model import (
+    API_VERSION,
+    MAX_NAME_CHARS,
+    MAX_SECRET_NAME_CHARS,
+    NAME_PATTERN,
+    SECRET_NAME_PATTERN,
+    Configuration,
+    Connection,
+)  # fmt: skip
 
-Name = Annotated[str, msgspec.Meta(pattern="^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", max_length=MAX_NAME_CHARS)]
-ObjectName = Annotated[str, msgspec.Meta(pattern="^[a-z0-9]([a-z0-9._/-]*[a-z0-9])?$", max_length=128)]
-"""Of any object; those of secrets are paths."""
+Name = Annotated[str, msgspec.Meta(pattern=f"^{NAME_PATTERN}$", max_length=MAX_NAME_CHARS)]
+ObjectName = Annotated[str, msgspec.Meta(pattern=f"^{SECRET_NAME_PATTERN}$", max_length=MAX_SECRET_NAME_CHARS)]
+"""Of any object; those of secrets are paths, and every other name is one, too."""
 Moment = Annotated[str, msgspec.Meta(pattern="^([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z)?$")]
 """RFC 3339 in UTC, empty for never."""
 Digest = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 NoDigest = Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{64})?$")]
 Count = Annotated[int, msgspec.Meta(ge=0)]
 Kind = Literal["Schema", "Group", "Device", "Secret"]
+Written = Literal["Schema", "Group", "Device"]
+"""The kinds that a manifest can have; a secret has a route of its own."""
 Labels = dict[str, str]
 Facts = dict[str, str | int | float | bool]
 
@@ -32,7 +42,7 @@ class Media(msgspec.Struct, frozen=True):
     description: str
 
 
-DOCUMENT: Final = Media("application/json", "the exact bytes of the device's document")
+DOCUMENT: Final = Media("application/json", "the device's document, with references in the place of secrets")
 FRAME: Final = Media("application/vnd.henge.frame", "one frame of docs/protocol.md")
 EVENTS: Final = Media("text/event-stream", "with Accept: text/event-stream, events as they happen")
 BACKUP: Final = Media("application/vnd.henge.sealed", "a backup, sealed with the passphrase")
@@ -99,7 +109,7 @@ class ObjectBody(Shape):
     """An object as a person writes it; ``status`` is ignored."""
 
     apiVersion: Literal["henge/v1"] | UnsetType = UNSET  # noqa: N815 - the wire's spelling
-    kind: Kind | UnsetType = UNSET
+    kind: Written | UnsetType = UNSET
     metadata: MetadataBody | UnsetType = UNSET
     spec: dict[str, Any] | UnsetType = UNSET
     status: Any = UNSET
@@ -262,7 +272,7 @@ class DeviceList(Shape):
 class Deletion(Shape):
     """An object that is to go."""
 
-    kind: Kind
+    kind: Written
     name: Name
 
 
@@ -275,11 +285,15 @@ class ApplyBody(Shape):
 
 
 class OverridesBody(Shape):
-    """Fields (``wifi.ssid`` or ``/wifi/ssid``) to override for so many seconds, and fields whose overrides end."""
+    """Fields (``wifi.ssid`` or ``/wifi/ssid``) to override for so many seconds, and fields whose overrides end.
+
+    ``values`` is a merge patch of the object's own values, made in the same change.
+    """
 
     set: dict[str, Any] | UnsetType = UNSET
     unset: list[str] | UnsetType = UNSET
     for_s: Count | UnsetType = UNSET
+    values: dict[str, Any] | UnsetType = UNSET
 
 
 class SelectedOverridesBody(Shape):

@@ -72,7 +72,6 @@ class Links:
 
     def forgive(self, device_id: str) -> None:
         """A person said retry: the link of this device forgets what was refused."""
-        self._contacts.forgive(device_id)
         link = self._live.get(device_id)
         if link is not None:
             link.forgive()

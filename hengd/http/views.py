@@ -16,12 +16,12 @@ from hengd.records import ObjectRecord, Override, Reported, RevisionRecord, Toke
 from hengd.rules.between import Between
 from hengd.rules.conditions import Condition, conditions_of_device, conditions_of_layer
 from hengd.rules.devices import DeviceView
-from hengd.rules.history import change_summary
 from hengd.rules.joins import JoinRequest
 from hengd.rules.merge import MISSING, FieldChange
-from hengd.rules.outcome import Done, Moved, Outcome, differing_fields, field_of
+from hengd.rules.outcome import Done, Moved, Outcome, action_of, differing_fields
 from hengd.rules.schema_compare import Comparison
 from hengd.rules.why import Explained
+from henge_protocol.fieldpath import field_of
 from henge_protocol.model import API_VERSION, version_tag
 
 T = TypeVar("T")
@@ -174,7 +174,7 @@ def revision_view(record: RevisionRecord, *, whole: bool = False, fields: bool =
         "author": record.author,
         "origin": record.origin,
         "message": record.message,
-        "changes": change_summary(record.changes),
+        "changes": [{"kind": one.kind, "name": one.name, "action": action_of(one)} for one in record.changes],
     } | ({"set": record.apply_set} if record.apply_set else {})
     if fields:
         for summary, change in zip(view["changes"], record.changes, strict=True):

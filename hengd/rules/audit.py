@@ -6,27 +6,30 @@ The chain's ends stand apart: the anchor is the last record that was dropped (re
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, Literal, get_args
 
 import msgspec
 
-from hengd.records import AuditEnd, AuditRecord, number_key, pack, unpack
+from hengd.records import AuditEnd, AuditRecord, ObjectChange, number_key, pack, unpack
 from hengd.rules.limits import RateLimit
 from hengd.rules.outcome import Author
+from hengd.rules.vault import Vault
 from hengd.store import Reader, Store, Transaction
 from henge_protocol.audit import START, Link, record_digest
 from henge_protocol.errors import HengeError, Limited
+from henge_protocol.strictjson import canonical
 
 log = logging.getLogger("hengd.audit")
 
-ACTS: Final = (
+Act = Literal[
     "configuration.changed", "schema.tried", "device.joined", "device.approved", "device.retried", "operator.logged-in",
     "certificate.renewed", "identity.revoked", "token.created", "token.revoked",
     "backup.made", "store.restored",
     "token.refused", "code.refused", "join-window.opened", "join-window.closed",
-)  # fmt: skip
+]  # fmt: skip
+ACTS: Final[tuple[str, ...]] = get_args(Act)
 PRUNED_AT_ONCE: Final = 500
 REFUSED_EVERY_S: Final = 600
 """Between two records of refusals in the long run: some ten megabytes in a year, however long somebody guesses."""
@@ -35,7 +38,7 @@ _ANCHOR: Final = b"anchor"
 _HEAD: Final = b"head"
 
 
-def note(tx: Transaction, act: str, object_: str, author: Author, *, now: float, revision: int = 0) -> None:
+def note(tx: Transaction, act: Act, object_: str, author: Author, *, now: float, revision: int = 0) -> None:
     """Add a record to the chain, if this transaction commits."""
     before = _end(tx, _HEAD)
     record = AuditRecord(
@@ -56,7 +59,7 @@ class Refusals:
         self._limit = RateLimit(1 / REFUSED_EVERY_S, REFUSED_AT_ONCE)
         self._left_out = 0
 
-    async def note(self, act: str, object_: str, author: Author) -> None:
+    async def note(self, act: Act, object_: str, author: Author) -> None:
         """Add a record, or have the next one tell of it. Never fails: it is the refusal that counts."""
         try:
             self._limit.take("", now=self._monotonic())
@@ -69,6 +72,33 @@ class Refusals:
             await self._store.write(lambda tx: note(tx, act, said, author, now=self._clock()))
         except HengeError as error:
             log.warning("a refusal could not be recorded: %s", error, extra={"event": "audit_failed"})
+
+
+class Guesses:
+    """Records of schemas that judged secrets and were not kept: each time somebody learned whether one fits."""
+
+    def __init__(self, store: Store, vault: Vault, *, clock: Callable[[], float]) -> None:
+        self._store = store
+        self._vault = vault
+        self._clock = clock
+
+    async def note(self, tried: Sequence[ObjectChange], author: Author) -> None:
+        """Add a record, if a change that is undone tried such schemas. Never fails: it is the answer that counts."""
+        schemas = [one.name for one in tried if _judges_secrets(one)]
+        if not schemas:
+            return
+        with self._store.read() as tx:
+            if not self._vault.is_used(tx):
+                return
+        said = f"schema/{schemas[0]}" if len(schemas) == 1 else f"{len(schemas)} schemas"
+        try:
+            await self._store.write(lambda tx: note(tx, "schema.tried", said, author, now=self._clock()))
+        except HengeError as error:
+            log.warning("a try could not be recorded: %s", error, extra={"event": "audit_failed"})
+
+
+def _judges_secrets(change: ObjectChange) -> bool:
+    return change.kind == "Schema" and change.after is not None and b'"writeOnly"' in canonical(change.after.spec)
 
 
 class Audit:

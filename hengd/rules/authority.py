@@ -75,7 +75,7 @@ class Caller:
 NOBODY: Final = Caller("nobody")
 
 _NOUNS: Final = {"device": "device", "admin": "operator"}
-_ISSUED: Final = {
+_ISSUED: Final[dict[tuple[str, str], audit.Act]] = {
     ("device", "token"): "device.joined",
     ("device", "approved"): "device.approved",
     ("device", "renew"): "certificate.renewed",
@@ -83,7 +83,7 @@ _ISSUED: Final = {
     ("admin", "renew"): "certificate.renewed",
 }
 """What it is called when a certificate is issued, by role and way."""
-_JOURNAL: Final = Author("hengd", "journal of revocations")
+_JOURNAL: Final = Author("hengd", "journal of revocations", may_end_identities=False)
 
 
 class Authority:
@@ -224,7 +224,8 @@ class Authority:
                 activate(tx, caller.certificate)
             return self.issue(
                 tx, role=caller.role, subject=caller.subject, name=caller.name, spki_der=spki_der, via="renew",
-                by=caller.certificate.hex(), board=board, rights=record.rights, author=Author(caller.name, origin),
+                by=caller.certificate.hex(), board=board, rights=record.rights,
+                author=Author(caller.name, origin, may_end_identities=False),
             )  # fmt: skip
 
         return await self._store.write(operation)
@@ -264,16 +265,17 @@ class Authority:
         self._cut.add((role, subject))
         self.close_links(role, subject)
         now = self._clock()
+        await self._store.write(lambda tx: self.end(tx, role, subject, by, now=now), essential=True)
 
-        def operation(tx: Transaction) -> None:
-            ended = max(now, last_issued(tx, role, subject))
-            revoke_all(tx, role, subject)
-            audit.note(tx, "identity.revoked", _named(tx, role, subject), by, now=now)
-            tx.note(Cut(role, subject))
-            append_end(self._journal, ended, role, subject, durable=True)
-            self._ends[role, subject] = ended
-
-        await self._store.write(operation, essential=True)
+    def end(self, tx: Transaction, role: str, subject: str, by: Author, *, now: float) -> None:
+        """End an identity in a transaction that does more, as its last act; the commit's note closes its links."""
+        ended = max(now, last_issued(tx, role, subject))
+        revoke_all(tx, role, subject)
+        audit.note(tx, "identity.revoked", _named(tx, role, subject), by, now=now)
+        tx.note(Cut(role, subject))
+        append_end(self._journal, ended, role, subject, durable=True)
+        self._ends[role, subject] = ended
+        self._cut.add((role, subject))
 
     def close_links(self, role: str, subject: str) -> None:
         """Close every live link of an identity that ends; one that was not revoked before was deleted."""

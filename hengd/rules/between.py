@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from hengd.records import ObjectChange, ObjectRecord
+from hengd.rules.change import is_same
 from hengd.rules.fleet import schema_entry
 from hengd.rules.history import FleetAt
-from hengd.rules.outcome import Differences, Done, Moved, compared, differing_fields
+from hengd.rules.outcome import Differences, Done, Moved, action_of, compared, differing_fields
 from hengd.rules.rendering import Document, Renderer, group_entry
 from hengd.rules.schemas import SchemaCache
 from hengd.store import Reader
@@ -47,12 +48,9 @@ def between(tx: Reader, schemas: SchemaCache, older: int, newer: int, target: Ke
 
 
 def _done(change: ObjectChange) -> Done | None:
-    if change.before is None or change.after is None:
-        if change.before is change.after:
-            return None
-        return Done(change.kind, change.name, "created" if change.before is None else "deleted")
-    fields = differing_fields(change)
-    return compared(Done(change.kind, change.name, "configured", fields), change) if fields else None
+    if is_same(change.before, change.after):
+        return None
+    return compared(Done(change.kind, change.name, action_of(change), differing_fields(change)), change)
 
 
 class _Documents:

@@ -12,11 +12,11 @@ from typing import Final
 
 from hengd.records import ObjectChange
 from hengd.rules.fleet import find_document, find_object, find_reported, schema_entry
-from hengd.rules.merge import tokens
 from hengd.rules.outcome import Differences, Moved, Outcome, Pruned
 from hengd.rules.schemas import CompiledSchema, SchemaCache
 from hengd.store import Reader
 from henge_protocol.errors import Conflict
+from henge_protocol.fieldpath import field_of, tokens
 from henge_protocol.model import is_digest
 
 SMALL_FLEET: Final = 8
@@ -98,7 +98,7 @@ def _of_devices(devices: Sequence[str], fields: Sequence[str], *, fleet: int, de
     does = "changes" if not deleted else "deletes" if deleted == count else "deletes or changes"
     message = f"it {does} {count} of {fleet} devices at once, more than {MOST_PART:.0%} of them ({names})"
     if fields:
-        shown = ", ".join(".".join(tokens(where)) for where in fields[:SHOWN])
+        shown = ", ".join(field_of(where) for where in fields[:SHOWN])
         message = f"it changes {shown}, which may cut devices off, on {count} devices at once ({names})"
     extra = {"devices": list(devices[:MAX_NAMES]), "device_count": count, "fleet": fleet}
     return TooWide(message, CURE_OF_DELETING if deleted else CURE, extra)

@@ -28,7 +28,7 @@ from hengd.rules.layers import check_layers
 from hengd.rules.merge import merge, same
 from hengd.rules.notes import Committed, Cut
 from hengd.rules.objects import BUILT_IN_GROUP, Manifest, content, manifest_of, object_path, parse_manifest
-from hengd.rules.outcome import Author, Differences, Done, Outcome, Pruned, compared, differing_fields
+from hengd.rules.outcome import Author, Differences, Done, Outcome, Pruned, action_of, compared, differing_fields
 from hengd.rules.overrides import index_ends, running
 from hengd.rules.ownership import Ownership, Writer, members
 from hengd.rules.provenance import origins, without_origins
@@ -172,9 +172,11 @@ class Change:
         origin = Origin(self.meta.revision + 1, self._author.name, self._now, [])
         self._set(msgspec.structs.replace(found, overrides=overrides(found.overrides, origin)))
 
-    def rename(self, name: str, to: str) -> None:
+    def rename(self, name: str, to: str, *, if_match: str | None = None) -> None:
         """Give a device another name; its identity, values and history stay its own."""
         found = self.required("Device", name)
+        if if_match is not None:
+            self._expect(found, if_match)
         check_name(to, "new name")
         if name == to:
             return
@@ -294,7 +296,7 @@ class Change:
             self._before[kind, name] = find_object(self.tx, kind, name)
 
     def _forget_device(self, device: ObjectRecord) -> None:
-        if not self._author.is_admin and self._has_joined(device):
+        if not self._author.may_end_identities and self._has_joined(device):
             raise Denied(
                 "wrong_role",
                 f"device/{device.name} has joined: deleting it ends its identity, which only an admin may do",
@@ -309,7 +311,7 @@ class Change:
 
     def _stamped(self, key: tuple[str, str]) -> ObjectChange:
         before, after = self._before[key], self._after[key]
-        if after is not None and not _same(before, after):
+        if after is not None and not is_same(before, after):
             after = msgspec.structs.replace(
                 after, revision=self.meta.revision + 1, changed=self._now, author=self._author.name
             )
@@ -370,7 +372,8 @@ def _patched(found: ObjectRecord, patch: object) -> dict[str, Any]:
     return cast("dict[str, Any]", merged)
 
 
-def _same(before: ObjectRecord | None, after: ObjectRecord | None) -> bool:
+def is_same(before: ObjectRecord | None, after: ObjectRecord | None) -> bool:
+    """Whether a write from ``before`` to ``after`` changes nothing, whatever it repeats."""
     if before is None or after is None:
         return before is after
     return _owner(before) == _owner(after) and content(before) == content(after)
@@ -381,8 +384,4 @@ def _owner(record: ObjectRecord) -> tuple[str, str]:
 
 
 def _action(change: ObjectChange) -> str:
-    if change.after is None:
-        return "deleted" if change.before is not None else "unchanged"
-    if change.before is None:
-        return "created"
-    return "unchanged" if _same(change.before, change.after) else "configured"
+    return "unchanged" if is_same(change.before, change.after) else action_of(change)

@@ -5,13 +5,12 @@ Every way of writing is one ``Change`` in one transaction; a dry run is the same
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 from hengd.records import ObjectChange, ObjectRecord, RevisionRecord
-from hengd.rules import audit
+from hengd.rules.audit import Guesses
 from hengd.rules.between import Between, between
 from hengd.rules.breadth import MAX_NAMES, SHOWN, TooWide, prunes_all, too_wide
 from hengd.rules.change import Change, Overrider
@@ -26,7 +25,6 @@ from hengd.rules.fleet import (
     required_object,
 )  # fmt: skip
 from hengd.rules.history import changes_since, drop_revisions, find_revision, revisions_back
-from hengd.rules.merge import parse_path
 from hengd.rules.objects import KINDS, Manifest, object_path, parse_manifest
 from hengd.rules.outcome import Author, Moved, Outcome, Pruned
 from hengd.rules.ownership import BY_HAND, Writer
@@ -35,10 +33,8 @@ from hengd.rules.vault import Vault
 from hengd.rules.why import Explained, explain
 from hengd.store import Store, Transaction
 from henge_protocol.errors import Conflict, HengeError, Invalid, NotFound, Problem
+from henge_protocol.fieldpath import parse_path
 from henge_protocol.selector import parse_selector
-from henge_protocol.strictjson import canonical
-
-log = logging.getLogger("hengd.configs")
 
 MAX_OBJECTS: Final = 5000
 PRUNED_AT_ONCE: Final = 500
@@ -87,6 +83,7 @@ class Configs:
         self._vault = vault
         self._clock = clock
         self._new_id = new_id
+        self._guesses = Guesses(store, vault, clock=clock)
 
     async def apply(self, objects: Sequence[object], delete: Sequence[tuple[str, str]], request: Request) -> Outcome:
         """Many objects as one transaction and one revision; ``Invalid`` lists the faults of all of them.
@@ -119,13 +116,21 @@ class Configs:
         return await self._change(lambda change: change.patch(kind, name, patch, if_match=if_match), request)
 
     async def override(
-        self, targets: Sequence[tuple[str, str]], overrider: Overrider, if_match: str | None, request: Request
+        self,
+        targets: Sequence[tuple[str, str]],
+        overrider: Overrider,
+        if_match: str | None,
+        request: Request,
+        *,
+        own: Mapping[str, object] | None = None,
     ) -> Outcome:
-        """Give groups and devices other overrides; see ``rules/expiry.py``."""
+        """Give groups and devices other overrides, and patch their ``own`` values; see ``rules/expiry.py``."""
 
         def act(change: Change) -> None:
             for kind, name in targets:
                 change.override(kind, name, overrider, if_match=if_match)
+                if own:
+                    change.patch(kind, name, {"spec": {"values": own}})
 
         return await self._change(act, request)
 
@@ -153,9 +158,9 @@ class Configs:
         """Give a secret a value; every device whose document holds it gets a new one in the same transaction."""
         return await self._change(lambda change: change.put_secret(name, value, if_match=if_match), request)
 
-    async def rename(self, name: str, to: str, request: Request) -> Outcome:
+    async def rename(self, name: str, to: str, if_match: str | None, request: Request) -> Outcome:
         """Give a device another name."""
-        return await self._change(lambda change: change.rename(name, to), request)
+        return await self._change(lambda change: change.rename(name, to, if_match=if_match), request)
 
     async def rollback(self, to: int, target: tuple[str, str] | None, request: Request) -> Outcome:
         """A new revision with ``target`` as it was at ``to``, or with everything but devices that joined since."""
@@ -270,23 +275,10 @@ class Configs:
         try:
             return await self._store.write(operation, essential=essential)
         except (HengeError, _NotCommitted) as undone:
-            await self._note_guesses(tried, request.author)
+            await self._guesses.note(tried, request.author)
             if isinstance(undone, _NotCommitted):
                 return undone.outcome
             raise
-
-    async def _note_guesses(self, tried: Sequence[ObjectChange], author: Author) -> None:
-        """Leave a record of schemas that judged secrets and are not kept: each tells whether they fit a pattern."""
-        schemas = [object_path(one.kind, one.name) for one in tried if _judges_secrets(one)]
-        with self._store.read() as tx:
-            is_told = bool(schemas) and self._vault.is_used(tx)
-        if not is_told:
-            return
-        said = schemas[0] if len(schemas) == 1 else f"{len(schemas)} schemas"
-        try:
-            await self._store.write(lambda tx: audit.note(tx, "schema.tried", said, author, now=self._clock()))
-        except HengeError as error:
-            log.warning("a try could not be recorded: %s", error, extra={"event": "audit_failed"})
 
 
 class _Seen(Exception):
@@ -307,10 +299,6 @@ class _NotCommitted(Exception):
     def __init__(self, outcome: Outcome) -> None:
         super().__init__("dry run")
         self.outcome = outcome
-
-
-def _judges_secrets(change: ObjectChange) -> bool:
-    return change.kind == "Schema" and change.after is not None and b'"writeOnly"' in canonical(change.after.spec)
 
 
 def _too_wide(change: Change, schemas: SchemaCache, outcome: Outcome, pruned: Pruned | None) -> TooWide | None:

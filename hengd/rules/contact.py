@@ -7,13 +7,13 @@ from collections.abc import Callable
 
 import msgspec
 
-from hengd.events import EventLog
+from hengd.events import EventLog, Type
 from hengd.hub import Hub, Listener
 from hengd.records import Desired, Reported
 from hengd.rules.authority import Authority, Caller
 from hengd.rules.deliveries import Deliveries, Delivery
 from hengd.rules.presence import Presence
-from hengd.rules.reports import Done, Reports
+from hengd.rules.reports import Reports, WhenDurable
 from hengd.rules.states import after_hello, after_report, due_in_s, forgiven, retry_in_s
 from henge_protocol.wire import Hello, Receipt, Report, Welcome
 
@@ -45,10 +45,6 @@ class Contacts:
     def identify(self, certificate: bytes | None) -> Caller:
         """Who shows this certificate (DER); see ``Authority.identify``."""
         return self.authority.identify(certificate)
-
-    def forgive(self, device_id: str) -> None:
-        """A person said retry; see ``Reports.forgive``. A conversation under way is told by ``Contact.forgive``."""
-        self.reports.forgive(device_id)
 
     def meet(self, caller: Caller, address: str) -> Contact:
         """A conversation with the device behind a certificate."""
@@ -158,7 +154,7 @@ class Contact:
         """Make what ``hello`` brought durable, soon; see ``Reports.greeted``."""
         self._among.reports.greeted(self.device_id, self.reported, announce=announce, now=now)
 
-    def record(self, *, announce: bool, done: Done | None = None) -> None:
+    def record(self, *, announce: bool, done: WhenDurable | None = None) -> None:
         """Make ``reported`` durable; see ``Reports.record``."""
         self._among.reports.record(self.device_id, self.reported, announce=announce, done=done)
 
@@ -203,6 +199,6 @@ class Contact:
         """The frame of a document; see ``Deliveries.delivery``."""
         return self._among.deliveries.delivery(self.device_id, desired)
 
-    def _tell(self, type_: str, **detail: object) -> None:
+    def _tell(self, type_: Type, **detail: object) -> None:
         for name in self._among.deliveries.names([self.device_id]):
             self._among.events.add(self._among.clock(), type_, "Device", name, **detail)

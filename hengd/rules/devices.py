@@ -8,16 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from hengd.records import Desired, ObjectRecord, Reported, pack
-from hengd.rules import audit
+from hengd.records import Desired, ObjectRecord, Reported
 from hengd.rules.certificates import identity_state
 from hengd.rules.fleet import find_desired, find_reported, read_line, required_object
-from hengd.rules.notes import Rung
-from hengd.rules.objects import object_path
-from hengd.rules.outcome import Author
 from hengd.rules.presence import Live, Presence
-from hengd.rules.states import Line, configuration_of, connection_of, forgiven
-from hengd.store import Reader, Store, Transaction
+from hengd.rules.states import Line, configuration_of, connection_of
+from hengd.store import Reader, Store
 from henge_protocol.model import Configuration, Connection
 
 PIECE: Final = 200
@@ -50,18 +46,6 @@ class Devices:
         """One device, or ``NotFound``."""
         with self._store.read() as tx:
             return self._view(tx, required_object(tx, "Device", name), read_line(tx))
-
-    async def retry(self, name: str, by: Author) -> None:
-        """Offer a quarantined document again."""
-
-        def operation(tx: Transaction) -> None:
-            device = required_object(tx, "Device", name)
-            reported = find_reported(tx, device.id)
-            tx.put("reported", device.id.encode(), pack(forgiven(reported)))
-            audit.note(tx, "device.retried", object_path("Device", name), by, now=self._clock())
-            tx.note(Rung(device.id))
-
-        await self._store.write(operation)
 
     async def counts(self) -> dict[str, dict[str, int]]:
         """How many devices are in each state, on both axes; in pieces, between which others have their turn."""

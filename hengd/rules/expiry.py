@@ -18,7 +18,7 @@ from henge_protocol.errors import HengeError, Unavailable
 
 log = logging.getLogger("hengd.overrides")
 
-ITSELF: Final = Author("henge", "daemon")
+ITSELF: Final = Author("henge", "daemon", may_end_identities=False)
 LOOK_S: Final = 30.0
 """At most so long between two looks at the clock: it may be set."""
 LATE_S: Final = 0.02
@@ -39,8 +39,12 @@ class Overrides:
         """The moment up to which overrides were ended, but for those that cannot end."""
 
     async def change(self, kind: str, name: str, wanted: Overriding, if_match: str | None, request: Request) -> Outcome:
-        """Override fields of one object for a time, or end overrides early; ``Unavailable`` ``clock_suspect``."""
-        return await self._configs.override([(kind, name)], self._overrider(wanted, request), if_match, request)
+        """Override fields of one object for a time, or end overrides early; ``Unavailable`` ``clock_suspect``.
+
+        Its own values are patched in the same change.
+        """
+        overrider = self._overrider(wanted, request)
+        return await self._configs.override([(kind, name)], overrider, if_match, request, own=wanted.own)
 
     async def change_selected(self, selector: str, wanted: Overriding, request: Request) -> Outcome:
         """The same for every device that is selected when the change is made, as one revision or not at all.

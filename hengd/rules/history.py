@@ -6,7 +6,7 @@ revision that touches it says was before; untouched since, it is as it is now.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from hengd.records import ObjectChange, ObjectRecord, RevisionRecord, number_key, unpack
 from hengd.rules.fleet import find_object, objects_of, read_meta
@@ -75,15 +75,3 @@ def drop_revisions(tx: Transaction, keep: int, horizon: float, *, most: int) -> 
     for key in doomed:
         tx.delete("revisions", key)
     return len(doomed)
-
-
-def change_summary(changes: Sequence[ObjectChange]) -> list[dict[str, str]]:
-    """Which objects a revision touched and how."""
-    return [
-        {
-            "kind": change.kind,
-            "name": change.name,
-            "action": "created" if change.before is None else "deleted" if change.after is None else "configured",
-        }
-        for change in changes
-    ]

@@ -128,7 +128,7 @@ class Joins:
                 await self._note("join-window.closed", by)
         self._wrong = 0
 
-    async def _note(self, act: str, by: Author) -> None:
+    async def _note(self, act: audit.Act, by: Author) -> None:
         now = self._clock()
         await self._store.write(lambda tx: audit.note(tx, act, "join-window", by, now=now), essential=True)
 
@@ -204,7 +204,7 @@ class Joins:
         )
         self._void(request)
         if request.identity is not None:
-            by = Author(request.name, f"enrol {request.address}")
+            by = Author(request.name, f"enrol {request.address}", may_end_identities=False)
             await self._authority.revoke("device", request.identity["device_id"], by)
 
     # ---- the operator's side -------------------------------------------------------------------------

@@ -7,7 +7,6 @@ from typing import Any, Final
 
 from hengd.records import ObjectChange, ObjectRecord
 from hengd.rules.fleet import find_object, objects_of, schema_entry, users_of_secrets
-from hengd.rules.merge import pointer
 from hengd.rules.objects import object_path
 from hengd.rules.overrides import values_of
 from hengd.rules.references import misplaced, references
@@ -17,6 +16,7 @@ from hengd.rules.schemas import SchemaCache, check_schema
 from hengd.rules.selection import Selection
 from hengd.store import Reader
 from henge_protocol.errors import Conflict, HengeError, Invalid, Problem
+from henge_protocol.fieldpath import pointer
 from henge_protocol.model import is_secret_name
 from henge_protocol.selector import parse_selector
 

@@ -1,11 +1,10 @@
-"""Layers of values: how they combine, how a field is addressed, what differs.
+"""Layers of values: how they combine and what differs.
 
 Layers merge as RFC 7396 says: objects merge member by member, everything else (lists too) replaces,
 and ``null`` removes what a lower layer set.  Nothing here changes its arguments; results share the
 parts that stayed the same with them, so treat values as frozen.
 
-A field's *path* is a tuple of keys.  People write it ``wifi.ssid``, the API ``/wifi/ssid`` (RFC 6901).
-A list is one value: there are no paths into lists.  So is a reference to a secret, ``{"$secret": "wifi/home"}``.
+A list is one value, and so is a reference to a secret, ``{"$secret": "wifi/home"}``.
 """
 
 from __future__ import annotations
@@ -16,11 +15,9 @@ from enum import Enum
 from functools import reduce
 from typing import Final, cast
 
-from henge_protocol.errors import Invalid
+from henge_protocol.fieldpath import Path, pointer
 from henge_protocol.model import SECRET_KEY
-from henge_protocol.strictjson import LIMITS
 
-Path = tuple[str, ...]
 Values = dict[str, object]
 
 
@@ -83,29 +80,6 @@ def leaves(value: object) -> Iterator[tuple[str, object]]:
     return ((pointer(path), leaf) for path, leaf in _leaves(value, ()) if path or leaf != {})
 
 
-def parse_path(text: str) -> Path:
-    """Read a field's address: ``wifi.ssid``, or a JSON pointer ``/wifi/ssid`` for keys that hold a dot.
-
-    Raises ``Invalid`` ``bad_path``.
-    """
-    path = tokens(text) if text.startswith("/") else tuple(text.split("."))
-    if len(path) >= LIMITS.max_depth:
-        raise _bad_path(text, f"it is deeper than {LIMITS.max_depth - 1} levels")
-    for key in path:
-        _check_key(key, text)
-    return path
-
-
-def pointer(path: Sequence[str | int]) -> str:
-    """Write a path as JSON pointer (RFC 6901); the empty path is the whole value, ``""``."""
-    return "".join("/" + str(key).replace("~", "~0").replace("/", "~1") for key in path)
-
-
-def tokens(text: str) -> Path:
-    """Read a JSON pointer, the inverse of ``pointer``; raises ``Invalid`` ``bad_path`` for a wrong escape."""
-    return tuple(map(_unescaped, text[1:].split("/"))) if text else ()
-
-
 def get(values: object, path: Sequence[str], default: object = MISSING) -> object:
     """Return the value at ``path``, or ``default`` where there is none."""
     for key in path:
@@ -150,29 +124,3 @@ def _differences(path: Path, before: object, after: object) -> Iterator[tuple[Pa
         yield from ((where, leaf, MISSING) for where, leaf in _leaves(before, path))
     elif not same(before, after):
         yield path, before, after
-
-
-def _unescaped(token: str) -> str:
-    if "~" in token.replace("~0", "").replace("~1", ""):
-        raise _bad_path(token, "in a JSON pointer '~' is written '~0' and '/' is written '~1'")
-    return token.replace("~1", "/").replace("~0", "~")
-
-
-def _check_key(key: str, text: str) -> None:
-    if not key:
-        raise _bad_path(text, "a key is empty")
-    if not key.isprintable() or key != key.strip():
-        raise _bad_path(text, "a key has control characters or spaces around it")
-    if len(key.encode("utf-8", "surrogatepass")) > LIMITS.max_key_bytes:
-        raise _bad_path(text, f"a key is longer than {LIMITS.max_key_bytes} bytes")
-    if not text.startswith("/") and ("[" in key or "]" in key):
-        raise _bad_path(text, "a list is one value and has no paths into it")
-
-
-def _bad_path(text: str, why: str) -> Invalid:
-    shown = ascii(text if len(text) <= 80 else text[:80] + "...")
-    return Invalid(
-        "bad_path",
-        f"{shown} is not the path of a field: {why}",
-        cure="write keys with dots between them, as in wifi.ssid, or a JSON pointer, as in /wifi/ssid",
-    )

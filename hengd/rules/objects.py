@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from hengd.records import ObjectRecord
-from hengd.rules.merge import pointer as pointer_of
 from henge_protocol.errors import HengeError, Invalid, Problem
+from henge_protocol.fieldpath import pointer as pointer_of
 from henge_protocol.model import API_VERSION, MAX_DOCUMENT_BYTES, PLURALS, check_name, is_name
 from henge_protocol.selector import check_labels, parse_selector
 from henge_protocol.strictjson import canonical
@@ -22,7 +22,7 @@ BUILT_IN_GROUP: Final = "all"
 DEFAULT_PRIORITY: Final = 100
 MAX_PRIORITY: Final = 1000
 DEFAULT_CONFIRM_S: Final = 120
-MAX_ANNOTATION_BYTES: Final = 4096
+MAX_ANNOTATION_CHARS: Final = 4096
 MAX_SPEC_DOCUMENT_BYTES: Final = 1024 * 1024
 
 
@@ -74,8 +74,8 @@ def parse_manifest(value: object, *, kind: str = "", name: str = "") -> Manifest
     labels = check.texts(metadata.get("labels"), "/metadata/labels")
     annotations = check.texts(metadata.get("annotations"), "/metadata/annotations")
     check.call("/metadata/labels", lambda: check_labels(labels))
-    if sum(len(text) for pair in annotations.items() for text in pair) > MAX_ANNOTATION_BYTES:
-        check.problem("/metadata/annotations", f"more than {MAX_ANNOTATION_BYTES} characters in all")
+    if sum(len(text) for pair in annotations.items() for text in pair) > MAX_ANNOTATION_CHARS:
+        check.problem("/metadata/annotations", f"more than {MAX_ANNOTATION_CHARS} characters in all")
     spec = _spec(check, found_kind, value.get("spec", {}))
     check.finish()
     manifest = Manifest(found_kind, found_name, spec, labels, annotations)

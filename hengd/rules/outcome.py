@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from typing import Literal
 
 import msgspec
 
 from hengd.records import ObjectChange, ObjectRecord, Override
-from hengd.rules.merge import FieldChange, diff, tokens
+from hengd.rules.merge import FieldChange, diff
 from hengd.rules.schema_compare import Comparison, compare_versions
+from henge_protocol.fieldpath import field_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,8 +20,8 @@ class Author:
 
     name: str
     origin: str
-    is_admin: bool = True
-    """May also end an identity."""
+    may_end_identities: bool = field(kw_only=True)
+    """Whether a change of configuration may throw a device out that has joined."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,11 @@ class Differences:
         return found
 
 
+def action_of(change: ObjectChange) -> Literal["created", "configured", "deleted"]:
+    """What became of an object that is not the same any more."""
+    return "created" if change.before is None else "deleted" if change.after is None else "configured"
+
+
 def differing_fields(change: ObjectChange) -> tuple[FieldChange, ...]:
     """The fields that differ in an object that was there and stays, by pointers as in its manifest."""
     if change.before is None or change.after is None:
@@ -106,11 +113,6 @@ def compared(done: Done, change: ObjectChange) -> Done:
     if done.kind != "Schema" or done.action != "configured" or change.before is None or change.after is None:
         return done
     return replace(done, compared=compare_versions(change.before.spec, change.after.spec))
-
-
-def field_of(pointer: str) -> str:
-    """A JSON pointer as people write a field: ``wifi.ssid``."""
-    return ".".join(tokens(pointer))
 
 
 def _decoded(document: bytes) -> object:

@@ -8,14 +8,14 @@ own values, in order of priority; a device's own are above all.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from hengd.records import ObjectChange, ObjectRecord, Origin, Override, object_key
-from hengd.rules.merge import Path, parse_path, pointer, tokens
 from hengd.store import Reader, Transaction
 from henge_protocol.errors import Invalid
+from henge_protocol.fieldpath import Path, parse_path, pointer, tokens
 from henge_protocol.model import SECRET_KEY
 from henge_protocol.strictjson import LIMITS, canonical
 
@@ -32,16 +32,21 @@ class Overriding:
     """By JSON pointer; None hides what would be inherited."""
     ended: frozenset[str]
     for_s: int = 0
+    own: Mapping[str, Any] | None = None
+    """A merge patch of the object's own values, made in the same change."""
 
 
 def parse_overriding(body: dict[str, Any]) -> Overriding:
-    """Read ``{"set": {FIELD: VALUE}, "unset": [FIELD], "for_s": N}``; fields dotted or as pointers.
+    """Read ``{"set": {FIELD: VALUE}, "unset": [FIELD], "for_s": N, "values": PATCH}``; fields dotted or as pointers.
 
     Raises ``Invalid`` ``bad_object``, ``bad_path`` and ``too_deep``.
     """
     given, ended, for_s = body.get("set", {}), body.get("unset", []), body.get("for_s", 0)
     if not isinstance(given, dict) or not isinstance(ended, list) or not all(isinstance(one, str) for one in ended):
         raise Invalid("bad_object", 'the body is {"set": {FIELD: VALUE}, "unset": [FIELD], "for_s": SECONDS}')
+    own = body.get("values", {})
+    if not isinstance(own, dict):
+        raise Invalid("bad_object", 'values is no merge patch such as {"color": null}')
     if type(for_s) is not int or not (0 < for_s <= MAX_FOR_S if given else for_s == 0):
         raise Invalid("bad_object", f"for_s is not 1 to {MAX_FOR_S} seconds, or is given without anything to set")
     for field, value in given.items():
@@ -50,7 +55,7 @@ def parse_overriding(body: dict[str, Any]) -> Overriding:
     gone = [pointer(_path(field)) for field in ended]
     if len(values) != len(given) or len({*values, *gone}) != len(values) + len(gone):
         raise Invalid("bad_object", "a field is given twice")
-    return Overriding(values, frozenset(gone), for_s)
+    return Overriding(values, frozenset(gone), for_s, own or None)
 
 
 def overridden(

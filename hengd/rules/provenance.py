@@ -10,7 +10,8 @@ from typing import Any
 from msgspec.structs import replace
 
 from hengd.records import ObjectChange, ObjectRecord, Origin
-from hengd.rules.merge import Path, get, leaves, pointer, same, tokens
+from hengd.rules.merge import get, leaves, same
+from henge_protocol.fieldpath import Path, pointer, tokens
 
 NOWHERE = Origin(0, "", 0.0, [])
 

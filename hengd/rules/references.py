@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from hengd.rules.merge import drop_nulls, is_reference, pointer
+from hengd.rules.merge import drop_nulls, is_reference
 from hengd.rules.schemas import CompiledSchema
 from henge_protocol.errors import Problem
+from henge_protocol.fieldpath import pointer
 from henge_protocol.model import SECRET_KEY, is_secret_name
 
 Place = tuple[str | int, ...]

@@ -10,11 +10,15 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import Final, NamedTuple
 
 from hengd.records import Reported, pack
-from hengd.rules.fleet import find_reported
-from hengd.rules.notes import DevicesReported
+from hengd.rules import audit
+from hengd.rules.fleet import find_reported, required_object
+from hengd.rules.notes import DevicesReported, Rung
+from hengd.rules.objects import object_path
+from hengd.rules.outcome import Author
 from hengd.rules.states import forgiven
 from hengd.store import Store, Transaction
 from henge_protocol.errors import Internal, StorageFull
@@ -32,22 +36,23 @@ LATE_S: Final = 10.0
 CHUNK: Final = 128
 """Receipts sent per turn of the event loop."""
 
-Done = Callable[[BaseException | None], None]
+WhenDurable = Callable[[BaseException | None], None]
 
 
 class _Entry(NamedTuple):
     device_id: str
     reported: Reported
     announce: bool
-    done: Done | None
+    done: WhenDurable | None
     patient: bool
 
 
 class Reports:
     """Takes reports from the links, writes them together, calls back when they are on disk."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, *, clock: Callable[[], float]) -> None:
         self._store = store
+        self._clock = clock
         self._waiting: list[_Entry] = []
         self._unwritten: dict[str, Reported] = {}
         """The newest of each device that is not on disk yet."""
@@ -55,6 +60,8 @@ class Reports:
         self._hellos: Counter[str] = Counter()
         self._minute_ends = 0.0
         self._late: dict[str, _Entry] = {}
+        self._held: Counter[str] = Counter()
+        """Devices that a retry is being written for: what they say is written after it."""
 
     def latest(self, device_id: str) -> Reported:
         """What the device last said, whether it is on disk yet or not."""
@@ -64,7 +71,7 @@ class Reports:
         with self._store.read() as tx:
             return find_reported(tx, device_id)
 
-    def record(self, device_id: str, reported: Reported, *, announce: bool, done: Done | None = None) -> None:
+    def record(self, device_id: str, reported: Reported, *, announce: bool, done: WhenDurable | None = None) -> None:
         """Make ``reported`` durable; ``done(None)`` is called on the loop once it is, ``done(error)`` if it cannot be.
 
         ``announce`` tells the event log.
@@ -89,27 +96,43 @@ class Reports:
         self._late[device_id] = entry
         self._unwritten[device_id] = reported
 
-    def forgive(self, device_id: str) -> None:
-        """A person said retry: a hello that waits to be written does not bring back what was refused."""
-        entry = self._late.get(device_id)
-        if entry is not None:
-            self._late[device_id] = entry._replace(reported=forgiven(entry.reported))
-            self._unwritten[device_id] = self._late[device_id].reported
-
     async def recorded(self, device_id: str, reported: Reported) -> None:
         """``record`` and wait until it is durable; raises what the store raised, ``StorageFull`` included."""
         durable: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-        def done(error: BaseException | None) -> None:
-            if durable.done():
-                return
-            if error is None:
-                durable.set_result(None)
-            else:
-                durable.set_exception(error)
-
+        done = partial(_settle, durable)
         self._take(_Entry(device_id, reported, announce=True, done=done, patient=False))
         await durable
+
+    async def retry(self, name: str, by: Author) -> None:
+        """Offer a device again what it refused; raises ``NotFound`` and what the store raises.
+
+        Nothing that it said before and that is not on disk yet brings the refusal back.
+        """
+        with self._store.read() as tx:
+            device_id = required_object(tx, "Device", name).id
+        durable: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def done(_: object, error: BaseException | None) -> None:
+            self._release(device_id, forgive=error is None)
+            _settle(durable, error)
+
+        self._store.submit(partial(_write_retry, name=name, by=by, now=self._clock()), done)
+        self._held[device_id] += 1
+        await durable
+
+    def _release(self, device_id: str, *, forgive: bool) -> None:
+        self._held -= Counter([device_id])
+        if forgive:
+            self._waiting = [
+                self._forgiven(entry) if entry.device_id == device_id else entry for entry in self._waiting
+            ]
+            if device_id in self._late:
+                self._late[device_id] = self._forgiven(self._late[device_id])
+        self._flush_soon()
+
+    def _forgiven(self, entry: _Entry) -> _Entry:
+        self._unwritten[entry.device_id] = forgiven(entry.reported)
+        return entry._replace(reported=self._unwritten[entry.device_id])
 
     def _take_late(self) -> None:
         late, self._late = self._late, {}
@@ -120,12 +143,16 @@ class Reports:
         self._late.pop(entry.device_id, None)  # it is older
         self._waiting.append(entry)
         self._unwritten[entry.device_id] = entry.reported
+        self._flush_soon()
+
+    def _flush_soon(self) -> None:
         if not self._busy:
             self._busy = True
             asyncio.get_running_loop().call_soon(self._flush)
 
     def _flush(self) -> None:
-        batch, self._waiting = self._waiting, []
+        batch = [entry for entry in self._waiting if entry.device_id not in self._held]
+        self._waiting = [entry for entry in self._waiting if entry.device_id in self._held]
         if not batch:
             self._busy = False
         else:
@@ -175,7 +202,16 @@ class Reports:
                 _tell(entry.done, error)
 
 
-def _tell(done: Done, error: BaseException | None) -> None:
+def _settle(durable: asyncio.Future[None], error: BaseException | None) -> None:
+    if durable.done():
+        return
+    if error is None:
+        durable.set_result(None)
+    else:
+        durable.set_exception(error)
+
+
+def _tell(done: WhenDurable, error: BaseException | None) -> None:
     try:
         done(error)
     except Exception:  # task boundary: who waits for one report must not keep the others from their answers
@@ -199,3 +235,10 @@ def _write(tx: Transaction, batch: list[_Entry]) -> None:
             told.append((name.decode(), reported))
     if told:
         tx.note(DevicesReported(tuple(told)))
+
+
+def _write_retry(tx: Transaction, name: str, by: Author, now: float) -> None:
+    device = required_object(tx, "Device", name)
+    tx.put("reported", device.id.encode(), pack(forgiven(find_reported(tx, device.id))))
+    audit.note(tx, "device.retried", object_path("Device", name), by, now=now)
+    tx.note(Rung(device.id))

@@ -13,21 +13,12 @@ from decimal import Decimal
 from difflib import get_close_matches
 from typing import Any, Final
 
-from hengd.rules.merge import pointer
-from hengd.rules.schema_keywords import (
-    DIALECT,
-    FORMATS,
-    REF_PREFIX,
-    REPLACEMENTS,
-    ROOT_ONLY,
-    SUPPORTED,
-    Node,
-    in_place,
-    subschemas,
-)
+from hengd.rules.schema_keywords import DIALECT, FORMATS, REPLACEMENTS, ROOT_ONLY, SUPPORTED, in_place, subschemas
 from hengd.rules.schema_patterns import check_pattern
 from henge_protocol.errors import Invalid, Problem
+from henge_protocol.fieldpath import pointer
 from henge_protocol.model import SECRET_KEY
+from henge_protocol.schemawalk import REF_PREFIX, Node
 from henge_protocol.strictjson import canonical
 
 MAX_SCHEMA_BYTES: Final = 256 * 1024

@@ -13,8 +13,9 @@ from functools import partial
 from math import ceil, floor
 from typing import Any, Final, Literal
 
-from hengd.rules.merge import pointer
-from hengd.rules.schema_keywords import ANNOTATIONS, Node, target
+from hengd.rules.schema_keywords import ANNOTATIONS
+from henge_protocol.fieldpath import pointer
+from henge_protocol.schemawalk import Node, target
 from henge_protocol.strictjson import canonical
 
 Verdict = Literal["compatible", "narrower", "unknown"]

@@ -11,9 +11,10 @@ from typing import Final
 from jsonschema_rs import Draft202012Validator as Validator
 from jsonschema_rs import EmailOptions, ValidationError
 
-from hengd.rules.schema_keywords import DIALECT, Node, subschemas
+from hengd.rules.schema_keywords import DIALECT, subschemas
 from hengd.rules.schema_messages import HIDDEN
 from hengd.rules.schema_patterns import ENGINE, check_pattern
+from henge_protocol.schemawalk import Node
 
 __all__ = [
     "META",

@@ -12,11 +12,12 @@ import math
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
-from hengd.rules.merge import pointer
 from hengd.rules.schema_engine import ValidationError, Validator, holds_whole_float, validator_for
-from hengd.rules.schema_keywords import Node, in_place, subschemas, target
+from hengd.rules.schema_keywords import in_place, subschemas
 from hengd.rules.schema_messages import Misfit
 from henge_protocol.errors import Problem
+from henge_protocol.fieldpath import pointer
+from henge_protocol.schemawalk import Node, target
 
 MAX_COST: Final = 10_000
 """Values that the reasons of one question to the engine may copy: a tenth of a second and some tens of megabytes."""

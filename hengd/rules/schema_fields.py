@@ -6,12 +6,24 @@ them in place ends.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
-from hengd.rules.merge import MISSING, Path, Values, drop_nulls, merge, pointer
-from hengd.rules.schema_keywords import ANNOTATIONS, BELOW, BRANCHES, CONDITIONS, MAPS, REF_PREFIX, Node, target
+from hengd.rules.merge import MISSING, Values, drop_nulls, merge
+from hengd.rules.schema_keywords import ANNOTATIONS, BELOW, MAPS
+from henge_protocol.fieldpath import Path, pointer
 from henge_protocol.model import SECRET_KEY
+from henge_protocol.schemawalk import (
+    BRANCHES,
+    CONDITIONS,
+    REF_PREFIX,
+    Node,
+    is_marked,
+    judging,
+    target,
+    unconditional,
+    unnamed_parts,
+)
 
 ANY: Final = "*"
 """In a secret's pointer: any key, or any entry of a list."""
@@ -67,24 +79,6 @@ class Defaults:
         return found
 
 
-def unconditional(root: Node, node: object) -> Iterator[Node]:
-    """Yield the subschemas that always judge the same value as ``node``: itself, ``$ref`` and ``allOf``, each once."""
-    return _reached(node, lambda part: (target(root, part), *part.get("allOf", ())))
-
-
-def judging(root: Node, node: object) -> Iterator[Node]:
-    """Yield the subschemas that may judge the same value as ``node``, under whatever condition, each once."""
-    return _reached(
-        node,
-        lambda part: (
-            target(root, part),
-            *(branch for keyword in BRANCHES for branch in part.get(keyword, ())),
-            *(part.get(keyword) for keyword in CONDITIONS),
-            *part.get("dependentSchemas", {}).values(),
-        ),
-    )
-
-
 def top_level_fields(root: Node) -> frozenset[str]:
     """Return the names that the outermost object declares, under whatever condition."""
     return frozenset(name for node in judging(root, root) for name in node.get("properties", ()))
@@ -114,17 +108,6 @@ def is_secret(root: Node, path: Iterable[str | int]) -> bool:
     return is_marked(root, path, "writeOnly")
 
 
-def is_marked(root: Node, path: Iterable[str | int], mark: str) -> bool:
-    """Tell whether the value at ``path`` is, or lies inside of, a field with this annotation, under any condition."""
-    nodes = list(judging(root, root))
-    for token in path:
-        if any(node.get(mark) for node in nodes):
-            return True
-        parts = {id(part): part for node in nodes for part in _parts_at(node, token)}
-        nodes = [inner for part in parts.values() for inner in judging(root, part)]
-    return any(node.get(mark) for node in nodes)
-
-
 def layer_schema(root: Node) -> Node:
     """Return the schema of a single layer: what must hold although other layers add, change and remove.
 
@@ -137,18 +120,6 @@ def layer_schema(root: Node) -> Node:
         _whole_name(name): _part(root, node, whole=True) for name, node in definitions.items()
     }
     return layered
-
-
-def _reached(start: object, following: Callable[[Node], Iterable[object]]) -> Iterator[Node]:
-    # each once: definitions that double each other would be visited a thousand times otherwise
-    seen: set[int] = set()
-    waiting = [start]
-    while waiting:
-        node = waiting.pop()
-        if isinstance(node, dict) and id(node) not in seen:
-            seen.add(id(node))
-            yield node
-            waiting += following(node)
 
 
 def _over(lower: object, upper: object) -> object:
@@ -170,21 +141,7 @@ def _marked_paths(root: Node, node: object, mark: str, path: Path, entered: froz
 
 def _named_parts(node: Node) -> Iterator[tuple[str, object]]:
     yield from node.get("properties", {}).items()
-    yield from ((ANY, part) for part in _unnamed_parts(node))
-
-
-def _parts_at(node: Node, token: str | int) -> Iterator[object]:
-    if str(token) in node.get("properties", {}):
-        yield node["properties"][str(token)]
-    yield from _unnamed_parts(node)
-
-
-def _unnamed_parts(node: Node) -> Iterator[object]:
-    yield from node.get("patternProperties", {}).values()
-    yield from node.get("prefixItems", ())
-    for keyword in ("additionalProperties", "unevaluatedProperties", "items", "contains", "unevaluatedItems"):
-        if keyword in node:
-            yield node[keyword]
+    yield from ((ANY, part) for part in unnamed_parts(node))
 
 
 def _part(root: Node, node: object, *, whole: bool) -> object:

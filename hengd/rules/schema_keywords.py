@@ -6,19 +6,11 @@ Sources: JSON Schema Core (2020-12) sections 8 and 10, Validation sections 6, 7 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
-Node = dict[str, Any]
-"""One subschema that is an object; ``true`` and ``false`` are subschemas too and have no parts."""
+from henge_protocol.schemawalk import BRANCHES, CONDITIONS, Node
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
-REF_PREFIX: Final = "#/$defs/"
-
-BRANCHES: Final = ("allOf", "anyOf", "oneOf")
-"""Keywords that hold a list of subschemas for the same value."""
-
-CONDITIONS: Final = ("if", "then", "else", "not")
-"""Keywords that hold one subschema for the same value."""
 
 BELOW: Final = (
     "additionalProperties",
@@ -110,12 +102,3 @@ def subschemas(node: Node) -> Iterator[tuple[tuple[str | int, ...], object]]:
 def in_place(path: tuple[str | int, ...]) -> bool:
     """Tell whether the part at ``path`` judges the same value as the subschema it stands in."""
     return path[0] in BRANCHES or path[0] in CONDITIONS or path[0] == "dependentSchemas"
-
-
-def target(root: Node, node: Node) -> Node | None:
-    """Return the ``$defs`` entry that ``node`` refers to, if it refers to one that is an object."""
-    reference = node.get("$ref")
-    if reference is None:
-        return None
-    found = root.get("$defs", {}).get(reference.removeprefix(REF_PREFIX))
-    return found if isinstance(found, dict) else None

@@ -15,10 +15,11 @@ from typing import Any, Final
 
 from jsonschema_rs import ValidationError
 
-from hengd.rules.merge import pointer
-from hengd.rules.schema_keywords import FORMATS, REF_PREFIX, Node
+from hengd.rules.schema_keywords import FORMATS
 from henge_protocol.errors import Problem
+from henge_protocol.fieldpath import pointer
 from henge_protocol.model import SECRET_KEY
+from henge_protocol.schemawalk import REF_PREFIX, Node
 
 HIDDEN: Final = "[hidden]"
 UNFIT_SECRET: Final = "the secret is not what the schema asks for here"

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Final
 
-from hengd.rules.merge import MISSING, Path, Values, drop_nulls, get, merge, pointer, tokens
+from hengd.rules.merge import MISSING, Values, drop_nulls, get, merge
 from hengd.rules.schema_budget import Finding, check_keywords, check_references, check_size, refusal
 from hengd.rules.schema_engine import (
     META,
@@ -31,7 +31,6 @@ from hengd.rules.schema_engine import (
 from hengd.rules.schema_explain import misfits, whole_float_problems
 from hengd.rules.schema_fields import (
     Defaults,
-    is_marked,
     is_open,
     is_secret,
     layer_schema,
@@ -39,9 +38,11 @@ from hengd.rules.schema_fields import (
     secret_pointers,
     top_level_fields,
 )
-from hengd.rules.schema_keywords import ROOT_ONLY, Node, subschemas
+from hengd.rules.schema_keywords import ROOT_ONLY, subschemas
 from hengd.rules.schema_messages import MAX_PROBLEMS, UNFIT_SECRET, Misfit, problems, secret_around
 from henge_protocol.errors import Problem
+from henge_protocol.fieldpath import Path, pointer, tokens
+from henge_protocol.schemawalk import Node, is_marked
 from henge_protocol.strictjson import canonical
 
 PLACES_REMEMBERED: Final = 4096
@@ -175,10 +176,6 @@ class CompiledSchema:
         inside = f"{pointer(path)}/"
         around = any(where.startswith(inside) for where in self.risky_pointers)
         return around or is_marked(self._root, path, "x-henge-risk")
-
-    def exposes(self, older: CompiledSchema) -> tuple[str, ...]:
-        """Return the pointers of secrets of an ``older`` version that this one would show."""
-        return tuple(sorted(where for where in older.secret_pointers if not self.is_secret(tokens(where))))
 
     def _fits(self, validator: Validator, root: Node, value: object) -> bool:
         if not validator.is_valid(value):

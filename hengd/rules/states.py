@@ -83,6 +83,8 @@ def _after_boot(old: Reported, boot: str, *, now: float, address: str) -> Report
 
 def forgiven(reported: Reported) -> Reported:
     """What is known after a person said retry: nothing is refused, no clone was seen, no other history line counts."""
+    if reported.state in FAILED:
+        reported = msgspec.structs.replace(reported, state="none", digest="", reason="", errors=[])
     return msgspec.structs.replace(
         reported, refused="", transient=False, epoch="", revision=0, boots_before=[], shared=[], shared_since=0.0
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
 from typing import Any, Final
 
@@ -13,9 +13,9 @@ import msgspec
 from hengd.records import TokenRecord, pack, unpack
 from hengd.rules import audit
 from hengd.rules.authority import Authority
-from hengd.rules.certificates import LIVE, certificates_of, owner_of_key
+from hengd.rules.certificates import LIVE, certificates_of, identity_state, owner_of_key
 from hengd.rules.enrolment import claim_device, known_schema
-from hengd.rules.fleet import find_object
+from hengd.rules.fleet import find_object, required_object
 from hengd.rules.limits import FailureLimit
 from hengd.rules.outcome import Author
 from hengd.rules.schemas import SchemaCache
@@ -74,25 +74,36 @@ class Tokens:
 
     async def create(self, wanted: dict[str, Any], by: Author) -> tuple[str, TokenRecord]:
         """A new token as text (shown this once) and its record."""
-        kind = wanted.get("kind", "join")
-        token = new_token(kind, self._authority.pin, random=secrets.token_bytes)
+        token = new_token(wanted.get("kind", "join"), self._authority.pin, random=secrets.token_bytes)
         record = self._record(token, wanted, by.name)
+        await self._store.write(lambda tx: self._put(tx, record, by))
+        return format_token(token), record
+
+    async def replace(self, name: str, wanted: dict[str, Any], by: Author) -> tuple[str, TokenRecord]:
+        """A token with which other hardware becomes this device, and the end of its identity: both or neither."""
+        token = new_token("join", self._authority.pin, random=secrets.token_bytes)
+        record = self._record(token, {**wanted, "name": name}, by.name)
 
         def operation(tx: Transaction) -> None:
-            if tx.count("tokens") >= MAX_TOKENS:
-                self._sweep(tx)
-            if record.schema and find_object(tx, "Schema", record.schema) is None:
-                raise Invalid("no_such_schema", f"schema {record.schema} does not exist", cure="hengectl get schemas")
-            tx.put("tokens", token.id.encode(), pack(record))
-            audit.note(tx, "token.created", f"token/{token.id}", by, now=record.created)
+            device = required_object(tx, "Device", name)
+            self._put(tx, record, by)
+            if identity_state(tx, "device", device.id) == "active":
+                self._authority.end(tx, "device", device.id, by, now=record.created)
 
-        await self._store.write(operation)
+        await self._store.write(operation, essential=True)
         return format_token(token), record
 
     def list(self) -> list[TokenRecord]:
-        """All tokens that can still be used, or were lately."""
+        """All tokens that can still be used, or could lately; ``prune`` drops the others."""
         with self._store.read() as tx:
             return [unpack(TokenRecord, payload) for _, payload in tx.scan("tokens")]
+
+    async def prune(self) -> None:
+        """Drop tokens that ended more than a day ago; a clock that leaps ahead throws none away."""
+        with self._store.read() as tx:
+            has_ended = any(self._ended(tx))
+        if has_ended:
+            await self._store.write(self._drop_ended)
 
     async def revoke(self, token_id: str, by: Author) -> None:
         """Make a token worthless."""
@@ -143,9 +154,9 @@ class Tokens:
             bought = await self._store.write(self._purchase(kind, token_id, secret, key, buy))
         except (Unauthenticated, Conflict) as error:
             if error.code in _REFUSED:
-                await self._refusals.note(
-                    "token.refused", self._object_of(token_id), Author("nobody", f"enrol {address}")
-                )
+                way = "enrol" if kind == "join" else "login"
+                stranger = Author("nobody", f"{way} {address}", may_end_identities=False)
+                await self._refusals.note("token.refused", self._object_of(token_id), stranger)
             raise
         role = "device" if kind == "join" else "admin"
         self._authority.restored(role, bought.get("device_id") or bought["admin"])
@@ -214,7 +225,8 @@ class Tokens:
         address: str,
     ) -> dict[str, Any]:
         _check_pattern(token, check_name(name, "device name"))
-        author, schema = Author(f"token:{token.id}", f"enrol {address}"), token.schema or known_schema(tx, wish)
+        author = Author(f"token:{token.id}", f"enrol {address}", may_end_identities=False)
+        schema = token.schema or known_schema(tx, wish)
         device_id = claim_device(
             tx,
             self._schemas,
@@ -244,7 +256,7 @@ class Tokens:
         self._check_operator(tx, token, key, name)
         return self._authority.issue(
             tx, role="admin", subject=name, name=name, spki_der=key.spki_der, via="token", by=token.id, board=False,
-            rights=token.rights, author=Author(f"token:{token.id}", f"login {address}"),
+            rights=token.rights, author=Author(f"token:{token.id}", f"login {address}", may_end_identities=False),
         )  # fmt: skip
 
     def _check_operator(self, tx: Transaction, token: TokenRecord, key: Csr, name: str) -> None:
@@ -285,13 +297,23 @@ class Tokens:
             rights=_rights(token.kind, wanted),
         )
 
-    def _sweep(self, tx: Transaction) -> None:
-        passed = self._authority.timekeeper.passed(tx)
-        for key, payload in list(tx.scan("tokens")):
-            if unpack(TokenRecord, payload).expires < passed - DAY_S:
-                tx.delete("tokens", key)
+    def _put(self, tx: Transaction, record: TokenRecord, by: Author) -> None:
+        if tx.count("tokens") >= MAX_TOKENS:
+            self._drop_ended(tx)
         if tx.count("tokens") >= MAX_TOKENS:
             raise Conflict("too_complex", f"{MAX_TOKENS} tokens are waiting to be used", cure="revoke some of them")
+        if record.schema and find_object(tx, "Schema", record.schema) is None:
+            raise Invalid("no_such_schema", f"schema {record.schema} does not exist", cure="hengectl get schemas")
+        tx.put("tokens", record.id.encode(), pack(record))
+        audit.note(tx, "token.created", f"token/{record.id}", by, now=record.created)
+
+    def _drop_ended(self, tx: Transaction) -> None:
+        for key in list(self._ended(tx)):
+            tx.delete("tokens", key)
+
+    def _ended(self, tx: Reader) -> Iterator[bytes]:
+        horizon = self._authority.timekeeper.passed(tx) - DAY_S
+        return (key for key, payload in tx.scan("tokens") if unpack(TokenRecord, payload).expires < horizon)
 
 
 def _is_repeated(tx: Transaction, token: TokenRecord, key: Csr, now: float) -> bool:

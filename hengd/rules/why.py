@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from hengd.records import ObjectRecord, Origin
-from hengd.rules.merge import MISSING, Path, leaves, overlay, pointer, tokens
+from hengd.rules.merge import MISSING, leaves, overlay
 from hengd.rules.provenance import NOWHERE, Provenance
 from hengd.rules.rendering import Layer
+from henge_protocol.fieldpath import Path, field_of, pointer, tokens
 
 Sources = Mapping[tuple[str, str], ObjectRecord | None]
 """The object behind each layer, by the layer's kind and name."""
@@ -113,7 +114,7 @@ def _explain(path: Path, value: object, voices: Sequence[_Voice]) -> Explained:
     present = value is not MISSING
     if not present and not (said and said[0].removes):
         said = []  # nobody took it away: there is no such field
-    return Explained(".".join(path), pointer(path), present, value if present else None, tuple(said))
+    return Explained(field_of(pointer(path)), pointer(path), present, value if present else None, tuple(said))
 
 
 def _shared(whole: Explained, fields: Sequence[Explained]) -> Explained:

@@ -11,12 +11,13 @@ import click
 
 from henge_protocol.audit import Link, parse_link, verify
 from henge_protocol.errors import Conflict, HengeError, Invalid, Malformed
+from henge_protocol.model import MAX_LISTED
 from hengectl.invocation import Command, Group, Invocation, with_invocation
 from hengectl.kinds import Object, list_of
 from hengectl.options import output_option
 from hengectl.render import Table, age, plural, safe
 
-AT_ONCE: Final = 1000
+AT_ONCE: Final = MAX_LISTED
 
 
 @click.group("audit", cls=Group, short_help="Who did what; verify that no record was changed.")

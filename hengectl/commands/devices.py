@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from hengectl import delivery, refusal
+from hengectl.changes import delete_refs
 from hengectl.columns import state_of
 from hengectl.flashing import add_command
 from hengectl.invocation import Command, Group, Invocation, with_invocation
@@ -122,15 +123,11 @@ def device_schema(
 @yes_option
 @with_invocation
 def device_delete(invocation: Invocation, device: str, take_over: bool, message: str, yes: bool) -> None:
-    """Revoke the device's identity and forget its values.
+    """Revoke the device's identity and forget its values. Shows what that does, and asks.
 
     The values can be brought back with rollback, the identity cannot: the device has to join anew.
     """
-    ref = Ref(DEVICE, device)
-    invocation.client.read(ref)
-    invocation.confirm_by_name(device, "delete", yes=yes)
-    invocation.client.delete(ref.path, message=message, take_over=take_over)
-    invocation.paper.say(f"{ref} deleted")
+    delete_refs(invocation, [Ref(DEVICE, device)], message=message, dry_run=False, yes=yes, take_over=take_over)
 
 
 @click.command("retry", cls=Command, writes=True, short_help="Offer a refused document again.")

@@ -17,12 +17,12 @@ from hengectl.render import Style, Table, age, harmless_json, left, safe
 INDENT: Final = "  "
 
 
-@click.command("document", cls=Command, short_help="Print the exact document that a device gets.")
+@click.command("document", cls=Command, short_help="Print the document that a device gets.")
 @click.argument("device", type=DEVICE_NAME)
 @output_option("json", "yaml")
 @with_invocation
 def document_command(invocation: Invocation, device: str, form: str | None) -> None:
-    """Print the bytes that the device gets, exactly; with -o a form that is easier to read."""
+    """Print the bytes that the device gets, with names in the place of secrets; with -o a form easier to read."""
     reply = invocation.client.get(f"{Ref(DEVICE, device).path}/document")
     if form is not None:
         invocation.paper.data(reply.json(), form)

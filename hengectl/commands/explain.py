@@ -8,7 +8,8 @@ from typing import Any, Final
 import click
 
 from henge_protocol.errors import NotFound
-from hengectl.fields import Path, Schema, at, parse_field
+from henge_protocol.fieldpath import Path, parse_path
+from hengectl.fields import Schema, at
 from hengectl.invocation import Command, Invocation, with_invocation
 from hengectl.kinds import SCHEMA, Ref, nearest
 from hengectl.options import Name
@@ -37,7 +38,7 @@ class SchemaField(click.ParamType[tuple[str, Path]]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Path]:
         schema, dot, field = str(value).removeprefix("schema/").partition(".")
         name = Name(SCHEMA).convert(schema, param, ctx)
-        return name, parse_field(field) if dot else ()
+        return name, parse_path(field) if dot else ()
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
         return Name(SCHEMA).shell_complete(ctx, param, incomplete)

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from henge_protocol.errors import Invalid
+from henge_protocol.model import MAX_LISTED
 from hengectl.changes import tell_needs, tell_result
 from hengectl.columns import View, changes_text, table_of
 from hengectl.differences import say_fields, tell_differences
@@ -27,7 +28,7 @@ from hengectl.render import GAP, age, plural, safe
 
 @click.command("history", cls=Command, short_help="Show what was changed, when and by whom.")
 @click.argument("target", metavar="[KIND/NAME]", required=False, type=RefType((*OBJECT_KINDS, SECRET)))
-@click.option("--limit", type=click.IntRange(1, 1000), default=20, help="How many; 20 if not given.")
+@click.option("--limit", type=click.IntRange(1, MAX_LISTED), default=20, help="How many; 20 if not given.")
 @click.option("--before", type=click.IntRange(1), default=None, metavar="REVISION", help="Only older ones.")
 @click.option("--diff", is_flag=True, help="With the values that each of them changed.")
 @output_option("json", "yaml", "wide", "name")

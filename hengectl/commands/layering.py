@@ -9,12 +9,13 @@ from typing import Any, Final
 import click
 
 from henge_protocol.errors import HengeError, Invalid
+from henge_protocol.fieldpath import parse_path, pointer
 from henge_protocol.model import version_tag
 from hengectl import delivery
 from hengectl.changes import tell_needs, tell_result
 from hengectl.differences import tell_differences
 from hengectl.factoring import Fleet, Lift, promoted
-from hengectl.fields import has, parse_field, pointer
+from hengectl.fields import has
 from hengectl.invocation import Command, Invocation, with_invocation
 from hengectl.kinds import DEVICE, GROUP, SCHEMA, Ref, name_of
 from hengectl.options import (
@@ -62,7 +63,7 @@ def promote_command(
     \b
     hengectl promote lamp-1 wifi.ssid --to group/kitchen
     """
-    name, wanted = field_of(pointer(parse_field(field))), Ref(DEVICE, device)
+    name, wanted = field_of(pointer(parse_path(field))), Ref(DEVICE, device)
     objects, seen = _promoted(invocation, wanted, field, group)
     body = {"objects": objects, "message": message or f"promote {name} from {wanted} to {group}"}
     words = {"all_at_once": all_at_once, "take_over": take_over}
@@ -114,7 +115,7 @@ def factor_command(
 
 def _promoted(invocation: Invocation, device: Ref, field: str, group: Ref) -> tuple[Sequence[Mapping[str, Any]], str]:
     """Both objects as they will be, and the version of the fleet that they are made of, read first."""
-    path = parse_field(field)
+    path = parse_path(field)
     client = invocation.client
     listed = client.listing(SCHEMA)
     object_, to = client.read(device), client.read(group)
@@ -139,10 +140,12 @@ def _that_change_nothing(invocation: Invocation, fleet: Fleet, among: frozenset[
     taken: list[Lift] = []
     possible = partial(_changes_nothing, invocation, fleet, take_over=take_over)
     for tried, choices in enumerate(fleet.lifts(among)):
+        invocation.progress.tell(f"value {tried + 1} is tried, {len(taken)} can be lifted")
         if tried == MAX_TRIED:
             invocation.note(f"Only the first {MAX_TRIED} values were looked at; run it again for the others.")
             break
         taken += next(([one] for one in choices if possible([*taken, one])), [])
+    invocation.progress.clear()
     return taken
 
 

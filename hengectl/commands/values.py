@@ -8,18 +8,17 @@ from typing import Any, Final, NamedTuple
 import click
 
 from henge_protocol.errors import Conflict, Invalid, Stale
+from henge_protocol.fieldpath import Path, pointer
 from hengectl import delivery, refusal
 from hengectl.client import Reply
 from hengectl.fields import (
     Assignment,
-    Path,
     Schema,
     has,
     merged,
     nested,
     parse_assignments,
     parse_fields,
-    pointer,
     shallowest_gone,
     types_of,
     value_of,
@@ -157,12 +156,12 @@ def unset_command(
     own, overridden = before.json().get("spec", {}).get("values", {}), overrides_of(before.json())
     ended = [path for path in paths if pointer(path) in overridden]
     present = [path for path in paths if has(own, path) and path not in ended]
+    patch = _patch([(shallowest_gone(own, path, present), None) for path in present])
     if ended:
-        body = {"unset": [pointer(path) for path in ended]}
-        after = invocation.client.patch(f"{target.path}/overrides", body, **query)
-    if present:
-        removed = [(shallowest_gone(own, path, present), None) for path in present]
-        after = invocation.client.patch(target.path, _patch(removed), take_over=take_over, **query)
+        body = {"unset": [pointer(path) for path in ended], **patch["spec"]}
+        after = invocation.client.patch(f"{target.path}/overrides", body, take_over=take_over, **query)
+    elif present:
+        after = invocation.client.patch(target.path, patch, take_over=take_over, **query)
     code = _tell(invocation, target, before, after, wait=wait, timeout_s=timeout_s)
     for path in paths:
         field = field_of(pointer(path))

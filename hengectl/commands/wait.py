@@ -6,7 +6,7 @@ import click
 
 from henge_protocol.errors import NotFound
 from henge_protocol.quantity import format_duration
-from hengectl import refusal
+from hengectl import delivery, refusal
 from hengectl.columns import state_of, trouble_of
 from hengectl.invocation import Command, Invocation, with_invocation
 from hengectl.kinds import DEVICE, Object, Ref
@@ -36,7 +36,9 @@ def wait_command(invocation: Invocation, targets: tuple[Ref, ...], condition: st
             )
 
     names = list(dict.fromkeys(target.name for target in targets))
-    waited = wait_for(invocation.client, names, CONDITIONS[condition], timeout_s, told=tell)
+    watched = delivery.watcher(invocation, condition)
+    waited = wait_for(invocation.client, names, CONDITIONS[condition], timeout_s, told=tell, watched=watched)
+    invocation.progress.clear()
     if any(name not in waited.devices for name in waited.having("refused")):
         raise NotFound("no_such_device", "a device that was waited for is gone")
     for name in waited.having("open"):

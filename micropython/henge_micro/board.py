@@ -60,7 +60,7 @@ def random_bytes(salt=b""):
 
 
 def facts():
-    """What a person wants to know about this board; shown, never used to decide."""
+    """What a person wants to know about this board."""
     version = ".".join([str(part) for part in sys.implementation[1][:3]])
     return {"model": str(getattr(sys.implementation, "_machine", sys.platform))[:120], "micropython": version}
 

@@ -21,6 +21,7 @@ from hengd.announce import Announcer, local_addresses
 from henge_protocol.beacon import Sighting, usable_addresses
 from henge_protocol.browse import browse
 from henge_protocol.pki import new_id
+from tests.hengd.http.gatekit import until
 
 TAG = uuid.uuid4().hex[:6]
 """Makes the names of this run: another run on this machine shares the loopback."""
@@ -95,7 +96,7 @@ async def test_trouble_at_the_start_is_told_once_and_tried_again(caplog: pytest.
 
 
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")  # zeroconf leaves its first socket to the collector
-async def test_no_interface_at_all_does_not_disturb_the_daemon() -> None:
+async def test_no_interface_at_all_does_not_disturb_the_daemon(caplog: pytest.LogCaptureFixture) -> None:
     tries = 0
 
     def counted() -> Sequence[str]:
@@ -104,9 +105,10 @@ async def test_no_interface_at_all_does_not_disturb_the_daemon() -> None:
         return ["127.0.0.1"]
 
     daemon = announcer(f"an-nowhere-{TAG}", new_id(os.urandom(16)), interfaces=["203.0.113.77"], addresses=counted)
-    await daemon.start()
-    await asyncio.sleep(0.05)
-    await daemon.stop()
+    with caplog.at_level(logging.WARNING, logger="hengd.announce"):
+        await daemon.start()
+        await until(lambda: any("not announced by mDNS" in record.getMessage() for record in caplog.records))
+        await daemon.stop()
 
     assert tries == 0, "no responder, so nothing to announce"
 

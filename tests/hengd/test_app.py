@@ -86,7 +86,7 @@ async def test_one_note_that_cannot_be_told_silences_no_other(
 ) -> None:
     rung: list[object] = []
     monkeypatch.setattr(daemon.app._hub, "ring", rung.append)
-    daemon.app._committed([Committed(2, (("Device",),), (), {}), Committed(3, (), (), {"d1": None})])  # type: ignore[arg-type]
+    daemon.app.aftermath.follow([Committed(2, (("Device",),), (), {}), Committed(3, (), (), {"d1": None})])  # type: ignore[arg-type]
     assert rung == [{"d1": None}]
     assert "a commit was not told on" in caplog.text
 

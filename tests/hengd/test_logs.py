@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import json
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from hengd.logs import MAX_QUEUED, Logs, start_logs
+import hengd
+from hengd.logs import FIELDS, MAX_QUEUED, Logs, start_logs
+
+TOP = Path(hengd.__file__).parent
 
 
 class Terminal(io.StringIO):
@@ -109,3 +114,19 @@ def test_a_reader_that_does_not_read_costs_lines_and_blocks_nobody() -> None:
         "50 log lines were dropped here: nobody read them fast enough",
         "and on",
     ]
+
+
+def event_keys(source: str) -> Iterator[set[str]]:
+    """The keys of every mapping that has an ``event``: what goes along with a log line."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Dict):
+            keys = {key.value for key in node.keys if isinstance(key, ast.Constant)}
+            if "event" in keys:
+                yield keys
+
+
+def test_no_field_of_a_line_is_lost_in_writing_it() -> None:
+    said = [keys for path in TOP.rglob("*.py") for keys in event_keys(path.read_text())]
+
+    assert len(said) > 20
+    assert set().union(*said) <= set(FIELDS)

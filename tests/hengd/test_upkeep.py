@@ -11,11 +11,13 @@ import pytest
 
 from hengd.datadir import DataDir, open_data_dir
 from hengd.rules.audit import Audit, note
+from hengd.rules.authority import Authority
 from hengd.rules.configs import Configs
 from hengd.rules.custody import find_vault
 from hengd.rules.outcome import Author
 from hengd.rules.schemas import SchemaCache
 from hengd.rules.timekeeping import LEAP_S, Timekeeper, mark_of
+from hengd.rules.tokens import Tokens
 from hengd.store import Store, Transaction
 from hengd.upkeep import Kept, Upkeep
 from henge_protocol import pki
@@ -45,8 +47,22 @@ class House:
         vault = find_vault(self.store, "", None, self.folder.path)
         configs = Configs(self.store, SchemaCache(), vault, clock=clock, new_id=lambda: "0" * 26)
         return Upkeep(
-            self.store, self.folder.database, configs, Audit(self.store), vault, keeper, kept=Kept(10, 60.0),
-            every_s=0.001, renew_certificate=renew_certificate, back_up=_nothing,
+            self.store, self.folder.database, configs, Audit(self.store), self.tokens, vault, keeper,
+            kept=Kept(10, 60.0), every_s=0.001, renew_certificate=renew_certificate, back_up=_nothing,
+        )  # fmt: skip
+
+    @property
+    def tokens(self) -> Tokens:
+        """Tokens that can be made and listed."""
+        keys, clock = self.folder.keys, lambda: self.now
+        authority = Authority(
+            self.store, keys.server.certificate_der, keys.client, self.folder.journal,
+            clock=clock, monotonic=lambda: 0.0,
+        )  # fmt: skip
+        vault = find_vault(self.store, "", None, self.folder.path)
+        return Tokens(
+            self.store, authority, SchemaCache(), vault,
+            clock=clock, monotonic=lambda: 0.0, new_id=lambda: "0" * 26,
         )  # fmt: skip
 
     async def turns(self, number: int, *, refusing: Exception | None = None) -> None:
@@ -96,13 +112,23 @@ async def test_a_turn_notes_the_time_and_sets_space_aside_again(house: House) ->
 async def test_a_turn_drops_audit_records_beyond_those_kept(house: House) -> None:
     def act(tx: Transaction) -> None:
         for number in range(13):
-            note(tx, "token.created", f"token/{number}", Author("ada", "socket"), now=NOW)
+            note(tx, "token.created", f"token/{number}", Author("ada", "socket", may_end_identities=True), now=NOW)
 
     await house.store.write(act)
     await house.turns(1)
     anchor, head, records = Audit(house.store).read(0, 100)
 
     assert (anchor.number, head.number, len(records)) == (3, 13, 10)
+
+
+async def test_a_turn_drops_tokens_that_ended_a_day_ago_and_no_others(house: House) -> None:
+    await house.tokens.create({"ttl_s": 60, "name": "ended"}, Author("ada", "socket", may_end_identities=True))
+    await house.tokens.create({"ttl_s": 7200, "name": "lately"}, Author("ada", "socket", may_end_identities=True))
+    for _ in range(25):
+        house.now += 3600
+        await house.turns(1)
+
+    assert [token.pattern for token in house.tokens.list()] == ["lately"]
 
 
 @pytest.mark.parametrize(

@@ -195,6 +195,18 @@ async def test_an_override_lasts_for_a_time_and_hides_what_is_set_meanwhile(
     assert "device/lamp-1 overrides brightness for another" in hidden.err
 
 
+async def test_an_override_and_an_own_value_are_unset_as_one_change(person: Face, admin: Admin) -> None:
+    await person.ok("set", "device/lamp-1", "brightness=7")
+    await person.ok("set", "device/lamp-1", "color=green", "--for", "1h")
+    before = (await admin.ok("GET", "/v1/status"))["revision"]
+    await person.ok("unset", "device/lamp-1", "color", "brightness")
+    lamp = await admin.ok("GET", "/v1/devices/lamp-1")
+
+    assert lamp["metadata"]["revision"] == (await admin.ok("GET", "/v1/status"))["revision"] == before + 1
+    assert "brightness" not in lamp["spec"]["values"]
+    assert "overrides" not in lamp["status"]
+
+
 async def test_unset_ends_an_override_before_it_removes_what_was_set(person: Face, admin: Admin) -> None:
     await person.ok("set", "group/kitchen", "brightness=10")
     await person.ok("set", "group/kitchen", "brightness=90", "color=red", "--for", "2h")
@@ -754,7 +766,11 @@ async def test_a_device_is_revoked_renamed_and_deleted_after_a_yes(person: Face,
     assert (right.code, right.out) == (0, "device/lamp-1 revoked\n")
     assert "revoked" in await person.ok("get", "device/lamp-1")
     assert await person.ok("device", "rename", "lamp-1", "porch") == "device/lamp-1 is now device/porch\n"
-    assert await person.ok("device", "delete", "device/porch", "--yes") == "device/porch deleted\n"
+    declined = await person.run("device", "delete", "porch", stdin="porhc\n", terminal=True)
+    assert (declined.code, declined.out) == (2, "")
+    assert "has to join anew" in declined.err
+    deleted = await person.run("device", "delete", "device/porch", stdin="porch\n", terminal=True)
+    assert (deleted.code, deleted.out.splitlines()[0]) == (0, "device/porch deleted")
     assert (await person.run("device", "delete", "porch", "--yes")).code == 3
 
 
@@ -843,6 +859,23 @@ async def test_a_retry_offers_the_document_again(person: Face, daemon: Service, 
         await lamp.report(await lamp.config(), "rejected", reason="invalid")
     await admin.until("lamp-1", config="quarantined", connection="offline")
     assert "again when it is back" in await person.ok("retry", "lamp-1")
+
+
+async def test_what_is_offered_again_is_waited_for(person: Face, daemon: Service, admin: Admin) -> None:
+    async with connected(daemon, await daemon.join(admin, "lamp-1")) as lamp:
+        await lamp.report(await lamp.config(), "rejected", reason="invalid")
+        await admin.until("lamp-1", config="quarantined")
+        await person.ok("retry", "lamp-1")
+        after = await admin.until("lamp-1", config="pending")
+        again = await lamp.config()
+        waiting = asyncio.create_task(person.run("wait", "--for=in-sync", "device/lamp-1"))
+        await lamp.report(again, "rejected", reason="write-failed")
+        await admin.until("lamp-1", config="rejected")
+        await lamp.report(again)
+        ran = await waiting
+
+    assert after["reported"]["state"] == "none"
+    assert (ran.code, ran.out) == (0, "device/lamp-1 in-sync\n")
 
 
 async def test_what_a_device_says_without_naming_a_field_is_described_without_one(

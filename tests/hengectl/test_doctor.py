@@ -65,8 +65,10 @@ async def test_a_support_file_shows_how_things_are_and_no_value(
     operator: Face, daemon: Service, admin: Admin, tmp_path: Path
 ) -> None:
     await admin.ok("PUT", "/v1/secrets/wifi", {"value": "canary-secret"})
-    await admin.apply(schema(), group("attic", brightness=31), device("lamp-1", color="blue"))
-    await admin.ok("PATCH", "/v1/devices/lamp-1/overrides", {"set": {"brightness": 31}, "for_s": 60})
+    await admin.apply(schema(), group("attic", wifi={"ssid": "canary-of-a-group"}), device("lamp-1", color="blue"))
+    await admin.ok(
+        "PATCH", "/v1/devices/lamp-1/overrides", {"set": {"wifi": {"ssid": "canary-for-a-time"}}, "for_s": 60}
+    )
     token = (await admin.ok("POST", "/v1/tokens", {"name": "x"}))["token"]
     path = tmp_path / "s.tar.gz"
 
@@ -80,7 +82,7 @@ async def test_a_support_file_shows_how_things_are_and_no_value(
     [lamp] = found["henge-support/devices.json"]
     assert lamp["spec"] == {"schema": "lamp", "fields": ["color"]}
     text = json.dumps(found)
-    for hidden in ("canary-secret", token, '"blue"', "31"):
+    for hidden in ("canary-secret", token, '"blue"', "canary-of-a-group", "canary-for-a-time"):
         assert hidden not in text.replace(found["henge-support/status.json"]["ca_fingerprint"], "")
     assert path.stat().st_mode & 0o777 == 0o600
 

@@ -61,6 +61,22 @@ def test_c15_a_secret_is_no_argument_and_is_not_repeated(text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "schema",
+    [
+        {"patternProperties": {"^psk": {"type": "string", "writeOnly": True}}},
+        {"dependentSchemas": {"on": {"properties": {"psk": {"type": "string", "writeOnly": True}}}}},
+        {"unevaluatedProperties": {"type": "string", "writeOnly": True}},
+    ],
+)
+def test_c15_what_the_daemon_calls_a_secret_is_no_argument(schema: dict[str, Any]) -> None:
+    with pytest.raises(HengeError) as refusal:
+        value_of("psk=hunter22", schemas=(schema,))
+
+    assert refusal.value.code == "bad_usage"
+    assert value_of("psk=secret/wifi", schemas=(schema,)) == {"$secret": "wifi"}
+
+
+@pytest.mark.parametrize(
     ("text", "value"),
     [
         ("level=5", 5),
@@ -156,10 +172,10 @@ def test_unclear_assignments_are_refused(texts: list[str]) -> None:
     assert refusal.value.code == "bad_usage"
 
 
-@pytest.mark.parametrize("text", ["", "a..b", ".a", "a.", "/", ".".join("a" * 40)])
+@pytest.mark.parametrize("text", ["", "a..b", ".a", "a.", "/", "a[0]", ".".join("a" * 40)])
 def test_what_is_no_field_is_refused(text: str) -> None:
     with pytest.raises(HengeError) as refusal:
-        fields.parse_field(text)
+        fields.parse_fields([text])
     assert refusal.value.code == "bad_path"
 
 

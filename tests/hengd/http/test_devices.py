@@ -181,6 +181,25 @@ async def test_a_device_that_never_joined_has_nothing_to_revoke(daemon: Service,
     assert (answer.status, answer.code) == (404, "not_joined")
 
 
+async def test_a_stale_rename_is_refused(daemon: Service, admin: Admin) -> None:
+    await admin.apply(schema(), device("lamp-1"))
+    version = (await admin.call("GET", "/v1/devices/lamp-1")).headers["ETag"]
+    await admin.set("lamp-1", color="blue")
+    path, body = "/v1/devices/lamp-1/rename", {"to": "lamp-3"}
+    stale = await admin.refused("POST", path, body, headers={"If-Match": version})
+    renamed = await admin.call("POST", path, body, headers={"If-Match": stale.json["etag"]})
+
+    assert (stale.status, stale.code) == (412, "stale")
+    assert renamed.json["metadata"]["name"] == "lamp-3"
+
+
+@pytest.mark.parametrize("verb", ["retry", "revoke", "replace"])
+async def test_a_version_that_would_not_be_heeded_is_refused(daemon: Service, admin: Admin, verb: str) -> None:
+    answer = await admin.refused("POST", f"/v1/devices/lamp-1/{verb}", headers={"If-Match": "*"})
+
+    assert (answer.status, answer.code) == (400, "bad_parameter")
+
+
 async def test_a_renamed_device_stays_itself(daemon: Service, admin: Admin) -> None:
     await admin.apply(schema(), device("lamp-1", color="red"))
     identity = await daemon.join(admin, "lamp-1")

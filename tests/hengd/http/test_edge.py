@@ -26,7 +26,7 @@ from tests.service import Admin, Answer, Clock, Identity, Service, device, enrol
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-ADA = Author("ada", "test")
+ADA = Author("ada", "test", may_end_identities=True)
 THROUGH = "through"
 PEOPLE = ("viewer", "editor", "admin")
 """From the one who may least."""
@@ -301,13 +301,13 @@ async def test_a_route_that_declares_no_authentication_cannot_be_built() -> None
 async def test_a_handler_smuggled_past_the_table_is_not_served(standing: Standing) -> None:
     edge: Edge = standing.service.app._edge
     route = next(route for route in standing.service.app.routes if route.path == "/v1/whoami")
-    auth = edge._auth.pop(route.handler)
+    taken = edge._routes.pop(route.handler)
     try:
         logging.getLogger("hengd.http").disabled = True
         answer = await standing.admin.refused("GET", "/v1/whoami")
     finally:
         logging.getLogger("hengd.http").disabled = False
-        edge._auth[route.handler] = auth
+        edge._routes[route.handler] = taken
 
     assert (answer.status, answer.code) == (500, "internal")
 

@@ -33,6 +33,7 @@ async def test_a_later_request_that_cannot_be_read_ends_the_connection_with_a_pr
     assert both[1].fields["content-type"] == "application/problem+json"
     assert both[1].json["code"] == "bad_request"
     assert both[1].json["request_id"] == both[1].fields["henge-request-id"]
+    assert (both[1].fields["cache-control"], both[1].fields["x-content-type-options"]) == ("no-store", "nosniff")
 
 
 async def test_malformed_requests_are_not_logged(standing: Standing, caplog: pytest.LogCaptureFixture) -> None:

@@ -291,7 +291,9 @@ async def test_a_no_while_the_approval_is_being_written_revokes_what_was_given(d
     async with daemon.remote(verified=False) as stranger:
         joiner = await ask(daemon, stranger, "lamp-1")
         approval = asyncio.create_task(
-            daemon.app.joins.approve(joiner.code, name="", schema="", labels={}, by=Author("ada", "socket"))
+            daemon.app.joins.approve(
+                joiner.code, name="", schema="", labels={}, by=Author("ada", "socket", may_end_identities=True)
+            )
         )
         await asyncio.sleep(0)  # its write is queued, its answer comes by this loop
         await daemon.app.joins.reject(joiner.sid)

@@ -8,12 +8,13 @@ import socket
 import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import requests
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
 from requests.adapters import HTTPAdapter
 from schemathesis import GenerationMode
 from schemathesis.checks import CHECKS
@@ -23,6 +24,7 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from hengd.http import shapes
 from hengd.http.edge import OPERATORS, Auth, Route
 from hengd.http.openapi import IN_PATH, IN_QUERY
+from henge_protocol.model import is_name, is_secret_name
 from tests.hengd.http.conftest import Standing
 from tests.service import Admin, Identity, Service, group, schema
 
@@ -122,6 +124,44 @@ async def test_a_route_looks_at_if_match_where_it_says_so(daemon: Service, admin
         answer = await admin.refused(route.method, path_of(route), body, headers={"If-Match": "nonsense"})
 
         assert answer.code == "bad_parameter", route
+
+
+@pytest.mark.parametrize("name", ["wifi/home-5g", "mqtt.ca", "a_b", "x", "a/b/c", "a" * 63])
+async def test_the_name_of_a_secret_is_described_as_it_is_taken(daemon: Service, admin: Admin, name: str) -> None:
+    await admin.ok("PUT", f"/v1/secrets/{name}", {"value": "x"})
+
+    assert re.search(IN_PATH["secret"]["pattern"], name)
+
+
+@pytest.mark.parametrize("name", ["a//b", "A", "a/", "-a", "a/.b", "a" * 64])
+async def test_what_is_no_name_of_a_secret_is_not_described_as_one(daemon: Service, admin: Admin, name: str) -> None:
+    await admin.refused("PUT", f"/v1/secrets/{name}", {"value": "x"})
+
+    assert not re.search(IN_PATH["secret"]["pattern"], name)
+
+
+@given(st.text("ab-._/9A", max_size=8))
+def test_names_are_described_as_they_are_judged(text: str) -> None:
+    assert bool(re.search(IN_PATH["name"]["pattern"], text)) == is_name(text)
+    assert bool(re.search(IN_PATH["secret"]["pattern"], text)) == is_secret_name(text)
+
+
+async def test_a_manifest_has_the_kinds_that_are_described_and_no_other(daemon: Service, admin: Admin) -> None:
+    schemas = (await admin.ok("GET", "/v1/openapi.json"))["components"]["schemas"]
+    for kind in get_args(shapes.Kind):
+        made = await admin.call("POST", "/v1/apply", {"objects": [{"kind": kind, "metadata": {"name": "Bad"}}]})
+        gone = await admin.call("POST", "/v1/apply", {"delete": [{"kind": kind, "name": "Bad"}]})
+
+        is_taken = kind in schemas["Deletion"]["properties"]["kind"]["enum"]
+        assert schemas["ObjectBody"]["properties"]["kind"] == schemas["Deletion"]["properties"]["kind"]
+        assert (made.code, gone.code) == (("bad_name",) * 2 if is_taken else ("unknown_kind",) * 2)
+
+
+async def test_the_first_revision_of_a_difference_is_described_as_it_is_taken(daemon: Service, admin: Admin) -> None:
+    await admin.apply(schema())
+    await admin.ok("GET", "/v1/revisions/0/diff")
+
+    assert IN_PATH["revision"]["minimum"] == 0
 
 
 @pytest.mark.asyncio(loop_scope="module")

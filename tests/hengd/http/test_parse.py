@@ -179,6 +179,8 @@ async def test_badly_framed_requests_get_a_problem_document(
 
     assert (answer.status, answer.json["code"]) == (status, code)
     assert answer.fields["content-type"] == "application/problem+json"
+    assert answer.fields["henge-request-id"] == answer.json["request_id"]
+    assert (answer.fields["cache-control"], answer.fields["x-content-type-options"]) == ("no-store", "nosniff")
 
 
 async def test_a_body_in_60000_chunks_is_read_r12(standing: Standing) -> None:

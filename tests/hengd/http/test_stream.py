@@ -90,7 +90,7 @@ async def test_a_hello_is_welcomed_with_name_epoch_time_and_limits(daemon: Servi
         welcome = await link.hello()
 
     assert (welcome.protocol, welcome.name) == (1, "lamp-1")
-    assert welcome.epoch == daemon.app._deliveries.line.epoch
+    assert welcome.epoch == daemon.app.aftermath.deliveries.line.epoch
     assert abs(welcome.time - time.time()) < 5
     assert 0 < welcome.ping_s <= 30
     assert welcome.max_document == MAX_DOCUMENT_BYTES
@@ -203,7 +203,7 @@ async def test_an_unknown_type_is_told_and_the_link_goes_on(daemon: Service, adm
 
 async def test_too_many_frames_end_the_link(daemon: Service, lamp: Identity) -> None:  # W31
     async with connected(daemon, lamp) as link:
-        report = encode(Report(daemon.app._deliveries.line.epoch, 1, "a" * 64, "applying")).decode()
+        report = encode(Report(daemon.app.aftermath.deliveries.line.epoch, 1, "a" * 64, "applying")).decode()
         for _ in range(90):
             await link.socket.send_str(report)
         assert await link.gone() == 1008
@@ -436,7 +436,7 @@ async def test_a_change_of_which_nothing_was_told_arrives_with_the_next_look(
         await link.apply_next()
         daemon.app._store.on_commit(lambda notes: None)
         await admin.set("lamp-1", color="red")
-        daemon.app._store.on_commit(daemon.app._committed)
+        daemon.app._store.on_commit(daemon.app.aftermath.follow)
         await next_is_error(link)
         clock.advance(31)
         sweep(daemon)
@@ -698,7 +698,7 @@ async def test_no_document_reaches_a_device_once_its_revocation_was_asked_for(
 
 def _revision_at(daemon: Service, changes: list[asyncio.Task[Any]]) -> int:
     done = [task.result()["revision"] for task in changes if task.done()]
-    return max(done, default=daemon.app._deliveries.line.revision)
+    return max(done, default=daemon.app.aftermath.deliveries.line.revision)
 
 
 async def _drain(link: ScriptedDevice) -> list[Config]:

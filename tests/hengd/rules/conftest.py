@@ -20,7 +20,7 @@ from hengd.store import Store
 from henge_protocol.errors import HengeError, NotFound
 
 NOW = 1_800_000_000.0
-ADA = Author("ada", "test")
+ADA = Author("ada", "test", may_end_identities=True)
 
 
 @dataclass(slots=True)

@@ -11,7 +11,7 @@ from hengd.rules.outcome import Author
 from henge_protocol.errors import Unavailable
 from tests.hengd.rules.conftest import Desk
 
-STRANGER = Author("nobody", "enrol 192.0.2.7")
+STRANGER = Author("nobody", "enrol 192.0.2.7", may_end_identities=False)
 
 
 def _objects(desk: Desk) -> list[str]:

@@ -23,7 +23,7 @@ from henge_protocol.errors import Denied
 NOW = 1_800_000_000.0
 LAMP = pki.new_id(bytes(16))
 
-ADA = Author("ada", "test")
+ADA = Author("ada", "test", may_end_identities=True)
 
 
 class Registry:

@@ -24,7 +24,7 @@ async def line(desk: Desk) -> Desk:
     """Four revisions: a fleet, a group, another name, and everything but the group gone."""
     await desk.apply(schema(), device("lamp-1", labels=HALL, color="red"), device("lamp-2", labels=HALL))
     await desk.apply(group("hall", "room=hall", color="blue"))
-    await desk.configs.rename("lamp-2", "lamp-9", Request(ADA))
+    await desk.configs.rename("lamp-2", "lamp-9", None, Request(ADA))
     await desk.apply(delete=(("Device", "lamp-1"),))
     return desk
 
@@ -53,6 +53,12 @@ async def test_backwards_is_what_going_back_would_do(line: Desk) -> None:
 
 async def test_nothing_differs_from_itself(line: Desk) -> None:
     assert told(await line.configs.between(2, 2, None)) == ([], [])
+
+
+async def test_a_device_that_was_made_anew_is_another_one_although_all_its_fields_are_the_same(line: Desk) -> None:
+    await line.apply(device("lamp-1", labels=HALL, color="red"))
+
+    assert ("Device/lamp-1", "configured") in told(await line.configs.between(3, 5, None))[0]
 
 
 async def test_one_object_is_compared_alone(line: Desk) -> None:

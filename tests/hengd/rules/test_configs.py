@@ -119,7 +119,7 @@ async def _act(desk: Desk, action: str, name: str, other: str) -> None:
     elif action == "delete":
         await desk.apply(delete=(("Device", name),))
     else:
-        await desk.configs.rename(name, other, Request(ADA))
+        await desk.configs.rename(name, other, None, Request(ADA))
 
 
 def _configuration(desk: Desk) -> list[object]:

@@ -17,7 +17,7 @@ from henge_protocol.errors import Conflict
 from tests.hengd.rules.conftest import NOW, Desk
 from tests.service import device, schema
 
-BY = Author("token:x", "enrol")
+BY = Author("token:x", "enrol", may_end_identities=False)
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ import pytest
 from hengd.rules.configs import Request
 from hengd.rules.expiry import LATE_S, Overrides
 from hengd.rules.fleet import find_object
+from hengd.rules.merge import MISSING
 from hengd.rules.outcome import Outcome
 from hengd.rules.overrides import next_end, parse_overriding
 from hengd.rules.timekeeping import CLOCK_SLACK_S, Timekeeper
@@ -216,7 +217,7 @@ async def test_a_new_end_takes_the_place_of_the_old_one(watch: Watch) -> None:
 
 async def test_a_rename_keeps_an_override_and_deleting_forgets_it(watch: Watch) -> None:
     await watch.set("Device/lamp-1", color="green")
-    await watch.desk.configs.rename("lamp-1", "lamp-9", Request(ADA))
+    await watch.desk.configs.rename("lamp-1", "lamp-9", None, Request(ADA))
     assert watch.running("Device", "lamp-9") == ["/color"]
     await watch.desk.apply(delete=(("Device", "lamp-9"),))
 
@@ -242,6 +243,30 @@ async def test_history_shows_an_override_and_its_end(watch: Watch) -> None:
     assert [(change.pointer, change.after) for change in outcome.objects[0].changes] == [
         ("/status/overrides/color/until", "2027-01-15T09:00:00Z"), ("/status/overrides/color/value", "green"),
     ]  # fmt: skip
+
+
+async def test_history_tells_a_key_with_a_dot_from_a_field_inside(watch: Watch) -> None:
+    inner = {"type": "object", "properties": {"b": {"type": "integer"}}}
+    dotted = {"type": "object", "properties": {"a": inner, "a.b": {"type": "integer"}}}
+    await watch.desk.apply(schema("dotted", **dotted), device("lamp-9", "dotted"))
+    await watch.set("Device/lamp-9", **{"/a.b": 1, "/a/b": 2})
+    outcome = await watch.unset("Device/lamp-9", "/a.b")
+
+    assert [(change.pointer, change.before, change.after) for change in outcome.objects[0].changes] == [
+        ("/status/overrides/~1a.b/until", "2027-01-15T09:00:00Z", MISSING),
+        ("/status/overrides/~1a.b/value", 1, MISSING),
+    ]
+
+
+async def test_an_override_ends_and_own_values_change_in_one_revision(watch: Watch) -> None:
+    await watch.desk.patch("Device/lamp-1", {"spec": {"values": {"brightness": 1}}})
+    await watch.set("Device/lamp-1", color="green")
+    before = watch.desk.revisions
+    outcome = await watch._change("Device/lamp-1", {"unset": ["color"], "values": {"brightness": None}}, None)
+
+    assert watch.desk.revisions == before + 1
+    assert watch.running("Device", "lamp-1") == []
+    assert [change.pointer for change in outcome.objects[0].changes][:1] == ["/spec/values/brightness"]
 
 
 async def test_a_stale_override_is_refused(watch: Watch) -> None:

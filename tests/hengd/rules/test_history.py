@@ -48,7 +48,7 @@ async def anything(desk: Desk, rng: random.Random) -> None:
     elif what == 2:
         await desk.apply(delete=(("Device", rng.choice(names)),))
     elif what == 3:
-        await desk.configs.rename(rng.choice(names), f"lamp-{rng.randrange(8)}", Request(ADA))
+        await desk.configs.rename(rng.choice(names), f"lamp-{rng.randrange(8)}", None, Request(ADA))
     elif what == 4:
         await desk.configs.rollback(rng.randrange(1, desk.revisions + 1), None, Request(ADA))
     else:
@@ -113,7 +113,7 @@ async def test_the_fleet_is_readable_back_to_the_oldest_revision_that_is_kept(de
 async def test_changes_since_are_told_in_their_order(desk: Desk) -> None:
     await desk.apply(schema(), device("one"))
     await desk.apply(device("one", color="red"))
-    await desk.configs.rename("one", "two", Request(ADA))
+    await desk.configs.rename("one", "two", None, Request(ADA))
     with desk.store.read() as tx:
         told = [(change.name, change.before is None, change.after is None) for change in changes_since(tx, 1)]
 

@@ -10,20 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hengd.rules.merge import (
-    MISSING,
-    FieldChange,
-    diff,
-    drop_nulls,
-    get,
-    leaves,
-    merge,
-    overlay,
-    parse_path,
-    pointer,
-    same,
-)
-from henge_protocol.errors import Invalid
+from hengd.rules.merge import MISSING, FieldChange, diff, drop_nulls, get, leaves, merge, overlay, same
+from henge_protocol.fieldpath import parse_path
 
 keys = st.sampled_from(["a", "b", "c", "d/e", "~"])
 scalars = (
@@ -114,44 +102,6 @@ def test_lists_nulls_and_empty_objects_are_leaves() -> None:
         ("/b", [1, {"x": 2}]),
     ]
     assert list(leaves({})) == []
-
-
-@pytest.mark.parametrize(
-    ("text", "path"),
-    [
-        ("wifi", ("wifi",)),
-        ("wifi.ssid", ("wifi", "ssid")),
-        ("/wifi/ssid", ("wifi", "ssid")),
-        ("/a.b/c~1d~0e", ("a.b", "c/d~e")),
-        ("/~01", ("~1",)),
-        ("/a[0]", ("a[0]",)),
-        ("küche.licht", ("küche", "licht")),
-        ("a." * 30 + "a", ("a",) * 31),
-    ],
-)
-def test_path_is_read(text: str, path: tuple[str, ...]) -> None:
-    assert parse_path(text) == path
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        *("", ".", "a..b", ".a", "a.", "a[", "a[-1]", "a[99999]", "a[0].b", "[0]"),
-        *("/", "/a//b", "/a~2", "/a~", "a\n", "a\x1b[2J", " a", "a. b", "k" * 129, "a." * 31 + "a", "\ud800"),
-    ],
-)
-def test_v16_v17_path_that_addresses_no_field_is_refused(text: str) -> None:
-    with pytest.raises(Invalid) as caught:
-        parse_path(text)
-
-    assert caught.value.code == "bad_path"
-    assert caught.value.message.isprintable()
-    assert caught.value.cure
-
-
-@given(st.lists(st.text(st.characters(categories=["L", "N", "P"]), min_size=1, max_size=5), min_size=1, max_size=5))
-def test_pointer_and_parse_path_are_inverse(path: list[str]) -> None:
-    assert list(parse_path(pointer(path))) == path
 
 
 def with_change(values: object, path: Sequence[str], after: object) -> dict[str, object]:

@@ -137,7 +137,7 @@ BY_HAND: dict[str, Attempt] = {
     "apply for another set": lambda desk, by: desk.configs.apply(
         [device("a", color="blue")], [], replace(by, writer=Writer("other", take_over=by.writer.take_over))
     ),
-    "rename": lambda desk, by: desk.configs.rename("a", "c", by),
+    "rename": lambda desk, by: desk.configs.rename("a", "c", None, by),
     "rollback of one": lambda desk, by: desk.configs.rollback(1, ("Device", "a"), by),
     "rollback of all": lambda desk, by: desk.configs.rollback(1, None, by),
     "delete": lambda desk, by: desk.configs.delete("Device", "a", None, by),
@@ -313,7 +313,7 @@ async def test_a_device_that_has_joined_stays_and_belongs_to_nobody(lamps: Desk)
 
 async def test_an_editor_may_prune_although_devices_have_joined(lamps: Desk) -> None:
     await join(lamps, "b")
-    request = Request(Author("ci", "test", is_admin=False), writer=MINE, prune=True)
+    request = Request(Author("ci", "test", may_end_identities=False), writer=MINE, prune=True)
 
     assert (await lamps.configs.apply([HALL, A], [], request)).spared == ("b",)
 

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from hengd.records import ObjectRecord, Origin, pack
 from hengd.rules.configs import Request
 from hengd.rules.fleet import find_object
-from hengd.rules.merge import MISSING, get, leaves, same, tokens
+from hengd.rules.merge import MISSING, get, leaves, same
 from hengd.rules.outcome import Author
 from hengd.rules.provenance import Provenance, origins
 from henge_protocol.errors import HengeError
+from henge_protocol.fieldpath import tokens
 from tests.hengd.rules.conftest import ADA, Desk
 from tests.service import device, group, schema
 
@@ -44,7 +45,7 @@ async def _act(desk: Desk, step: tuple[str, str, Any], request: Request) -> None
     elif action == "delete":
         await desk.configs.apply([], [("Device", name)], request)
     elif action == "rename":
-        await desk.configs.rename(name, what, request)
+        await desk.configs.rename(name, what, None, request)
     else:
         await desk.configs.rollback(max(1, desk.revisions - what), None, request)
 
@@ -79,7 +80,7 @@ async def test_the_origin_of_every_field_is_what_the_history_says(desk: Desk) ->
         for number, step in enumerate(program):
             desk.now += 1
             try:
-                await _act(desk, step, Request(Author(f"p{number % 3}", "test")))
+                await _act(desk, step, Request(Author(f"p{number % 3}", "test", may_end_identities=True)))
             except HengeError as error:
                 assert error.code in ("no_such_device", "name_taken")
         for kind, name in (("Device", "one"), ("Device", "two"), ("Group", "hall")):

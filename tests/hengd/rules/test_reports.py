@@ -10,14 +10,15 @@ from typing import Any
 
 import pytest
 
-from hengd.records import Reported, pack
+from hengd.records import ObjectRecord, Reported, object_key, pack
 from hengd.rules import reports as reports_module
 from hengd.rules.fleet import find_reported
 from hengd.rules.notes import DevicesReported
 from hengd.rules.reports import HELLOS_A_MINUTE, Reports
 from hengd.store import Reader, Store, Transaction
-from henge_protocol.errors import Internal, StorageFull
+from henge_protocol.errors import Internal, NotFound, StorageFull
 from tests.hengd.http.gatekit import until
+from tests.hengd.rules.conftest import ADA, NOW
 
 
 class Disk:
@@ -51,7 +52,7 @@ async def disk(tmp_path: Path) -> AsyncIterator[Disk]:
 
 @pytest.fixture
 def reports(disk: Disk) -> Reports:
-    return Reports(disk)  # type: ignore[arg-type]
+    return Reports(disk, clock=lambda: NOW)  # type: ignore[arg-type]
 
 
 def stored(disk: Disk, device: str) -> Reported:
@@ -146,7 +147,7 @@ async def test_one_damaged_record_fails_its_own_device_and_no_other(disk: Disk, 
 
 async def test_reports_during_closing_are_refused_rather_than_left_hanging(tmp_path: Path) -> None:
     store = Store.open(tmp_path)
-    reports = Reports(store)
+    reports = Reports(store, clock=lambda: NOW)
     await store.close()
     with pytest.raises(Internal):
         await asyncio.wait_for(reports.recorded("d1", said(1)), 5)
@@ -226,14 +227,81 @@ async def test_a_report_is_written_at_once_and_outlives_the_hello_before_it(disk
     assert stored(disk, "d1").revision == reports.latest("d1").revision == 50
 
 
-async def test_a_retry_is_not_undone_by_a_hello_that_waited(disk: Disk, reports: Reports) -> None:
-    await greeting(reports, range(1, 20))
-    reports.greeted("d1", Reported(refused="ab", revision=3), announce=False, now=0.0)
-    reports.forgive("d1")
-    reports._take_late()
+# --- retry ----------------------------------------------------------------------------------------------------
+
+REFUSING = Reported(revision=3, digest="ab", state="rejected", refused="ab")
+
+
+@pytest.fixture
+async def lamp(disk: Disk) -> None:
+    """``lamp-1`` is an object, too."""
+    record = ObjectRecord(kind="Device", name="lamp-1", spec={}, id="d1")
+    await disk.store.write(lambda tx: tx.put("objects", object_key("Device", "lamp-1"), pack(record)))
+
+
+async def settled(reports: Reports) -> None:
+    """Everything that was said before is on disk."""
     await reports.recorded("d2", said(1))
 
+
+async def test_a_retry_is_not_undone_by_a_hello_that_waited(disk: Disk, reports: Reports, lamp: None) -> None:
+    await greeting(reports, range(1, 20))
+    reports.greeted("d1", REFUSING, announce=False, now=0.0)
+    await reports.retry("lamp-1", ADA)
+    assert reports.latest("d1").refused == ""
+
+    reports._take_late()
+    await settled(reports)
+    assert stored(disk, "d1").refused == ""
+
+
+async def test_a_retry_is_not_undone_by_a_report_that_waited(disk: Disk, reports: Reports, lamp: None) -> None:
+    reports.record("d1", REFUSING, announce=False)
+    await reports.retry("lamp-1", ADA)
+    assert reports.latest("d1").refused == ""
+
+    await settled(reports)
+    assert stored(disk, "d1").refused == ""
+
+
+async def test_a_retry_is_not_undone_by_what_is_said_while_it_is_written(
+    disk: Disk, reports: Reports, lamp: None
+) -> None:
+    retrying = asyncio.create_task(reports.retry("lamp-1", ADA))
+    await asyncio.sleep(0)
+    reports.record("d1", REFUSING, announce=False)
+    await settled(reports)
+    await retrying
+    await settled(reports)
+
+    assert stored(disk, "d1").refused == reports.latest("d1").refused == ""
+
+
+async def test_a_retry_is_not_undone_by_a_report_that_waited_for_the_disk(
+    disk: Disk, reports: Reports, lamp: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reports_module, "RETRY_S", 0.001)
+    acknowledged: list[BaseException | None] = []
+    disk.is_full = True
+    reports.record("d1", REFUSING, announce=False, done=acknowledged.append)
+    await until(lambda: disk.refused > 0)
+    disk.is_full = False
+    await reports.retry("lamp-1", ADA)
+    await until(lambda: bool(acknowledged))
+
+    assert acknowledged == [None]
     assert (stored(disk, "d1").refused, stored(disk, "d1").revision) == ("", 0)
+
+
+async def test_a_retry_that_cannot_be_written_forgives_nothing(disk: Disk, reports: Reports, lamp: None) -> None:
+    reports.record("d1", REFUSING, announce=False)
+    disk.is_full = True
+    with pytest.raises(StorageFull):
+        await reports.retry("lamp-1", ADA)
+    with pytest.raises(NotFound):
+        await reports.retry("lamp-99", ADA)
+
+    assert reports.latest("d1") == REFUSING
 
 
 async def test_after_a_minute_hellos_are_written_at_once_again(disk: Disk, reports: Reports) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,12 +18,13 @@ from hengd.rules.states import (
     configuration_of,
     connection_of,
     due_in_s,
+    forgiven,
     retry_in_s,
 )  # fmt: skip
 from henge_protocol.wire import FieldError, Hello, Report
 
 A, B, C = "a" * 64, "b" * 64, "c" * 64
-LINE = Line("e1", 5)
+LINE = Line("e1", 5, begins=3)
 DESIRED_B = Desired(5, B, 10)
 RUNS_A = Reported(epoch="e1", revision=4, digest=A, state="applied", running=A, seen=1.0)
 
@@ -55,11 +57,27 @@ def greeted(old: Reported, digest: str, state: str = "applied") -> Reported:
         (DESIRED_B, reported(RUNS_A, "rolled-back", reason="hook-timeout"), "rolled-back"),
         (Desired(6, C, 1), reported(RUNS_A, "rejected", reason="invalid"), "pending"),
         (DESIRED_B, Reported(epoch="e0", revision=9, digest=B, running=B, seen=1.0), "ahead"),
-        (DESIRED_B, Reported(epoch="e0", revision=5, digest=A, running=A, seen=1.0), "pending"),
+        (DESIRED_B, Reported(epoch="e0", revision=4, digest=A, running=A, seen=1.0), "ahead"),
+        (DESIRED_B, Reported(epoch="e0", revision=3, digest=A, running=A, seen=1.0), "pending"),
     ],
 )
 def test_the_configuration_axis(desired: Desired | None, record: Reported, wanted: str) -> None:
     assert configuration_of(desired, record, LINE) == wanted
+
+
+@pytest.mark.parametrize("reason", ["invalid", "write-failed"])
+def test_a_forgiven_refusal_is_pending_and_offered_at_once(reason: str) -> None:
+    now = forgiven(reported(RUNS_A, "rejected", reason=reason))
+
+    assert configuration_of(DESIRED_B, now, LINE) == "pending"
+    assert due_in_s(DESIRED_B, now, LINE, retry_after_s=60.0) == 0.0
+    assert (now.state, now.digest, now.reason, now.errors, now.running) == ("none", "", "", [], A)
+
+
+def test_forgiving_a_device_that_runs_what_it_should_takes_nothing_it_said() -> None:
+    assert forgiven(msgspec.structs.replace(RUNS_A, shared=["::1", "::2"])) == msgspec.structs.replace(
+        RUNS_A, epoch="", revision=0
+    )
 
 
 @pytest.mark.parametrize(

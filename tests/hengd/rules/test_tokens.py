@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from hengd.datadir import open_data_dir
 from hengd.records import TokenRecord, pack
 from hengd.rules import tokens as tokens_module
 from hengd.rules.authority import Authority
+from hengd.rules.certificates import identity_state
 from hengd.rules.outcome import Author
 from hengd.rules.schemas import SchemaCache
 from hengd.rules.tokens import Tokens
@@ -45,7 +47,7 @@ class Desk:
 
     async def token(self, **wanted: Any) -> JoinToken:
         """A new token, read."""
-        return parse_token((await self.tokens.create(wanted, Author("ada", "test")))[0])
+        return parse_token((await self.tokens.create(wanted, Author("ada", "test", may_end_identities=True)))[0])
 
     async def enrol(self, token: JoinToken, name: str = "lamp-1", key: bytes = KEY) -> dict[str, Any]:
         """Spend a token."""
@@ -130,6 +132,23 @@ async def test_a_clock_that_leaps_ahead_throws_no_token_away(desk: Desk, monkeyp
     desk.now = NOW
 
     assert (await desk.enrol(token))["name"] == "lamp-1"
+
+
+@pytest.mark.parametrize("is_journal_broken", [True, False])
+async def test_a_replacement_ends_the_identity_and_makes_a_token_or_neither(
+    desk: Desk, tmp_path: Path, is_journal_broken: bool
+) -> None:
+    device = (await desk.enrol(await desk.token()))["device_id"]
+    before = len(desk.tokens.list())
+    desk.authority._journal = tmp_path if is_journal_broken else desk.authority._journal
+    with suppress(IsADirectoryError):
+        await desk.tokens.replace("lamp-1", {"ttl_s": 60}, Author("ada", "test", may_end_identities=True))
+    with desk.store.read() as tx:
+        state = identity_state(tx, "device", device)
+
+    made = len(desk.tokens.list()) - before
+    assert (state, made) == (("active", 0) if is_journal_broken else ("revoked", 1))
+    assert desk.authority.is_cut("device", device) is not is_journal_broken
 
 
 async def test_an_older_record_without_new_fields_is_read(desk: Desk) -> None:

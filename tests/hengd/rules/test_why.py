@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hengd.records import ObjectRecord, Origin
-from hengd.rules.merge import MISSING, get, leaves, merge, overlay, tokens
+from hengd.rules.merge import MISSING, get, leaves, merge, overlay
 from hengd.rules.rendering import Layer
 from hengd.rules.why import Explained, Said, explain
 from henge_protocol.errors import NotFound
+from henge_protocol.fieldpath import tokens
 from tests.hengd.rules.conftest import Desk
 from tests.service import LAMP, device, group, schema
 
