@@ -233,7 +233,7 @@ class Change:
         moved, rung = documents.render_anew(real)
         gone: dict[str, Desired | None] = {cut.subject: None for cut in self._cut}
         self._commit(real, revision, gone | rung, tuple(device.name for device in moved))
-        retimed = tuple(rung.keys() - {one.id for one in moved})
+        retimed = tuple(rung.keys() - {one.id for one in moved}) if any(map(_retimes, real)) else ()
         return Outcome(revision, self.meta.epoch, False, done, tuple(moved), retimed=retimed, ended=tuple(self._ended))
 
     # ---- objects -------------------------------------------------------------------------------------
@@ -381,6 +381,15 @@ def is_same(before: ObjectRecord | None, after: ObjectRecord | None) -> bool:
 
 def _owner(record: ObjectRecord) -> tuple[str, str]:
     return record.apply_set, record.taken_from
+
+
+def _retimes(change: ObjectChange) -> bool:
+    """Whether devices may have another time to confirm though their documents stay."""
+    if change.before is None or change.after is None:
+        return False
+    names = {"Schema": "confirm_s", "Device": "schema"}
+    name = names.get(change.kind)
+    return name is not None and change.before.spec[name] != change.after.spec[name]
 
 
 def _action(change: ObjectChange) -> str:
