@@ -338,6 +338,8 @@ async def test_a_field_that_becomes_secret_refuses_what_is_written_in_it(desk: D
     "value",
     [
         pytest.param(None, id="null"),
+        pytest.param({"a": None}, id="null-inside"),
+        pytest.param({"a": {"b": 1, "c": None}}, id="null-deep-inside"),
         pytest.param("", id="v28-empty"),
         pytest.param({}, id="empty-object"),
         pytest.param([], id="empty-list"),
