@@ -6,11 +6,16 @@ PIP := $(PY) -m pip --disable-pip-version-check --quiet
 LOCK := .ci/constraints.txt
 FOR_RUN := $(VENV)/.for-run
 FOR_WORK := $(VENV)/.for-work
+# `make image` takes docker or podman, whichever is there; a base and flags of your own where no registry is in reach.
+ENGINE ?= $(shell command -v podman || command -v docker)
+IMAGE ?= localhost/henge:dev
+PYTHON_IMAGE ?= docker.io/library/python:3.13-slim-bookworm
+BUILD_FLAGS ?=
 # Tests wait more than they compute: one process more than there are processors. `WORKERS=0` runs them in this one.
 WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo board test lint format bench powerloss diskfaults venv lock man dist clean
+.PHONY: help run demo board test lint format bench powerloss diskfaults boottest imagetest debtest manifests image deb venv lock man dist clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-10s %s\n", $$1, $$2 }'
@@ -46,6 +51,27 @@ powerloss: $(FOR_WORK) ## replay power cuts at every moment of the store's life;
 diskfaults: $(FOR_WORK) ## run the daemon on a disk whose calls fail one by one; needs strace, takes ten minutes
 	@$(PY) -m tests.powerloss.diskfaults $(ARGS)
 
+boottest: $(FOR_WORK) ## install, push, reload, hang, restart, stop on a Debian that boots under systemd; needs root and systemd-nspawn
+	@$(PY) -m pytest -q -rs --timeout 900 tests/deployment/boot.py $(ARGS)
+
+manifests: $(FOR_WORK) $(VENV)/.for-manifests ## hold k8s/ against Kubernetes' own schemas; needs kubectl
+	@$(PY) -m pytest -q -rs --timeout 900 tests/deployment/manifests.py $(ARGS)
+
+image: ## build the container image with docker or podman (IMAGE, PYTHON_IMAGE, BUILD_FLAGS)
+	@[ -n "$(ENGINE)" ] || { echo "Neither podman nor docker is installed." >&2; exit 1; }
+	@$(ENGINE) build -f Containerfile -t $(IMAGE) --build-arg BASE=$(PYTHON_IMAGE) \
+		--build-arg VERSION=$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' henge_protocol/__init__.py) \
+		--build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null) $(BUILD_FLAGS) .
+
+imagetest: $(FOR_WORK) ## build the image on a Debian base and run it read-only without rights; needs root, podman, mmdebstrap
+	@$(PY) -m pytest -q -rs --timeout 900 tests/deployment/image.py $(ARGS)
+
+deb: man ## build a Debian package for this machine's Debian into dist/
+	@contrib/deb.sh dist
+
+debtest: $(FOR_WORK) ## build the package, install and purge it in a fresh Debian that boots; needs root, systemd-nspawn, mmdebstrap
+	@$(PY) -m pytest -q -rs --timeout 900 tests/deployment/package.py $(ARGS)
+
 venv: $(FOR_WORK) ## make .venv with everything that testing and linting need
 
 lock: ## write .ci/constraints.txt anew from the newest versions that setup.cfg allows
@@ -53,7 +79,7 @@ lock: ## write .ci/constraints.txt anew from the newest versions that setup.cfg 
 	fresh=$$(mktemp -d); trap 'rm -rf "$$fresh"' EXIT; \
 	"$$python" -m venv "$$fresh"; \
 	echo "Resolving anew ..."; \
-	"$$fresh/bin/python" -m pip --disable-pip-version-check --quiet install -e '.[test,lint]'; \
+	"$$fresh/bin/python" -m pip --disable-pip-version-check --quiet install -e '.[test,lint,manifests]'; \
 	{ sed '/^[^#]/,$$d' $(LOCK); \
 	  "$$fresh/bin/python" -m pip --disable-pip-version-check freeze --exclude-editable; } > $(LOCK).new; \
 	mv $(LOCK).new $(LOCK); echo "Wrote $(LOCK)"
@@ -88,6 +114,10 @@ $(FOR_WORK): setup.cfg pyproject.toml $(LOCK)
 	@echo "Installing henge with its test and lint tools into $(VENV) (about a minute, once) ..."
 	@$(PIP) install -e '.[test,lint]' -c $(LOCK)
 	@touch $(FOR_RUN) $@
+
+$(VENV)/.for-manifests: setup.cfg
+	@$(PIP) install -e '.[manifests]' -c $(LOCK)
+	@touch $@
 
 # Shell: leave in $python the newest usable interpreter. PYTHON=/path/to/python3 chooses another.
 # Each candidate is run, because a name on the PATH may be a shim without a version behind it.

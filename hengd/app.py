@@ -42,6 +42,7 @@ from hengd.http.stream import Links
 from hengd.hub import Hub
 from hengd.listen import bind_error, bind_tcp, bind_unix
 from hengd.local import local_admin
+from hengd.pulse import Pulse
 from hengd.rules.audit import Audit
 from hengd.rules.authority import Authority
 from hengd.rules.configs import Configs
@@ -94,6 +95,7 @@ class App:
         self._settings = settings
         self._environment = environment
         self._gates: list[Gate] = []
+        self._pulse = Pulse()
         self._announcer: Announcer | None = None
         self._background: list[asyncio.Task[None]] = []
         """What goes on as long as the daemon does."""
@@ -127,7 +129,8 @@ class App:
             await self.joins.open(settings.seconds("join.window_after_init"), ITSELF)
         await self._serve(sockets)
         await self._announce()
-        self._background = [asyncio.create_task(work) for work in (self._upkeep.run(), self.overrides.keep_ending())]
+        lasting = self._upkeep.run(), self.overrides.keep_ending(), self._pulse.run()
+        self._background = [asyncio.create_task(work) for work in lasting]
 
     async def stop(self) -> None:
         """Say goodbye to devices, finish what is under way, commit, close. No acknowledged write is lost."""
@@ -223,8 +226,9 @@ class App:
     def _make_routes(self) -> list[Route]:
         environment = self._environment
         daemon = Daemon(
-            self._settings.name, __version__, environment.clock(), str(environment.data_dir), self.urls, self._checks
-        )
+            self._settings.name, __version__, environment.clock(), str(environment.data_dir), self.urls, self._checks,
+            self._pulse.vitals,
+        )  # fmt: skip
         resources = (
             StatusRoutes(
                 daemon, self._store, self.authority, self.devices, self.joins, self.vault, clock=environment.clock

@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -19,6 +18,7 @@ import click
 import uvloop
 
 from hengd.app import App, Environment
+from hengd.elsewhere import announce
 from hengd.keyring import find_keys
 from hengd.logs import start_logs
 from hengd.offline import accept_clock
@@ -28,6 +28,7 @@ from hengd.process import (
     ignore_signals,
     note_loop_trouble,
     raise_file_limit,
+    reload_settings,
     say,
     spare_the_collector,
 )  # fmt: skip
@@ -35,12 +36,14 @@ from hengd.restore import Restored
 from hengd.restore import restore as restore_backup
 from hengd.room import disk_refusal
 from hengd.rules.timekeeping import shown
+from hengd.service import service
 from hengd.settings import Settings, default_file, load_settings, settings_files, toml
-from henge_protocol import __version__, pki
+from hengd.welcome import welcome
+from henge_protocol import __version__
 from henge_protocol.errors import Denied, HengeError, Invalid
 from henge_protocol.keyfiles import read_passphrase
 from henge_protocol.notify import notify
-from henge_protocol.places import admin_socket, admin_sockets, config_dir, state_dir
+from henge_protocol.places import admin_socket, config_dir, state_dir
 from henge_protocol.sealedfile import check_passphrase
 
 EXIT_INTERNAL: Final = 70
@@ -65,6 +68,7 @@ EXIT_CODES: Final = {
     "storage_failed": 74,
     "storage_full": 74,
     "bad_file": 74,
+    "service_failed": 69,
 }
 UNWRITTEN: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 """What the system says of standard output that leads to a file which takes no more."""
@@ -94,6 +98,10 @@ def _common(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.version_option(__version__, prog_name="hengd")
 def cli() -> None:
     """The henge daemon: keeps the configuration of a fleet and pushes it to its devices."""
+
+
+cli.add_command(service)
+cli.add_command(announce)
 
 
 @cli.command()
@@ -131,7 +139,7 @@ def run(
     environment = Environment(_data_dir(data_dir), socket, credentials=_credentials())
     logs = start_logs(settings["daemon.log_level"], settings["daemon.log_format"])
     try:
-        code = uvloop.run(_serve(settings, environment))
+        code = uvloop.run(_serve(settings, environment, lambda: _settings(config, flags)))
     finally:
         logs.stop()
     sys.exit(code)
@@ -237,7 +245,7 @@ def paths(config: Path | None, data_dir: Path | None, output: str) -> None:
         click.echo(f"{what:16} {path}")
 
 
-async def _serve(settings: Settings, environment: Environment) -> int:
+async def _serve(settings: Settings, environment: Environment, reread: Callable[[], Settings]) -> int:
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     loop.set_exception_handler(note_loop_trouble)
     ignore_signals()
@@ -245,7 +253,8 @@ async def _serve(settings: Settings, environment: Environment) -> int:
     await app.start()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _on_signal, stop)
-    print_welcome(app, settings, environment)
+    loop.add_signal_handler(signal.SIGHUP, reload_settings, settings, reread)
+    say(*welcome(app, settings, environment))
     spare_the_collector()
     notify("READY=1", f"STATUS=serving {settings.name}", environ=os.environ)
     watchdog = asyncio.create_task(feed_watchdog(app.beat), name="watchdog")
@@ -267,52 +276,6 @@ def _on_signal(stop: asyncio.Event) -> None:
     if stop.is_set():
         os._exit(1)
     stop.set()
-
-
-def print_welcome(app: App, settings: Settings, environment: Environment) -> None:
-    """What was made, where it listens, what to do next: for people, on standard output."""
-    urls = app.urls()
-    lines = [f"henge {__version__}  (Python {sys.version.split()[0]})"]
-    if app.founded:
-        lines += _first_run(app, settings, environment)
-    lines.append("Listening:")
-    lines += [f"  {url:28} devices, operators (TLS)" for url in urls["devices"]]
-    lines += [f"  {url:28} health (this machine only)" for url in urls.get("local", [])]
-    lines.append(f"  {environment.socket}  administration (this machine only)")
-    if app.founded:
-        lines += _next_steps(app, environment)
-    else:
-        status = app.summary()
-        lines.append(f"{status['devices']} devices, revision {status['revision']}.")
-    say(*lines)
-
-
-def _first_run(app: App, settings: Settings, environment: Environment) -> list[str]:
-    end = datetime.fromtimestamp(pki.validity(app.authority.server_ca)[1], UTC).strftime("%Y-%m-%d")
-    return [
-        f"First run. Nothing was found in {environment.data_dir}, so I made:",
-        f"  data       {environment.data_dir}",
-        f"  own CA     valid to {end}",
-        f"             {pki.format_fingerprint(app.authority.pin)}",
-        f"  name       {settings.name}",
-    ]
-
-
-def _next_steps(app: App, environment: Environment) -> list[str]:
-    lines = ["Next:"]
-    if environment.socket not in admin_sockets(os.environ):
-        lines.append(f"  find this socket      export HENGE_SOCKET={environment.socket}")
-    lines += [
-        "  look around           hengectl status",
-        "  a sample fleet        hengectl apply -f examples/homelab",
-        "  first Linux device    hengectl token create --name my-pi --schema lamp",
-        "  another computer      hengectl token create --admin",
-        "The last two print what to run there.",
-    ]
-    if app.joins.closes:
-        closes = datetime.fromtimestamp(app.joins.closes, UTC).astimezone().strftime("%H:%M")
-        lines.append(f"Devices may ask to join until {closes}. Reopen later with: hengectl join open")
-    return lines
 
 
 def _passphrase(source: str | None) -> str:
@@ -339,7 +302,7 @@ def _restored(done: Restored, folder: Path, *, dry_run: bool) -> list[str]:
         f"Restored into {folder}. Tokens made before the backup are void.",
         "Never start the old daemon again: devices would follow both.",
         "Next:",
-        "  hengd                    start it here; devices come by themselves",
+        f"  hengd --data-dir {folder}   start it; devices come by themselves",
         "  hengectl get devices     which are 'ahead' ran something newer than the backup and are held",
         "  hengectl retry DEVICE    give such a device what the backup says",
     ]

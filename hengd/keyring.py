@@ -25,9 +25,9 @@ def find_keys(key_file: str, credentials: Path | None, data_dir: Path) -> tuple[
     """Which file has the keys, and how to read it (again, whenever it may have changed)."""
     if key_file:
         named = Path(key_file)
-        return named, partial(_read_named, named)
+        return named, partial(_read_given, named)
     if credentials is not None and (credentials / CREDENTIAL).exists():
-        return credentials / CREDENTIAL, partial(_read, credentials / CREDENTIAL)
+        return credentials / CREDENTIAL, partial(_read_given, credentials / CREDENTIAL)
     own = own_key(data_dir)
     return own, partial(_read, own)
 
@@ -47,8 +47,9 @@ def _read(path: Path) -> list[bytes]:
     return _told(path, read_private(path))
 
 
-def _read_named(path: Path) -> list[bytes]:
-    """A file of somebody's choice: Kubernetes mounts a Secret as links, readable by the group of the pod."""
+def _read_given(path: Path) -> list[bytes]:
+    """A file that somebody else put there: Kubernetes mounts a Secret as links, readable by the group of the pod; newer
+    systemd lets the service read a credential by an access list, whose mask shows as the rights of a group."""
     return _told(path, read_private(path.resolve(), by_group=True))
 
 

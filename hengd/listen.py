@@ -37,7 +37,14 @@ def bind_unix(path: Path) -> socket.socket:
     """The admin socket, for owner and group only; a stale one is replaced, one that a daemon answers on is refused."""
     if len(os.fsencode(path)) > 100:
         raise Invalid("bad_setting", f"the socket's path {path} is longer than 100 bytes", cure="set listen.socket")
-    group = group_id()
+    try:
+        return _bind_unix(path, group_id())
+    except OSError as error:
+        cure = "set listen.socket to a folder of the daemon's user"
+        raise Denied("address_in_use", f"cannot make the socket {path} ({error.strerror})", cure=cure) from None
+
+
+def _bind_unix(path: Path, group: int | None) -> socket.socket:
     if not path.parent.exists():
         make_private_dir(path.parent)
         if group is not None and os.getuid() == 0:
@@ -52,9 +59,9 @@ def bind_unix(path: Path) -> socket.socket:
     before = os.umask(0o117)
     try:
         sock.bind(str(path))
-    except OSError as error:
+    except OSError:
         sock.close()
-        raise Denied("address_in_use", f"cannot make the socket {path} ({error.strerror})") from None
+        raise
     finally:
         os.umask(before)
     if group is not None and os.getuid() == 0:

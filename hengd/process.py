@@ -9,16 +9,21 @@ import os
 import resource
 import signal
 import sys
+import time
 from collections.abc import Callable
 from typing import Any, Final
 
+from hengd.settings import Settings
+from henge_protocol.errors import HengeError
 from henge_protocol.notify import notify, watchdog_interval_s
 
 log = logging.getLogger("hengd")
 
 MAX_FILES: Final = 65_536
-RELOADING: Final = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+HARMLESS: Final = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 """Their default is to end the process, and people send them to daemons that they expect to reload."""
+LIVE: Final = "daemon.log_level"
+"""The one setting that a reload changes; the others are built into what runs."""
 
 
 def fill_standard_streams() -> None:
@@ -39,8 +44,8 @@ def fill_standard_streams() -> None:
 
 
 def ignore_signals() -> None:
-    """Let nothing happen where there is nothing to reload yet."""
-    for number in RELOADING:
+    """Let nothing happen where there is nothing to reload (SIGHUP: not yet)."""
+    for number in HARMLESS:
         signal.signal(number, signal.SIG_IGN)
 
 
@@ -51,6 +56,26 @@ def raise_file_limit() -> int:
     if soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
     return max(soft, wanted)
+
+
+def reload_settings(running: Settings, reread: Callable[[], Settings]) -> None:
+    """Read the settings again: the log's level changes at once, of the others it is told that they wait for a restart.
+
+    Bad settings change nothing, and are told; the daemon goes on.
+    """
+    notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}", environ=os.environ)
+    try:
+        found = reread()
+    except HengeError as error:
+        log.warning("settings stay as they were: %s", error.message, extra={"event": "reload_refused"})
+    else:
+        logging.getLogger().setLevel(found[LIVE].upper())
+        waiting = [one.setting.key for one in found.values() if one.value != running[one.setting.key]]
+        wait = ", ".join(key for key in waiting if key != LIVE)
+        log.info(
+            "settings read again%s", f"; a restart is needed for {wait}" if wait else "", extra={"event": "reloaded"}
+        )
+    notify("READY=1", environ=os.environ)
 
 
 def note_loop_trouble(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -292,6 +292,7 @@ CODES: dict[str, str] = {
     "bad_passphrase": "A passphrase has 8 characters at least.",
     "backup_running": "Another backup is being made.",
     "address_in_use": "The address is taken by another program.",
+    "service_failed": "systemd refused, or does not run here; the message has its words.",
     # reaching a daemon
     "unreachable": "No daemon answers there.",
     "no_daemon": "No daemon is configured or found.",

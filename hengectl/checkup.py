@@ -102,7 +102,9 @@ def devices(status: Mapping[str, Any]) -> Iterator[Finding]:
     if away:
         yield Finding("look", "devices", f"{away} of {total} offline", "hengectl get devices")
     elif not stuck:
-        yield Finding("ok", "devices", f"{plural(total, 'device')}, none is stuck and none is away")
+        unseen = connection.get("never-seen", 0)
+        text = f"{plural(total, 'device')}, none is stuck and none is away"
+        yield Finding("ok", "devices", f"{text}; {unseen} never seen yet" if unseen else text)
 
 
 def network(status: Mapping[str, Any], seen: Sequence[Sighting]) -> Iterator[Finding]:

@@ -243,6 +243,14 @@ def test_every_event_of_the_log_is_documented_and_no_other() -> None:
     assert {plain(row[0]) for row in rows("operations.md", "event")} == logged_events()
 
 
+async def test_every_metric_is_documented_and_no_other(daemon: Service) -> None:
+    async with daemon.admin() as admin:
+        text = (await admin.call("GET", "/metrics")).body.decode()
+    listed = {name for row in rows("operations.md", "metric") for name in quoted(row[0])}
+
+    assert {name.partition("{")[0] for name in listed} == set(re.findall(r"^# TYPE (\w+)", text, re.MULTILINE))
+
+
 def test_every_exit_code_of_the_daemon_is_documented() -> None:
     listed = {plain(row[0]): row[1] for row in rows("operations.md", "code")}
 

@@ -85,6 +85,7 @@ _WHO: Final = {
     Auth.VIEWER: "Operators of every role, by certificate or over the admin socket.",
     Auth.EDITOR: "Operators with the role editor or admin.",
     Auth.ADMIN: "Operators with the role admin.",
+    Auth.METRICS: "Operators of every role; on the local port anybody on this machine.",
 }
 
 
@@ -157,8 +158,9 @@ def _operation(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
         "parameters": _parameters(route),
         "responses": _responses(route, schemas),
     }
-    if route.auth in (Auth.DEVICE, Auth.DEVICE_EXPIRED, *OPERATORS):
-        operation["security"] = [{}, {"certificate": []}] if route.auth in OPERATORS else [{"certificate": []}]
+    if route.auth in (Auth.DEVICE, Auth.DEVICE_EXPIRED, Auth.METRICS, *OPERATORS):
+        by_device = route.auth in (Auth.DEVICE, Auth.DEVICE_EXPIRED)
+        operation["security"] = [{"certificate": []}] if by_device else [{}, {"certificate": []}]
     if route.takes is not None:
         operation["requestBody"] = _body(route, schemas)
     return operation

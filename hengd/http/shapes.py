@@ -52,6 +52,7 @@ EVENT_SOCKET: Final = (
 )
 """An answer without a body is described by its text alone: OpenAPI has no words for a WebSocket's messages."""
 TEXT: Final = Media("text/plain", "ok")
+METRICS: Final = Media("text/plain", "figures in Prometheus' text format 0.0.4")
 
 
 class Shape(msgspec.Struct, forbid_unknown_fields=True):

@@ -42,6 +42,11 @@ class Devices:
         self._presence = presence
         self._clock = clock
 
+    @property
+    def links(self) -> int:
+        """Live links and long-polls of devices."""
+        return self._presence.links
+
     def view(self, name: str) -> DeviceView:
         """One device, or ``NotFound``."""
         with self._store.read() as tx:

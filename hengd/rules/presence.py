@@ -25,6 +25,11 @@ class Presence:
     def __len__(self) -> int:
         return len(self._live)
 
+    @property
+    def links(self) -> int:
+        """Live links and long-polls; a device may have several for a moment."""
+        return sum(live.links for live in self._live.values())
+
     def arrive(self, device_id: str, address: str, *, now: float) -> bool:
         """A link opened; whether the device was not connected before."""
         live = self._live.get(device_id)

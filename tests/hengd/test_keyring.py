@@ -66,6 +66,14 @@ def test_a_named_key_file_may_be_readable_by_its_group_and_our_own_may_not(tmp_p
     assert refusal.value.code == "not_private"
 
 
+@pytest.mark.parametrize("mode", [0o400, 0o440])
+def test_a_credential_is_read_as_systemd_gives_it_older_and_newer(tmp_path: Path, mode: int) -> None:
+    """With an access list (systemd 257) the mode shows the list's mask in the place of the group's rights."""
+    credential = private(tmp_path / "credentials" / CREDENTIAL, mode)
+
+    assert find_keys("", credential.parent, tmp_path)[1]() == [KEY]
+
+
 def test_f02_our_own_key_is_not_read_through_a_link(tmp_path: Path) -> None:
     own = own_key(tmp_path)
     own.parent.mkdir()

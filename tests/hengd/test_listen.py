@@ -93,3 +93,13 @@ def test_a_port_for_root_alone_is_denied(monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(Denied) as refused:
         bind_tcp("127.0.0.1:443", "listen.devices")
     assert "above 1023" in refused.value.cure
+
+
+def test_a_socket_that_cannot_be_made_is_refused_with_its_path(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    below = tmp_path / "file" / "admin.sock"
+    with pytest.raises(Denied, match="Not a directory") as refused:
+        bind_unix(below)
+
+    assert str(below) in refused.value.message
+    assert "listen.socket" in refused.value.cure

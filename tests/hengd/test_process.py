@@ -14,10 +14,11 @@ from typing import Any
 
 import pytest
 
-from hengd.process import note_loop_trouble
+from hengd.process import note_loop_trouble, reload_settings
+from hengd.settings import load_settings
 from tests.hengd.test_cli import HENGD, environment, hengd, serving
 from tests.service import device
-from tests.system.programs import PROGRAMS, Daemon, running
+from tests.system.programs import PROGRAMS, Daemon, running, until
 
 
 @pytest.fixture
@@ -65,6 +66,52 @@ def test_an_output_that_cannot_be_written_is_told(home: Path) -> None:
         ran = subprocess.run(command, env=environment(home), stdout=full, stderr=subprocess.PIPE, check=False)
 
     assert (ran.returncode, ran.stderr) == (74, b"Error: cannot write the output (No space left on device)\n")
+
+
+class Configured(Daemon):
+    """A daemon with a settings file."""
+
+    def command(self) -> list[str]:
+        return [*super().command(), "--config", str(self.folder / "hengd.toml")]
+
+
+def reloaded(daemon: Configured, settings: str, event: str) -> str:
+    """The line of the log that a reload with these settings ends with."""
+    told = daemon.output.count(event)
+    (daemon.folder / "hengd.toml").write_text(settings)
+    assert daemon.program is not None
+    daemon.program.process.send_signal(signal.SIGHUP)
+    until(lambda: daemon.output.count(event) > told, daemon.program)
+    return next(line for line in reversed(daemon.output.splitlines()) if event in line)
+
+
+def test_a_reload_takes_the_logs_level_and_names_what_waits_for_a_restart(tmp_path: Path) -> None:
+    (tmp_path / "hengd.toml").write_text("")
+    daemon = Configured(tmp_path)
+    try:
+        daemon.start()
+        both = reloaded(daemon, '[daemon]\nlog_level = "debug"\n[join]\nmax_pending = 9\n', '"reloaded"')
+        bad = reloaded(daemon, '[daemon]\nlog_level = "loud"\n', '"reload_refused"')
+        back = reloaded(daemon, "", '"reloaded"')
+        assert daemon.answers()
+        assert daemon.stop() == 0
+    finally:
+        daemon.clean()
+
+    assert "settings read again; a restart is needed for join.max_pending" in both
+    assert "settings stay as they were: " in bad
+    assert "daemon.log_level" in bad
+    assert "restart" not in back
+
+
+def test_a_reload_changes_the_level_at_once(caplog: pytest.LogCaptureFixture) -> None:
+    root = logging.getLogger()
+    before = root.level
+    try:
+        reload_settings(load_settings(), lambda: load_settings(flags={"daemon.log_level": "debug"}))
+        assert root.level == logging.DEBUG
+    finally:
+        root.setLevel(before)
 
 
 def test_signals_that_ask_other_daemons_to_reload_change_nothing(tmp_path: Path) -> None:

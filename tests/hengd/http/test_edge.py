@@ -49,9 +49,12 @@ REFUSED = {
 
 def expected(auth: Auth, caller: str) -> tuple[int, str] | str:
     """The rule: what a caller gets at a route."""
+    if auth is Auth.METRICS and caller != "local":
+        auth = Auth.VIEWER
     if caller in ("socket", "local") or auth is Auth.HEALTH:
         served = {
             Auth.HEALTH: ("socket", "local"),
+            Auth.METRICS: ("local",),
             Auth.NONE: ("socket",),
             **dict.fromkeys(OPERATORS, ("socket",)),
         }.get(auth, ())

@@ -14,7 +14,7 @@ import aiohttp
 import pytest
 
 from hengd.events import KEPT
-from hengd.http import eventstream
+from hengd.http import edge, eventstream
 from hengd.rules.authority import ADMIN_LIFETIME_S
 from henge_protocol import pki
 from tests.hengd.http.joinkit import identity_in, spend, token_of
@@ -125,14 +125,23 @@ async def test_a_stream_ends_with_the_identity_of_its_reader(daemon: Service, ad
             await reader.block()
 
 
-async def test_a_stream_tells_nothing_after_the_end_of_its_readers_certificate(daemon: Service, admin: Admin) -> None:
+async def test_a_stream_tells_nothing_after_the_end_of_its_readers_certificate(
+    daemon: Service, admin: Admin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusals: list[object] = []
+    ended, release = asyncio.Event(), daemon.app.authority.release
+    monkeypatch.setattr(daemon.app.authority, "release", lambda *holder: (release(*holder), ended.set()))
     async with daemon.remote(await viewer(daemon, admin)) as remote, stream(remote) as reader:
         await admin.apply(schema())
         assert (await reader.event())["name"] == "lamp"
-        daemon.clock.jump(ADMIN_LIFETIME_S + 1)
+        monkeypatch.setattr(edge, "problem_response", lambda *refusal: refusals.append(refusal))
+        daemon.clock.advance(ADMIN_LIFETIME_S + 1)
         await admin.apply(group("kitchen", "room=kitchen"))
         with pytest.raises((ConnectionError, aiohttp.ClientError)):
             await reader.block()
+        await asyncio.wait_for(ended.wait(), PATIENCE_S)
+
+    assert refusals == [], "an answer that has begun is not followed by another one"
 
 
 async def test_a_long_poll_tells_nothing_after_the_end_of_its_readers_certificate(
@@ -230,7 +239,7 @@ async def test_a_websocket_tells_nothing_after_the_end_of_its_readers_certificat
     async with daemon.remote(await viewer(daemon, admin)) as remote, socket_of(remote) as link:
         await admin.apply(schema())
         assert (await told(link))["name"] == "lamp"
-        daemon.clock.jump(ADMIN_LIFETIME_S + 1)
+        daemon.clock.advance(ADMIN_LIFETIME_S + 1)
         await admin.apply(group("kitchen", "room=kitchen"))
         farewell = await link.receive(timeout=PATIENCE_S)
 

@@ -29,7 +29,7 @@ from tests.hengd.http.conftest import Standing
 from tests.service import Admin, Identity, Service, group, schema
 
 EXAMPLE = {"name": "lamp-1", "secret": "wifi/home", "revision": "1", "id": "x", "sid": "x", "code": "00000000"}
-OVER_SOCKET = (*OPERATORS, Auth.NONE, Auth.HEALTH)
+OVER_SOCKET = (*OPERATORS, Auth.NONE, Auth.HEALTH, Auth.METRICS)
 EXISTING = {"schemas": "lamp", "groups": "kitchen"}
 EXAMPLES_EACH = 8
 """Requests for each operation and kind (good, bad): all in all some 600, about ten seconds."""

@@ -103,3 +103,49 @@ async def test_answers_are_not_kept_by_caches(daemon: Service, admin: Admin, pat
     assert answer.headers["Cache-Control"] == "no-store"
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
     assert len(answer.headers["Henge-Request-Id"]) == 16
+
+
+async def metrics(client: Admin) -> dict[str, float]:
+    """What is scraped, by name and labels."""
+    answer = await client.call("GET", "/metrics")
+    assert answer.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+    lines = [line for line in answer.body.decode().splitlines() if not line.startswith("#")]
+    return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
+
+
+async def test_metrics_count_what_there_is(daemon: Service, admin: Admin) -> None:
+    await admin.apply(schema(), device("lamp-1"), device("lamp-2"), device("bare", bound=""))
+    identity = await daemon.join(admin, "lamp-1")
+    async with connected(daemon, identity) as lamp:
+        await lamp.apply_next()
+        await admin.until("lamp-1", config="in-sync")
+        found = await metrics(admin)
+    status = await admin.ok("GET", "/v1/status")
+
+    assert found['henge_devices_by_connection{state="online"}'] == 1
+    assert found['henge_devices_by_connection{state="never-seen"}'] == 2
+    assert found['henge_devices_by_config{state="in-sync"}'] == 1
+    assert found['henge_devices_by_config{state="quarantined"}'] == 0
+    assert (found["henge_links"], found["henge_revision"], found["henge_warnings"]) == (1, 1, 0)
+    assert found["henge_store_map_bytes"] == status["store"]["map_bytes"]
+    assert 0 < found["henge_store_used_bytes"] <= status["store"]["used_bytes"]
+    assert found["henge_loop_lag_seconds"] >= 0
+
+
+async def test_metrics_on_the_plain_port_ask_nobody_but_refuse_web_pages(daemon: Service) -> None:
+    async with aiohttp.ClientSession(daemon.local_url) as session:
+        plain = Admin(session)
+        found = await metrics(plain)
+        rebound = await plain.refused("GET", "/metrics", headers={"Host": "evil.example"})
+        page = await plain.refused("GET", "/metrics", headers={"Origin": "https://evil.example"})
+
+    assert found["henge_links"] == 0
+    assert (rebound.code, page.code) == ("wrong_host", "foreign_origin")
+
+
+async def test_metrics_say_that_the_key_of_the_secrets_is_gone(daemon: Service, admin: Admin) -> None:
+    await admin.ok("PUT", "/v1/secrets/wifi/home", {"value": "hush"})
+    (daemon.data_dir / "keys" / "secrets.key").unlink()
+    await daemon.restart()
+
+    assert (await metrics(admin))["henge_warnings"] == 1
