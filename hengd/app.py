@@ -231,7 +231,8 @@ class App:
         )  # fmt: skip
         resources = (
             StatusRoutes(
-                daemon, self._store, self.authority, self.devices, self.joins, self.vault, clock=environment.clock
+                daemon, self._store, self.authority, self.devices, self.joins, self.vault, self.overrides,
+                clock=environment.clock,
             ),
             ObjectRoutes(self._store, self.configs, self.overrides, self.devices, self.events),
             DeviceRoutes(self.configs, self.devices, self.authority, self.tokens, self.contacts.reports),
@@ -244,7 +245,7 @@ class App:
             BackupRoutes(self._backups),
             self._polls,
             OpenApiRoutes(lambda: self._routes, __version__),
-        )
+        )  # fmt: skip
         return [route for resource in resources for route in resource.table()]
 
     # ---- listening -----------------------------------------------------------------------------------

@@ -419,6 +419,9 @@ class RevisionList(Shape):
 
     kind: Literal["RevisionList"]
     items: list[Revision]
+    before: (
+        Annotated[Count, msgspec.Meta(description="there is more than fits: ask again with ?before=")] | UnsetType
+    ) = UNSET
 
 
 class Said(Shape):

@@ -5,11 +5,12 @@ Every way of writing is one ``Change`` in one transaction; a dry run is the same
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, TypeVar
 
-from hengd.records import ObjectChange, ObjectRecord, RevisionRecord
+from hengd.records import ObjectChange, ObjectRecord
 from hengd.rules.audit import Guesses
 from hengd.rules.between import Between, between
 from hengd.rules.breadth import MAX_NAMES, SHOWN, TooWide, prunes_all, too_wide
@@ -24,22 +25,26 @@ from hengd.rules.fleet import (
     renderer,
     required_object,
 )  # fmt: skip
-from hengd.rules.history import changes_since, drop_revisions, find_revision, revisions_back
+from hengd.rules.history import changes_since, drop_revisions
 from hengd.rules.objects import KINDS, Manifest, object_path, parse_manifest
 from hengd.rules.outcome import Author, Moved, Outcome, Pruned
 from hengd.rules.ownership import BY_HAND, Writer
 from hengd.rules.schemas import SchemaCache
 from hengd.rules.vault import Vault
 from hengd.rules.why import Explained, explain
-from hengd.store import Store, Transaction
+from hengd.store import Reader, Store, Transaction
 from henge_protocol.errors import Conflict, HengeError, Invalid, NotFound, Problem
-from henge_protocol.fieldpath import parse_path
+from henge_protocol.fieldpath import Path, parse_path
 from henge_protocol.selector import parse_selector
+
+T = TypeVar("T")
 
 MAX_OBJECTS: Final = 5000
 PRUNED_AT_ONCE: Final = 500
 """Records that one transaction of upkeep drops, so that it never holds up a change for long."""
 MAX_MESSAGE_CHARS: Final = 1000
+PIECE: Final = 200
+"""Manifests that are read before everybody else has a turn: some 4 ms."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +95,7 @@ class Configs:
 
         Deleting nothing but devices is possible on a full disk, too.
         """
-        manifests = _manifests(objects)
+        manifests = await _manifests(objects)
         named = {(manifest.kind, manifest.name) for manifest in manifests}
         _refuse_both(named, delete)
         if request.prune and not request.writer.apply_set:
@@ -182,46 +187,30 @@ class Configs:
             )
         return Rendered(document.shown, desired.digest, desired.revision, redacted=bool(document.sealed))
 
-    def why(self, name: str, field: str = "") -> list[Explained]:
+    async def why(self, name: str, field: str = "") -> list[Explained]:
         """For each field of a device (or those at ``field``): its value, and what every layer says about it."""
         path = parse_path(field) if field else ()
-        with self._store.read() as tx:
-            device = required_object(tx, "Device", name)
-            layers = renderer(tx, self._schemas, self._vault).layers(device)
-            spoken = [(layer.kind, layer.name) for layer in layers if layer.kind in KINDS]
-            sources = {(kind, source): find_object(tx, KINDS[kind], source) for kind, source in spoken}
+        return await self._store.examine(lambda tx: self._explained(tx, name, field, path))
+
+    async def examine(self, operation: Callable[[Reader], T]) -> T:
+        """Read what may take long; raises what the operation raises, and as ``Store.examine``."""
+        return await self._store.examine(operation)
+
+    async def between(self, older: int, newer: int | None, target: tuple[str, str] | None) -> Between:
+        """What differs between two revisions (None: the newest); raises as ``between`` and ``Store.examine``."""
+        return await self._store.examine(
+            lambda tx: between(tx, self._schemas, older, read_meta(tx).revision if newer is None else newer, target)
+        )
+
+    def _explained(self, tx: Reader, name: str, field: str, path: Path) -> list[Explained]:
+        device = required_object(tx, "Device", name)
+        layers = renderer(tx, self._schemas, self._vault).layers(device)
+        spoken = [(layer.kind, layer.name) for layer in layers if layer.kind in KINDS]
+        sources = {(kind, source): find_object(tx, KINDS[kind], source) for kind, source in spoken}
         explained = explain(layers, sources, path)
         if field and not explained:
             raise _no_such_field(name, field, [one.field for one in explain(layers, sources)])
         return explained
-
-    def revisions(self, *, object_: tuple[str, str] | None, before: int | None, limit: int) -> list[RevisionRecord]:
-        """The newest revisions first, all or those that touched one object."""
-        found: list[RevisionRecord] = []
-        with self._store.read() as tx:
-            for record in revisions_back(tx, before):
-                if object_ is None or any((change.kind, change.name) == object_ for change in record.changes):
-                    found.append(record)
-                    if len(found) == limit:
-                        break
-        return found
-
-    def revision(self, number: int) -> RevisionRecord:
-        """One revision with each object before and after."""
-        with self._store.read() as tx:
-            return find_revision(tx, number)
-
-    async def between(self, older: int, newer: int | None, target: tuple[str, str] | None) -> Between:
-        """What differs between two revisions (None: the newest); read on the writer's thread, as it takes a while."""
-
-        def operation(tx: Transaction) -> Outcome:
-            raise _Seen(between(tx, self._schemas, older, read_meta(tx).revision if newer is None else newer, target))
-
-        try:
-            await self._store.write(operation)
-        except _Seen as seen:
-            return seen.between
-        raise AssertionError("the operation always raises")
 
     async def prune(self, keep: int, keep_s: float, *, now: float) -> int:
         """Drop some revisions beyond the newest ``keep`` that are older than ``keep_s`` too; how many, 0 = no more."""
@@ -281,16 +270,6 @@ class Configs:
             raise
 
 
-class _Seen(Exception):
-    """Carries what was read out of a transaction that writes nothing."""
-
-    expected = True
-
-    def __init__(self, between: Between) -> None:
-        super().__init__("seen")
-        self.between = between
-
-
 class _NotCommitted(Exception):
     """Carries the outcome of a dry run out of its transaction, which is undone by it."""
 
@@ -306,13 +285,15 @@ def _too_wide(change: Change, schemas: SchemaCache, outcome: Outcome, pruned: Pr
     return wide or too_wide(change.tx, schemas, outcome, change.written)
 
 
-def _manifests(objects: Sequence[object]) -> list[Manifest]:
+async def _manifests(objects: Sequence[object]) -> list[Manifest]:
     if len(objects) > MAX_OBJECTS:
         raise Invalid("too_complex", f"{len(objects)} objects in one apply, at most {MAX_OBJECTS} are taken")
     manifests: list[Manifest] = []
     errors: list[HengeError] = []
     seen: dict[str, int] = {}
     for index, value in enumerate(objects):
+        if index % PIECE == PIECE - 1:
+            await asyncio.sleep(0)
         try:
             manifest = parse_manifest(value)
         except HengeError as error:

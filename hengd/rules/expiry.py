@@ -12,6 +12,7 @@ from hengd.records import Origin, Override
 from hengd.rules.change import Overrider
 from hengd.rules.configs import Configs, Request
 from hengd.rules.fleet import find_object
+from hengd.rules.objects import object_path
 from hengd.rules.outcome import Author, Outcome
 from hengd.rules.overrides import Overriding, ended_by, next_end, overridden, running
 from hengd.rules.timekeeping import CLOCK_SLACK_S, Timekeeper
@@ -45,6 +46,12 @@ class Overrides:
         self._dated = math.inf
         """No override is of a clock that said more; unknown before the first look, in doubt, and if one did not end."""
         self._again_s = LOOK_S
+        self._stuck: list[HengeError] = []
+
+    @property
+    def stuck(self) -> Sequence[HengeError]:
+        """Why overrides whose time is over are still there, one for each object: for people to see."""
+        return self._stuck
 
     async def change(self, kind: str, name: str, wanted: Overriding, if_match: str | None, request: Request) -> Outcome:
         """Override fields of one object for a time, or end overrides early; ``Unavailable`` ``clock_suspect``.
@@ -69,20 +76,17 @@ class Overrides:
             if is_sure and now < self._dated:
                 due += [one for one in _misdated(tx, now) if one not in due]
         self._looked_at, self._dated = now, now if is_sure else math.inf
-        if not due:
-            return 0
         again_s = LOOK_S
         try:
-            await self._end(due, now)
+            self._stuck = await self._end_or_tell(due, now) if due else []
         except StorageFull as error:
-            again_s, self._dated = FULL_S, math.inf
+            again_s, told = FULL_S, f"overrides wait for their end: {error.message}"
+            self._stuck = [StorageFull(error.code, told, cure=error.cure)]
             if self._again_s != FULL_S:
-                log.warning("overrides wait for their end: %s", error, extra={"event": "upkeep_waits"})
-        except HengeError:  # one of them: the others must not wait for it
-            for one in due:
-                await self._end_or_tell(one, now)
-            self._dated = math.inf
+                log.warning("%s", told, extra={"event": "upkeep_waits"})
         self._again_s = again_s
+        if self._stuck:  # they are looked for again, even if it is not yet their time
+            self._dated = math.inf
         return len(due)
 
     async def keep_ending(self) -> None:
@@ -126,12 +130,20 @@ class Overrides:
         newest = self._dated + CLOCK_SLACK_S
         await self._configs.override(due, lambda old, _: running(old, now, newest=newest), None, request)
 
-    async def _end_or_tell(self, one: tuple[str, str], now: float) -> None:
+    async def _end_or_tell(self, due: Sequence[tuple[str, str]], now: float) -> list[HengeError]:
+        """End what is due; what cannot be ended holds up nothing else, and is told in the answer.
+
+        ``StorageFull`` if nothing can be written at all.
+        """
         try:
-            await self._end([one], now)
+            await self._end(due, now)
+        except StorageFull:  # of all of them
+            raise
         except HengeError as error:
-            told = {"event": "override_stuck", "object": "/".join(one)}
-            log.warning("an override of %s/%s cannot end: %s", one[0].lower(), one[1], error, extra=told)
+            if len(due) == 1:
+                return [_told(*due[0], error)]
+            return [stuck for one in due for stuck in await self._end_or_tell([one], now)]
+        return []
 
     def _patience_s(self) -> float:
         """Until the next end that the last look could not see; what could not end then is tried at each usual look."""
@@ -148,3 +160,9 @@ def _misdated(tx: Reader, now: float) -> list[tuple[str, str]]:
         for one in objects
         if one is not None and any(override.time > now + CLOCK_SLACK_S for override in one.overrides)
     ]
+
+
+def _told(kind: str, name: str, error: HengeError) -> HengeError:
+    path = object_path(kind, name)
+    log.warning("an override of %s cannot end: %s", path, error, extra={"event": "override_stuck", "object": path})
+    return type(error)(error.code, f"an override of {path} cannot end: {error.message}", cure=error.cure)

@@ -12,6 +12,7 @@ from hengd.records import ObjectChange, ObjectRecord, RevisionRecord, number_key
 from hengd.rules.fleet import find_object, objects_of, read_meta
 from hengd.store import Reader, Transaction
 from henge_protocol.errors import NotFound
+from henge_protocol.strictjson import canonical
 
 
 def find_revision(tx: Reader, number: int) -> RevisionRecord:
@@ -22,10 +23,17 @@ def find_revision(tx: Reader, number: int) -> RevisionRecord:
     return unpack(RevisionRecord, payload)
 
 
-def revisions_back(tx: Reader, before: int | None = None) -> Iterator[RevisionRecord]:
-    """Revisions from the newest (or the one before ``before``) back to the oldest that is kept."""
+def revisions_back(
+    tx: Reader, before: int | None = None, object_: tuple[str, str] | None = None
+) -> Iterator[RevisionRecord]:
+    """Revisions from the newest (or the one before ``before``) back to the oldest kept, all or those of one object."""
+    name = b'"name":%b' % canonical(object_[1]) if object_ is not None else b""
     for _, payload in tx.scan_back("revisions", number_key(before) if before else None):
-        yield unpack(RevisionRecord, payload)
+        if name not in payload:  # reading what nobody asked for costs a hundred times as much
+            continue
+        record = unpack(RevisionRecord, payload)
+        if object_ is None or any((change.kind, change.name) == object_ for change in record.changes):
+            yield record
 
 
 def changes_since(tx: Reader, revision: int) -> Iterator[ObjectChange]:

@@ -132,7 +132,7 @@ def _errors(invocation: Invocation, object_: Object) -> None:
 
 
 def _history(invocation: Invocation, target: Ref) -> None:
-    items = invocation.client.get("/v1/revisions", object=str(target), limit=REVISIONS_SHOWN).json()["items"]
+    items = invocation.client.revisions(REVISIONS_SHOWN, str(target))
     if items:
         invocation.paper.say()
         view = View(invocation.now(), invocation.paper.style)

@@ -671,6 +671,18 @@ async def test_a_document_on_a_terminal_cannot_move_the_cursor(
     assert json.loads(shown) == json.loads(piped)
 
 
+async def test_a_history_that_comes_in_parts_is_shown_whole(
+    person: Face, admin: Admin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hengd.http.history.MAX_ANSWER_BYTES", 1)
+    for brightness in range(3):
+        await person.ok("set", "device/lamp-1", f"brightness={brightness}")
+
+    assert [row[0] for row in lines(await person.ok("history"))] == ["REVISION", "4", "3", "2", "1"]
+    assert [row[0] for row in lines(await person.ok("history", "--limit", "2"))] == ["REVISION", "4", "3"]
+    assert [row[0] for row in lines(await person.ok("get", "revisions"))] == ["REVISION", "4", "3", "2", "1"]
+
+
 async def test_history_and_rollback(person: Face, admin: Admin) -> None:
     await person.ok("set", "device/lamp-1", "color=red", "-m", "redder")
     await person.ok("set", "group/kitchen", "brightness=5")

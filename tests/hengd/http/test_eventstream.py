@@ -7,14 +7,14 @@ import json
 import select
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import aiohttp
 import pytest
 
-from hengd.events import KEPT
-from hengd.http import edge, eventstream
+from hengd.events import KEPT, Event
+from hengd.http import edge, eventstream, views
 from hengd.rules.authority import ADMIN_LIFETIME_S
 from henge_protocol import pki
 from tests.hengd.http.joinkit import identity_in, spend, token_of
@@ -68,6 +68,26 @@ async def test_events_arrive_as_they_happen_with_number_type_and_data(admin: Adm
 
     assert (block["event"], block["id"]) == ("object.changed", str(data["seq"]))
     assert (data["kind"], data["name"]) == ("Schema", "lamp")
+
+
+async def test_an_event_is_put_into_words_once_however_many_read_it(
+    admin: Admin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[int] = []
+
+    def event_view(event: Event) -> dict[str, Any]:
+        told.append(event.seq)
+        return views.event_view(event)
+
+    monkeypatch.setattr(eventstream, "event_view", event_view)
+    async with AsyncExitStack() as streams:
+        readers = [await streams.enter_async_context(stream(admin)) for _ in range(5)]
+        await admin.apply(schema(), *[device(f"lamp-{number}") for number in range(9)])
+        seen = [[await reader.event() for _ in range(10)] for reader in readers]
+
+    assert all(one == seen[0] for one in seen)
+    assert len({event["seq"] for event in seen[0]}) == 10
+    assert sorted(told) == sorted(set(told))
 
 
 async def test_a_stream_that_broke_goes_on_after_the_last_number(admin: Admin) -> None:

@@ -118,7 +118,7 @@ async def test_a_nearer_layer_refers_to_another_secret(desk: Desk) -> None:
 
 async def test_why_names_the_secrets_of_all_layers(desk: Desk) -> None:
     await fleet(desk)
-    [psk] = desk.configs.why("two", "wifi.psk")
+    [psk] = await desk.configs.why("two", "wifi.psk")
 
     assert [(said.name, said.value, said.wins) for said in psk.layers] == [
         ("two", ref("wifi/lab"), True),
@@ -151,7 +151,7 @@ async def test_a_new_value_is_one_revision_and_moves_those_who_hold_it(desk: Des
     await fleet(desk)
     before = desk.configs.document("one").digest
     outcome = await put(desk, "wifi/home", "another long phrase")
-    record = desk.configs.revision(outcome.revision)
+    record = desk.revision(outcome.revision)
 
     assert [moved.name for moved in outcome.devices] == ["one"]
     assert exact(desk, "one")["wifi"]["psk"] == "another long phrase"
@@ -232,7 +232,7 @@ async def test_the_value_is_in_no_record_and_not_in_the_file(desk: Desk, tmp_pat
 
 async def test_rolling_back_everything_leaves_secrets_as_they_are(desk: Desk) -> None:
     await fleet(desk)
-    to = desk.configs.revisions(object_=None, before=None, limit=1)[0].revision
+    to = desk.history(limit=1)[0].revision
     await put(desk, "wifi/home", "another long phrase")
     await desk.apply(device("one", "node", {"place": "home"}, color="red"))
     await desk.configs.rollback(to, None, Request(ADA))
