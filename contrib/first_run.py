@@ -181,7 +181,7 @@ def main() -> int:
         print(f"\nError: {failure}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nStopped. The data is kept; start again with: make run")
+        print(f"\nStopped. The data is kept; start again with: {same_again(sys.argv[1:])}")
         return 0
 
 
@@ -206,14 +206,26 @@ def _demonstrate(demo: FirstRun, stack: ExitStack, *, stay: bool) -> int:
 
 
 def _next_steps(demo: FirstRun) -> str:
-    return f"""
-Serving until Ctrl-C. In another terminal:
-  export HENGE_SOCKET={demo.socket} PATH={PROGRAMS}:$PATH
-  hengectl get devices -w                             # watch the fleet
-  hengectl set device/{DEVICE} brightness=20 --wait    # and wait for the device
-  hengectl why {DEVICE}                                # where each value comes from
-  hengectl history                                    # what changed, by whom
-  cat {demo.output}"""
+    commands = {
+        "hengectl get devices -w": "watch the fleet",
+        f"hengectl set device/{DEVICE} brightness=20 --wait": "and wait for the device",
+        f"hengectl why {DEVICE}": "where each value comes from",
+        "hengectl history": "what changed, by whom",
+    }
+    width = max(map(len, commands))
+    lines = [f"  {command:<{width}}   # {what}" for command, what in commands.items()]
+    return "\n".join([
+        "\nServing until Ctrl-C. In another terminal:",
+        f"  export HENGE_SOCKET={demo.socket} PATH={PROGRAMS}:$PATH",
+        *lines,
+        f"  cat {demo.output}",
+    ])  # fmt: skip
+
+
+def same_again(arguments: list[str]) -> str:
+    """The command that starts it with the same arguments."""
+    given = shlex.join(one for one in arguments if one not in ("--stay", "--once"))
+    return f'make run ARGS="{given}"' if given else "make run"
 
 
 def _interrupt(_number: int, _frame: object) -> None:

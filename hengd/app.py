@@ -63,7 +63,7 @@ from hengd.settings import Settings
 from hengd.store import Store
 from hengd.upkeep import Kept, Upkeep
 from henge_protocol import __version__, pki
-from henge_protocol.errors import Invalid
+from henge_protocol.errors import HengeError, Invalid
 from henge_protocol.tls import device_server_context
 
 log = logging.getLogger("hengd")
@@ -147,6 +147,10 @@ class App:
         if self._announcer is not None:
             await self._announcer.stop()
         await asyncio.gather(*(gate.close(GRACE_S) for gate in self._gates))
+        try:
+            await self.devices.note_contacts()
+        except HengeError as error:  # a full or broken disk does not keep the daemon from ending
+            log.warning("who was in contact last is not noted: %s", error, extra={"event": "upkeep_waits"})
         await self._opened.aclose()
 
     def beat(self) -> bool:
@@ -219,6 +223,7 @@ class App:
             kept=Kept(self._settings["store.keep_revisions"], self._settings.seconds("store.keep_for")),
             renew_certificate=self._renew_server_certificate,
             back_up=Schedule(self._backups, plan_of(self._settings), clock=clock).turn,
+            note_contacts=self.devices.note_contacts,
         )  # fmt: skip
         self._edge = Edge(self.authority, lambda peer: local_admin(peer.uid, peer.gid), monotonic=monotonic)
         self._routes = self._make_routes()

@@ -270,7 +270,8 @@ def _value(key: str, raw: Any, origin: str) -> Value:
     try:
         return Value(setting, setting.read(raw), origin)
     except HengeError as error:
-        raise Invalid("bad_setting", f"{origin}: {key}: {error.message}", cure=f"{key}: {setting.meaning}") from None
+        cure = f"write it as the default is written, {toml(setting.default)}; it means: {setting.meaning}"
+        raise Invalid("bad_setting", f"{origin}: {key}: {error.message}", cure=cure) from None
 
 
 def _file_entries(path: Path) -> list[tuple[str, Any]]:

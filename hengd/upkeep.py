@@ -1,7 +1,7 @@
 """What the daemon does now and then while it runs; nothing that is correct depends on it.
 
-Space is set aside, the time is noted, old revisions, audit records, tokens and documents go, the server's certificate
-is renewed, the key of the secrets is looked after, and a backup is made if one is due.
+Space is set aside, the time and who was there are noted, old revisions, audit records, tokens and documents go, the
+server's certificate is renewed, the key of the secrets is looked after, and a backup is made if one is due.
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ class Upkeep:
         kept: Kept,
         renew_certificate: Callable[[], None],
         back_up: Callable[[], Awaitable[None]],
+        note_contacts: Callable[[], Awaitable[None]],
         every_s: float = UPKEEP_S,
     ) -> None:
         self._store = store
@@ -65,6 +66,7 @@ class Upkeep:
         self._kept = kept
         self._renew_certificate = renew_certificate
         self._back_up = back_up
+        self._note_contacts = note_contacts
         self._every_s = every_s
         self._sweep = Sweep(store)
 
@@ -89,6 +91,7 @@ class Upkeep:
     async def _turn(self) -> None:
         make_ballast(self._database)
         await self._timekeeper.note()
+        await self._note_contacts()
         self.tell_doubt()
         with self._store.read() as tx:
             passed = self._timekeeper.passed(tx)

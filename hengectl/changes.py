@@ -9,6 +9,7 @@ from typing import Any, Final
 from henge_protocol.errors import HengeError, Invalid
 from henge_protocol.model import version_tag
 from hengectl import delivery
+from hengectl.columns import done_text
 from hengectl.invocation import Invocation
 from hengectl.kinds import DEVICE, Ref
 from hengectl.render import plural, safe
@@ -99,18 +100,20 @@ def tell_spared(invocation: Invocation, result: Mapping[str, object]) -> None:
         )
 
 
-def tell_result(invocation: Invocation, result: dict[str, object], *, names_only: bool = False) -> None:
-    """What a change did, or would do."""
+def tell_result(
+    invocation: Invocation, result: dict[str, object], *, names_only: bool = False, told: bool = False
+) -> None:
+    """What a change did, or would do; ``told``: what became of the objects stands above already."""
     paper, dry = invocation.paper, bool(result.get("dry_run"))
     objects, devices = result.get("objects"), result.get("devices")
     listed = [one for one in objects if isinstance(one, dict)] if isinstance(objects, list) else []
     same = [one for one in listed if one["action"] == "unchanged"]
-    for one in sorted(listed, key=is_kept):
+    for one in [] if told else sorted(listed, key=is_kept):
         ref = f"{safe(str(one['kind']).lower())}/{safe(one['name'])}"
         if names_only:
             paper.say(ref)
         elif one["action"] != "unchanged" or len(same) <= UNCHANGED_SHOWN:
-            paper.say(f"{ref} {safe(one['action'])}{' (dry run)' if dry else ''}")
+            paper.say(f"{done_text(one)}{' (dry run)' if dry else ''}")
             tell_comparison(invocation, one)
     if len(same) > UNCHANGED_SHOWN and not names_only:
         paper.say(f"{len(same)} objects unchanged")

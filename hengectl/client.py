@@ -74,6 +74,8 @@ class _Request:
     patience_s: float
     write: Callable[[bytes], object] | None
     """What takes a good answer, piece by piece; raises no OSError, which would look like the peer's."""
+    changes: bool
+    """Whether it may change something once it is sent."""
 
 
 @dataclass(slots=True)
@@ -178,8 +180,7 @@ class Client:
         data = None if body is None else json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
         sent = _headers(data) | dict(headers or {})
         before, changes = self.outcome, method != "GET" and not query.get("dry_run")
-        self.outcome = "unknown" if changes else before
-        request = _Request(method, target, data, sent, patience_s or self.answer_timeout_s, write)
+        request = _Request(method, target, data, sent, patience_s or self.answer_timeout_s, write, changes)
         reply = self._exchange(request)
         if reply.status == 401 and self.renew is not None and _code(reply) == "certificate_expired":
             renew, self.renew = self.renew, None  # once: a renewal that did not help must not loop
@@ -217,6 +218,7 @@ class Client:
             self._connection = connection
         if self._connection.sock is not None:
             self._connection.sock.settimeout(request.patience_s)
+        self.outcome = "unknown" if request.changes else self.outcome
         self._connection.request(request.method, request.target, body=request.data, headers=dict(request.headers))
         answer = self._connection.getresponse()
         if (answer.length or 0) > MAX_ANSWER_BYTES:

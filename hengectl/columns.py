@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -120,22 +121,34 @@ def _declared(schema: object, prefix: str = "") -> Iterable[str]:
         yield prefix[:-1]
 
 
+def done_text(done: Mapping[str, Any]) -> str:
+    """What became of an object: ``group/kitchen created``, ``device/lamp-1 renamed to device/porch``."""
+    kind = str(done.get("kind", "")).lower()
+    ref = f"{kind}/{done.get('name', '')}"
+    return safe(f"{kind}/{done['was']} renamed to {ref}" if done.get("was") else f"{ref} {done.get('action', '')}")
+
+
 def changes_text(changes: object, *, most: int = 3) -> str:
     """``device/lamp-1 configured (color, wifi.ssid), group/kitchen created`` and how many more."""
     listed = [change for change in changes if isinstance(change, Mapping)] if isinstance(changes, list) else []
-    told = [
-        f"{str(one.get('kind', '')).lower()}/{one.get('name', '')} {one.get('action', '')}{_fields_text(one)}"
-        for one in listed[:most]
-    ]
+    told = [f"{done_text(one)}{safe(_fields_text(one))}" for one in listed[:most]]
     more = [f"{len(listed) - most} more"] if len(listed) > most else []
-    return safe(", ".join([*told, *more]))
+    return ", ".join([*told, *more])
 
 
 def _fields_text(change: Mapping[str, Any], *, most: int = 3) -> str:
     """The fields that a change touched, where the daemon was asked for them."""
-    fields = [field_of(str(one["pointer"])) for one in change.get("changes") or ()]
+    fields = list(dict.fromkeys(_field_text(str(one["pointer"])) for one in change.get("changes") or ()))
     more = [f"{len(fields) - most} more"] if len(fields) > most else []
     return f" ({', '.join([*fields[:most], *more])})" if fields else ""
+
+
+def _field_text(pointer: str) -> str:
+    found = _OVERRIDE.match(pointer)
+    return f"{found['field']} for a time" if found is not None else field_of(pointer)
+
+
+_OVERRIDE: Final = re.compile("/status/overrides/(?P<field>[^/]+)/")
 
 
 def _status(item: Object) -> Mapping[str, Any]:

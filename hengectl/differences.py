@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from hengectl import delivery
 from hengectl.changes import is_kept, tell_comparison
+from hengectl.columns import done_text
 from hengectl.invocation import Invocation
 from hengectl.refusal import field_of
 from hengectl.render import GAP, Style, data_text, plural, safe
 
 _MARKS: Final = {"-": "bad", "~": "busy", "+": "good"}
 """Removed, changed and new fields, in the order in which they are shown: what is lost comes first."""
+_ENDS: Final = re.compile("/status/overrides/(?P<field>[^/]+)/until")
 
 
 def tell_differences(
@@ -26,7 +29,7 @@ def tell_differences(
     """Objects, and what devices run, field by field; what a dry run answers."""
     paper, style = invocation.paper, invocation.paper.style
     for one in sorted(objects, key=is_kept):
-        paper.say(style.paint("strong", f"{safe(one['kind'].lower())}/{safe(one['name'])} {safe(one['action'])}"))
+        paper.say(style.paint("strong", done_text(one)))
         say_fields(invocation, one["changes"])
         tell_comparison(invocation, one)
     for names, changes in _alike(devices):
@@ -34,8 +37,19 @@ def tell_differences(
         say_fields(invocation, changes)
     differ = "differs" if len(objects) == 1 else "differ"
     documents = plural(len(devices), "device") if devices else "no device"
-    get = ("has" if len(devices) == 1 else "have") if happened else "would get"
+    get = ("has" if len(devices) <= 1 else "have") if happened else "would get"
     paper.say(f"\n{plural(len(objects), 'object')} {differ}; {documents} {get} another document")
+
+
+def tell_overrides(invocation: Invocation, objects: Sequence[Mapping[str, Any]]) -> None:
+    """Of objects that were changed: which overrides end with that, and which are in force again."""
+    for one in objects:
+        for change in one["changes"]:
+            found = _ENDS.fullmatch(change["pointer"])
+            if found is not None:
+                about = f"the override of {safe(found['field'])} in {safe(one['kind'].lower())}/{safe(one['name'])}"
+                how = f"runs until {safe(change['after'])}" if "after" in change else "ends"
+                invocation.note(f"With that {about} {how}.")
 
 
 def _alike(devices: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, Sequence[Mapping[str, Any]]]]:

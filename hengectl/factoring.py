@@ -51,7 +51,9 @@ class Fleet:
         ]
 
     def lifts(self, among: frozenset[str]) -> Iterator[list[Lift]]:
-        """For each value that could be lifted the groups that could take it, the widest first.
+        """For each value that could be lifted the groups that could take it: the one that speaks to most first.
+
+        Of groups that speak to the same devices that which selects fewest, so that who joins later is not spoken to.
 
         Only devices in ``among`` lose values; a field that is overridden anywhere is left alone, because what it
         will be then does not show in documents now.
@@ -62,7 +64,7 @@ class Fleet:
                 continue
             found = [lift for group in self.groups if (lift := self._lift(group, path, text, among)) is not None]
             if found:
-                yield sorted(found, key=lambda lift: (-len(lift.devices), lift.group))
+                yield sorted(found, key=lambda lift: (-len(lift.devices), *self._breadth(lift.group)))
 
     def lifted(self, lifts: Sequence[Lift]) -> list[Object]:
         """The groups and devices as they are after these lifts."""
@@ -85,6 +87,13 @@ class Fleet:
                     key = path, _text(get(_own(self.devices[name]), path))
                     counts[key] = counts.get(key, 0) + 1
         return sorted(key for key, count in counts.items() if count > 1)
+
+    def _breadth(self, group: str) -> tuple[int, bool, bool, str]:
+        """To sort groups, the narrowest first."""
+        spec = self.groups[group]["spec"]
+        selector = parse_selector(str(spec.get("selector", "")))
+        selected = sum(selector.matches(one["metadata"].get("labels", {})) for one in self.devices.values())
+        return selected, not spec.get("selector"), not spec.get("schema"), group
 
     def _lift(self, group: str, path: Path, text: str, among: frozenset[str]) -> Lift | None:
         devices = self.hearing(group, path[0])

@@ -9,18 +9,20 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 import click
 
-from henge_protocol.errors import Invalid
+from henge_protocol.errors import Conflict, Invalid, NotFound
 from henge_protocol.keyfiles import replace_file
 from henge_protocol.quantity import format_duration
 from hengectl.invocation import Command, Invocation, with_invocation
-from hengectl.kinds import SCHEMA
+from hengectl.kinds import DEVICE, SCHEMA, Ref
 from hengectl.options import DURATION, Name, labels_option
+from hengectl.render import safe
 from hengectl.tokens import TOKEN_TTL_S
 
 SETUP_FILE: Final = "henge.json"
@@ -78,6 +80,9 @@ def add_command(
     if usb and importlib.util.find_spec("mpremote") is None:
         cure = "install it with: pip install mpremote; or use --print DIR"
         raise Invalid("bad_usage", "mpremote is not installed here", cure=cure)
+    _refuse_joined(invocation, device)
+    if folder is not None:
+        _tell_prepared_before(invocation, folder, device)
     wifi = {"ssid": ssid, "password": _password(ssid)} if ssid else None
     setup = {"name": device, "server": reach or _reachable(invocation), "schema": schema, "wifi": wifi}
     body = {"kind": "join", "name": device, "ttl_s": ttl_s, "uses": 1, "labels": labels}
@@ -96,6 +101,32 @@ def add_command(
         _write(Path(place), content)
         _copy(Path(place), port)
     invocation.paper.say(f"device/{device} is prepared; the board restarts and joins")
+
+
+def _refuse_joined(invocation: Invocation, device: str) -> None:
+    """A token for a device that is let in would be refused when the board joins."""
+    with suppress(NotFound):
+        if invocation.client.read(Ref(DEVICE, device)).get("status", {}).get("identity") == "active":
+            raise Conflict(
+                "name_taken", f"device/{device} has joined already, and no other board can be it",
+                cure=f"let new hardware be it: hengectl device replace {device}; then prepare the board again",
+            )  # fmt: skip
+
+
+def _tell_prepared_before(invocation: Invocation, folder: Path, device: str) -> None:
+    """What stands in the folder for the same device is replaced, and that is said; another device's is left alone."""
+    path = folder / SETUP_FILE
+    try:
+        before = json.loads(path.read_bytes())["name"]
+    except OSError:  # nothing is there, or writing will say what is wrong
+        return
+    except (ValueError, LookupError, TypeError):
+        before = ""
+    if before != device:
+        cure = f"choose another folder, or remove {path}"
+        whom = f"device/{safe(before)}" if before else "something else"
+        raise Conflict("name_taken", f"{folder} holds what was prepared for {whom}", cure=cure)
+    invocation.note(f"What was prepared in {folder} before is replaced.")
 
 
 def _write(folder: Path, setup: dict[str, Any]) -> None:

@@ -16,6 +16,7 @@ from henge_protocol.errors import HengeError, Invalid
 from henge_protocol.hints import repeated
 from hengectl.client import Client
 from hengectl.find import Choice, Surroundings, choose, find, nothing_found, sightings
+from hengectl.kinds import nearest
 from hengectl.progress import Progress
 from hengectl.render import Paper, Style, wants_colour
 
@@ -170,6 +171,9 @@ def refuse_twice(command: click.Command, ctx: click.Context, args: list[str]) ->
         _, _, order = command.make_parser(ctx).parse_args(list(args))
     except click.UsageError as error:
         error.ctx = error.ctx or ctx  # so that the command's own help is named
+        if isinstance(error, click.NoSuchOption) and error.possibilities:
+            close = nearest(error.option_name, error.possibilities)  # click also takes what is hardly alike
+            raise click.NoSuchOption(error.option_name, possibilities=[close] if close else [], ctx=error.ctx) from None
         raise
     once = [one for one in order if isinstance(one, click.Option) and not one.multiple and not one.is_flag]
     for option in once:
@@ -214,7 +218,9 @@ def given_of(meta: Mapping[str, Any]) -> list[str]:
 
 def aimed(text: str, given: Sequence[str]) -> str:
     """The text with the given options in every command of this program that it suggests for the same daemon."""
-    there = () if "--socket" in given else ("token create --admin",)  # only on the daemon's own machine
+    there = (
+        () if "--socket" in given else ("token create --admin", "token create --role")
+    )  # for somebody else, on the daemon's own machine
     return repeated(text, "hengectl", given, but=(*_ELSEWHERE, *there))
 
 

@@ -38,11 +38,18 @@ class Waited:
         return sorted(name for name, found in self.verdicts.items() if found == verdict)
 
 
+def is_revoked(device: Object | None) -> bool:
+    """Whether a device's identity was ended, so that it is let in no more."""
+    return device is not None and device.get("status", {}).get("identity") == "revoked"
+
+
 def in_sync(device: Object | None) -> Verdict:
     """Whether a device runs what it should; ``away`` when it is not connected and cannot say so."""
     if device is None:
         return "refused"
     status = device.get("status", {})
+    if is_revoked(device):
+        return "away"
     if status.get("config") == "in-sync":
         return "reached"
     if status.get("config") == FINAL:
@@ -51,14 +58,16 @@ def in_sync(device: Object | None) -> Verdict:
 
 
 def in_sync_strictly(device: Object | None) -> Verdict:
-    """The same, but a device that is away is waited for."""
+    """The same, but a device that is away is waited for, and one that was revoked is not let in whatever it runs."""
+    if is_revoked(device):
+        return "refused"
     verdict = in_sync(device)
     return "open" if verdict == "away" else verdict
 
 
 def online(device: Object | None) -> Verdict:
     """Whether a device is connected."""
-    if device is None:
+    if device is None or is_revoked(device):
         return "refused"
     return "reached" if device.get("status", {}).get("connection") == "online" else "open"
 

@@ -179,3 +179,10 @@ def test_yaml_words_that_older_readers_take_for_booleans_are_quoted() -> None:
     """YAML 1.1 reads off and on as booleans, 1.2 as text: the files mean the same to both."""
     assert document("relay-1")["power_on"] == "off"
     assert body("thermostat")["properties"]["mode"]["enum"] == ["auto", "hold", "off"]
+
+
+@pytest.mark.parametrize("name", sorted(SCHEMAS.keys() - {"pi-camera"}))
+def test_what_may_cut_a_board_off_is_marked(name: str) -> None:
+    root = body(name)
+
+    assert resolve(root["properties"]["wifi"], root)["x-henge-risk"] == "connectivity"

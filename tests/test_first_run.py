@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 import shutil
 import subprocess
 import sys
@@ -22,3 +23,14 @@ def test_the_demo_joins_anew_when_the_daemon_no_longer_knows_its_device(tmp_path
     assert "--replace" not in first.stdout
     assert "--replace" in again.stdout
     assert "-m 'the sample fleet'" in first.stdout
+
+
+def test_what_starts_it_again_has_the_same_arguments() -> None:
+    spec = importlib.util.spec_from_file_location("first_run", FIRST_RUN)
+    assert spec is not None
+    assert spec.loader is not None
+    first_run = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(first_run)
+
+    assert first_run.same_again(["--stay"]) == "make run"
+    assert first_run.same_again(["--stay", "--folder", "/tmp/my demo"]) == "make run ARGS=\"--folder '/tmp/my demo'\""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from aiohttp import web
 
-from hengd.http import shapes, shapes_joining
+from hengd.http import shapes, shapes_changes, shapes_joining
 from hengd.http.edge import WRITE_QUERY, Auth, Route, author_of, change_request
 from hengd.http.parse import Query, if_match, json_object, name_of, no_body, text_field
 from hengd.http.views import device_view, dry_run_response, explained_response, json_response, token_view
@@ -45,8 +45,8 @@ class DeviceRoutes:
         )  # fmt: skip
         yield Route(
             "POST", f"{path}/rename", Auth.EDITOR, self.rename,
-            query=(*WRITE_QUERY, "take_over"), headers=("If-Match",), takes=shapes.RenameBody,
-            gives={200: (shapes.Device, shapes.Outcome)},
+            query=(*WRITE_QUERY, "take_over"), headers=("If-Match",), takes=shapes_changes.RenameBody,
+            gives={200: (shapes.Device, shapes_changes.Outcome)},
         )  # fmt: skip
 
     async def document(self, request: web.Request) -> web.Response:
@@ -83,7 +83,7 @@ class DeviceRoutes:
     async def rename(self, request: web.Request) -> web.Response:
         """Give the device another name."""
         match, wanted = if_match(request), change_request(request, "take_over")
-        to = text_field(await json_object(request, shapes.fields_of(shapes.RenameBody)), "to", default=None)
+        to = text_field(await json_object(request, shapes.fields_of(shapes_changes.RenameBody)), "to", default=None)
         outcome = await self._configs.rename(name_of(request), to, match, wanted)
         if outcome.dry_run:
             return await dry_run_response(outcome)

@@ -302,7 +302,7 @@ def check_caller(caller: Caller, auth: Auth) -> None:
     if auth in OPERATORS and ROLES.index(caller.rights) < ROLES.index(auth.value):
         raise Denied(
             "wrong_role",
-            f"this needs the role {auth.value}, {caller.name} is a {caller.rights}",
+            f"this needs the role {auth.value}, {caller.name} has the role {caller.rights}",
             cure=f"an admin gives it: hengectl token create --role {auth.value} --name {caller.name}",
         )
 

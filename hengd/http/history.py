@@ -10,7 +10,7 @@ from typing import Final
 from aiohttp import web
 
 from hengd.events import EventLog
-from hengd.http import shapes
+from hengd.http import shapes, shapes_changes
 from hengd.http.edge import WRITE_QUERY, Auth, Route, change_request
 from hengd.http.eventstream import Telling, last_event_id, socket_events, stream_events, wants_socket, wants_stream
 from hengd.http.parse import MAX_WAIT_S, Query, if_match, json_object, no_body, text_field
@@ -44,17 +44,17 @@ class HistoryRoutes:
         """The routes of this resource."""
         yield Route(
             "GET", "/v1/revisions", Auth.VIEWER, self.revisions,
-            query=("object", "limit", "before", "diff"), gives={200: shapes.RevisionList},
+            query=("object", "limit", "before", "diff"), gives={200: shapes_changes.RevisionList},
         )  # fmt: skip
-        yield Route("GET", "/v1/revisions/{revision}", Auth.VIEWER, self.revision, gives={200: shapes.Revision})
+        yield Route("GET", "/v1/revisions/{revision}", Auth.VIEWER, self.revision, gives={200: shapes_changes.Revision})
         yield Route(
             "GET", "/v1/revisions/{revision}/diff", Auth.VIEWER, self.diff,
-            query=("to", "object"), gives={200: shapes.Between},
+            query=("to", "object"), gives={200: shapes_changes.Between},
         )  # fmt: skip
         yield Route(
             "POST", "/v1/rollback", Auth.EDITOR, self.rollback,
-            query=(*WRITE_QUERY, "take_over"), headers=("If-Match",), takes=shapes.RollbackBody,
-            gives={200: shapes.Outcome},
+            query=(*WRITE_QUERY, "take_over"), headers=("If-Match",), takes=shapes_changes.RollbackBody,
+            gives={200: shapes_changes.Outcome},
         )  # fmt: skip
         yield Route(
             "GET", "/v1/events", Auth.VIEWER, self.events,
@@ -92,7 +92,7 @@ class HistoryRoutes:
     async def rollback(self, request: web.Request) -> web.Response:
         """A new revision with old content."""
         wanted = change_request(request, "take_over")
-        body = await json_object(request, shapes.fields_of(shapes.RollbackBody))
+        body = await json_object(request, shapes.fields_of(shapes_changes.RollbackBody))
         to, target = body.get("to"), text_field(body, "object")
         if type(to) is not int or to < 0:
             raise Invalid("bad_object", "to is not the number of a revision")

@@ -12,7 +12,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from hengd.events import EventLog
-from hengd.http import shapes
+from hengd.http import shapes, shapes_changes
 from hengd.http.edge import OWNER_QUERY, WRITE_QUERY, Auth, Handler, Route, change_request
 from hengd.http.parse import Query, if_match, json_body, json_object, name_of, no_body, text_field
 from hengd.http.views import (
@@ -71,22 +71,22 @@ class ObjectRoutes:
         for kind in ("Group", "Device"):
             yield Route(
                 "PATCH", f"/v1/{PLURALS[kind]}/{{name}}/overrides", Auth.EDITOR, self._override(kind),
-                query=(*WRITE_QUERY, "take_over"), headers=("If-Match",), takes=shapes.OverridesBody,
-                gives={200: (_SHAPES.get(kind, _LAYERS)[0], shapes.Outcome)},
+                query=(*WRITE_QUERY, "take_over"), headers=("If-Match",), takes=shapes_changes.OverridesBody,
+                gives={200: (_SHAPES.get(kind, _LAYERS)[0], shapes_changes.Outcome)},
             )  # fmt: skip
         yield Route(
             "POST", "/v1/overrides", Auth.EDITOR, self.override_selected,
-            query=WRITE_QUERY, takes=shapes.SelectedOverridesBody, gives={200: shapes.Outcome},
+            query=WRITE_QUERY, takes=shapes_changes.SelectedOverridesBody, gives={200: shapes_changes.Outcome},
         )  # fmt: skip
         yield Route(
             "POST", "/v1/apply", Auth.EDITOR, self.apply,
-            query=(*WRITE_QUERY, *OWNER_QUERY, "prune", "expect"), headers=("If-Match",), takes=shapes.ApplyBody,
-            gives={200: shapes.Outcome},
+            query=(*WRITE_QUERY, *OWNER_QUERY, "prune", "expect"), headers=("If-Match",),
+            takes=shapes_changes.ApplyBody, gives={200: shapes_changes.Outcome},
         )  # fmt: skip
 
     def _one(self, kind: str, path: str) -> Iterator[Route]:
         shape = _SHAPES.get(kind, _LAYERS)[0]
-        either = (shape, shapes.Outcome)
+        either = (shape, shapes_changes.Outcome)
         yield Route("GET", path, Auth.VIEWER, self._show(kind), gives={200: shape})
         yield Route(
             "PUT", path, Auth.EDITOR, self._put(kind),
@@ -116,7 +116,7 @@ class ObjectRoutes:
         body = await json_body(request, limits=APPLY_LIMITS)
         if not isinstance(body, dict) or not isinstance(body.get("objects", []), list):
             raise Invalid("bad_object", 'the body is {"objects": [...], "delete": [...], "message": ""}')
-        known = shapes.fields_of(shapes.ApplyBody)
+        known = shapes.fields_of(shapes_changes.ApplyBody)
         unknown = set(body) - set(known)
         if unknown:
             raise Invalid("unknown_field", f"field {ascii(min(unknown))[:60]} is unknown; known are {', '.join(known)}")
@@ -128,7 +128,7 @@ class ObjectRoutes:
     async def override_selected(self, request: web.Request) -> web.Response:
         """Override fields of all devices that a selector selects, or end overrides early, as one revision."""
         request_ = change_request(request)
-        body = await json_object(request, shapes.fields_of(shapes.SelectedOverridesBody))
+        body = await json_object(request, shapes.fields_of(shapes_changes.SelectedOverridesBody))
         selector = text_field(body, "selector", default=None, max_chars=MAX_SELECTOR_CHARS)
         wanted = parse_overriding(body)
         return await outcome_response(await self._overrides.change_selected(selector, wanted, request_))
@@ -189,7 +189,7 @@ class ObjectRoutes:
             """Override fields of an object for a time, or end overrides early."""
             name, match = name_of(request), if_match(request)
             request_ = change_request(request, "take_over")
-            wanted = parse_overriding(await json_object(request, shapes.fields_of(shapes.OverridesBody)))
+            wanted = parse_overriding(await json_object(request, shapes.fields_of(shapes_changes.OverridesBody)))
             outcome = await self._overrides.change(kind, name, wanted, match, request_)
             return await dry_run_response(outcome) if outcome.dry_run else self._answer(kind, name)
 
@@ -203,6 +203,7 @@ class ObjectRoutes:
             wanted = change_request(request, *OWNER_QUERY)
             gone = self._answer(kind, name)
             outcome = await self._configs.delete(kind, name, match, wanted)
+            gone.headers["Henge-Revision"] = str(outcome.revision)
             return await dry_run_response(outcome) if outcome.dry_run else gone
 
         return handler

@@ -13,6 +13,7 @@ from aiohttp import web
 
 from hengd.http import shapes
 from hengd.http.edge import OPERATORS, Auth, Route
+from hengd.http.head import STREAM_PATH
 from hengd.http.parse import MAX_WAIT_S, Query, no_body
 from hengd.http.views import json_response
 from henge_protocol.model import (
@@ -120,6 +121,7 @@ def openapi(routes: Sequence[Route], version: str) -> dict[str, Any]:
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, schemas)
+    paths[STREAM_PATH] = {"get": _stream(schemas)}
     return {
         "openapi": "3.1.0",
         "info": {
@@ -166,6 +168,23 @@ def _operation(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
     return operation
 
 
+def _stream(schemas: dict[str, Any]) -> dict[str, Any]:
+    """The link of a device: no route, because it is taken over before a request is made of it (``dispatch``)."""
+    responses = {
+        "101": {"description": shapes.DEVICE_SOCKET},
+        "4XX": {"description": "Refused.", "content": _problem(schemas)},
+        "503": {"description": _FAILURES["503"], "content": _problem(schemas)},
+    }
+    return {
+        "operationId": "get_device_stream",
+        "summary": "The live link of a device",
+        "description": _WHO[Auth.DEVICE],
+        "parameters": [],
+        "responses": responses,
+        "security": [{"certificate": []}],
+    }
+
+
 def _operation_id(route: Route) -> str:
     words = re.sub(r"[^a-z0-9]+", "_", route.path.lower().removeprefix("/v1/")).strip("_")
     return f"{route.method.lower()}_{words}"
@@ -194,12 +213,16 @@ def _body(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
 
 
 def _responses(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
-    problem = {"application/problem+json": {"schema": schemas[repr(shapes.Problem)]}}
+    problem = _problem(schemas)
     responses: dict[str, Any] = {str(status): _response(answer, schemas) for status, answer in route.gives.items()}
     responses["4XX"] = {"description": "Refused; nothing was changed.", "content": problem}
     for status, meaning in _FAILURES.items():
         responses.setdefault(status, {"description": meaning, "content": problem})
     return responses
+
+
+def _problem(schemas: dict[str, Any]) -> dict[str, Any]:
+    return {"application/problem+json": {"schema": schemas[repr(shapes.Problem)]}}
 
 
 def _response(answer: Any, schemas: dict[str, Any]) -> dict[str, Any]:

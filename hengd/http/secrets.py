@@ -7,7 +7,7 @@ from typing import Any
 
 from aiohttp import web
 
-from hengd.http import shapes, shapes_secrets
+from hengd.http import shapes, shapes_changes, shapes_secrets
 from hengd.http.edge import WRITE_QUERY, Auth, Route, change_request
 from hengd.http.parse import Query, if_match, json_object, no_body
 from hengd.http.views import dry_run_response, json_response, object_response, object_view
@@ -32,11 +32,11 @@ class SecretRoutes:
         yield Route(
             "PUT", path, Auth.EDITOR, self.put, query=WRITE_QUERY, headers=("If-Match",),
             takes=shapes_secrets.SecretBody,
-            gives={200: (shapes_secrets.Secret, shapes.Outcome), 201: shapes_secrets.Secret},
+            gives={200: (shapes_secrets.Secret, shapes_changes.Outcome), 201: shapes_secrets.Secret},
         )  # fmt: skip
         yield Route(
             "DELETE", path, Auth.EDITOR, self.delete, query=WRITE_QUERY, headers=("If-Match",),
-            gives={200: (shapes_secrets.Secret, shapes.Outcome)},
+            gives={200: (shapes_secrets.Secret, shapes_changes.Outcome)},
         )  # fmt: skip
 
     async def all(self, request: web.Request) -> web.Response:
@@ -69,6 +69,7 @@ class SecretRoutes:
         name, match, wanted = _name(request), if_match(request), change_request(request)
         gone = self._answer(name)
         outcome = await self._secrets.delete(name, match, wanted)
+        gone.headers["Henge-Revision"] = str(outcome.revision)
         return await dry_run_response(outcome) if outcome.dry_run else gone
 
     def _answer(self, name: str, *, status: int = 200) -> web.Response:

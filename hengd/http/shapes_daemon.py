@@ -23,9 +23,10 @@ class WhoAmI(Shape):
 
 
 class Counts(Shape):
-    """Devices by state, on both axes."""
+    """Devices by state, on each axis; ``connection`` and ``config`` without those that were revoked."""
 
     total: Count
+    identity: dict[str, int]
     connection: dict[str, int]
     config: dict[str, int]
 

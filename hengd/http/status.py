@@ -111,7 +111,7 @@ class StatusRoutes:
                 "ca_fingerprint": pki.format_fingerprint(self._authority.pin),
                 "schemas": schemas,
                 "groups": groups,
-                "devices": {"total": sum(counts["connection"].values()), **counts},
+                "devices": {"total": sum(counts["identity"].values()), **counts},
                 "join": {"open": bool(closes), "closes": moment(closes), "waiting": len(self._joins.waiting())},
                 "store": _store_view(figures) | {"backed_up": moment(meta.backed_up)},
                 "warnings": self._warnings(figures),

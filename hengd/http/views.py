@@ -18,7 +18,7 @@ from hengd.rules.conditions import Condition, conditions_of_device, conditions_o
 from hengd.rules.devices import DeviceView
 from hengd.rules.joins import JoinRequest
 from hengd.rules.merge import MISSING, FieldChange
-from hengd.rules.outcome import Done, Moved, Outcome, action_of, differing_fields
+from hengd.rules.outcome import Done, Moved, Outcome, action_of, by_identity, differing_fields, former_name
 from hengd.rules.schema_compare import Comparison
 from hengd.rules.why import Explained
 from henge_protocol.fieldpath import field_of
@@ -157,6 +157,7 @@ async def _in_pieces(items: Sequence[T], view: Callable[[T], dict[str, Any]]) ->
 
 def _done_view(done: Done) -> dict[str, Any]:
     view = {"kind": done.kind, "name": done.name, "action": done.action, "changes": _fields_view(done.changes)}
+    view |= {"was": done.was} if done.was else {}
     return view | ({"compared": _comparison_view(done.compared)} if done.compared is not None else {})
 
 
@@ -179,12 +180,15 @@ def revision_bytes(record: RevisionRecord, *, whole: bool = False, fields: bool 
         "origin": record.origin,
         "message": record.message,
     } | ({"set": record.apply_set} if record.apply_set else {})
-    told = (json_bytes(_change_view(one, whole=whole, fields=fields)) for one in record.changes)
+    told = (json_bytes(_change_view(one, whole=whole, fields=fields)) for one in by_identity(record.changes))
     return b'%b,"changes":[%b]}' % (json_bytes(head)[:-1], b",".join(told))
 
 
 def _change_view(change: ObjectChange, *, whole: bool, fields: bool) -> dict[str, Any]:
+    """An object that a revision touched, a device with its identity and, if it was renamed, its name before."""
     view: dict[str, Any] = {"kind": change.kind, "name": change.name, "action": action_of(change)}
+    was, its_id = former_name(change), next((side.id for side in (change.after, change.before) if side is not None), "")
+    view |= ({"was": was} if was else {}) | ({"id": its_id} if its_id else {})
     if fields:
         view["changes"] = _fields_view(differing_fields(change))
     if whole:

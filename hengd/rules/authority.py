@@ -242,12 +242,14 @@ class Authority:
     # ---- ending --------------------------------------------------------------------------------------
 
     async def revoke_device(self, name: str, by: Author) -> None:
-        """End a device's identity at once: no byte of configuration reaches it from now on."""
+        """End a device's identity at once: no byte of configuration reaches it from now on. Once ended it stays so."""
         with self._store.read() as tx:
             device = required_object(tx, "Device", name)
-            if identity_state(tx, "device", device.id) == "none":
+            identity = identity_state(tx, "device", device.id)
+            if identity == "none":
                 raise NotFound("not_joined", f"device/{name} has no identity to revoke", cure="it never joined")
-        await self.revoke("device", device.id, by)
+        if identity != "revoked":
+            await self.revoke("device", device.id, by)
 
     async def revoke_operator(self, name: str, by: Author) -> None:
         """End an operator's identity at once, with all its certificates."""
@@ -327,7 +329,7 @@ class Authority:
     def _refuse_state(self, record: CertificateRecord) -> None:
         ended = self._ended(record.role, record.subject)
         if record.state == "revoked" or is_ended(record, ended) or self.is_cut(record.role, record.subject):
-            raise Denied("certificate_revoked", "this identity was revoked", cure="join again with a new token")
+            raise Denied("certificate_revoked", "this identity was revoked", cure=_way_back(record))
         if record.state == "superseded":
             raise Denied("certificate_superseded", "a newer certificate of this identity is in use")
 
@@ -355,6 +357,13 @@ def _lifetime_s(role: str, *, board: bool) -> float:
     if role == "admin":
         return ADMIN_LIFETIME_S
     return BOARD_LIFETIME_S if board else DEVICE_LIFETIME_S
+
+
+def _way_back(record: CertificateRecord) -> str:
+    if record.role == "device":
+        return "join again with a new token"
+    made = f"hengectl token create --role {record.rights} --name {record.subject}"
+    return f"an admin lets you in again: {made}; then log in: hengectl login URL"
 
 
 def _named(tx: Reader, role: str, subject: str) -> str:

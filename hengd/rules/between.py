@@ -6,14 +6,23 @@ revision that set it, so all of this can be told while the secrets are locked.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from hengd.records import ObjectChange, ObjectRecord
 from hengd.rules.change import is_same
 from hengd.rules.fleet import schema_entry
 from hengd.rules.history import FleetAt
-from hengd.rules.outcome import Differences, Done, Moved, action_of, compared, differing_fields
+from hengd.rules.outcome import (
+    Differences,
+    Done,
+    Moved,
+    action_of,
+    by_identity,
+    compared,
+    differing_fields,
+    former_name,
+)
 from hengd.rules.rendering import Document, Renderer, group_entry
 from hengd.rules.schemas import SchemaCache
 from hengd.store import Reader
@@ -39,42 +48,59 @@ def between(tx: Reader, schemas: SchemaCache, older: int, newer: int, target: Ke
     """
     fleets = FleetAt(tx, older), FleetAt(tx, newer)
     keys = sorted(fleets[0].changed | fleets[1].changed) if target is None else [target]
-    pairs = {key: (fleets[0].find(*key), fleets[1].find(*key)) for key in keys}
+    pairs = {key: _pair(fleets, key, alone=target is not None) for key in keys}
     if target is not None and pairs[target] == (None, None):
         raise NotFound("no_such_object", f"{target[0].lower()}/{target[1]} was there at neither revision")
-    changes = [ObjectChange(kind=key[0], name=key[1], before=pair[0], after=pair[1]) for key, pair in pairs.items()]
-    done = tuple(one for change in changes if (one := _done(change)) is not None)
-    return Between(older, newer, done, tuple(_Documents(fleets, schemas).moved(target)))
+    changes = [_change(key, *pair) for key, pair in pairs.items()]
+    done = tuple(one for change in by_identity(changes) if (one := _done(change)) is not None)
+    devices = [_devices(fleet) for fleet in fleets] if target is None else [_devices_of(one) for one in pairs[target]]
+    return Between(older, newer, done, tuple(_Documents(fleets, schemas).moved(*devices)))
+
+
+def _pair(fleets: tuple[FleetAt, FleetAt], key: Key, *, alone: bool) -> tuple[ObjectRecord | None, ObjectRecord | None]:
+    """An object then and then. ``alone``, a device is the same by its identity, whatever its name was."""
+    before, after = fleets[0].find(*key), fleets[1].find(*key)
+    known = after or before
+    if not alone or known is None or not known.id:
+        return before, after
+    pair = [_devices(fleet).get(known.id) for fleet in fleets]
+    return pair[0], pair[1]
+
+
+def _devices(fleet: FleetAt) -> dict[str, ObjectRecord]:
+    return {device.id: device for device in fleet.of("Device")}
+
+
+def _devices_of(record: ObjectRecord | None) -> dict[str, ObjectRecord]:
+    return {record.id: record} if record is not None and record.id else {}
+
+
+def _change(key: Key, before: ObjectRecord | None, after: ObjectRecord | None) -> ObjectChange:
+    """Under the name that the object has later; a device may have had that of ``key`` earlier."""
+    return ObjectChange(kind=key[0], name=after.name if after is not None else key[1], before=before, after=after)
 
 
 def _done(change: ObjectChange) -> Done | None:
-    if is_same(change.before, change.after):
+    was = former_name(change)
+    if is_same(change.before, change.after) and not was:
         return None
-    return compared(Done(change.kind, change.name, action_of(change), differing_fields(change)), change)
+    return compared(Done(change.kind, change.name, action_of(change), differing_fields(change), was=was), change)
 
 
 class _Documents:
     """Documents as they were at two revisions."""
 
     def __init__(self, fleets: tuple[FleetAt, FleetAt], schemas: SchemaCache) -> None:
-        self._fleets = fleets
         self._renderers = [_renderer(fleet, schemas) for fleet in fleets]
         self._differences = Differences()
 
-    def moved(self, target: Key | None) -> Iterator[Moved]:
-        """The devices, by identity, whose documents differ; a renamed one has its later name."""
-        before, after = (self._devices(fleet, target) for fleet in self._fleets)
-        for device_id, device in sorted((before | after).items(), key=lambda item: item[1].name):
+    def moved(self, before: Mapping[str, ObjectRecord], after: Mapping[str, ObjectRecord]) -> Iterator[Moved]:
+        """Those of the devices, by identity, whose documents differ; a renamed one has its later name."""
+        for device_id, device in sorted({**before, **after}.items(), key=lambda item: item[1].name):
             old, new = self._document(0, before.get(device_id)), self._document(1, after.get(device_id))
             if old.digest != new.digest:
                 changes = self._differences.of_documents(old.data, new.data)
                 yield Moved(device.name, old.digest, new.digest, changes, device_id)
-
-    def _devices(self, fleet: FleetAt, target: Key | None) -> dict[str, ObjectRecord]:
-        if target is None:
-            return {device.id: device for device in fleet.of("Device")}
-        found = fleet.find(*target) if target[0] == "Device" else None
-        return {found.id: found} if found is not None else {}
 
     def _document(self, side: int, device: ObjectRecord | None) -> Document:
         return (self._renderers[side].render(device) if device is not None else None) or _NO_DOCUMENT

@@ -6,7 +6,9 @@ and are deleted. So making a new fleet and joining devices is never too wide.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import shlex
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -25,14 +27,9 @@ MOST_PART: Final = 0.25
 SHOWN: Final = 8
 MAX_NAMES: Final = 100
 
-CURE: Final = (
-    "try it on one device first, for a time: hengectl set device/NAME FIELD=VALUE --for 10m; "
-    "if all of them are meant, say so: --all-at-once (in the API ?all_at_once=1)"
-)
-CURE_OF_DELETING: Final = (
-    "each of them would have to join anew: look whether they are the right ones; "
-    "if all of them are meant, say so: --all-at-once (in the API ?all_at_once=1)"
-)
+MEANT: Final = "if all of them are meant, say so: --all-at-once"
+CURE: Final = f"try it on one device first, for a time: hengectl set device/{{name}} {{assignment}} --for 10m; {MEANT}"
+CURE_OF_DELETING: Final = f"each of them would have to join anew: look whether they are the right ones; {MEANT}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +54,7 @@ def prunes_all(pruned: Pruned) -> TooWide | None:
         return None
     message = f"no object of the set {pruned.apply_set} is in the files: it prunes all {pruned.had}"
     cure = "look whether these are the right files and the right set; if all are meant to go, say so: --all-at-once"
-    return TooWide(message, f"{cure} (in the API ?all_at_once=1)", {"objects": pruned.gone})
+    return TooWide(message, cure, {"objects": pruned.gone})
 
 
 def too_wide(tx: Reader, schemas: SchemaCache, outcome: Outcome, changes: Sequence[ObjectChange]) -> TooWide | None:
@@ -66,15 +63,25 @@ def too_wide(tx: Reader, schemas: SchemaCache, outcome: Outcome, changes: Sequen
         return None
     seen = set(tx.keys("reported"))
     losing = [loss for one in outcome.devices if one.id.encode() in seen and (loss := _loss(tx, one)) is not None]
-    risky = _Risks(tx, schemas, changes).of(losing)
+    risks = _Risks(tx, schemas, changes)
+    risky = risks.of(losing)
     retimed = seen & {device_id.encode() for device_id in outcome.retimed}
     fleet = len(seen & ({one.id.encode() for one in losing} | set(tx.keys("desired")))) + len(outcome.ended)
     if risky is not None:
-        return _of_devices(*risky, fleet=fleet)
+        first = next(one for one in losing if one.name == risky[0][0])
+        return _of_devices(*risky, fleet=fleet, cure=_cure(first, risks.assignment(first, risky[1])))
     names = [*outcome.ended, *(one.name for one in losing), *sorted(_names(tx, retimed))]
     if fleet >= SMALL_FLEET and len(names) > MOST_PART * fleet:
-        return _of_devices(names, (), fleet=fleet, deleted=len(outcome.ended))
+        cure = CURE_OF_DELETING if outcome.ended else MEANT
+        if losing and not outcome.ended:
+            cure = _cure(losing[0], risks.assignment(losing[0]))
+        return _of_devices(names, (), fleet=fleet, cure=cure, deleted=len(outcome.ended))
     return None
+
+
+def _cure(one: Moved, assignment: str) -> str:
+    """``assignment`` is what the change does to this device, or a part of that, as ``hengectl set`` takes it."""
+    return CURE.format(name=one.name, assignment=assignment)
 
 
 def _loss(tx: Reader, one: Moved) -> Moved | None:
@@ -91,7 +98,7 @@ def _names(tx: Reader, ids: set[bytes]) -> list[str]:
     return [name.decode() for name in names if name is not None]
 
 
-def _of_devices(devices: Sequence[str], fields: Sequence[str], *, fleet: int, deleted: int = 0) -> TooWide:
+def _of_devices(devices: Sequence[str], fields: Sequence[str], *, fleet: int, cure: str, deleted: int = 0) -> TooWide:
     """So many devices of the fleet, the deleted ones first, or (by their pointers) fields that may cut them off."""
     count = len(devices)
     names = ", ".join(devices[:SHOWN]) + (f" and {count - SHOWN} more" if count > SHOWN else "")
@@ -101,7 +108,7 @@ def _of_devices(devices: Sequence[str], fields: Sequence[str], *, fleet: int, de
         shown = ", ".join(field_of(where) for where in fields[:SHOWN])
         message = f"it changes {shown}, which may cut devices off, on {count} devices at once ({names})"
     extra = {"devices": list(devices[:MAX_NAMES]), "device_count": count, "fleet": fleet}
-    return TooWide(message, CURE_OF_DELETING if deleted else CURE, extra)
+    return TooWide(message, cure, extra)
 
 
 class _Risks:
@@ -127,6 +134,15 @@ class _Risks:
         if len(names) < 2:
             return None
         return names, tuple(sorted({field for name in names for field in risks[name]}))
+
+    def assignment(self, one: Moved, among: Container[str] | None = None) -> str:
+        """The first plain value that the device would get anew, in one of these fields, for ``hengectl set``."""
+        changes = self._differences.of_documents(self._shown(one.before), self._shown(one.after))
+        for change in changes:
+            if (among is None or change.pointer in among) and isinstance(change.after, str | int | float):
+                said = change.after if isinstance(change.after, str) else json.dumps(change.after)
+                return shlex.quote(f"{'.'.join(tokens(change.pointer))}={said}")
+        return "FIELD=VALUE"
 
     def _fields(self, one: Moved) -> tuple[str, ...]:
         had = self._had.get(one.id, one.schema)

@@ -28,7 +28,19 @@ from hengd.rules.layers import check_layers
 from hengd.rules.merge import merge, same
 from hengd.rules.notes import Committed, Cut
 from hengd.rules.objects import BUILT_IN_GROUP, Manifest, content, manifest_of, object_path, parse_manifest
-from hengd.rules.outcome import Author, Differences, Done, Outcome, Pruned, action_of, compared, differing_fields
+from hengd.rules.outcome import (
+    Author,
+    Differences,
+    Done,
+    Outcome,
+    Pruned,
+    action_of,
+    by_identity,
+    compared,
+    differing_fields,
+    former_name,
+    retimes,
+)
 from hengd.rules.overrides import index_ends, running
 from hengd.rules.ownership import Ownership, Writer, members
 from hengd.rules.provenance import origins, without_origins
@@ -73,7 +85,7 @@ class Change:
         self._ended: list[str] = []
         """Names of devices whose identity ends with this change."""
         self.written: Sequence[ObjectChange] = ()
-        """What ``finish`` stored: each object before and after."""
+        """What ``finish`` stored."""
 
     def current(self, kind: str, name: str) -> ObjectRecord | None:
         """The object as this change sees it."""
@@ -220,20 +232,21 @@ class Change:
         With ``fields`` the outcome also says which fields of documents differ.
         """
         changes = [self._stamped(key) for key in self._after]
-        done = tuple(Done(change.kind, change.name, _action(change), differing_fields(change)) for change in changes)
-        real = [change for change, what in zip(changes, done, strict=True) if what.action != "unchanged"]
+        real = [change for change in changes if not is_same(change.before, change.after)]
+        told = by_identity(changes)
+        done = tuple(_done(change) for change in told)
         if not real:
             return Outcome(self.meta.revision, self.meta.epoch, False, done, ())
         self.written = real
         revision = self.meta.revision + 1
         self._store(real)
         check_layers(self.tx, self._schemas, real)
-        done = tuple(compared(one, change) for one, change in zip(done, changes, strict=True))
+        done = tuple(compared(one, change) for one, change in zip(done, told, strict=True))
         documents = Documents(self.tx, self._schemas, self._vault, revision, Differences() if fields else None)
         moved, rung = documents.render_anew(real)
         gone: dict[str, Desired | None] = {cut.subject: None for cut in self._cut}
         self._commit(real, revision, gone | rung, tuple(device.name for device in moved))
-        retimed = tuple(rung.keys() - {one.id for one in moved}) if any(map(_retimes, real)) else ()
+        retimed = tuple(rung.keys() - {one.id for one in moved}) if any(map(retimes, real)) else ()
         return Outcome(revision, self.meta.epoch, False, done, tuple(moved), retimed=retimed, ended=tuple(self._ended))
 
     # ---- objects -------------------------------------------------------------------------------------
@@ -356,8 +369,7 @@ class Change:
         said = object_path(changes[0].kind, changes[0].name) if len(changes) == 1 else f"{len(changes)} objects"
         audit.note(self.tx, "configuration.changed", said, self._author, now=self._now, revision=revision)
         for device in self._ended:
-            said = object_path("Device", device)
-            audit.note(self.tx, "identity.revoked", said, self._author, now=self._now, revision=revision)
+            audit.note(self.tx, "identity.revoked", f"device/{device}", self._author, now=self._now, revision=revision)
 
 
 def _patched(found: ObjectRecord, patch: object) -> dict[str, Any]:
@@ -376,21 +388,12 @@ def is_same(before: ObjectRecord | None, after: ObjectRecord | None) -> bool:
     """Whether a write from ``before`` to ``after`` changes nothing, whatever it repeats."""
     if before is None or after is None:
         return before is after
-    return _owner(before) == _owner(after) and content(before) == content(after)
+    owners = [(one.apply_set, one.taken_from) for one in (before, after)]
+    return owners[0] == owners[1] and content(before) == content(after)
 
 
-def _owner(record: ObjectRecord) -> tuple[str, str]:
-    return record.apply_set, record.taken_from
-
-
-def _retimes(change: ObjectChange) -> bool:
-    """Whether devices may have another time to confirm though their documents stay."""
-    if change.before is None or change.after is None:
-        return False
-    names = {"Schema": "confirm_s", "Device": "schema"}
-    name = names.get(change.kind)
-    return name is not None and change.before.spec[name] != change.after.spec[name]
-
-
-def _action(change: ObjectChange) -> str:
-    return "unchanged" if is_same(change.before, change.after) else action_of(change)
+def _done(change: ObjectChange) -> Done:
+    if is_same(change.before, change.after) and not former_name(change):
+        return Done(change.kind, change.name, "unchanged")
+    fields, was = differing_fields(change), former_name(change)
+    return Done(change.kind, change.name, action_of(change), fields, was=was)

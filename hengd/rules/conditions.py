@@ -41,7 +41,7 @@ _FITTING: Final[dict[Configuration, tuple[str, str]]] = {
     "quarantined": (FALSE, "it refused the newest document, which is not offered again until it changes or on retry"),
     "drifted": (FALSE, "its files are not what it was told to run"),
     "ahead": (FALSE, "it knows a newer revision of another history line, as after restoring an old backup"),
-    "unknown": (UNKNOWN, "it has no document, or never said what it runs"),
+    "unknown": (UNKNOWN, "it never said what it runs"),
 }
 _KNOWN: Final = {
     "active": (TRUE, "it has a certificate that is let in"),
@@ -54,6 +54,8 @@ def conditions_of_device(view: DeviceView) -> list[Condition]:
     """Joined, Connected, InSync, and IdentityShared, which is the one that should be False."""
     reported = view.reported
     status, message = _FITTING[view.configuration]
+    if view.configuration == "unknown" and view.desired is None:
+        message = "it has no document"
     if status == FALSE and reported.reason and view.configuration != "pending":
         message = f"{message} ({reported.reason})"
     spoke = 0.0 if view.configuration in ("pending", "unknown") else reported.at

@@ -25,7 +25,7 @@ from hengd.rules.fleet import (
     renderer,
     required_object,
 )  # fmt: skip
-from hengd.rules.history import changes_since, drop_revisions
+from hengd.rules.history import changes_since, drop_revisions, is_of
 from hengd.rules.objects import KINDS, Manifest, object_path, parse_manifest
 from hengd.rules.outcome import Author, Moved, Outcome, Pruned
 from hengd.rules.ownership import BY_HAND, Writer
@@ -326,9 +326,10 @@ def _numbered(error: HengeError, index: int) -> HengeError:
 
 def _differ(moved: Sequence[Moved]) -> Conflict:
     names = ", ".join(one.name for one in moved[:SHOWN]) + (f" and {len(moved) - SHOWN} more" if moved[SHOWN:] else "")
+    devices = "device" if len(moved) == 1 else "devices"
     return Conflict(
         "documents_differ",
-        f"{len(moved)} device(s) would get another document ({names}), and none was to",
+        f"{len(moved)} {devices} would get another document ({names}), and none was to",
         cure="see what would differ: ask with ?dry_run=1 and without expect",
         extra={"devices": [one.name for one in moved[:MAX_NAMES]], "device_count": len(moved)},
     )
@@ -355,13 +356,8 @@ def _undo(change: Change, to: int, target: tuple[str, str] | None) -> dict[tuple
         key = (touched.kind, touched.name)
         if touched.kind == "Secret":  # their values are no part of the history
             continue
-        if target in (None, key) or _is_of(touched, device_id):
+        if target in (None, key) or is_of(touched, device_id):
             wanted.setdefault(key, touched.before)
     if target is not None and target not in wanted:
         change.required(*target)
     return wanted
-
-
-def _is_of(touched: ObjectChange, device_id: str) -> bool:
-    """Whether a change is of this device, whatever its name was then."""
-    return bool(device_id) and device_id in {side.id for side in (touched.before, touched.after) if side is not None}

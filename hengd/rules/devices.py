@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
-from hengd.records import Desired, ObjectRecord, Reported
+from msgspec.structs import replace
+
+from hengd.records import Desired, ObjectRecord, Reported, pack
 from hengd.rules.certificates import identity_state
 from hengd.rules.fleet import find_desired, find_reported, read_line, required_object
 from hengd.rules.presence import Live, Presence
 from hengd.rules.states import Line, configuration_of, connection_of
-from hengd.store import Reader, Store
+from hengd.store import Reader, Store, Transaction
 from henge_protocol.model import Configuration, Connection
 
 PIECE: Final = 200
@@ -52,8 +55,25 @@ class Devices:
         with self._store.read() as tx:
             return self._view(tx, required_object(tx, "Device", name), read_line(tx))
 
+    async def note_contacts(self) -> None:
+        """Write down when devices were in contact last, for the next start of the daemon; in pieces.
+
+        Done now and then and at the end, never for a single message: nothing that is correct depends on it.
+        """
+        contacts = list(self._presence.contacts(now=self._clock()).items())
+        for start in range(0, len(contacts), PIECE):
+            with self._store.read() as tx:
+                newer = [one for one in contacts[start : start + PIECE] if 0 < find_reported(tx, one[0]).seen < one[1]]
+            if newer:
+                await self._store.write(partial(_note_contacts, contacts=newer))
+            await asyncio.sleep(0)
+
     async def counts(self) -> dict[str, dict[str, int]]:
-        """How many devices are in each state, on both axes; in pieces, between which others have their turn."""
+        """How many devices are in each state, on each axis; in pieces, between which others have their turn.
+
+        Those that were revoked count in their identity alone: that they are not there is no news.
+        """
+        identities: Counter[str] = Counter()
         connections: Counter[str] = Counter()
         configurations: Counter[str] = Counter()
         with self._store.read() as tx:
@@ -64,11 +84,19 @@ class Devices:
                 for device_id in ids[start : start + PIECE]:
                     if tx.get("ids", device_id) is None:  # deleted meanwhile
                         continue
+                    identity = self._identity(tx, device_id.decode())
+                    identities[identity] += 1
+                    if identity == "revoked":
+                        continue
                     connection, configuration = self._states(tx, device_id.decode(), line)
                     connections[connection] += 1
                     configurations[configuration] += 1
             await asyncio.sleep(0)
-        return {"connection": dict(connections), "config": dict(configurations)}
+        return {"identity": dict(identities), "connection": dict(connections), "config": dict(configurations)}
+
+    def _identity(self, tx: Reader, device_id: str) -> str:
+        is_here = self._presence.find(device_id) is not None  # so it was let in, and needs no look at its certificates
+        return "active" if is_here else identity_state(tx, "device", device_id)
 
     def _states(self, tx: Reader, device_id: str, line: Line) -> tuple[Connection, Configuration]:
         reported, is_online = find_reported(tx, device_id), self._presence.find(device_id) is not None
@@ -90,3 +118,10 @@ class Devices:
             reported,
             live,
         )
+
+
+def _note_contacts(tx: Transaction, contacts: Sequence[tuple[str, float]]) -> None:
+    for device_id, at in contacts:
+        reported = find_reported(tx, device_id)  # anew: it may have spoken, or be gone, since
+        if 0 < reported.seen < at:
+            tx.put("reported", device_id.encode(), pack(replace(reported, seen=at)))

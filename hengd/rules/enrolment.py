@@ -67,5 +67,6 @@ def _taken(name: str) -> Conflict:
     return Conflict(
         "name_taken",
         f"the name {name} belongs to another device",
-        cure=f"choose another name with --name; if that device is gone: hengectl device revoke {name}",
+        cure=f"choose another name (henge-agent join --name, hengectl approve --as); "
+        f"if this is new hardware for it: hengectl device replace {name}",
     )

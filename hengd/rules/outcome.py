@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Literal
@@ -34,6 +35,8 @@ class Done:
     changes: tuple[FieldChange, ...] = ()
     compared: Comparison | None = None
     """Of a schema that was there: whether what was valid stays valid."""
+    was: str = ""
+    """The name that a renamed device had before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +99,43 @@ class Differences:
         return found
 
 
-def action_of(change: ObjectChange) -> Literal["created", "configured", "deleted"]:
+def by_identity(changes: Sequence[ObjectChange]) -> list[ObjectChange]:
+    """The changes with every device that moved to another name as one: it was there and stays, by its new name.
+
+    Who had that name before and moves nowhere is told as deleted.
+    """
+    before = {change.before.id: change.before for change in changes if change.before is not None and change.before.id}
+    names = {change.after.id: change.after.name for change in changes if change.after is not None and change.after.id}
+    moved = {its_id for its_id, old in before.items() if names.get(its_id, old.name) != old.name}
+    return [one for change in changes for one in _moves_joined(change, moved, before)]
+
+
+def _moves_joined(
+    change: ObjectChange, moved: Container[str], before: Mapping[str, ObjectRecord]
+) -> Iterator[ObjectChange]:
+    old, new = change.before, change.after
+    leaves, comes = old is not None and old.id in moved, new is not None and new.id in moved
+    if not leaves and not comes:
+        yield change
+        return
+    if old is not None and not leaves:
+        yield msgspec.structs.replace(change, after=None)
+    if new is not None:
+        yield msgspec.structs.replace(change, before=before[new.id] if comes else None)
+
+
+def action_of(change: ObjectChange) -> Literal["created", "configured", "renamed", "deleted"]:
     """What became of an object that is not the same any more."""
-    return "created" if change.before is None else "deleted" if change.after is None else "configured"
+    if change.after is None:
+        return "deleted"
+    if change.before is None:
+        return "created"
+    return "configured" if change.before.name == change.after.name else "renamed"
+
+
+def former_name(change: ObjectChange) -> str:
+    """The name that a renamed device had before, else nothing."""
+    return change.before.name if change.before is not None and action_of(change) == "renamed" else ""
 
 
 def differing_fields(change: ObjectChange) -> tuple[FieldChange, ...]:
@@ -106,6 +143,14 @@ def differing_fields(change: ObjectChange) -> tuple[FieldChange, ...]:
     if change.before is None or change.after is None:
         return ()
     return tuple(diff(_said(change.before), _said(change.after)))
+
+
+def retimes(change: ObjectChange) -> bool:
+    """Whether devices may have another time to confirm though their documents stay."""
+    name = {"Schema": "confirm_s", "Device": "schema"}.get(change.kind)
+    if name is None or change.before is None or change.after is None:
+        return False
+    return bool(change.before.spec[name] != change.after.spec[name])
 
 
 def compared(done: Done, change: ObjectChange) -> Done:

@@ -1,4 +1,7 @@
-"""Who is connected now. In memory only: after a restart nobody is, until they say hello."""
+"""Who is connected now. In memory only: after a restart nobody is, until they say hello.
+
+When each was there last is written down now and then; see ``Devices.note_contacts``.
+"""
 
 from __future__ import annotations
 
@@ -56,6 +59,10 @@ class Presence:
     def find(self, device_id: str) -> Live | None:
         """The live connection of a device, or None."""
         return self._live.get(device_id)
+
+    def contacts(self, *, now: float) -> dict[str, float]:
+        """When each device was in contact last that was since the daemon started; those that are here are now."""
+        return self._left | dict.fromkeys(self._live, now)
 
     def left(self, device_id: str) -> float:
         """When a device that is away was connected last; 0 if it was not since the daemon started."""

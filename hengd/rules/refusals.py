@@ -45,9 +45,10 @@ class Refusals:
             return
         count, first = len(self._devices), self._problems[0]
         shown = ", ".join(self._devices[:SHOWN]) + (f" and {count - SHOWN} more" if count > SHOWN else "")
+        devices = "device" if count == 1 else "devices"
         raise _KINDS.get(self._code, Invalid)(
             self._code,
-            f"refused for {count} device(s) ({shown}): {first.pointer or 'document'}: {first.message}",
+            f"refused for {count} {devices} ({shown}): {first.pointer or 'document'}: {first.message}",
             cure=_CURES[self._code],
             problems=self._problems[:MAX_PROBLEMS],
             extra={"devices": self._devices[:MAX_PROBLEMS], "device_count": count},

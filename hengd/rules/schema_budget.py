@@ -40,7 +40,7 @@ MAX_UNIQUE_ITEMS: Final = 256
 MIN_MULTIPLE: Final = Decimal("1e-9")
 
 CURES: Final = {
-    "bad_schema": "docs/schemas.md lists what a schema may contain",
+    "bad_schema": "see docs/schemas.md for what a schema may contain",
     "remote_ref": "copy the definition into the schema's own $defs and refer to #/$defs/NAME",
     "cyclic_ref": "let a schema reach itself only through properties or items",
     "unsupported_keyword": "see docs/schemas.md for the keywords; names with x- are your own, but for x-henge-",

@@ -209,7 +209,7 @@ class Tokens:
         wanted = token.secret_sha256 if token else "0" * 64
         if not hmac.compare_digest(_hash(secret), wanted) or token is None or token.kind != kind:
             raise Unauthenticated(
-                "token_invalid", "no such token, or its secret does not match", cure="hengectl token create"
+                "token_invalid", "no such token, or its secret does not match", cure=_another(kind, "admin")
             )
         return token
 
@@ -328,9 +328,15 @@ def _is_repeated(tx: Transaction, token: TokenRecord, key: Csr, now: float) -> b
 
 def _check_left(token: TokenRecord, now: float) -> None:
     if now >= token.expires:
-        raise Unauthenticated("token_expired", f"token {token.id} has expired", cure="hengectl token create")
+        raise Unauthenticated("token_expired", f"token {token.id} has expired", cure=_another(token.kind, token.rights))
     if token.used >= token.uses:
-        raise Conflict("token_used", f"token {token.id} has been used", cure="hengectl token create")
+        raise Conflict("token_used", f"token {token.id} has been used", cure=_another(token.kind, token.rights))
+
+
+def _another(kind: str, rights: str) -> str:
+    """How a token of the same kind comes about; one for a person is made by an admin, elsewhere."""
+    role = f" --role {rights}" if kind == "admin" else ""
+    return f"an admin makes another: hengectl token create{role}"
 
 
 def _check_pattern(token: TokenRecord, name: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Final
 import click
 
 from henge_protocol.audit import Link, parse_link, verify
-from henge_protocol.errors import Conflict, HengeError, Invalid, Malformed
+from henge_protocol.errors import Conflict, HengeError, Invalid, Malformed, NotFound
 from henge_protocol.model import MAX_LISTED
 from hengectl.invocation import Command, Group, Invocation, with_invocation
 from hengectl.kinds import Object, list_of
@@ -98,12 +98,17 @@ def _whole(invocation: Invocation) -> dict[str, Any]:
 
 
 def _read(file: Path) -> dict[str, Any]:
+    cure = f"make such a file: hengectl audit list --all -o json > {file}"
     try:
         answer = json.loads(file.read_bytes())
-    except (OSError, ValueError) as error:
-        raise Invalid("bad_usage", f"{file} cannot be read as JSON ({type(error).__name__})") from None
+    except FileNotFoundError:
+        raise NotFound("bad_file", f"{file} does not exist", cure=cure) from None
+    except OSError as error:
+        raise Invalid("bad_file", f"cannot read {file}: {(error.strerror or '').lower()}") from None
+    except ValueError:
+        raise Invalid("bad_file", f"{file} is not JSON", cure=cure) from None
     if not isinstance(answer, dict):
-        raise Invalid("bad_usage", f"{file} is not from 'hengectl audit list --all -o json'")
+        raise Invalid("bad_file", f"{file} is not from 'hengectl audit list --all -o json'", cure=cure)
     return answer
 
 

@@ -12,6 +12,7 @@ from henge_protocol import __version__
 from henge_protocol.errors import HengeError, Unavailable, Unreachable
 from henge_protocol.model import short_digest
 from hengectl.invocation import Command, Invocation, with_invocation
+from hengectl.kinds import DEVICE, Ref
 from hengectl.options import DEVICE_NAME, output_option
 from hengectl.render import age, as_json_line, left, mood_of, plural, safe, unix_s
 from hengectl.waiting import LONGEST_POLL_S
@@ -19,6 +20,8 @@ from hengectl.waiting import LONGEST_POLL_S
 VERSION_PATIENCE_S: Final = 2.0
 AWAY_S: Final = 1.0
 """Between two tries to reach a daemon whose events are watched."""
+_WIDEST_TYPE: Final = len("device.reported")
+"""So that what events are about stands in one column, also while they come one by one."""
 _LISTENERS: Final = {"devices": "listening", "admin": "socket", "local": "health"}
 
 
@@ -52,7 +55,7 @@ def events_command(
 
     The daemon keeps the last 4096 events.
     """
-    seq = since if since is not None else int(invocation.client.events()["next"]) if watch else 0
+    seq = since if watch and since is not None else _first(invocation, since, device, watch=watch)
     while True:
         answer = _next_events(invocation, seq) if watch else invocation.client.events(seq)
         if answer.get("gap") and (seq or since is not None):
@@ -62,6 +65,16 @@ def events_command(
         seq = int(answer["next"])
         if not watch:
             return
+
+
+def _first(invocation: Invocation, since: int | None, device: str | None, *, watch: bool) -> int:
+    """The number after which events are shown; a device that does not exist is refused."""
+    if device is not None:
+        invocation.client.read(Ref(DEVICE, device))
+    newest = int(invocation.client.events()["next"])
+    if since is not None and since > newest:
+        invocation.note(f"There is no event {since} yet; the newest is {newest}.")
+    return min(since, newest) if since is not None else newest if watch else 0
 
 
 def _next_events(invocation: Invocation, seq: int) -> Mapping[str, Any]:
@@ -123,7 +136,7 @@ def _facts(invocation: Invocation, status: Mapping[str, Any]) -> list[tuple[str,
         plural(int(status[f"{noun}s"]), noun) for noun in ("schema", "group") if isinstance(status.get(f"{noun}s"), int)
     ]
     return [
-        ("devices", _counted(invocation, status, "connection") or "0"),
+        ("devices", _devices(invocation, status)),
         ("documents", _counted(invocation, status, "config")),
         ("objects", ", ".join(objects)),
         ("joining", _joining_text(invocation, status)),
@@ -139,7 +152,17 @@ def _joined(found: object) -> str:
 
 
 def _total(status: Mapping[str, Any]) -> int:
-    return sum(_counts(status, "connection").values())
+    return sum(_counts(status, "connection").values()) + _revoked(status)
+
+
+def _revoked(status: Mapping[str, Any]) -> int:
+    return _counts(status, "identity").get("revoked", 0)
+
+
+def _devices(invocation: Invocation, status: Mapping[str, Any]) -> str:
+    gone = _revoked(status)
+    revoked = f"{gone} {invocation.paper.style.paint('bad', 'revoked')}" if gone else ""
+    return ", ".join(filter(None, [_counted(invocation, status, "connection"), revoked])) or "0"
 
 
 def _counts(status: Mapping[str, Any], axis: str) -> dict[str, int]:
@@ -185,6 +208,5 @@ def _event_line(event: Mapping[str, Any]) -> str:
         said["digest"] = short_digest(str(said["digest"]))
     more = [f"{safe(key)}={safe(value)}" for key, value in said.items()]
     thing = f"{str(event.get('kind', '')).lower()}/{event.get('name', '')}"
-    return "  ".join(
-        [str(event.get("seq")), safe(event.get("time", "")), safe(event.get("type", "")), safe(thing), *more]
-    )
+    kind = f"{safe(event.get('type', '')):<{_WIDEST_TYPE}}"
+    return "  ".join([str(event.get("seq")), safe(event.get("time", "")), kind, safe(thing), *more])

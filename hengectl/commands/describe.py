@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import click
 
+from henge_protocol.errors import HengeError, Invalid
 from hengectl.columns import View, error_text, revisions_of, table_of, trouble_of
 from hengectl.invocation import Command, Invocation, with_invocation
-from hengectl.kinds import DEVICE, GROUP, REVISION, SCHEMA, Object, Ref, name_of
-from hengectl.options import RefType
+from hengectl.kinds import DEVICE, GROUP, REVISION, SCHEMA, Object, Ref, name_of, parse_refs
+from hengectl.options import WHAT
 from hengectl.render import Table, age, as_yaml, labels_text, left, mood_of, safe, unix_s
 
 REVISIONS_SHOWN: Final = 5
@@ -23,10 +24,11 @@ _GOOD: Final = {"IdentityShared": "False"}
 
 
 @click.command("describe", cls=Command, short_help="Show everything about one device, group or schema.")
-@click.argument("target", metavar="KIND/NAME", type=RefType())
+@click.argument("what", metavar="KIND/NAME | KIND NAME", nargs=-1, required=True, type=WHAT)
 @with_invocation
-def describe_command(invocation: Invocation, target: Ref) -> None:
+def describe_command(invocation: Invocation, what: tuple[str, ...]) -> None:
     """Show one thing for people: how it is, what it holds, what was changed lately."""
+    target = _target(what)
     object_ = invocation.client.read(target)
     paper = invocation.paper
     paper.say(paper.style.paint("strong", str(target)))
@@ -37,6 +39,16 @@ def describe_command(invocation: Invocation, target: Ref) -> None:
         paper.say(invocation.aimed(f"  fields: hengectl explain {target.name}"))
     _errors(invocation, object_)
     _history(invocation, target)
+
+
+def _target(what: Sequence[str]) -> Ref:
+    try:
+        refs = parse_refs(what)
+    except HengeError as error:
+        raise Invalid("bad_usage", error.message, cure=error.cure) from None
+    if len(refs) > 1:
+        raise Invalid("bad_usage", "one thing is described at a time", cure=f"hengectl describe {refs[0]}")
+    return refs[0]
 
 
 def _facts(invocation: Invocation, target: Ref, object_: Object) -> list[tuple[str, str]]:

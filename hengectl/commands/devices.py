@@ -24,7 +24,7 @@ from hengectl.options import (
 )  # fmt: skip
 from hengectl.render import safe
 from hengectl.tokens import TOKEN_TTL_S, tell_next_step
-from hengectl.waiting import REFUSED
+from hengectl.waiting import REFUSED, is_revoked
 
 
 @click.group("device", cls=Group, short_help="Add, revoke, replace, rename or delete a device; give it a schema.")
@@ -45,7 +45,9 @@ def device_revoke(invocation: Invocation, device: str, yes: bool) -> None:
     Its values and its last configuration stay. To let it in again it has to join anew.
     """
     ref = Ref(DEVICE, device)
-    invocation.client.read(ref)
+    if is_revoked(invocation.client.read(ref)):
+        invocation.paper.say(f"{ref} was revoked already")
+        return
     invocation.confirm_by_name(device, "revoke", yes=yes)
     invocation.client.post(f"{ref.path}/revoke")
     invocation.paper.say(f"{ref} revoked")
@@ -80,6 +82,10 @@ def device_replace(invocation: Invocation, device: str, ttl_s: int, quiet: bool,
 def device_rename(invocation: Invocation, device: str, to: str, take_over: bool, message: str) -> None:
     """Give a device another name. Its identity, values and history stay."""
     ref = Ref(DEVICE, device)
+    if device == to:
+        invocation.client.read(ref)
+        invocation.paper.say(f"{ref} has that name already")
+        return
     renamed = invocation.client.post(f"{ref.path}/rename", {"to": to}, message=message, take_over=take_over).json()
     invocation.paper.say(f"{ref} is now device/{safe(name_of(renamed) or to)}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shlex
 import subprocess
@@ -26,6 +27,8 @@ OURS: Final = "#: "
 """Begins every line that ``edit`` writes for the person; a person's own comments stay."""
 CHANCES: Final = (Invalid, Malformed, TooLarge, Conflict, Stale)
 """Refusals that other text may mend."""
+UNATTENDED_TRIES: Final = 5
+"""How often an editor is opened that nobody sits at: one that writes what is refused would do so for ever."""
 
 
 @click.command("edit", cls=Command, writes=True, short_help="Change one device, group or schema in an editor.")
@@ -110,7 +113,7 @@ class _Draft:
         found = read.objects[0]
         if len(read.objects) != 1 or (found["kind"], name_of(found)) != (self.target.kind.title, self.target.name):
             raise Invalid(
-                "bad_object", f"one object is expected, and that {self.target}", cure="leave its name as it was"
+                "bad_object", f"the file should hold {self.target} and nothing else", cure="leave its name as it was"
             )
         return found
 
@@ -135,12 +138,14 @@ class _Draft:
 
 
 def _edit(invocation: Invocation, draft: _Draft, query: Mapping[str, Any]) -> None:
-    command = invocation.environ.get("VISUAL") or invocation.environ.get("EDITOR") or "vi"
+    command = _editor(invocation)
     remarks = [f"{draft.target}: save and close to make it so; close without saving to leave it as it is."]
     if draft.apply_set and not query["take_over"]:
         remarks.append(f"It belongs to the apply-set {draft.apply_set}: what you save will need --take-over.")
     refusal: HengeError | None = None
-    while True:
+    for opened in itertools.count():
+        if refusal is not None and opened == UNATTENDED_TRIES and not invocation.interactive:
+            raise refusal
         draft.open(command, remarks)
         if refusal is not None and not draft.saved:
             raise refusal
@@ -160,6 +165,15 @@ def _edit(invocation: Invocation, draft: _Draft, query: Mapping[str, Any]) -> No
         changed = "unchanged" if after.etag == draft.etag else f"configured (r{after.revision})"
         invocation.paper.say(f"{draft.target} {changed}")
         return
+
+
+def _editor(invocation: Invocation) -> str:
+    """The person's editor; without a terminal only one that was chosen, which may be a program."""
+    chosen = invocation.environ.get("VISUAL") or invocation.environ.get("EDITOR")
+    if not chosen and not invocation.interactive:
+        cure = "set EDITOR to a command that changes the file, or write a file and: hengectl apply -f FILE"
+        raise Invalid("bad_usage", "edit opens an editor and nobody sits at a terminal", cure=cure)
+    return chosen or "vi"
 
 
 def _placed(draft: _Draft, error: HengeError) -> HengeError:

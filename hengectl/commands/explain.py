@@ -60,15 +60,17 @@ def explain_command(invocation: Invocation, what: tuple[str, Path]) -> None:
     field = ".".join(path)
     if not parts:
         raise _no_such_field(name, field, root)
-    _explain(invocation.paper, f"{name}.{field}" if field else name, parts, root)
+    needed = bool(path) and path[-1] in _required(at(root, path[:-1]))
+    _explain(invocation.paper, f"{name}.{field}" if field else name, parts, root, required=needed)
 
 
-def _explain(paper: Paper, title: str, parts: Sequence[Schema], root: Schema) -> None:
+def _explain(paper: Paper, title: str, parts: Sequence[Schema], root: Schema, *, required: bool) -> None:
     paper.say(paper.style.paint("strong", title))
     description = " ".join(str(part["description"]) for part in parts if part.get("description"))
     if description:
         paper.say(f"  {safe(description)}")
     facts = [("type", type_text(parts)), ("allowed", allowed_text(parts)), ("default", default_text(parts))]
+    facts += [("required", "yes")] if required else []
     if title.partition(".")[1]:
         paper.pairs(facts, indent="  ")
     rows = list(_rows(parts, root))
@@ -84,15 +86,19 @@ def _no_such_field(name: str, field: str, root: Schema) -> NotFound:
 
 
 def _rows(parts: Sequence[Schema], root: Schema, prefix: str = "", depth: int = 0) -> Iterator[list[str]]:
-    required = {name for part in parts for name in part.get("required", ()) if isinstance(name, str)}
+    required = _required(parts)
     names = dict.fromkeys(name for part in parts for name in part.get("properties", ()))
     for name in names:
         below = _below(parts, name, root)
         description = next((str(one["description"]) for one in below if one.get("description")), "")
-        needed = "required" if name in required and default_text(below) == "" else default_text(below)
+        needed = ", ".join(filter(None, [default_text(below), "required" if name in required else ""]))
         yield [f"{prefix}{safe(name)}", type_text(below), allowed_text(below), needed, safe(description)]
         if depth < 4:
             yield from _rows(below, root, f"{prefix}{safe(name)}.", depth + 1)
+
+
+def _required(parts: Sequence[Schema]) -> frozenset[str]:
+    return frozenset(name for part in parts for name in part.get("required", ()) if isinstance(name, str))
 
 
 def _below(parts: Sequence[Schema], name: str, root: Schema) -> list[Schema]:
@@ -133,4 +139,10 @@ def _allowed(part: Mapping[str, Any]) -> str:
         rest = [one for one in _RANGES if one[0] not in ("minimum", "maximum")]
     else:
         limits, rest = [], list(_RANGES)
-    return ", ".join([*limits, *(text.format(safe(part[word])) for word, text in rest if word in part)])
+    return ", ".join([*limits, *(_range(text, part[word]) for word, text in rest if word in part)])
+
+
+def _range(text: str, limit: object) -> str:
+    """``at least 1 character``, ``at most 5 items``."""
+    said = text.format(safe(limit))
+    return said.removesuffix("s") if limit == 1 and text.endswith(("characters", "items")) else said

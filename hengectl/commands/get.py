@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import click
 
@@ -14,7 +15,7 @@ from hengectl.columns import View, rooms, table_of
 from hengectl.invocation import Command, Invocation, with_invocation
 from hengectl.kinds import (
     JOIN,
-    OBJECT_KINDS,
+    KINDS,
     REVISION,
     SECRET,
     Kind,
@@ -29,6 +30,13 @@ from hengectl.options import WHAT, output_option, selector_option
 from hengectl.render import as_json_line, safe
 
 HISTORY_SHOWN = 50
+_ELSEWHERE: Final = {
+    **dict.fromkeys(("event", "events"), "hengectl events"),
+    **dict.fromkeys(("audit", "audits"), "hengectl audit list"),
+    **dict.fromkeys(("context", "contexts"), "hengectl context list"),
+    **dict.fromkeys(("override", "overrides"), "hengectl describe KIND/NAME"),
+}
+"""What is no kind of thing, and the command that shows it."""
 FEW = 5
 
 
@@ -97,6 +105,9 @@ def get_command(
 
 def _cure(error: Invalid, what: Sequence[str]) -> str:
     """Who names a thing without its kind mostly means a device."""
+    elsewhere = _ELSEWHERE.get(what[0].lower())
+    if error.code == "unknown_kind" and elsewhere:
+        return f"shown by: {elsewhere}"
     if error.code != "unknown_kind" or "did you mean" in error.cure or not is_name(what[0]):
         return error.cure
     return f"for a device of that name: hengectl get device {' '.join(what)}"
@@ -105,7 +116,7 @@ def _cure(error: Invalid, what: Sequence[str]) -> str:
 def read_wanted(what: Sequence[str], selector: str) -> list[Wanted]:
     """What the arguments ask for; ``Invalid`` ``bad_usage``, ``unknown_kind``, ``bad_name``."""
     if any("/" in word for word in what):
-        refs = [parse_ref(word, of=(*OBJECT_KINDS, SECRET)) for word in what]
+        refs = [parse_ref(word, of=KINDS) for word in what]
         kinds = dict.fromkeys(ref.kind for ref in refs)
         wanted = [Wanted(kind, tuple(ref.name for ref in refs if ref.kind == kind)) for kind in kinds]
     elif "," in what[0] and len(what) == 1:

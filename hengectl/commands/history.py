@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
@@ -10,8 +10,8 @@ import click
 from henge_protocol.errors import Invalid
 from henge_protocol.model import MAX_LISTED
 from hengectl.changes import tell_needs, tell_result
-from hengectl.columns import View, changes_text, table_of
-from hengectl.differences import say_fields, tell_differences
+from hengectl.columns import View, changes_text, done_text, table_of
+from hengectl.differences import say_fields, tell_differences, tell_overrides
 from hengectl.invocation import Command, Invocation, with_invocation
 from hengectl.kinds import DEVICE, OBJECT_KINDS, REVISION, SECRET, Ref, list_of
 from hengectl.options import (
@@ -47,7 +47,7 @@ def history_command(
             invocation.paper.say(f"revision/{item['revision']}")
     elif items and diff:
         for item in items:
-            _tell_revision(invocation, item, target)
+            _tell_revision(invocation, item, target, _identity(items, target))
     elif items:
         view = View(invocation.now(), invocation.paper.style)
         invocation.paper.table(table_of(REVISION, items, view, wide=form == "wide", labels=False))
@@ -60,14 +60,28 @@ def history_command(
         invocation.note("Nothing was changed yet.")
 
 
-def _tell_revision(invocation: Invocation, item: Mapping[str, Any], target: Ref | None) -> None:
+def _tell_revision(invocation: Invocation, item: Mapping[str, Any], target: Ref | None, identity: str) -> None:
     """A revision with what it changed in the object, or in all objects."""
     said = [f"r{item['revision']}", f"{age(item['time'], now=invocation.now())} ago", item["author"], item["message"]]
     invocation.paper.say(invocation.paper.style.paint("strong", GAP.join(safe(one) for one in said if one)))
     for change in item["changes"]:
-        if target is None or (change["kind"], change["name"]) == (target.kind.title, target.name):
-            invocation.paper.say(f"{safe(change['kind'].lower())}/{safe(change['name'])} {safe(change['action'])}")
+        if target is None or _is_about(change, target, identity):
+            invocation.paper.say(done_text(change))
             say_fields(invocation, change["changes"])
+
+
+def _is_about(change: Mapping[str, Any], target: Ref, identity: str) -> bool:
+    """Whether a change is of the object, or of the device that has its name, whatever it was called then."""
+    is_named = (change["kind"], change["name"]) == (target.kind.title, target.name)
+    return is_named or bool(identity and change.get("id") == identity)
+
+
+def _identity(items: Sequence[Mapping[str, Any]], target: Ref | None) -> str:
+    """The id of the device that has the target's name, or had it last."""
+    if target is None or target.kind != DEVICE:
+        return ""
+    changes = [change for item in items for change in item["changes"]]
+    return next((str(one.get("id", "")) for one in changes if _is_about(one, target, "")), "")
 
 
 @click.command("rollback", cls=Command, writes=True, short_help="Make an object, or everything, as it was.")
@@ -93,6 +107,9 @@ def rollback_command(
 ) -> None:
     """Make an object as it was after a revision: a new revision with the old content.
 
+    Overrides go back, too: those that were set since end, those that ran then and have not ended by now are in force
+    again.
+
     Rolling back everything asks first, and shows what would change. So does rolling a device back to before it was
     there, because that deletes it: it is cut off at once and has to join anew.
     """
@@ -105,7 +122,11 @@ def rollback_command(
     touched = [one for one in result["objects"] if one["action"] != "unchanged"]
     if dry_run and touched:
         tell_differences(invocation, touched, result["devices"])
-    tell_result(invocation, result)
+        invocation.paper.say("dry run: nothing was changed")
+        tell_needs(invocation, result)
+    else:
+        tell_result(invocation, result)
+        tell_overrides(invocation, touched)
     if not touched:
         invocation.note(f"{safe(str(target)) if target else 'Everything'} is already as it was at revision {to}.")
 
@@ -122,10 +143,15 @@ def _confirmed(
         _tell_plan(invocation, plan)
         tell_needs(invocation, plan)
         invocation.confirm(f"Roll everything back to revision {to}?", yes=False)
-    elif any(one["action"] == "deleted" for one in plan["objects"]):
-        invocation.note(f"{target} was not there at revision {to}, so it would be deleted.")
+    elif gone := next((str(one["name"]) for one in plan["objects"] if one["action"] == "deleted"), ""):
+        back = next((one for one in plan["objects"] if one.get("was")), None)
+        if back is None:
+            invocation.note(f"{target} was not there at revision {to}, so it would be deleted.")
+        else:
+            had = f"device/{safe(back['was'])} had this name"
+            invocation.note(f"{had}, so device/{safe(gone)} of now would be deleted.")
         invocation.note("A device that is deleted is cut off at once and has to join anew.")
-        invocation.confirm_by_name(target.name, "delete", yes=False)
+        invocation.confirm_by_name(gone, "delete", yes=False)
     else:
         return ""
     return reply.etag
@@ -136,3 +162,4 @@ def _tell_plan(invocation: Invocation, plan: Mapping[str, Any]) -> None:
     if touched:
         moved = plural(len(plan["devices"]), "device") if plan["devices"] else "no device"
         invocation.note(f"Then: {changes_text(touched, most=10)}; {moved} would get another document.")
+        tell_overrides(invocation, touched)

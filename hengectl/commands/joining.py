@@ -12,7 +12,7 @@ from henge_protocol.joining import format_code, parse_code
 from henge_protocol.model import ROLES
 from hengectl.columns import View, table_of
 from hengectl.invocation import Command, Group, Invocation, with_invocation
-from hengectl.kinds import JOIN, OPERATOR, SCHEMA, TOKEN, list_of, name_of
+from hengectl.kinds import JOIN, OPERATOR, SCHEMA, TOKEN, Object, list_of, name_of
 from hengectl.options import Duration, Name, Pattern, labels_option, output_option, yes_option
 from hengectl.render import left, plural, safe, unix_s
 from hengectl.tokens import TOKEN_TTL_S, tell_next_step
@@ -84,7 +84,7 @@ def token_create(
 @with_invocation
 def token_list(invocation: Invocation, form: str | None) -> None:
     """Show the tokens that were given out and how much is left of each; never the tokens themselves."""
-    items = invocation.client.items(TOKEN)
+    items = sorted(invocation.client.items(TOKEN), key=lambda one: (_is_spent(one), str(one.get("created", ""))))
     if form in ("json", "yaml"):
         invocation.paper.data(list_of(items), form)
     elif form == "name":
@@ -95,6 +95,10 @@ def token_list(invocation: Invocation, form: str | None) -> None:
         invocation.paper.table(table_of(TOKEN, items, view, wide=form == "wide", labels=False))
     else:
         invocation.note("There are no tokens.")
+
+
+def _is_spent(token: Object) -> bool:
+    return int(token.get("used", 0)) >= int(token.get("uses", 1))
 
 
 @token_command.command("revoke", cls=Command, writes=True, short_help="Make a token worthless.")

@@ -75,7 +75,7 @@ def promote_command(
     if result["devices"]:
         invocation.confirm(f"Move {name} to {group}?", yes=yes)
     done = invocation.client.post("/v1/apply", body, if_match=seen, **words)
-    tell_result(invocation, done.json())
+    tell_result(invocation, done.json(), told=True)
 
 
 @click.command("factor", cls=Command, writes=True, short_help="Lift values that many devices share to their groups.")
@@ -96,6 +96,9 @@ def factor_command(
     listed = client.listing(DEVICE)
     fleet = Fleet.of(listed["items"], client.items(GROUP), client.items(SCHEMA))
     among = frozenset(map(name_of, client.items(DEVICE, selector) if selector else listed["items"]))
+    if not among:
+        invocation.note(f"No device has these labels: {selector}" if selector else "There are no devices.")
+        return
     lifts = _that_change_nothing(invocation, fleet, among, take_over=take_over)
     if not lifts:
         invocation.note("There is nothing that all devices of a group set alike.")
@@ -125,7 +128,7 @@ def _promoted(invocation: Invocation, device: Ref, field: str, group: Ref) -> tu
     fleet = Fleet.of([object_], [to], listed["items"])
     if device.name not in fleet.hearing(group.name, path[0]):
         cure = f"see whom it selects: hengectl describe {group}"
-        raise Invalid("bad_usage", f"{group} does not speak to {device}, which would lose the value", cure=cure)
+        raise Invalid("bad_parameter", f"{group} does not speak to {device}, which would lose the value", cure=cure)
     return promoted(object_, to, path), _version_of(listed)
 
 

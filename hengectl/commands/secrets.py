@@ -95,8 +95,8 @@ def secret_delete(invocation: Invocation, name: str, message: str, yes: bool) ->
     ref = Ref(SECRET, name)
     invocation.client.get(ref.path)
     invocation.confirm(f"Delete {ref}? Its value cannot be brought back.", yes=yes)
-    invocation.client.delete(ref.path, message=message)
-    invocation.paper.say(f"{ref} deleted")
+    revision = invocation.client.delete(ref.path, message=message).revision
+    invocation.paper.say(f"{ref} deleted (r{revision})")
 
 
 def _no_argument(name: str, why: str = "") -> Invalid:
@@ -137,7 +137,7 @@ def _value(data: bytes, *, as_json: bool) -> Any:
     if "\0" in text:
         raise Malformed("bad_encoding", "the secret holds a NUL byte", cure="encode it, for example with base64")
     if not text:
-        raise Malformed("body_required", "the secret is empty; nothing was changed")
+        raise Malformed("body_required", "the secret is empty")
     return _parsed(text) if as_json else text
 
 

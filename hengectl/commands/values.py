@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
 import click
 
-from henge_protocol.errors import Conflict, Invalid, Stale
+from henge_protocol.errors import Conflict, Invalid, NotFound, Stale
 from henge_protocol.fieldpath import Path, pointer
+from henge_protocol.model import is_secret_name
 from hengectl import delivery, refusal
 from hengectl.client import Reply
 from hengectl.fields import (
     Assignment,
     Schema,
     has,
+    leaves,
     merged,
     nested,
     parse_assignments,
@@ -24,7 +27,7 @@ from hengectl.fields import (
     value_of,
 )  # fmt: skip
 from hengectl.invocation import Command, Invocation, with_invocation
-from hengectl.kinds import DEVICE, GROUP, SCHEMA, Object, Ref, name_of
+from hengectl.kinds import DEVICE, GROUP, SCHEMA, SECRET, Object, Ref, name_of, nearest
 from hengectl.options import (
     DURATION,
     RefType,
@@ -35,7 +38,7 @@ from hengectl.options import (
     wait_options,
 )  # fmt: skip
 from hengectl.refusal import field_of
-from hengectl.render import left, plural
+from hengectl.render import left, plural, safe
 
 ATTEMPTS: Final = 5
 
@@ -110,6 +113,7 @@ def set_command(
     before = invocation.client.get(target.path)
     schemas = _schemas_for(invocation, before.json(), parsed)
     values = [(one.path, _meant(one, schemas, before.json(), as_json=as_json)) for one in parsed]
+    _refuse_plain_secrets(invocation, parsed, [value for _, value in values], as_json=as_json)
     if for_s:
         body = {"set": {pointer(path): value for path, value in values}, "for_s": for_s}
         after = invocation.client.patch(f"{target.path}/overrides", body, **query)
@@ -118,7 +122,8 @@ def set_command(
     else:
         after = invocation.client.patch(target.path, _patch(values), **own)
     _tell_overridden(invocation, target, after, [] if for_s else [path for path, _ in values])
-    return _tell(invocation, target, before, after, wait=wait, timeout_s=timeout_s)
+    ends = overrides_of(after.json()).get(pointer(values[0][0]), {}).get("until", "") if for_s else ""
+    return _tell(invocation, target, before, after, until=str(ends), wait=wait, timeout_s=timeout_s)
 
 
 @click.command("unset", cls=Command, writes=True, short_help="Remove values that were set on a device or group.")
@@ -170,8 +175,10 @@ def unset_command(
                 f"The override of {field} has ended; {target} itself still sets it: unset it again for that."
             )
         elif path not in present and path not in ended:
+            close = nearest(field, [field_of(pointer(one)) for one in leaves(own)])
+            meant = f" Did you mean {close}?" if close else ""
             where = f" See where values come from: hengectl why {target.name}" if target.kind == DEVICE else ""
-            invocation.note(f"{target} did not set {field}.{where}")
+            invocation.note(f"{target} did not set {field}.{meant or where}")
     return code
 
 
@@ -197,7 +204,9 @@ def _meant_by_selected(
     """What assignments mean under the schemas of the selected devices, by pointers."""
     named = {str(device.get("spec", {}).get("schema") or "") for device in invocation.client.items(DEVICE, selector)}
     schemas = [_json_schema(invocation.client.read(Ref(SCHEMA, name))) for name in sorted(named - {""})]
-    return {pointer(one.path): value_of(one, schemas, as_json=as_json) for one in parsed}
+    values = {pointer(one.path): value_of(one, schemas, as_json=as_json) for one in parsed}
+    _refuse_plain_secrets(invocation, parsed, list(values.values()), as_json=as_json)
+    return values
 
 
 def _override_selected(invocation: Invocation, sent: _Sent, *, wait: bool, timeout_s: int) -> int:
@@ -223,6 +232,24 @@ def _meant(one: Assignment, schemas: Sequence[Schema], target: Object, *, as_jso
             raise
         cure = f"see what is allowed: hengectl explain {schema}.{'.'.join(one.path)}"
         raise Invalid(error.code, error.message, cure=cure) from None
+
+
+def _refuse_plain_secrets(
+    invocation: Invocation, parsed: Sequence[Assignment], values: Sequence[object], *, as_json: bool
+) -> None:
+    """``secret/NAME`` of a secret that exists is hardly meant as text; in a field that is none it would be one."""
+    for one, value in zip(parsed, values, strict=True):
+        name = one.text.removeprefix("secret/")
+        if as_json or value != one.text or name == one.text or not is_secret_name(name):
+            continue
+        with suppress(NotFound):
+            invocation.client.read(Ref(SECRET, name))
+            raise Invalid(
+                "does_not_fit",
+                f"{one.field} is no secret in the schema: it would be the text {one.text}, not what the secret holds",
+                cure='mark the field "writeOnly": true in the schema, or if the text is meant: '
+                f"--json {one.field}='\"{one.text}\"'",
+            )
 
 
 def _patch(values: Sequence[tuple[Path, object]]) -> dict[str, Any]:
@@ -252,11 +279,14 @@ def _replace(
     raise Conflict("stale", f"{target} is being changed all the time", cure="try again")
 
 
-def _tell(invocation: Invocation, target: Ref, before: Reply, after: Reply, *, wait: bool, timeout_s: int) -> int:
+def _tell(
+    invocation: Invocation, target: Ref, before: Reply, after: Reply, *, until: str = "", wait: bool, timeout_s: int
+) -> int:
     if after.etag == before.etag:
         invocation.paper.say(f"{target} unchanged")
     else:
-        invocation.paper.say(f"{target} configured (r{after.revision})")
+        ends = f" until {safe(until)}" if until else ""
+        invocation.paper.say(f"{target} configured (r{after.revision}){ends}")
     if not wait:
         return refusal.OK
     if target.kind == DEVICE:

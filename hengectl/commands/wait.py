@@ -11,7 +11,7 @@ from hengectl.columns import state_of, trouble_of
 from hengectl.invocation import Command, Invocation, with_invocation
 from hengectl.kinds import DEVICE, Object, Ref
 from hengectl.options import DURATION, RefType
-from hengectl.waiting import Verdict, deleted, in_sync_strictly, online, wait_for
+from hengectl.waiting import Verdict, deleted, in_sync_strictly, is_revoked, online, wait_for
 
 CONDITIONS = {"in-sync": in_sync_strictly, "online": online, "deleted": deleted}
 
@@ -30,6 +30,8 @@ def wait_command(invocation: Invocation, targets: tuple[Ref, ...], condition: st
     def tell(name: str, verdict: Verdict, device: Object | None) -> None:
         if verdict == "reached":
             invocation.paper.say(f"device/{name} {condition}")
+        elif is_revoked(device):
+            invocation.note(f"Error: device/{name} was revoked and is let in no more: hengectl device replace {name}")
         elif device is not None:
             invocation.note(
                 f"Error: device/{name} is {state_of(device)}: {trouble_of(device) or 'it refuses its document'}"

@@ -29,7 +29,7 @@ LATER = NOW + 1800
 
 
 async def _nothing() -> None:
-    """No backup is due."""
+    """No backup is due, and no device was there."""
 
 
 class House:
@@ -49,6 +49,7 @@ class House:
         return Upkeep(
             self.store, self.folder.database, configs, Audit(self.store), self.tokens, vault, keeper,
             kept=Kept(10, 60.0), every_s=0.001, renew_certificate=renew_certificate, back_up=_nothing,
+            note_contacts=_nothing,
         )  # fmt: skip
 
     @property

@@ -69,6 +69,9 @@ def test_no_command_shows_them_all(face: Face) -> None:
     ("arguments", "words"),
     [
         ("gett devices", "Did you mean 'get'?"),
+        ("get events", "Shown by: hengectl events"),
+        ("get devices --selectr a=b", "Did you mean '--selector'?"),
+        ("describe device lamp-1 lamp-2", "one thing is described at a time"),
         ("frobnicate", "See: hengectl --help"),
         ("get devices --watc", "--watch"),
         ("get devices --watch --wat", "--wat"),
@@ -284,3 +287,12 @@ def test_tab_knows_commands_and_kinds() -> None:
     assert offered("hengectl", "get", "de") == {"devices"}
     assert offered("hengectl", "set", "gr") == {"group/"}
     assert offered("hengectl", "set", "device/") == set()
+
+
+@pytest.mark.parametrize("line", ["unset device/lamp-1 color --for 2h", "explain lamp --foo"])
+def test_an_option_that_is_hardly_alike_is_not_suggested(face: Face, line: str) -> None:
+    ran = face.now(*line.split())
+
+    assert ran.code == 2
+    assert "No such option" in ran.err
+    assert "Did you mean" not in ran.err

@@ -113,6 +113,14 @@ def test_a_change_is_never_sent_twice(peer: Peer) -> None:
     assert len(peer.requests) == 2
 
 
+def test_a_change_that_found_no_daemon_is_known_not_to_be_made(tmp_path: Path) -> None:
+    client = Client("nobody", lambda timeout_s: UnixConnection(tmp_path / "absent", timeout_s))
+    with pytest.raises(errors.Unreachable):
+        client.post("/a")
+
+    assert client.outcome == "nothing"
+
+
 def test_what_was_changed_is_known(peer: Peer) -> None:
     refused = problem(422, b'{"code": "does_not_fit", "detail": "no"}')
     outcomes: list[str] = []

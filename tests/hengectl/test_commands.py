@@ -177,7 +177,7 @@ async def test_an_override_lasts_for_a_time_and_hides_what_is_set_meanwhile(
 ) -> None:
     await person.ok("set", "device/lamp-1", "brightness=10")
     told = await person.ok("set", "device/lamp-1", "brightness=90", "wifi.ssid=lab", "--for", "2h", "-m", "try")
-    assert told == "device/lamp-1 configured (r3)\n"
+    assert told.startswith("device/lamp-1 configured (r3) until 20")
     assert await values(admin, "devices/lamp-1") == {"brightness": 10}
     assert json.loads(await person.ok("document", "lamp-1"))["brightness"] == 90
 
@@ -195,6 +195,45 @@ async def test_an_override_lasts_for_a_time_and_hides_what_is_set_meanwhile(
     assert "device/lamp-1 overrides brightness for another" in hidden.err
 
 
+async def test_a_rollback_tells_which_overrides_end_and_come_back(person: Face) -> None:
+    await person.ok("set", "device/lamp-1", "brightness=90", "--for", "2h")
+    back = await person.run("rollback", "device/lamp-1", "--to", "1")
+    assert (back.code, back.err) == (0, "With that the override of brightness in device/lamp-1 ends.\n")
+
+    again = await person.run("rollback", "device/lamp-1", "--to", "2")
+    assert re.fullmatch("With that the override of brightness in device/lamp-1 runs until 20[-0-9T:]+Z.\n", again.err)
+    refused = await person.run("rollback", "--all", "--to", "1")
+    assert "the override of brightness in device/lamp-1 ends." in refused.err
+
+
+async def test_an_override_says_until_when_it_runs(person: Face) -> None:
+    told = await person.ok("set", "device/lamp-1", "brightness=90", "--for", "3h")
+
+    assert re.fullmatch(r"device/lamp-1 configured \(r2\) until 20[-0-9T:]+Z\n", told)
+
+
+async def test_unset_of_what_was_not_set_suggests_what_was(person: Face) -> None:
+    await person.ok("set", "device/lamp-1", "color=red")
+    ran = await person.run("unset", "device/lamp-1", "colr")
+
+    assert (ran.code, ran.err) == (0, "device/lamp-1 did not set colr. Did you mean color?\n")
+
+
+async def test_a_thing_is_described_and_a_revision_shown_in_either_spelling(person: Face) -> None:
+    assert await person.ok("describe", "device", "lamp-1") == await person.ok("describe", "device/lamp-1")
+    assert await person.ok("get", "revision/1", "-o", "json") == await person.ok("get", "revision", "1", "-o", "json")
+
+
+async def test_tokens_are_listed_by_age_and_the_used_up_last(person: Face, daemon: Service, admin: Admin) -> None:
+    names = ["zoe", "lamp-2", "lamp-1"]
+    for name in names:
+        await person.ok("token", "create", "--name", name, "-q")
+    await daemon.join(admin, "lamp-9")
+
+    assert sorted(row[2] for row in lines(await person.ok("token", "list"))[1:4]) == sorted(names)
+    assert lines(await person.ok("token", "list"))[-1][2] == "lamp-9"
+
+
 async def test_an_override_and_an_own_value_are_unset_as_one_change(person: Face, admin: Admin) -> None:
     await person.ok("set", "device/lamp-1", "brightness=7")
     await person.ok("set", "device/lamp-1", "color=green", "--for", "1h")
@@ -210,6 +249,7 @@ async def test_an_override_and_an_own_value_are_unset_as_one_change(person: Face
 async def test_unset_ends_an_override_before_it_removes_what_was_set(person: Face, admin: Admin) -> None:
     await person.ok("set", "group/kitchen", "brightness=10")
     await person.ok("set", "group/kitchen", "brightness=90", "color=red", "--for", "2h")
+    assert "group/kitchen configured (brightness for a time, color for a time)" in await person.ok("history")
     ran = await person.run("unset", "group/kitchen", "brightness")
     assert (ran.code, ran.out) == (0, "group/kitchen configured (r4)\n")
     assert "group/kitchen itself still sets it" in ran.err
@@ -270,6 +310,8 @@ async def test_a_change_that_is_too_wide_needs_a_word(
 
     files = manifest(tmp_path, group("lab", bound="lab", ssid="two"))
     told = await person.run("diff", "-f", files)
+    refused = await person.run("apply", "-f", files)
+    assert "hengectl set device/a ssid=two --for 10m; if all of them are meant, say so: --all-at-once\n" in refused.err
     assert (told.code, "needs --all-at-once: it changes ssid, which may cut devices off, on 2" in told.err) == (1, True)
     for command in (("apply", "-f", files), ("set", "group/lab", "ssid=two"), ("unset", "group/lab", "ssid")):
         ran = await person.run(*command)
@@ -293,7 +335,7 @@ async def test_a_value_is_promoted_to_a_group_after_its_consequences_were_shown(
     assert dry == refused.out
     done = await person.ok("promote", "lamp-1", "wifi", "--to", "group/kitchen", "--yes")
 
-    assert done.endswith("revision 3, 1 device changes: lamp-3\n")
+    assert done == f"{refused.out}revision 3, 1 device changes: lamp-3\n"
     assert await values(admin, "groups/kitchen") == {"wifi": {"channel": 6, "ssid": "lab"}}
     assert await values(admin, "devices/lamp-1") == {"color": "red"}
     assert "promote wifi from device/lamp-1 to group/kitchen" in await person.ok("history", "-o", "wide")
@@ -335,7 +377,7 @@ async def test_a_value_goes_only_where_it_comes_back_from(person: Face, admin: A
     wrong = await person.run("promote", "lamp-2", "color", "--to", "group/kitchen", "--yes")
     missing = await person.run("promote", "lamp-2", "brightness", "--to", "group/all", "--yes")
 
-    assert (wrong.code, "does not speak to device/lamp-2" in wrong.err) == (2, True)
+    assert (wrong.code, "does not speak to device/lamp-2" in wrong.err) == (6, True)
     assert (missing.code, "does not set brightness itself" in missing.err) == (6, True)
     assert await values(admin, "devices/lamp-2") == {"color": "red"}
 
@@ -370,6 +412,7 @@ async def test_values_that_all_devices_of_a_group_share_are_lifted_and_nobody_no
 async def test_only_those_who_are_selected_lose_values(person: Face, admin: Admin) -> None:
     await admin.apply(device("lamp-1", labels={"room": "kitchen"}, brightness=7), device("lamp-2", brightness=7))
     assert "nothing" in (await person.run("factor", "-l", "room=kitchen", "--yes")).err
+    assert (await person.run("factor", "-l", "room=attic")).err == "No device has these labels: room=attic\n"
 
     await person.ok("set", "device/lamp-1", "brightness=7", "--for", "1h")
     assert "nothing" in (await person.run("factor", "--yes")).err
@@ -690,7 +733,7 @@ async def test_history_and_rollback(person: Face, admin: Admin) -> None:
     assert [row[0] for row in lines(await person.ok("history"))] == ["REVISION", "3", "2", "1"]
     assert [row[0] for row in lines(await person.ok("history", "device/lamp-1"))] == ["REVISION", "2", "1"]
     dry = await person.ok("rollback", "device/lamp-1", "--to", "1", "--dry-run")
-    assert "dry run: 1 device would change: lamp-1" in dry
+    assert dry.endswith("1 object differs; 1 device would get another document\ndry run: nothing was changed\n")
     assert "revision 4, 1 device changes: lamp-1" in await person.ok("rollback", "device/lamp-1", "--to", "1")
     assert await values(admin, "devices/lamp-1") == {}
     assert (await person.run("rollback", "device/lamp-1", "--to", "77")).code == 3
@@ -737,7 +780,7 @@ async def test_going_back_is_shown_beforehand(person: Face) -> None:
     dry = await person.ok("rollback", "device/lamp-1", "--to", "1", "--dry-run")
 
     assert '\nlamp-1\n  ~ color   "red" → "blue"\n' in dry
-    assert "device/lamp-1 configured (dry run)" in dry
+    assert dry.count("device/lamp-1") == 1
 
 
 async def test_rolling_everything_back_needs_a_yes(person: Face, admin: Admin) -> None:
@@ -762,9 +805,53 @@ async def test_rolling_a_device_back_to_before_it_was_there_needs_a_yes(
     assert (refused.code, wrong.code) == (2, 2)
     assert "join anew" in refused.err
     assert (await admin.ok("GET", "/v1/devices/lamp-1"))["status"]["identity"] == "active"
-    assert "deleted (dry run)" in await person.ok("rollback", "device/lamp-1", "--to", "0", "--dry-run")
+    assert "device/lamp-1 deleted" in await person.ok("rollback", "device/lamp-1", "--to", "0", "--dry-run")
     right = await person.run("rollback", "device/lamp-1", "--to", "0", stdin="lamp-1\n", terminal=True)
     assert (right.code, "device/lamp-1 deleted" in right.out) == (0, True)
+
+
+async def test_rolling_a_device_back_to_its_former_name_alarms_nobody(
+    person: Face, daemon: Service, admin: Admin
+) -> None:
+    await daemon.join(admin, "lamp-1")
+    await person.ok("device", "rename", "lamp-1", "porch")
+
+    dry = await person.run("rollback", "device/porch", "--to", "1", "--dry-run")
+    done = await person.run("rollback", "device/porch", "--to", "1")
+    assert dry.out.startswith("device/porch renamed to device/lamp-1\n")
+    assert (done.code, done.err) == (0, "")
+    assert done.out == "device/porch renamed to device/lamp-1\nrevision 3, no device changes\n"
+    assert "device/porch renamed to device/lamp-1" in await person.ok("history", "--limit", "1")
+    assert (await admin.ok("GET", "/v1/devices/lamp-1"))["status"]["identity"] == "active"
+
+
+async def test_who_has_the_former_name_now_is_deleted_by_a_rollback_only_after_a_yes(
+    person: Face, daemon: Service, admin: Admin
+) -> None:
+    await person.ok("device", "rename", "lamp-1", "porch")
+    await daemon.join(admin, "lamp-1")
+
+    refused = await person.run("rollback", "device/porch", "--to", "1")
+    assert refused.code == 2
+    assert "device/porch had this name, so device/lamp-1 of now would be deleted." in refused.err
+    assert (await admin.ok("GET", "/v1/devices/lamp-1"))["status"]["identity"] == "active"
+    right = await person.run("rollback", "device/porch", "--to", "1", stdin="lamp-1\n", terminal=True)
+    assert right.code == 0
+    assert right.out.startswith("device/lamp-1 deleted\ndevice/porch renamed to device/lamp-1\n")
+
+
+async def test_history_and_diff_follow_a_device_to_its_new_name(person: Face) -> None:
+    await person.ok("set", "device/lamp-1", "color=red")
+    await person.ok("device", "rename", "lamp-1", "porch")
+    await person.ok("set", "device/porch", "color=blue")
+
+    assert [row[0] for row in lines(await person.ok("history", "device/porch"))] == ["REVISION", "4", "3", "2", "1"]
+    told = await person.ok("history", "device/porch", "--diff")
+    assert "\ndevice/lamp-1 renamed to device/porch\n" in told
+    assert '\ndevice/lamp-1 configured\n  + color   "red"\n' in told
+    assert "lamp-2" not in told
+    both = await person.run("diff", "device/porch", "--rev", "2..")
+    assert both.out.startswith("device/lamp-1 renamed to device/porch\n  ~ color   ")
 
 
 async def test_a_device_is_revoked_renamed_and_deleted_after_a_yes(person: Face, daemon: Service, admin: Admin) -> None:
@@ -777,6 +864,9 @@ async def test_a_device_is_revoked_renamed_and_deleted_after_a_yes(person: Face,
     right = await person.run("device", "revoke", "lamp-1", stdin="lamp-1\n", terminal=True)
     assert (right.code, right.out) == (0, "device/lamp-1 revoked\n")
     assert "revoked" in await person.ok("get", "device/lamp-1")
+    assert re.search("^devices +1 never-seen, 1 revoked$", await person.ok("status"), re.MULTILINE)
+    assert await person.ok("device", "revoke", "lamp-1") == "device/lamp-1 was revoked already\n"
+    assert await person.ok("device", "rename", "lamp-1", "lamp-1") == "device/lamp-1 has that name already\n"
     assert await person.ok("device", "rename", "lamp-1", "porch") == "device/lamp-1 is now device/porch\n"
     declined = await person.run("device", "delete", "porch", stdin="porhc\n", terminal=True)
     assert (declined.code, declined.out) == (2, "")
@@ -784,6 +874,20 @@ async def test_a_device_is_revoked_renamed_and_deleted_after_a_yes(person: Face,
     deleted = await person.run("device", "delete", "device/porch", stdin="porch\n", terminal=True)
     assert (deleted.code, deleted.out.splitlines()[0]) == (0, "device/porch deleted")
     assert (await person.run("device", "delete", "porch", "--yes")).code == 3
+
+
+@pytest.mark.parametrize("condition", ["in-sync", "online"])
+async def test_a_device_that_was_revoked_is_not_waited_for(
+    person: Face, daemon: Service, admin: Admin, condition: str
+) -> None:
+    identity = await daemon.join(admin, "lamp-1")
+    async with connected(daemon, identity) as lamp:
+        await lamp.apply_next()
+    await person.ok("device", "revoke", "lamp-1", "--yes")
+
+    ran = await person.run("wait", f"--for={condition}", "device/lamp-1")
+    assert (ran.code, ran.out) == (1, "")
+    assert "device/lamp-1 was revoked and is let in no more: hengectl " in ran.err
 
 
 async def test_a_token_is_printed_alone_for_scripts(person: Face) -> None:
@@ -839,6 +943,37 @@ async def test_describe_and_explain_speak_to_people(person: Face) -> None:
     assert "0 to 100" in await person.ok("explain", "lamp.brightness")
     assert "ssid" in await person.ok("explain", "lamp.wifi")
     assert (await person.run("explain", "lamp.nosuch")).code == 3
+
+
+async def test_a_device_that_never_spoke_is_not_said_to_have_no_document(person: Face, admin: Admin) -> None:
+    await admin.apply(device("bare", bound=""))
+
+    told = await person.ok("describe", "device/lamp-1")
+    assert "bytes" in told
+    assert "InSync Unknown: unknown: it never said what it runs\n" in told
+    assert "InSync Unknown: unknown: it has no document\n" in await person.ok("describe", "device/bare")
+
+
+@pytest.mark.parametrize(("names", "said"), [("12", "2 devices (lamp-1, lamp-2)"), ("1", "1 device (lamp-1)")])
+async def test_a_refusal_counts_in_words(person: Face, admin: Admin, tmp_path: Path, names: str, said: str) -> None:
+    await admin.apply(*[device(f"lamp-{number}", brightness=90) for number in names])
+    properties = {**LAMP["properties"], "brightness": {"type": "integer", "maximum": 50}}  # type: ignore[dict-item]
+    ran = await person.run("apply", "-f", manifest(tmp_path, schema(**{**LAMP, "properties": properties})))
+
+    assert f"refused for {said}: " in ran.err
+
+
+async def test_explain_says_what_is_required(person: Face, admin: Admin) -> None:
+    text = {"type": "string", "minLength": 1}
+    net = {"type": "object", "properties": {"ssid": text}, "required": ["ssid"]}
+    properties = {"net": net, "color": {"type": "string", "default": "red"}}
+    await admin.apply(schema("lab", type="object", properties=properties, required=["color"]))
+
+    assert re.search(r"\n  required +yes\n", await person.ok("explain", "lab.net.ssid"))
+    assert re.search(r"\n  required +yes\n", await person.ok("explain", "lab.color"))
+    assert "required" not in (await person.ok("explain", "lab.net")).partition("FIELD")[0]
+    assert re.search("net.ssid +string +at least 1 character +required", await person.ok("explain", "lab"))
+    assert re.search("color +string +red, required", await person.ok("explain", "lab"))
     assert "never-seen" in await person.ok("describe", "device/lamp-1")
     assert "1: lamp-1" in await person.ok("describe", "group/kitchen")
     assert "16384 bytes" in await person.ok("describe", "schema/lamp")
@@ -927,9 +1062,13 @@ async def test_events_shorten_digests_for_people_only(person: Face, daemon: Serv
 async def test_events_tell_what_happened(person: Face) -> None:
     await person.ok("set", "device/lamp-1", "color=red")
     told = (await person.ok("events")).splitlines()
-    assert "object.changed  device/lamp-1" in told[-1]
+    assert "object.changed   device/lamp-1" in told[-1]
     events = [json.loads(line) for line in (await person.ok("events", "-o", "json")).splitlines()]
     assert (await person.ok("events", "--since", str(events[-2]["seq"]))).count("\n") == 1
+    ahead = await person.run("events", "--since", "99999999999999")
+    newest = events[-1]["seq"]
+    assert (ahead.code, ahead.out) == (0, "")
+    assert ahead.err == f"There is no event 99999999999999 yet; the newest is {newest}.\n"
 
 
 async def test_an_operator_works_from_another_machine(face: Face, daemon: Service, admin: Admin) -> None:
@@ -978,10 +1117,16 @@ async def test_operators_are_listed_and_revoked_after_a_yes(person: Face, daemon
     assert lines(await person.ok("get", "operators"))[1][:3] == ["ada", "viewer", "1"]
     assert await person.ok("get", "operators", "-o", "name") == "operator/ada\n"
     refused = await person.run("delete", "device/lamp-1", "--yes", "--server", daemon.url)
-    assert (refused.code, "ada is a viewer" in refused.err) == (4, True)
+    assert (refused.code, "ada has the role viewer" in refused.err) == (4, True)
+    assert "An admin gives it: hengectl token create --role editor --name ada\n" in refused.err
     assert (await person.run("operator", "revoke", "ada")).code == 2
     assert await person.ok("operator", "revoke", "ada", "--yes") == "operator/ada revoked\n"
-    assert (await person.run("whoami", "--server", daemon.url)).code == 4
+    out = await person.run("whoami", "--server", daemon.url)
+    assert out.code == 4
+    assert "hengectl token create --role viewer --name ada; then log in: hengectl login URL\n" in out.err
+    again = await person.run("login", daemon.url, "--token-file", "-", "--context", "again", stdin=token)
+    assert again.code == 5
+    assert again.err.endswith("An admin makes another: hengectl token create --role viewer\n")
 
 
 async def test_a_certificate_is_renewed_in_passing(face: Face, daemon: Service, admin: Admin) -> None:
@@ -1063,7 +1208,7 @@ async def interrupted(process: asyncio.subprocess.Process) -> int:
         (("get", "devices", "-w", "-o", "json"), '"color":"red"'),
         (("get", "devices", "lamp-1", "-w"), "-→r2"),
         (("get", "devices", "-w", "-o", "name"), "device/lamp-1"),
-        (("events", "-w"), "object.changed  device/lamp-1"),
+        (("events", "-w"), "object.changed   device/lamp-1"),
     ],
 )
 async def test_watching_shows_what_changes_until_interrupted(

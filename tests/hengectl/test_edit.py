@@ -187,7 +187,7 @@ async def test_another_object_or_two_of_them_are_refused(desk: Desk, admin: Admi
     ran = await desk.edit()
 
     assert (ran.code, desk.opened) == (6, 3)
-    assert all("one object is expected, and that device/lamp-1" in desk.seen(number) for number in (1, 2))
+    assert all("the file should hold device/lamp-1 and nothing else" in desk.seen(number) for number in (1, 2))
     assert len((await admin.ok("GET", "/v1/devices"))["items"]) == 1
 
 
@@ -213,3 +213,20 @@ async def test_an_editor_that_does_not_work_is_told(desk: Desk, editor: str) -> 
 
     assert (ran.code, desk.kept) == (2, [])
     assert "the editor" in ran.err
+
+
+async def test_without_a_terminal_only_an_editor_that_was_chosen_is_opened(desk: Desk) -> None:
+    desk.face.environ(EDITOR="")
+    ran = await desk.edit()
+
+    assert (ran.code, ran.out, desk.kept) == (2, "", [])
+    assert "nobody sits at a terminal" in ran.err
+
+
+async def test_an_editor_that_writes_what_is_refused_each_time_ends_without_a_terminal(desk: Desk) -> None:
+    desk.steps(*(f"file.write_text(text + '# {number}\\n' + 'x: 1\\n')" for number in range(9)))
+    ran = await desk.edit()
+
+    assert (ran.code, desk.opened) == (6, 5)
+    [kept] = desk.kept
+    assert f"What you wrote is in {kept}." in ran.err

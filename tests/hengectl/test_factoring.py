@@ -39,6 +39,14 @@ def test_a_group_takes_what_all_who_hear_it_set_alike_and_the_widest_comes_first
     assert told(found, "a") == []
 
 
+def test_of_groups_with_the_same_devices_the_narrowest_takes_the_value() -> None:
+    devices = [device(name, labels=HALL, color="red") for name in "ab"]
+    devices.append(device("fan", bound="fan", labels={"room": "attic"}))
+    groups = [group("all"), group("any", "room"), group("hall", "room=hall"), group("lamps", bound="lamp")]
+
+    assert told(fleet(groups, devices)) == [("color", "red", ["hall", "any", "lamps", "all"])]
+
+
 def test_numbers_of_another_type_are_not_alike_and_null_is_a_value() -> None:
     devices = [device("a", color=None, brightness=1), device("b", color=None, brightness=True)]
 

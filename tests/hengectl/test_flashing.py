@@ -56,6 +56,32 @@ async def test_a_folder_has_all_that_a_board_needs(person: Face, admin: Admin, t
     }
 
 
+async def test_a_device_that_has_joined_is_not_prepared_anew(
+    person: Face, daemon: Service, admin: Admin, tmp_path: Path
+) -> None:
+    await daemon.join(admin, "lamp-1")
+    ran = await person.run("device", "add", "lamp-1", "--print", str(tmp_path / "x"))
+
+    assert (ran.code, ran.out) == (5, "")
+    assert "device/lamp-1 has joined already" in ran.err
+    assert "device replace lamp-1" in ran.err
+    assert not (tmp_path / "x").exists()
+    assert len((await admin.ok("GET", "/v1/tokens"))["items"]) == 1
+
+
+async def test_what_was_prepared_for_another_device_is_left_alone(person: Face, tmp_path: Path) -> None:
+    await person.ok("device", "add", "lamp-1", "--print", str(tmp_path))
+    before = setup_in(tmp_path)
+    other = await person.run("device", "add", "lamp-2", "--print", str(tmp_path))
+    assert (other.code, setup_in(tmp_path)) == (5, before)
+    assert f"{tmp_path} holds what was prepared for device/lamp-1" in other.err
+
+    again = await person.run("device", "add", "lamp-1", "--print", str(tmp_path))
+    assert again.code == 0
+    assert f"What was prepared in {tmp_path} before is replaced." in again.err
+    assert setup_in(tmp_path)["token"] != before["token"]
+
+
 async def test_the_secrets_are_in_no_output(person: Face, tmp_path: Path) -> None:
     ran = await person.run(
         "device", "add", "lamp-1", "--print", str(tmp_path / "x"), "--wifi", "home", stdin="hush hush\n"

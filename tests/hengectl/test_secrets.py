@@ -163,3 +163,29 @@ async def test_a_reference_is_promoted_and_factored_as_one_value(person: Face, a
     assert "group/all" in factored
     assert "secret wifi/home" in why
     assert "battery" not in factored
+
+
+async def test_the_revision_that_forgot_a_secret_is_told(person: Face) -> None:
+    await person.ok("secret", "set", "wifi/lab", "--from-file", "-", stdin=VALUE)
+
+    assert await person.ok("secret", "delete", "wifi/lab", "--yes") == "secret/wifi/lab deleted (r4)\n"
+
+
+async def test_an_empty_value_is_refused_in_one_sentence(person: Face) -> None:
+    ran = await person.run("secret", "set", "wifi/lab", "--from-file", "-", stdin="")
+
+    assert (ran.code, ran.err) == (6, "Error: the secret is empty\nNothing was changed.\n")
+
+
+@pytest.mark.parametrize("for_a_while", [(), ("--for", "1h")], ids=["for-good", "override"])
+async def test_a_reference_in_a_field_that_is_no_secret_is_refused_as_text(
+    person: Face, admin: Admin, for_a_while: tuple[str, ...]
+) -> None:
+    await admin.apply(schema(), device("lamp-1"))
+    named = await person.run("set", "device/lamp-1", "wifi.ssid=secret/wifi/home", *for_a_while)
+    chosen = await person.run("set", "-l", "!room", "wifi.ssid=secret/wifi/home", "--for", "1h")
+
+    assert (named.code, chosen.code) == (6, 6)
+    assert "wifi.ssid is no secret in the schema: it would be the text secret/wifi/home" in named.err
+    await person.ok("set", "device/lamp-1", "wifi.ssid=secret/of/life", *for_a_while)
+    await person.ok("set", "device/lamp-1", "--json", 'wifi.ssid="secret/wifi/home"', *for_a_while)

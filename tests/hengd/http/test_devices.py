@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from henge_protocol import pki
 from henge_protocol.model import digest_of
 from henge_protocol.session import CLOSE_REVOKED
 from tests.hengd.http.conftest import Standing
-from tests.service import Admin, Identity, Service, connected, device, enrolment, group, schema
+from tests.service import Admin, Clock, Identity, Service, connected, device, enrolment, group, schema
 
 
 async def test_the_document_is_the_bytes_the_device_gets(daemon: Service, admin: Admin) -> None:
@@ -174,11 +175,44 @@ async def test_nothing_is_done_to_a_device_that_is_not_there_v35(daemon: Service
     assert (answer.status, answer.code) == (404, "no_such_device")
 
 
+async def test_revoking_a_second_time_is_no_news_to_the_audit(daemon: Service, admin: Admin) -> None:
+    await admin.apply(schema(), device("lamp-1"))
+    await daemon.join(admin, "lamp-1")
+    for _ in range(2):
+        answer = await admin.ok("POST", "/v1/devices/lamp-1/revoke")
+        assert answer["status"]["identity"] == "revoked"
+
+    told = [one["what"] for one in (await admin.ok("GET", "/v1/audit"))["items"]]
+    assert told.count("identity.revoked") == 1
+
+
 async def test_a_device_that_never_joined_has_nothing_to_revoke(daemon: Service, admin: Admin) -> None:
     await admin.apply(device("lamp-1", bound=""))
     answer = await admin.refused("POST", "/v1/devices/lamp-1/revoke")
 
     assert (answer.status, answer.code) == (404, "not_joined")
+
+
+async def test_when_a_device_was_there_last_survives_a_stop(daemon: Service, admin: Admin, clock: Clock) -> None:
+    await admin.apply(schema(), device("lamp-1"), device("lamp-2"), device("lamp-3"))
+    first, second = await daemon.join(admin, "lamp-1"), await daemon.join(admin, "lamp-2")
+    async with connected(daemon, first) as one:
+        await one.apply_next()
+        async with connected(daemon, second) as two:
+            await two.apply_next()
+            clock.jump(1800)
+        left = await admin.until("lamp-2", connection="offline")
+        clock.jump(1800)
+        there = clock.wall()
+        await daemon.restart()
+    async with daemon.admin() as again:
+        seen = {
+            name: (await again.ok("GET", f"/v1/devices/{name}"))["status"] for name in ("lamp-1", "lamp-2", "lamp-3")
+        }
+
+    assert (seen["lamp-2"]["since"], seen["lamp-2"]["seen"]) == (left["since"], left["since"])
+    assert datetime.fromisoformat(seen["lamp-1"]["since"]).timestamp() >= int(there)
+    assert (seen["lamp-3"]["since"], seen["lamp-3"]["seen"]) == ("", "")
 
 
 async def test_a_stale_rename_is_refused(daemon: Service, admin: Admin) -> None:
@@ -214,7 +248,7 @@ async def test_a_renamed_device_stays_itself(daemon: Service, admin: Admin) -> N
     assert renamed["metadata"]["id"] == identity.id
     assert missing.status == 404
     history = await admin.ok("GET", "/v1/revisions?object=device/lamp-2")
-    assert [one["message"] for one in history["items"]] == ["", "moved"]
+    assert [one["message"] for one in history["items"]] == ["", "moved", ""]
     assert (await daemon.app.authority.used(daemon.app.authority.identify(identity.certificate))) is None
 
 

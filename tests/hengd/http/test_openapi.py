@@ -26,7 +26,7 @@ from hengd.http.edge import OPERATORS, Auth, Route
 from hengd.http.openapi import IN_PATH, IN_QUERY
 from henge_protocol.model import is_name, is_secret_name
 from tests.hengd.http.conftest import Standing
-from tests.service import Admin, Identity, Service, group, schema
+from tests.service import Admin, Identity, Service, connected, group, schema
 
 EXAMPLE = {"name": "lamp-1", "secret": "wifi/home", "revision": "1", "id": "x", "sid": "x", "code": "00000000"}
 OVER_SOCKET = (*OPERATORS, Auth.NONE, Auth.HEALTH, Auth.METRICS)
@@ -67,10 +67,22 @@ async def test_every_route_is_described_with_a_sentence_and_an_answer(daemon: Se
     paths = daemon.contract.document["paths"]
     operations = [paths[route.path][route.method.lower()] for route in daemon.app.routes]
 
-    assert sum(len(item) for item in paths.values()) == len(daemon.app.routes)
+    assert sum(len(item) for item in paths.values()) == len(daemon.app.routes) + len(["the link of a device"])
     assert [one["operationId"] for one in operations if not one["summary"]] == []
     assert [route.path for route in daemon.app.routes if not route.gives] == []
     assert len({one["operationId"] for one in operations}) == len(operations)
+
+
+async def test_the_link_of_a_device_is_described_although_it_is_no_route(
+    daemon: Service, admin: Admin, lamp: Identity
+) -> None:
+    described = (await admin.ok("GET", "/v1/openapi.json"))["paths"]["/v1/device/stream"]["get"]
+    assert (set(described["responses"]), described["security"]) == ({"101", "4XX", "503"}, [{"certificate": []}])
+
+    async with connected(daemon, lamp):
+        pass
+    async with daemon.remote(lamp) as remote:
+        await remote.refused("GET", "/v1/device/stream")
 
 
 async def test_every_described_parameter_is_used(daemon: Service) -> None:

@@ -230,7 +230,7 @@ async def test_a_role_stays_with_the_certificate_and_its_renewals(daemon: Servic
 
     assert who == {"name": "eve", "role": "viewer", "via": "devices"}
     assert (refused.status, refused.code) == (403, "wrong_role")
-    assert "this needs the role editor, eve is a viewer" in refused.json["detail"]
+    assert "this needs the role editor, eve has the role viewer" in refused.json["detail"]
     assert "hengectl token create --role editor --name eve" in refused.json["cure"]
 
 

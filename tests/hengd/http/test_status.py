@@ -53,7 +53,9 @@ async def test_deleted_devices_are_not_counted(daemon: Service, admin: Admin) ->
     await admin.ok("DELETE", "/v1/devices/lamp-2")
 
     assert (some["total"], some["connection"]) == (1, {"never-seen": 1})
-    assert (await admin.ok("GET", "/v1/status"))["devices"] == {"total": 0, "connection": {}, "config": {}}
+    assert (await admin.ok("GET", "/v1/status"))["devices"] == {
+        "total": 0, "identity": {}, "connection": {}, "config": {},
+    }  # fmt: skip
 
 
 async def test_the_status_warns_of_an_override_that_cannot_end(daemon: Service, admin: Admin, clock: Clock) -> None:

@@ -35,7 +35,7 @@ async def test_objects_and_documents_are_compared_across_revisions(line: Desk) -
         [("lamp-2", ["/color"])],
     )
     assert told(await line.configs.between(2, 3, None)) == (
-        [("Device/lamp-2", "deleted"), ("Device/lamp-9", "created")],
+        [("Device/lamp-9", "renamed")],
         [],
     )
     objects, devices = told(await line.configs.between(1, None, None))
@@ -63,6 +63,11 @@ async def test_a_device_that_was_made_anew_is_another_one_although_all_its_field
 
 async def test_one_object_is_compared_alone(line: Desk) -> None:
     assert told(await line.configs.between(1, 2, ("Device", "lamp-2"))) == ([], [("lamp-2", ["/color"])])
+    assert told(await line.configs.between(1, 3, ("Device", "lamp-9"))) == (
+        [("Device/lamp-9", "renamed")],
+        [("lamp-9", ["/color"])],
+    )
+    assert told(await line.configs.between(1, 3, ("Device", "lamp-2")))[0] == [("Device/lamp-9", "renamed")]
     assert told(await line.configs.between(1, 2, ("Group", "hall"))) == ([("Group/hall", "created")], [])
 
 

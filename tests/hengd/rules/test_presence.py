@@ -41,6 +41,15 @@ def test_who_left_is_remembered_until_it_comes_back() -> None:
     assert presence.left("a") == 0.0
 
 
+def test_the_last_contact_of_those_who_are_here_is_now() -> None:
+    presence = Presence()
+    presence.arrive("gone", "", now=1.0)
+    presence.leave("gone", now=2.0)
+    presence.arrive("here", "", now=1.0)
+
+    assert presence.contacts(now=9.0) == {"gone": 2.0, "here": 9.0}
+
+
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.booleans())))
 def test_a_device_is_live_while_more_arrived_than_left(steps: list[tuple[str, bool]]) -> None:
     presence, counts = Presence(), dict.fromkeys("abc", 0)
