@@ -1,6 +1,7 @@
 """Events as they happen: Server-Sent Events (WHATWG HTML 9.2) for browsers and ``curl -N``, or a WebSocket.
 
-Both begin, go on and end alike: after a number, with what happens, until the reader leaves or the daemon stops.
+Both begin, go on and end alike: after a number, with what happens, until the reader leaves, would not be let in any
+more, or the daemon stops.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any, Final
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from hengd.events import Event, EventLog
-from hengd.http.edge import REQUEST_ID
+from hengd.http.edge import ADMISSION, REQUEST_ID
 from hengd.http.problems import stamp
 from hengd.http.shapes import EVENTS
 from hengd.http.views import event_view
@@ -95,12 +96,12 @@ def last_event_id(request: web.Request, default: int) -> int:
 
 
 async def stream_events(request: web.Request, telling: Telling, since: int) -> web.StreamResponse:
-    """Everything after ``since`` and what happens from now on, until the reader leaves or the daemon stops."""
+    """Everything after ``since`` and what happens from now on, until nothing more is told; see ``_happenings``."""
     response = web.StreamResponse(headers={"Content-Type": EVENTS.type})
     stamp(response, request[REQUEST_ID])
     await response.prepare(request)
     await _taken(request, response.write(b"retry: %d\n\n" % RECONNECT_MS))
-    async for told in _happenings(telling, since):
+    async for told in _happenings(request, telling, since):
         await _taken(request, response.write(told.stream))
     await response.write_eof()
     return response
@@ -120,13 +121,18 @@ async def socket_events(request: web.Request, telling: Telling, since: int) -> w
         for work in works:
             work.cancel()
         await asyncio.gather(*works, return_exceptions=True)
-    await socket.close(code=WSCloseCode.GOING_AWAY if telling.events.closed else WSCloseCode.OK)
+    lasts = request[ADMISSION].lasts
+    code = WSCloseCode.OK if lasts else WSCloseCode.POLICY_VIOLATION
+    await socket.close(code=WSCloseCode.GOING_AWAY if telling.events.closed else code)
     return socket
 
 
-async def _happenings(telling: Telling, since: int) -> AsyncIterator[Told]:
-    """Again and again what is new, and whether some was missed; nothing new now and then, until the daemon stops."""
-    while not telling.events.closed:
+async def _happenings(request: web.Request, telling: Telling, since: int) -> AsyncIterator[Told]:
+    """Again and again what is new, and whether some was missed; nothing new now and then, until nothing more is told.
+
+    That is when the daemon stops, and when the reader's certificate has ended.
+    """
+    while not telling.events.closed and request[ADMISSION].lasts:
         told = telling.since(since)
         since = told.next
         yield told
@@ -134,7 +140,7 @@ async def _happenings(telling: Telling, since: int) -> AsyncIterator[Told]:
 
 
 async def _tell(request: web.Request, socket: web.WebSocketResponse, telling: Telling, since: int) -> None:
-    async for told in _happenings(telling, since):
+    async for told in _happenings(request, telling, since):
         for text in [_json({"type": "gap", "next": told.next})] * told.gap + told.texts:
             await _taken(request, socket.send_str(text))
 

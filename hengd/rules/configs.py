@@ -10,7 +10,8 @@ from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
-from hengd.records import ObjectRecord
+from hengd.records import ObjectChange, ObjectRecord
+from hengd.rules.audit import Guesses
 from hengd.rules.between import Between, between
 from hengd.rules.breadth import MAX_NAMES, SHOWN, TooWide, prunes_all, too_wide
 from hengd.rules.change import Change, Overrider
@@ -87,6 +88,7 @@ class Configs:
         self._vault = vault
         self._clock = clock
         self._new_id = new_id
+        self._guesses = Guesses(store, vault, clock=clock)
 
     async def apply(self, objects: Sequence[object], delete: Sequence[tuple[str, str]], request: Request) -> Outcome:
         """Many objects as one transaction and one revision; ``Invalid`` lists the faults of all of them.
@@ -224,6 +226,7 @@ class Configs:
                 f"the message has {len(request.message)} characters, at most {MAX_MESSAGE_CHARS} are kept",
             )
         now = self._clock()
+        tried: list[ObjectChange] = []
 
         def operation(tx: Transaction) -> Outcome:
             change = Change(
@@ -239,13 +242,16 @@ class Configs:
             before = change.meta.revision
             change.expect_fleet(request.fleet)
             pruned = act(change)
-            outcome = change.finish(fields=request.dry_run)
+            try:
+                outcome = change.finish(fields=request.dry_run)
+            finally:
+                tried[:] = change.written
             if pruned is not None:
                 outcome = replace(outcome, spared=pruned.spared)
             if request.same_documents and outcome.devices:
                 raise _differ(outcome.devices)
             managed = change.refusal()
-            wide = None if request.all_at_once else _too_wide(tx, self._schemas, outcome, pruned)
+            wide = None if request.all_at_once else _too_wide(change, self._schemas, outcome, pruned)
             if request.dry_run:
                 told = replace(outcome, managed=str(managed or ""), too_wide=wide.message if wide else "")
                 raise _NotCommitted(replace(told, dry_run=True, revision=before))
@@ -257,8 +263,11 @@ class Configs:
 
         try:
             return await self._store.write(operation, essential=essential)
-        except _NotCommitted as dry:
-            return dry.outcome
+        except (HengeError, _NotCommitted) as undone:
+            await self._guesses.note(tried, request.author)
+            if isinstance(undone, _NotCommitted):
+                return undone.outcome
+            raise
 
 
 class _NotCommitted(Exception):
@@ -271,8 +280,9 @@ class _NotCommitted(Exception):
         self.outcome = outcome
 
 
-def _too_wide(tx: Transaction, schemas: SchemaCache, outcome: Outcome, pruned: Pruned | None) -> TooWide | None:
-    return (prunes_all(pruned) if pruned is not None else None) or too_wide(tx, schemas, outcome.devices)
+def _too_wide(change: Change, schemas: SchemaCache, outcome: Outcome, pruned: Pruned | None) -> TooWide | None:
+    wide = prunes_all(pruned) if pruned is not None else None
+    return wide or too_wide(change.tx, schemas, outcome, change.written)
 
 
 async def read_manifests(objects: Sequence[object]) -> list[Manifest]:

@@ -9,14 +9,14 @@ import pytest
 
 from hengd.records import Reported, pack
 from hengd.rules.configs import Request
-from hengd.rules.expiry import LATE_S, Overrides
+from hengd.rules.expiry import FULL_S, LATE_S, Overrides
 from hengd.rules.fleet import find_object
 from hengd.rules.merge import MISSING
 from hengd.rules.outcome import Outcome
 from hengd.rules.overrides import next_end, parse_overriding
 from hengd.rules.rendering import MAX_ENDS
 from hengd.rules.timekeeping import CLOCK_SLACK_S, Timekeeper
-from henge_protocol.errors import HengeError
+from henge_protocol.errors import HengeError, StorageFull
 from tests.hengd.rules.conftest import ADA, NOW, Desk
 from tests.service import device, group, schema
 
@@ -363,6 +363,66 @@ async def test_what_comes_after_an_override_must_fit_into_the_device(watch: Watc
     await watch.desk.apply(hall(text="x" * 1990))
     assert await watch.pass_s(HOUR_S) == 1
     assert watch.desk.document("lamp-1")["text"] == "x" * 1990
+
+
+YEAR_S = 366 * 86400
+
+
+async def test_what_a_clock_that_was_ahead_has_promised_ends_when_it_is_right_again(watch: Watch) -> None:
+    await watch.set("Device/lamp-2", color="red")
+    assert await watch.pass_s(0) == 0
+    watch.desk.now += 2 * YEAR_S
+    await watch.set("Device/lamp-1", for_s=60, color="green")
+    await watch.set("Group/hall", for_s=60, brightness=1)
+    watch.desk.now -= 2 * YEAR_S
+
+    assert await watch.pass_s(1) == 2
+    assert (watch.running("Device", "lamp-1"), watch.running("Group", "hall")) == ([], [])
+    assert watch.running("Device", "lamp-2") == ["/color"]
+
+
+async def test_also_if_the_clock_was_set_while_the_daemon_was_off(watch: Watch) -> None:
+    watch.desk.now += 2 * YEAR_S
+    await watch.set("Device/lamp-1", for_s=60, color="green")
+    watch.desk.now -= 2 * YEAR_S
+
+    assert await Watch(watch.desk).pass_s(0) == 1
+    assert watch.running("Device", "lamp-1") == []
+
+
+async def test_a_clock_that_goes_back_a_little_or_is_in_doubt_ends_nothing(watch: Watch) -> None:
+    await watch.keeper.note()
+    watch.desk.now += 500
+    await watch.set("Device/lamp-1", color="green")
+    for back_s in (CLOCK_SLACK_S, 5000):
+        watch.desk.now -= back_s
+        assert await watch.pass_s(0) == 0
+
+    assert watch.running("Device", "lamp-1") == ["/color"]
+
+
+async def test_a_full_disk_is_asked_again_soon_and_not_once_for_each_object(
+    watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await watch.set("Device/lamp-1", color="green")
+    watch.desk.now += YEAR_S
+    await watch.set("Device/lamp-2", color="green")
+    watch.desk.now -= YEAR_S
+    tries: list[object] = []
+
+    async def no_space(*change: object) -> Outcome:
+        tries.append(change)
+        raise StorageFull("storage_full", "the disk is full")
+
+    with monkeypatch.context() as full:
+        full.setattr(watch.desk.configs, "override", no_space)
+        await watch.pass_s(HOUR_S)
+    assert len(tries) == 1
+    assert watch.overrides._patience_s() <= FULL_S
+
+    assert await watch.pass_s(FULL_S) == 2
+    assert watch.next_end() is None
+    assert watch.overrides._patience_s() > FULL_S
 
 
 # --- secrets ------------------------------------------------------------------------------------------------
