@@ -25,6 +25,7 @@ from hengd.events import EventLog
 from hengd.http.admission import GateLimits, connections_within
 from hengd.http.audit import AuditRoutes
 from hengd.http.backup import BackupRoutes
+from hengd.http.checks import CheckRoutes
 from hengd.http.devices import DeviceRoutes
 from hengd.http.edge import ADMIN, DEVICES, LOCAL, Edge, Route
 from hengd.http.enrol import EnrolRoutes
@@ -45,6 +46,8 @@ from hengd.local import local_admin
 from hengd.pulse import Pulse
 from hengd.rules.audit import Audit
 from hengd.rules.authority import Authority
+from hengd.rules.candidates import Candidates
+from hengd.rules.checks import Checks
 from hengd.rules.configs import Configs
 from hengd.rules.contact import Contacts
 from hengd.rules.custody import find_vault, tend_vault
@@ -199,6 +202,7 @@ class App:
             clock=clock, monotonic=monotonic,
         )  # fmt: skip
         self.configs = Configs(store, schemas, vault, clock=clock, new_id=_new_id)
+        self._candidates = Candidates(store, schemas, vault, clock=clock, new_id=_new_id)
         self.secrets = Secrets(store, self.configs)
         self.overrides = Overrides(store, self.configs, self.authority.timekeeper)
         self._audit = Audit(store)
@@ -236,7 +240,8 @@ class App:
         )  # fmt: skip
         resources = (
             StatusRoutes(
-                daemon, self._store, self.authority, self.devices, self.joins, self.vault, clock=environment.clock
+                daemon, self._store, self.authority, self.devices, self.joins, self.vault, self.overrides,
+                clock=environment.clock,
             ),
             ObjectRoutes(self._store, self.configs, self.overrides, self.devices, self.events),
             DeviceRoutes(self.configs, self.devices, self.authority, self.tokens, self.contacts.reports),
@@ -247,9 +252,10 @@ class App:
             OperatorRoutes(self.authority),
             AuditRoutes(self._audit),
             BackupRoutes(self._backups),
+            CheckRoutes(Checks(self._candidates, self.presence, self._links.ask)),
             self._polls,
             OpenApiRoutes(lambda: self._routes, __version__),
-        )
+        )  # fmt: skip
         return [route for resource in resources for route in resource.table()]
 
     # ---- listening -----------------------------------------------------------------------------------

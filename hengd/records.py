@@ -106,6 +106,10 @@ class Desired(msgspec.Struct, frozen=True, omit_defaults=True):
     digest: str
     size: int
     confirm_s: int = 120
+    schema: str = ""
+    """Digest of the schema that it fits."""
+    later_bytes: int = 0
+    """Of the largest document that ends of overrides make of it; 0 = none is larger."""
 
 
 class ReportedError(msgspec.Struct, frozen=True):

@@ -23,6 +23,8 @@ KEY_BYTES: Final = 32
 _NONCE_BYTES: Final = 12
 _HEX = re.compile(rb"[0-9a-fA-F]{64}", re.ASCII)
 _BLANKS: Final = (b" ", b"\t")
+STEP_BYTES: Final = 64
+"""Sizes of documents with secrets are multiples of it: everybody sees them, and what else is in the document."""
 
 
 class Seal:
@@ -52,14 +54,15 @@ class Seal:
             ) from None
 
     def blinded(self, document: bytes) -> bytes:
-        """``document`` (JSON) with 128 blanks behind it that only this key can tell.
+        """``document`` (JSON) with blanks behind it: some to fill a step of its size, 128 that only this key can tell.
 
-        Blanks mean nothing in JSON; but the digest of these bytes proves no guess about a value in them. The same
-        document always gets the same blanks.
+        Blanks mean nothing in JSON; but neither size nor digest of these bytes proves a guess about a value in them.
+        The same document always gets the same blanks.
         """
         code = hmac.digest(self._blinding, document, "sha256")[:16]
         bits = int.from_bytes(code, "big")
-        return document + b"".join(_BLANKS[bits >> place & 1] for place in range(128))
+        filled = document + b" " * (-len(document) % STEP_BYTES)
+        return filled + b"".join(_BLANKS[bits >> place & 1] for place in range(128))
 
 
 def key_id(key: bytes) -> str:

@@ -27,6 +27,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 import lmdb
 
+from hengd.apart import Apart
 from hengd.room import (
     ESSENTIAL_ROOM_BYTES,
     FREE_RESERVE_BYTES,
@@ -79,11 +80,13 @@ class Store:
         self._folder = folder
         self._loop = loop
         self._jobs: deque[_Job] = deque()
+        self._urgent: deque[_Job] = deque()
+        """Those that are essential: whoever is revoked is out before the next job begins, however many are queued."""
         self._wake = threading.Condition()
         self._stopping = False
         self._written = asyncio.Event()
         """Set when the writer has ended and all its answers are delivered."""
-        self._copies: set[asyncio.Future[None]] = set()
+        self._apart = Apart(loop)
         self._commits = 0
         self._failures = 0
         self._last_error = ""
@@ -124,7 +127,7 @@ class Store:
 
     @contextmanager
     def read(self) -> Iterator[Reader]:
-        """A consistent view for the length of one synchronous block on the loop's thread.
+        """A consistent view for the length of one synchronous block on the loop's thread; see ``examine`` for others.
 
         Raises ``Internal`` ``storage_failed``: after a failed sync LMDB refuses even reads until the process ends.
         """
@@ -134,10 +137,25 @@ class Store:
         except lmdb.Error as error:
             raise Internal("storage_failed", f"the store cannot be read ({error})") from error
 
+    async def examine(self, operation: Callable[[Reader], T]) -> T:
+        """Run ``operation`` on a consistent view on the reader's thread: what may take long keeps nobody waiting.
+
+        Raises what the operation raised, ``Internal`` as ``read``, and ``Limited`` ``rate_limited`` if many do so.
+        """
+        if self._stopping:
+            raise Internal("stopping", "the store is closing")
+
+        def reading() -> T:
+            with self.read() as tx:
+                return operation(tx)
+
+        return await self._apart.read(reading)
+
     async def write(self, operation: Callable[[Transaction], T], *, essential: bool = False) -> T:
         """Run ``operation`` on the writer thread; returns its result once it is on disk.
 
-        ``essential`` operations (revocation, deletion) are tried even when the disk is nearly full.
+        ``essential`` operations (revocation, deletion) are tried even when the disk is nearly full, and wait for no
+        other operation but the one that runs.
         Raises what the operation raised, ``StorageFull`` or ``Internal`` ``storage_failed``; then nothing changed.
         """
         future: asyncio.Future[T] = self._loop.create_future()
@@ -164,7 +182,7 @@ class Store:
         with self._wake:
             if self._stopping:
                 raise Internal("stopping", "the store is closing; nothing was changed")
-            self._jobs.append(_Job(operation, done, essential))
+            (self._urgent if essential else self._jobs).append(_Job(operation, done, essential))
             self._wake.notify()
 
     @property
@@ -184,22 +202,19 @@ class Store:
 
         Raises as ``disk_refusal``.
         """
-        copying = self._loop.run_in_executor(None, lambda: self._env.copy(str(folder), compact=True))
-        self._copies.add(copying)
-        copying.add_done_callback(self._copies.discard)
         try:
-            await asyncio.shield(copying)  # a copy cannot be called off, and must be over when the environment closes
+            await self._apart.copy(lambda: self._env.copy(str(folder), compact=True))
         except lmdb.Error as error:
             raise disk_refusal(error, f"the store cannot be copied to {folder}") from error
 
     async def close(self) -> None:
         """Commit what is queued, stop the writer, close the environment."""
-        await asyncio.gather(*self._copies, return_exceptions=True)
         with self._wake:
             self._stopping = True
             self._wake.notify()
         await self._written.wait()
         self._thread.join()
+        await self._apart.close()
         self._env.close()
 
     # ---- the writer thread ---------------------------------------------------------------------------
@@ -212,9 +227,10 @@ class Store:
 
     def _next_batch(self) -> list[_Job]:
         with self._wake:
-            while not self._jobs and not self._stopping:
+            while not self._urgent and not self._jobs and not self._stopping:
                 self._wake.wait()
-            return [self._jobs.popleft() for _ in range(min(len(self._jobs), MAX_BATCH))]
+            jobs = self._urgent or self._jobs
+            return [jobs.popleft() for _ in range(min(len(jobs), MAX_BATCH))]
 
     def _deliver(self, batch: list[_Job], answers: list[Any], notes: list[object]) -> None:
         if notes:
@@ -285,9 +301,18 @@ class Store:
         with self._env.begin(write=True) as parent:
             for job in batch:
                 answers.append(self._run(job, parent, notes))
+                if self._urgent and not job.essential:
+                    self._put_back(batch, len(answers))
+                    break
         self._commits += 1
         self._failures = 0
         return answers, notes
+
+    def _put_back(self, batch: list[_Job], done: int) -> None:
+        """Let what is urgent go before the rest of a batch."""
+        with self._wake:
+            self._jobs.extendleft(reversed(batch[done:]))
+        del batch[done:]
 
     def _run(self, job: _Job, parent: Any, notes: list[object]) -> Any:
         child = self._env.begin(write=True, parent=parent)
@@ -336,12 +361,12 @@ class Store:
                 self._grow()
 
     def _grow(self) -> bool:
-        """Double the map from the loop's thread, where all readers live and none is open between callbacks."""
+        """Double the map from the loop's thread, on which no reader is open between callbacks, and on no other now."""
         wanted = self._env.info()["map_size"] * 2
         if wanted > MAX_MAP_BYTES or self._loop.is_closed():
             return False
         growth = Growth(self._env, wanted)
-        self._loop.call_soon_threadsafe(growth.run)
+        self._loop.call_soon_threadsafe(self._apart.grow, growth.run)
         grown = growth.wait(GROW_WAIT_S)
         if grown:
             log.info("store map grown to %d bytes", wanted, extra={"event": "store_grown"})

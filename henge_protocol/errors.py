@@ -182,7 +182,7 @@ CODES: dict[str, str] = {
     "duplicate_key": "An object has the same key twice.",
     "number_out_of_range": "A number is not finite or an integer lies beyond 2^53-1.",
     "too_deep": "The nesting is deeper than the limit.",
-    "too_complex": "The value has more nodes, keys or references than the limit.",
+    "too_complex": "The value has more nodes, keys or references than the limit, or overrides end at too many moments.",
     "body_required": "The request needs a body and has none.",
     "body_refused": "This method takes no body.",
     "too_large": "The body, frame or field exceeds its limit.",

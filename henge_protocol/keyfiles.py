@@ -69,15 +69,36 @@ def replace_file(path: Path, data: bytes, *, mode: int = PRIVATE_MODE, files: Fi
     On return the new content survives a power cut.  The mode is set whatever the umask; a symbolic link at
     ``path`` is replaced, not followed.  Raises ``StorageFull storage_full`` or ``Invalid bad_file``.
     """
-    temporary = str(path.with_name(f".{path.name}.new"))
+    prepare_file(path, data, mode=mode, files=files)
+    place_file(path, files=files)
+
+
+def prepare_file(path: Path, data: bytes, *, mode: int = PRIVATE_MODE, files: Files = DISK) -> None:
+    """Do all of ``replace_file`` that may fail for want of room, and leave the old content in place.
+
+    Then comes ``place_file`` or ``drop_prepared``. Raises as ``replace_file``; then nothing is left behind.
+    """
     try:
-        _write_new(temporary, data, mode, files)
-        files.replace(temporary, str(path))
+        _write_new(_temporary(path), data, mode, files)
+    except OSError as error:
+        drop_prepared(path, files=files)
+        _refuse(error, path, "write")
+
+
+def place_file(path: Path, *, files: Files = DISK) -> None:
+    """Put what ``prepare_file`` wrote in the old content's place. Raises as ``replace_file``."""
+    try:
+        files.replace(_temporary(path), str(path))
         sync_folder(path.parent, files=files)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            files.unlink(temporary)
+        drop_prepared(path, files=files)
         _refuse(error, path, "write")
+
+
+def drop_prepared(path: Path, *, files: Files = DISK) -> None:
+    """Remove what ``prepare_file`` wrote, or a cut left behind; what cannot be removed the next write takes over."""
+    with contextlib.suppress(OSError):
+        files.unlink(_temporary(path))
 
 
 def remove_file(path: Path, *, files: Files = DISK) -> None:
@@ -169,6 +190,10 @@ def make_private_dir(path: Path, *, files: Files = DISK) -> None:
             sync_folder(path.parent, files=files)
     except OSError as error:
         _refuse(error, path, "create")
+
+
+def _temporary(path: Path) -> str:
+    return str(path.with_name(f".{path.name}.new"))
 
 
 def _write_new(temporary: str, data: bytes, mode: int, files: Files) -> None:

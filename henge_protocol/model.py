@@ -44,8 +44,8 @@ Configuration = Literal[
     "in-sync", "pending", "applying", "rejected", "rolled-back", "quarantined", "drifted", "ahead", "unknown"
 ]
 
-REPORT_STATES: Final = frozenset({"none", "applying", "applied", "rejected", "rolled-back", "drifted"})
-FINAL_STATES: Final = frozenset({"applied", "rejected", "rolled-back"})
+REPORT_STATES: Final = frozenset({"none", "applying", "applied", "rejected", "rolled-back", "drifted", "checked"})
+FINAL_STATES: Final = frozenset({"applied", "rejected", "rolled-back", "checked"})
 """A delivery is over when the device says one of these about its digest."""
 
 INTENTS: Final = frozenset({"apply", "check"})

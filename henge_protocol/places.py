@@ -18,6 +18,7 @@ SYSTEM_RUNTIME_DIR: Final = Path("/run/henge")
 SYSTEM_AGENT_STATE_DIR: Final = Path("/var/lib/henge-agent")
 
 SOCKET_NAME: Final = "admin.sock"
+AGENT_CONFIG_NAME: Final = "agent.toml"
 CONTEXTS_NAME: Final = "config.toml"
 
 
@@ -62,6 +63,14 @@ def agent_state_dir(environ: Mapping[str, str], uid: int) -> Path:
     """The agent's identity and last good document; ``Invalid`` ``bad_setting`` when a user has no home."""
     told = _told(environ, "STATE_DIRECTORY")
     return told or (SYSTEM_AGENT_STATE_DIR if uid == 0 else _user_state(environ) / "henge-agent")
+
+
+def agent_config_file(environ: Mapping[str, str], uid: int) -> Path | None:
+    """The agent's settings, beside the daemon's; None when a user has no home."""
+    try:
+        return config_dir(environ, uid) / AGENT_CONFIG_NAME
+    except Invalid:
+        return None
 
 
 def _told(environ: Mapping[str, str], name: str) -> Path | None:

@@ -155,9 +155,13 @@ class Session:
         if self.state in ("expect-hello", "expect-welcome"):
             self.state = "closed"
             return Close(CLOSE_HELLO_TIMEOUT, "hello_timeout")
+        self.abandon()
+        return None
+
+    def abandon(self) -> None:
+        """The daemon waits no longer for how a delivery ends; what the device says of it later is a plain report."""
         if self.role == "daemon" and self.state == "delivering":
             self.state, self._in_flight = "idle", ""
-        return None
 
     def _happening(self, message: Message) -> str:
         if self._in_flight and type(message) is Report and message.digest == self._in_flight and message.final:

@@ -45,6 +45,8 @@ _CODE = re.compile(r"[a-z0-9_-]{0,48}", re.ASCII)
 _VISIBLE = re.compile(r"[\x20-\x7e]{0,64}", re.ASCII)
 _REPORTABLE: Final = REPORT_STATES - {"none"}
 """Who runs nothing of ours says so in ``hello`` and has nothing to report about."""
+_LASTING: Final = REPORT_STATES - {"checked"}
+"""A look at a candidate is neither a state to be in nor put on the disk."""
 
 
 class WireError(Malformed):
@@ -122,6 +124,8 @@ class Config:
     confirm_s: int = 120
     intent: str = "apply"
     document: bytes = b""
+    schema: str = ""
+    """Digest of the schema that the document was checked against; a device that validates fetches what it lacks."""
 
     @property
     def intact(self) -> bool:
@@ -255,17 +259,17 @@ def _number(header: Mapping[str, Any], name: str, default: int = 0, most: int = 
     raise _bad(name, f"a whole number from 0 to {most}", value)
 
 
-def _digest(header: Mapping[str, Any]) -> str:
-    """Of a document, or empty for none."""
-    return "" if header.get("digest", "") == "" else _subject(header)
+def _digest(header: Mapping[str, Any], name: str = "digest") -> str:
+    """Of a document or schema, or empty for none."""
+    return "" if header.get(name, "") == "" else _subject(header, name)
 
 
-def _subject(header: Mapping[str, Any]) -> str:
+def _subject(header: Mapping[str, Any], name: str = "digest") -> str:
     """The digest of the document that a frame is about."""
-    value = header.get("digest")
+    value = header.get(name)
     if is_digest(value):
         return str(value)
-    raise _bad("digest", "64 characters of lower-case hex", value)
+    raise _bad(name, "64 characters of lower-case hex", value)
 
 
 def _one_of(header: Mapping[str, Any], name: str, allowed: frozenset[str], default: str) -> str:
@@ -320,7 +324,7 @@ def _hello(header: dict[str, Any]) -> Hello:
         _text(header, "epoch", _EPOCH, "an epoch"),
         _number(header, "revision"),
         _digest(header),
-        _one_of(header, "state", REPORT_STATES, "none"),
+        _one_of(header, "state", _LASTING, "none"),
         _text(header, "boot", _VISIBLE, "at most 64 plain characters"),
         _text(header, "client", _VISIBLE, "at most 64 plain characters"),
         _facts(header.get("facts", {})),
@@ -362,11 +366,12 @@ def _config(header: dict[str, Any], line_feed: bytes, document: bytes) -> Config
         _number(header, "confirm_s", 120, most=MAX_DAY_S),
         _one_of(header, "intent", INTENTS, "apply"),
         document,
+        _digest(header, "schema"),
     )
 
 
 def _receipt(header: dict[str, Any]) -> Receipt:
-    return Receipt(_number(header, "revision"), _digest(header), _one_of(header, "state", REPORT_STATES, ""))
+    return Receipt(_number(header, "revision"), _digest(header), _one_of(header, "state", _LASTING, ""))
 
 
 def _error(header: dict[str, Any]) -> Error:

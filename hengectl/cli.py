@@ -31,6 +31,7 @@ from hengectl.invocation import (
 COMMANDS: Final = {
     "apply": "apply",
     "diff": "diff",
+    "check": "check",
     "get": "get",
     "describe": "describe",
     "set": "values",

@@ -150,6 +150,16 @@ class Client:
         """All of a kind."""
         return list(self.listing(kind, selector)["items"])
 
+    def revisions(self, limit: int, target: str = "", *, before: int | None = None, diff: bool = False) -> list[Object]:
+        """The newest revisions first, all or those of one object; large ones come in parts."""
+        found: list[Object] = []
+        page: Object = {"before": before}
+        while "before" in page and len(found) < limit:
+            left, last = limit - len(found), page["before"]
+            page = self.get("/v1/revisions", object=target, limit=left, before=last, diff=diff).json()
+            found += page["items"]
+        return found
+
     def events(self, since: int | None = None, *, wait_s: int = 0) -> dict[str, Any]:
         """Events after a number, waiting for the first; without a number only ``next``."""
         query = {} if since is None else {"since": since, "wait": wait_s}

@@ -87,8 +87,8 @@ def plain(text: str) -> str:
 # --- architecture ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("folder", ["hengd", "hengd/rules"])
-def test_every_module_of_the_daemon_stands_in_the_architecture(folder: str) -> None:
+@pytest.mark.parametrize("folder", ["hengd", "hengd/rules", "agent/henge_agent"])
+def test_every_module_of_daemon_and_agent_stands_in_the_architecture(folder: str) -> None:
     named = quoted(TEXTS["architecture.md"]) | {"__init__", "__main__"}
     modules = {path.stem for path in (TOP / folder).glob("*.py")}
 

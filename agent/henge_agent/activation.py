@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Final
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final
 
 from henge_agent.hooks import Outcome, run_command
-from henge_agent.state import State, Version
+from henge_agent.records import Version
+from henge_agent.scopes import Scope, changed_fields, scope_of
+from henge_agent.settings import Hooks
+from henge_agent.state import State
+from henge_protocol.fieldpath import pointer
 from henge_protocol.strictjson import parse
+
+MAX_LISTED_BYTES: Final = 64 * 1024
+"""Of fields in a variable; Linux gives one 128 KiB and starts no program beyond that."""
 
 
 class Activation:
@@ -18,36 +26,62 @@ class Activation:
         self._environ = environ
         self._timeout_s = timeout_s
 
-    async def run(self, command: str, version: Version, *, returning: bool) -> Outcome | None:
+    def scope(self, version: Version, schema: Mapping[str, Any] | None) -> Scope:
+        """What has to be started again for a document that is to follow the one that runs."""
+        before = self._before(version, returning=False)
+        found = scope_of(schema, changed_fields(self._fields(before), self._fields(version)))
+        return found if before is not None else Scope(found.sections, everything=True, reboot=found.reboot)
+
+    async def change(self, hooks: Hooks, version: Version, scope: Scope) -> tuple[str, Outcome] | None:
+        """Run the commands that a change asks for until one fails; the last one's section and how it ended."""
+        return await self._all(_asked_for(hooks, scope), version, returning=False)
+
+    async def give_back(self, hooks: Hooks, version: Version) -> tuple[str, Outcome] | None:
+        """Run all commands for the last good document, because programs may have seen another one."""
+        return await self._all([*hooks.sections.items(), ("", hooks.on_change)], version, returning=True)
+
+    async def _all(
+        self, commands: Iterable[tuple[str, str]], version: Version, *, returning: bool
+    ) -> tuple[str, Outcome] | None:
+        ran = None
+        for section, command in commands:
+            outcome = await self.run(command, version, returning=returning, section=section)
+            if outcome is not None:
+                ran = section, outcome
+                if not outcome.succeeded and not returning:
+                    break
+        return ran
+
+    async def run(
+        self, command: str, version: Version, *, returning: bool, section: str = "", most_s: float = math.inf
+    ) -> Outcome | None:
         """Run a command about ``version``; ``returning`` when the last good document comes back. None: no command."""
         if not command:
             return None
-        environ = self._told(version, returning=returning)
+        environ = self._told(version, returning=returning) | {"HENGE_SECTION": section}
         try:
-            return await run_command(command, environ, timeout_s=self._timeout_s)
+            return await run_command(command, environ, timeout_s=min(self._timeout_s, most_s))
         except OSError as error:
             return Outcome(126, timed_out=False, output=f"cannot run it: {error.strerror}".encode())
 
-    def _told(self, version: Version, *, returning: bool) -> dict[str, str]:
+    def _before(self, version: Version, *, returning: bool) -> Version | None:
         progress = self._state.progress
-        before = progress.staged if returning else progress.current
-        if before is not None and before.digest == version.digest:
-            before = progress.previous
+        before = progress.staged if returning else progress.running
+        return progress.previous if before is not None and before.digest == version.digest else before
+
+    def _told(self, version: Version, *, returning: bool) -> dict[str, str]:
+        before = self._before(version, returning=returning)
+        changed = changed_fields(self._fields(before), self._fields(version))
         return {
             **self._environ,
             "HENGE_DOCUMENT": str(self._state.document_file(version.digest)),
             "HENGE_PREVIOUS": str(self._state.document_file(before.digest)) if before else "",
             "HENGE_DIGEST": version.digest,
             "HENGE_REVISION": str(version.revision),
-            "HENGE_CHANGED": " ".join(self._changed(version, before)),
+            "HENGE_CHANGED": _listed(sorted({field[0] for field in changed if field}), " "),
+            "HENGE_CHANGED_FIELDS": _listed([pointer(field) for field in changed], "\n"),
             "HENGE_ROLLBACK": "1" if returning else "",
         }
-
-    def _changed(self, version: Version, before: Version | None) -> list[str]:
-        new, old = self._fields(version), self._fields(before)
-        return sorted(
-            name for name in new.keys() | old.keys() if name not in new or new[name] != old.get(name, _MISSING)
-        )
 
     def _fields(self, version: Version | None) -> dict[str, object]:
         document = self._state.document(version.digest) if version else None
@@ -55,7 +89,16 @@ class Activation:
         return value if isinstance(value, dict) else {}
 
 
-_MISSING: Final = object()
+def _asked_for(hooks: Hooks, scope: Scope) -> Iterator[tuple[str, str]]:
+    """Sections first; one without a command of its own is the business of the command for everything."""
+    yield from ((name, hooks.sections[name]) for name in scope.sections if name in hooks.sections)
+    if scope.everything or not hooks.sections.keys() >= set(scope.sections):
+        yield "", hooks.on_change
+
+
+def _listed(names: list[str], separator: str) -> str:
+    text = separator.join(names)
+    return text if len(text.encode()) <= MAX_LISTED_BYTES else "*"
 
 
 def hook_environ(environ: Mapping[str, str]) -> dict[str, str]:

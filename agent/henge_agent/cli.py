@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import logging
 import os
 import platform
 import random
@@ -18,30 +17,34 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import closing
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from henge_agent.configfile import Configured, read_configured
+from henge_agent.logs import log_to_stderr
 from henge_agent.settings import (
     HOOK_TIMEOUT_S,
+    ON_DRIFT,
     Address,
     Hooks,
+    OnDrift,
     check_outputs,
     name_from_host,
     read_address,
     read_duration_s,
     read_output,
 )
-from henge_agent.state import REJOIN, Membership, State, is_running, read_membership, read_progress, set_aside
+from henge_agent.state import State, read_membership, set_aside
+from henge_agent.status import day, status_lines
 from henge_protocol import __version__
 from henge_protocol.errors import Conflict, HengeError, Invalid, Malformed, NotFound
 from henge_protocol.hints import repeated
 from henge_protocol.joining import JoinToken, format_code, parse_token
 from henge_protocol.keyfiles import read_once
-from henge_protocol.model import check_name, short_digest
-from henge_protocol.places import agent_state_dir
+from henge_protocol.model import check_name
+from henge_protocol.places import agent_config_file, agent_state_dir
 
 if TYPE_CHECKING:  # cryptography and aiohttp wait until they are needed
     from henge_agent.enrol import Chance, Joined
@@ -53,6 +56,7 @@ _EXIT_CODES: Final = {
     "bad_name": 2,
     "token_malformed": 65,
     "state_damaged": 65,
+    "does_not_fit": 65,
     "unreachable": 69,
     "no_daemon": 69,
     "internal": 70,
@@ -186,33 +190,83 @@ def join(url: str | None, token_file: str | None, token: str | None, **options: 
     _tell_joined(joined, folder, given=bool(options["state_dir"]))
 
 
+def _read_config(context: click.Context, _: click.Parameter, named: str | None) -> Configured:
+    """The settings file; what it says of options counts where the command line says nothing."""
+    path = Path(named).expanduser().absolute() if named else agent_config_file(os.environ, os.geteuid())
+    known = {str(one.name) for one in context.command.params} - {"config", "state_dir", "outputs", "debug"}
+    configured = read_configured(path, known) if path and (named or path.exists()) else Configured()
+    context.default_map = dict(configured.options)
+    return configured
+
+
 @cli.command(cls=OnceCommand)
+@click.option(
+    "--config",
+    metavar="FILE",
+    envvar="HENGE_AGENT_CONFIG",
+    is_eager=True,
+    callback=_read_config,
+    help="The settings file; default /etc/henge/agent.toml for root, if it is there.",
+)
 @state_dir_option
 @click.option(
     "--output",
     "outputs",
     multiple=True,
     metavar="FILE[:FORMAT]",
-    help="Write the document here; json, toml, env or ini. May be repeated.",
+    help="Write the document here; json, toml, yaml, env or ini. May be repeated.",
 )
 @click.option(
     "--on-change", default="", metavar="CMD", help="Run after the outputs changed; failing undoes the change."
 )
 @click.option("--health", default="", metavar="CMD", help="Run after --on-change; failing undoes the change.")
+@click.option("--check", default="", metavar="CMD", help="Run before anything changes; failing refuses the document.")
+@click.option("--reboot", default="", metavar="CMD", help="Run when a confirmed change needs a reboot.")
 @click.option(
     "--hook-timeout", default=f"{HOOK_TIMEOUT_S:g}s", show_default=True, metavar="TIME", help="How long each may take."
 )
+@click.option(
+    "--on-drift",
+    type=click.Choice(ON_DRIFT),
+    default="put-back",
+    show_default=True,
+    help="What to do with an output that somebody changed, besides telling the daemon.",
+)
 @click.option("--debug", is_flag=True, help="Say more.")
 def run(
-    state_dir: str | None, outputs: tuple[str, ...], on_change: str, health: str, hook_timeout: str, debug: bool
+    config: Configured,
+    state_dir: str | None,
+    outputs: tuple[str, ...],
+    on_change: str,
+    health: str,
+    check: str,
+    reboot: str,
+    hook_timeout: str,
+    on_drift: OnDrift,
+    debug: bool,
 ) -> None:
-    """Stay connected and apply what the daemon sends, until SIGTERM."""
+    """Stay connected and apply what the daemon sends, until SIGTERM.
+
+    What is given here stands in place of what the settings file says.
+    """
     from henge_agent.serve import serve
+    from henge_agent.templates import template_text
 
     log_to_stderr(debug=debug)
     folder = _folder(state_dir)
-    wanted = check_outputs(tuple(read_output(text) for text in outputs), folder)
-    hooks = Hooks(on_change, health, read_duration_s(hook_timeout))
+    wanted = check_outputs(tuple(read_output(text) for text in outputs) or config.outputs, folder)
+    for output in wanted:
+        if output.template is not None:
+            template_text(output.template)  # a mistake in it is told now, not when a document comes
+    hooks = Hooks(
+        on_change,
+        health,
+        read_duration_s(hook_timeout),
+        check=check,
+        on_drift=on_drift,
+        sections=config.sections,
+        reboot=reboot,
+    )
     asyncio.run(serve(folder, wanted, hooks, os.environ))
 
 
@@ -226,38 +280,8 @@ def status(state_dir: str | None) -> None:
         from henge_agent.serve import not_joined
 
         raise not_joined(folder)
-    for label, text in _status_lines(folder, membership):
+    for label, text in status_lines(folder, membership):
         click.echo(f"{label:<10} {text}")
-
-
-def log_to_stderr(*, debug: bool) -> None:
-    """Short lines on stderr; under systemd with the priority that the journal understands."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Lines(in_journal="JOURNAL_STREAM" in os.environ and not sys.stderr.isatty()))
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel(logging.WARNING)
-    for name in ("henge_agent", "henge_protocol"):
-        logging.getLogger(name).setLevel(logging.DEBUG if debug else logging.INFO)
-    for name in (
-        "asyncio",
-        "zeroconf",
-    ):  # they tell a network without multicast by tracebacks; browse tells it in a line
-        logging.getLogger(name).setLevel(logging.WARNING if debug else logging.CRITICAL)
-
-
-class _Lines(logging.Formatter):
-    """``level message``, the traceback below; no time where the journal adds its own."""
-
-    _PRIORITIES: Final = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3}
-
-    def __init__(self, *, in_journal: bool) -> None:
-        super().__init__("%(message)s" if in_journal else "%(asctime)s %(levelname)s %(message)s", "%H:%M:%S")
-        self._in_journal = in_journal
-
-    def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record)
-        return f"<{self._PRIORITIES.get(record.levelno, 3)}>{text}" if self._in_journal else text
 
 
 def _folder(state_dir: str | None) -> Path:
@@ -359,32 +383,10 @@ def _tell_joined(joined: Joined, folder: Path, *, given: bool) -> None:
     membership = joined.membership
     click.echo(f"Joined fleet {membership.fleet_id} as {membership.name}.")
     click.echo(f"  daemon     {membership.last_address}")
-    click.echo(f"  identity   {folder}/identity-{membership.slot}.pem, renewed from {_day(membership.renew_at)}")
+    click.echo(f"  identity   {folder}/identity-{membership.slot}.pem, renewed from {day(membership.renew_at)}")
     if joined.warning:
         click.echo(f"  warning    the identity could not be tried yet: {joined.warning}", err=True)
     if given:  # the service of the package works with its own folder
         click.echo(_here("Next: henge-agent run --output FILE", ["--state-dir", str(folder)]))
     else:
         click.echo("Next: henge-agent run --output FILE   (or systemctl enable --now henge-agent)")
-
-
-def _status_lines(folder: Path, membership: Membership) -> list[tuple[str, str]]:
-    progress = read_progress(folder)
-    running, owed = progress.current, progress.report
-    document = f"{short_digest(running.digest)} of revision {running.revision}" if running else "none yet"
-    report = f"{owed.state} {owed.reason}".strip() + ", the daemon has not confirmed it yet" if owed else "confirmed"
-    refused = f"{membership.refused}: the daemon lets this device in no more; {REJOIN}" if membership.refused else ""
-    return [
-        ("device", f"{membership.name} (id {membership.device_id})"),
-        ("fleet", membership.fleet_id),
-        ("daemon", membership.last_address or membership.address or "not met yet"),
-        ("identity", f"{folder}/identity-{membership.slot}.pem, renewed from {_day(membership.renew_at)}"),
-        ("agent", "running" if is_running(folder) else "not running"),
-        ("document", document),
-        ("report", report if running or owed else "none yet"),
-        *([("refused", refused)] if refused else []),
-    ]
-
-
-def _day(unix_s: int) -> str:
-    return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%d")

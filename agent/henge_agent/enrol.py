@@ -19,9 +19,10 @@ from typing import Any, Final
 
 from henge_agent.exchange import USER_AGENT, Answer, Exchange, encode_body, refusal, whoami
 from henge_agent.identity import Issued, read_issued
+from henge_agent.records import Membership, Progress
 from henge_agent.renew import exchange_as
 from henge_agent.settings import Address
-from henge_agent.state import Membership, Progress, State
+from henge_agent.state import State
 from henge_protocol import joining, pki
 from henge_protocol.errors import Gone, HengeError, Malformed, Unreachable, Untrusted
 from henge_protocol.joining import JoinToken

@@ -35,6 +35,8 @@ ANSWER_TIMEOUT_S: Final = 20.0
 HEARTBEAT_S: Final = 30.0
 """aiohttp gives a pong half of that time, so a dead peer is noticed within 45 s."""
 MAX_ANSWER_BYTES: Final = 64 * 1024
+MAX_SCHEMA_ANSWER_BYTES: Final = 256 * 1024
+"""The daemon takes no larger schema."""
 MAX_SAID_CHARS: Final = 300
 USER_AGENT: Final = f"henge-agent/{__version__}"
 
@@ -252,6 +254,14 @@ async def whoami(exchange: Exchange) -> Answer:
     if answer.status != 200:
         raise refusal(answer)
     return answer
+
+
+async def device_schema(exchange: Exchange) -> bytes:
+    """The schema that this device's documents fit, as canonical JSON. Raises as ``whoami``."""
+    answer = await exchange.get("/v1/device/schema", limit_bytes=MAX_SCHEMA_ANSWER_BYTES)
+    if answer.status != 200:
+        raise refusal(answer)
+    return answer.body
 
 
 def said_by_peer(text: object) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from henge_agent.exchange import Answer
-from henge_agent.state import LAST_SECOND
+from henge_agent.records import LAST_SECOND
 from henge_protocol import pki
 from henge_protocol.errors import HengeError, Untrusted
 from henge_protocol.model import check_name

@@ -14,7 +14,8 @@ from typing import Final
 
 import aiohttp
 
-from henge_agent.applier import MAX_DOCUMENT_BYTES, Applier
+from henge_agent.applier import Applier
+from henge_agent.candidate import MAX_DOCUMENT_BYTES
 from henge_agent.exchange import USER_AGENT
 from henge_protocol.session import (
     CLOSE_HELLO_TIMEOUT,
@@ -101,6 +102,7 @@ class Link:
         self._ended: Ended | None = None
         self._close_code = 0
         self._fault = False
+        self._checks: asyncio.Queue[Config] = asyncio.Queue()
 
     async def run(self) -> Ended:
         """Say hello, then receive and report until the link ends; cancelling closes it politely."""
@@ -130,7 +132,7 @@ class Link:
 
     async def _serve(self) -> None:
         """Read and report; when either ends, so does the link, and what ended it is raised."""
-        tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._report())]
+        tasks = [asyncio.create_task(work) for work in (self._read(), self._report(), self._check_in_turn())]
         try:
             ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -171,7 +173,9 @@ class Link:
         return self._ended is None and not self._session.closed
 
     async def _heard(self, event: Message) -> None:
-        if isinstance(event, Config):
+        if isinstance(event, Config) and event.intent == "check":
+            self._checks.put_nowait(event)
+        elif isinstance(event, Config):
             refused = self._applier.offer(event)
             if refused is not None:
                 await self._send(refused)
@@ -184,6 +188,13 @@ class Link:
             self._ended = Ended(event.reason or "closed", self._welcome, float(event.retry_after_s) or None)
         elif isinstance(event, Error) and self._session.closed:
             self._ended = Ended(event.code or "closed", self._welcome)
+
+    async def _check_in_turn(self) -> None:
+        """Answer questions about candidates; ends only by raising."""
+        while True:
+            report = await self._applier.check(await self._checks.get())
+            if not self._session.closed:
+                await self._send(report)
 
     async def _report(self) -> None:
         """Say every report that the daemon has not confirmed, once on this link; ends only by raising."""

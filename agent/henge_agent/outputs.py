@@ -1,8 +1,9 @@
 """The files that programs read: written whole, put back whole.
 
-A path is named by a person on the command line, never by the daemon. The agent writes regular files only: a
+A path is named by a person on this device, never by the daemon. The agent writes regular files only: a
 symbolic link, a folder, a device or a pipe in an output's place is refused and left alone.
-An existing file keeps its mode and, where the agent may, its owner; a new one is readable by owner and group.
+Unless a person says otherwise, an existing file keeps its mode and, where the agent may, its owner; a new one is
+readable by owner and group.
 """
 
 from __future__ import annotations
@@ -10,16 +11,19 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
 
 from henge_agent.formats import render
+from henge_agent.parts import MISSING, part_of, with_own_values
 from henge_agent.settings import Output
 from henge_agent.state import MAX_ORIGINAL_BYTES
-from henge_protocol.errors import Invalid, NotFound, Problem
-from henge_protocol.keyfiles import DISK, Files, read_public, remove_file, replace_file
+from henge_agent.templates import fill, template_text
+from henge_protocol.errors import HengeError, Invalid, NotFound, Problem
+from henge_protocol.keyfiles import DISK, Files, drop_prepared, place_file, prepare_file, read_public, remove_file
+from henge_protocol.strictjson import canonical
 
 NEW_FILE_MODE: Final = 0o640
 
@@ -30,11 +34,18 @@ class Written:
 
     path: Path
     content: bytes | None
+    mode: int | None = None
+    owner: tuple[int, int] | None = None
 
 
 def render_all(outputs: Sequence[Output], document: bytes, value: object) -> tuple[Written, ...]:
-    """What each output's file has to hold for a document. Raises ``Invalid does_not_fit`` naming file and spot."""
-    return tuple(Written(output.path, _render(output, document, value)) for output in outputs)
+    """What each output's file has to hold for a document. Raises ``Invalid does_not_fit`` naming file and spot.
+
+    What a file holds of fields that are the device's own is read now and stays.
+    """
+    return tuple(
+        Written(output.path, _render(output, document, value), output.mode, output.owner) for output in outputs
+    )
 
 
 def put(wanted: Written, *, files: Files = DISK) -> bool:
@@ -42,18 +53,54 @@ def put(wanted: Written, *, files: Files = DISK) -> bool:
 
     Raises ``Invalid bad_file`` or ``StorageFull storage_full``; then the file is as it was.
     """
-    if content_of(wanted.path) == wanted.content:
+    return any(put_all((wanted,), files=files))
+
+
+def put_all(wanted: Sequence[Written], *, files: Files = DISK) -> Iterator[Path]:
+    """Make the files hold what they have to; yield each that changed, when it has changed.
+
+    All are written beside their places before the first one takes its place, so that a lack of room, a folder in the
+    way or a missing right is found while nothing has changed. Raises as ``put``; what was not yielded is as it was.
+    """
+    due = [each for each in wanted if not holds(each)]
+    for each in wanted:
+        if each not in due:
+            _sweep(each.path, files)
+    placed = 0
+    try:
+        for each in due:
+            if each.content is not None:
+                _prepare(each, each.content, files)
+        for each in due:
+            if each.content is None:
+                remove_file(each.path, files=files)
+            else:
+                place_file(each.path, files=files)
+            placed += 1
+            yield each.path
+    except HengeError:
+        for each in due[placed:]:
+            drop_prepared(each.path, files=files)
+        raise
+
+
+def holds(wanted: Written) -> bool:
+    """Whether the file is as it has to be: content and, where they were named, mode and owner."""
+    if content_of(wanted.path) != wanted.content:
         return False
-    if wanted.content is None:
-        remove_file(wanted.path, files=files)
-        return True
     status = _status(wanted.path)
     if status is None:
-        replace_file(wanted.path, wanted.content, mode=NEW_FILE_MODE, files=files)
-    else:
-        keeping = cast(Files, _KeepingOwner(files, status))
-        replace_file(wanted.path, wanted.content, mode=stat.S_IMODE(status.st_mode), files=keeping)
-    return True
+        return True
+    right_mode = wanted.mode is None or stat.S_IMODE(status.st_mode) == wanted.mode
+    return right_mode and wanted.owner in (None, (status.st_uid, status.st_gid))
+
+
+def is_in_place(wanted: Written) -> bool:
+    """``holds``, and False also for what stands there and may not be replaced."""
+    try:
+        return holds(wanted)
+    except HengeError:
+        return False
 
 
 def content_of(path: Path) -> bytes | None:
@@ -65,13 +112,41 @@ def content_of(path: Path) -> bytes | None:
         return None
 
 
-def _render(output: Output, document: bytes, value: object) -> bytes:
+def _render(output: Output, document: bytes, value: object) -> bytes | None:
     try:
-        return render(document, value, output.format)
+        return _content(output, document, value)
     except Invalid as error:
+        if error.code != "does_not_fit":
+            raise
         name = output.path.name
         problems = [Problem(one.pointer, f"{name}: {one.message}", one.object) for one in error.problems]
         raise Invalid(error.code, f"{name}: {error.message}", problems=problems) from None
+
+
+def _content(output: Output, document: bytes, value: object) -> bytes | None:
+    if output.template is not None:
+        return fill(template_text(output.template), part_of(value, output.part), output.template.name)
+    if not output.part and not output.unmanaged:
+        return render(document, value, output.format)
+    part = part_of(value, output.part)
+    if not output.unmanaged:
+        return None if part is MISSING else render(canonical(part), part, output.format)
+    return with_own_values(part, output, content_of(output.path))
+
+
+def _sweep(path: Path, files: Files) -> None:
+    """Remove what a cut between preparing and placing left beside a file."""
+    if path.with_name(f".{path.name}.new").is_file():
+        drop_prepared(path, files=files)
+
+
+def _prepare(wanted: Written, content: bytes, files: Files) -> None:
+    status = _status(wanted.path)
+    mode = NEW_FILE_MODE if status is None else stat.S_IMODE(status.st_mode)
+    owner = wanted.owner or (status and (status.st_uid, status.st_gid))
+    if owner is not None:
+        files = cast(Files, _GivenAway(files, owner, must=wanted.owner is not None))
+    prepare_file(wanted.path, content, mode=mode if wanted.mode is None else wanted.mode, files=files)
 
 
 def _status(path: Path) -> os.stat_result | None:
@@ -91,12 +166,13 @@ def _status(path: Path) -> os.stat_result | None:
     return status
 
 
-class _KeepingOwner:
-    """File operations that give the new file the old one's owner before it takes the old one's place."""
+class _GivenAway:
+    """File operations that give the new file its owner before it takes the old one's place."""
 
-    def __init__(self, files: Files, status: os.stat_result) -> None:
+    def __init__(self, files: Files, owner: tuple[int, int], *, must: bool) -> None:
         self._files = files
-        self._owner = (status.st_uid, status.st_gid)
+        self._owner = owner
+        self._must = must
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._files, name)
@@ -105,6 +181,6 @@ class _KeepingOwner:
         try:
             os.fchown(fd, *self._owner)  # before fchmod, because it clears set-id bits
         except OSError as error:
-            if error.errno != errno.EPERM:  # only root gives files away
+            if self._must or error.errno != errno.EPERM:  # only root gives files away
                 raise
         self._files.fchmod(fd, mode)

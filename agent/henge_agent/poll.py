@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
-from henge_agent.applier import MAX_DOCUMENT_BYTES, Applier
+from henge_agent.applier import Applier
+from henge_agent.candidate import MAX_DOCUMENT_BYTES
 from henge_agent.exchange import ANSWER_TIMEOUT_S, Answer, Exchange, refusal
 from henge_agent.link import Ended, Greeting, hello
 from henge_protocol.errors import Malformed

@@ -14,8 +14,9 @@ from functools import partial
 from typing import Final
 
 from henge_agent.exchange import Exchange, encode_body, refusal, whoami
+from henge_agent.records import Membership, Slot
 from henge_agent.settings import Address
-from henge_agent.state import Membership, Slot, State
+from henge_agent.state import State
 from henge_protocol.errors import HengeError, Untrusted
 
 RENEW_PATH: Final = "/v1/renew"

@@ -9,17 +9,21 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from contextlib import closing
+from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
 from henge_agent.applier import Applier
-from henge_agent.exchange import Exchange, UpgradeRefused, retry_after_s, whoami
+from henge_agent.contacts import Contacts
+from henge_agent.exchange import Exchange, UpgradeRefused, device_schema, retry_after_s, whoami
 from henge_agent.link import Ended, Greeting, Link
 from henge_agent.poll import Poll, read_welcome
+from henge_agent.records import Membership
 from henge_agent.renew import USELESS_CODES, exchange_as, renew, settle_trial
 from henge_agent.settings import Address, read_address
-from henge_agent.state import REJOIN, Membership, State
+from henge_agent.state import REJOIN, State
+from henge_agent.watch import Watch
 from henge_protocol.backoff import BOOT_SPREAD_S, Backoff
 from henge_protocol.errors import HengeError, Untrusted
 from henge_protocol.wire import Welcome
@@ -42,8 +46,10 @@ RENEW_RETRY_S: Final = 3 * 86400.0
 LEAST_RENEW_RETRY_S: Final = 60.0
 GOOD_S: Final = 60.0
 """A link that a fault ends sooner than this after its welcome was no good one: the next such fault waits longer."""
-KNOWN_TIME_S: Final = 86400
-"""How much newer a moment is that is worth a write to the card."""
+PUT_BACK_S: Final = 1.0
+"""Between noticing a change and putting back: an editor writes in several steps, and the daemon hears of it."""
+QUIET_S: Final = 60.0
+"""An output that is changed again sooner than this is put back later each time: somebody disagrees."""
 
 HOPELESS_CODES: Final = USELESS_CODES | {
     "approval_required",
@@ -93,28 +99,92 @@ class Runner:
         self._websocket_from = 0.0
         self._last_trouble = ""
         self._life: asyncio.Task[Ended] | None = None
+        self._address: Address | None = None
+        """Where the life under way is connected, or tries to be."""
+        self._resting: asyncio.Task[None] | None = None
         self._renewing = asyncio.Lock()
-        self._address_not_kept = ""
+        self._contacts = Contacts(state)
 
     async def run(self) -> None:
         """Put the outputs in order, then apply, stay connected and renew until cancelled."""
         await self._applier.put_back()
+        with closing(Watch(self._applier.paths)) as self._watch:
+            await self._run()
+
+    async def _run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._applier.run())
             tasks.create_task(self._live())
             tasks.create_task(self._keep_in_place())
+            tasks.create_task(self._notice_changes())
+            tasks.create_task(self._prove_trials())
+            tasks.create_task(self._come_back())
             tasks.create_task(self._renew_in_time())
+            tasks.create_task(self._applier.reboot_when_asked())
 
     async def _keep_in_place(self) -> None:
         """Try again, with pauses, while an output cannot be written, whether there is a daemon or not."""
         backoff, seen = Backoff(self._around.random), -1
         while True:
-            if self._applier.adrift:
+            if self._applier.unwritten:
                 await self._around.sleep(backoff.next_delay_s())
                 await self._applier.put_back()
+                self._watch.renew()
             else:
                 backoff.reset()
                 seen = await self._applier.news(seen)
+
+    async def _notice_changes(self) -> None:
+        """Say that somebody changed an output, then put it back; ever later if somebody goes on changing it."""
+        backoff, last = Backoff(self._around.random), -QUIET_S
+        while True:
+            await self._watch.changed()
+            if not await self._applier.notice_changes():
+                continue
+            if self._around.clock() - last >= QUIET_S:
+                backoff.reset()
+            await self._around.sleep(PUT_BACK_S + backoff.next_delay_s())
+            await self._applier.put_back()
+            last = self._around.clock()
+
+    # ---- trials of documents
+
+    async def _prove_trials(self) -> None:
+        """A connection may outlive a firewall that lets no new one through: see whether a new one is possible."""
+        seen = -1
+        while True:
+            seen = await self._applier.news(seen)
+            if not self._applier.unproven or self._life is None or self._address is None:
+                continue
+            try:
+                async with exchange_as(self._state, self._membership, self._address) as exchange:
+                    await whoami(exchange)
+            except HengeError as error:
+                self._trouble(f"no new connection with this document: {error.message}", error.cure)
+                self._hurry()
+            else:
+                await self._applier.reached()
+
+    async def _come_back(self) -> None:
+        """When a trial was undone, connect at once with what runs again: that tells who was guilty."""
+        while True:
+            await self._applier.undone()
+            self._backoff.reset()
+            self._hurry()
+
+    def _hurry(self) -> None:
+        """End the connection or the pause under way; the next one begins at once."""
+        for task in (self._life, self._resting):
+            if task is not None:
+                task.cancel()
+
+    async def _rest(self, seconds: float) -> None:
+        self._resting = asyncio.ensure_future(self._around.sleep(seconds))
+        try:
+            await asyncio.wait([self._resting])
+        finally:
+            self._resting.cancel()
+            self._resting = None
 
     # ---- connections
 
@@ -124,7 +194,7 @@ class Runner:
         while True:
             await self._applier.put_back()  # a hello promises what the outputs hold
             ended = await self._round()
-            await self._around.sleep(await self._pause_s(ended))
+            await self._rest(await self._pause_s(ended))
 
     async def _round(self) -> Ended:
         """One life with the first address that is our daemon's: the known ones first, then those announced.
@@ -154,6 +224,7 @@ class Runner:
 
     async def _life_at(self, address: Address) -> Ended:
         life = self._life = asyncio.create_task(self._connected(address))
+        self._address = address
         try:
             await asyncio.wait([life])
         except asyncio.CancelledError:
@@ -163,7 +234,7 @@ class Runner:
         finally:
             self._life = None
         if life.cancelled():
-            return Ended("renewed")
+            return Ended("again")
         try:
             ended = life.result()
         except HengeError as error:
@@ -180,14 +251,21 @@ class Runner:
             async with self._renewing:  # a renewal under way writes to the slot on trial
                 await settle_trial(self._state, address)
         async with exchange_as(self._state, self._membership, address) as exchange:
-            if self._around.clock() < self._websocket_from:
-                return await self._polling(exchange)
+            self._applier.schemas.source = partial(device_schema, exchange)
             try:
-                socket = await exchange.websocket(STREAM_PATH)
-            except UpgradeRefused as refused:
-                return await self._without_websocket(exchange, refused)
-            note = partial(self._welcomed, address)
-            return await Link(socket, self._applier, self._greeting, clock=self._around.clock, on_welcome=note).run()
+                return await self._talk(address, exchange)
+            finally:
+                self._applier.schemas.source = None
+
+    async def _talk(self, address: Address, exchange: Exchange) -> Ended:
+        if self._around.clock() < self._websocket_from:
+            return await self._polling(exchange)
+        try:
+            socket = await exchange.websocket(STREAM_PATH)
+        except UpgradeRefused as refused:
+            return await self._without_websocket(exchange, refused)
+        note = partial(self._welcomed, address)
+        return await Link(socket, self._applier, self._greeting, clock=self._around.clock, on_welcome=note).run()
 
     async def _without_websocket(self, exchange: Exchange, refused: UpgradeRefused) -> Ended:
         """A plain request tells whether the daemon refuses us (raised) or something in between the WebSocket."""
@@ -203,44 +281,18 @@ class Runner:
         return await poll.run(welcome)
 
     async def _welcomed(self, address: Address, welcome: Welcome) -> None:
+        await self._applier.reached()
         name = welcome.name or self._membership.name
         self._backoff.reset()
         self._last_trouble = ""
         self._welcomed_at = self._around.clock()
         log.info("connected to %s as %s", address, name)
         self._around.tell(f"connected to {address} as {name}")
-        await self._keep_contact(str(address), welcome.time)
-
-    async def _keep_contact(self, address: str, time: int) -> None:
-        """Remember where the daemon answered, and once a day when; a disk that takes nothing costs a search later.
-
-        What both clocks say has passed. One alone is not believed: with a moment to come no daemon would be let in.
-        """
-        known, passed = self._membership.known_time, int(min(time, self._around.now()))
-        if passed < known + KNOWN_TIME_S:
-            passed = known
-        if (self._membership.last_address, known, self._membership.refused) == (address, passed, ""):
-            return
-        kept = partial(replace, last_address=address, known_time=passed, refused="")
-        try:
-            await asyncio.to_thread(self._state.update_membership, kept)
-        except HengeError as error:
-            level = logging.DEBUG if self._address_not_kept == address else logging.WARNING
-            self._address_not_kept = address
-            log.log(level, "the daemon's address %s is not kept: %s", address, error)
-
-    async def _keep_refusal(self, code: str) -> None:
-        """For ``henge-agent status``; a disk that takes nothing leaves it to the log."""
-        if self._membership.refused == code:
-            return
-        try:
-            await asyncio.to_thread(self._state.update_membership, partial(replace, refused=code))
-        except HengeError as error:
-            log.warning("it is not kept that the daemon refuses this device: %s", error)
+        await self._contacts.keep(str(address), min(welcome.time, self._around.now()))
 
     async def _pause_s(self, ended: Ended) -> float:
         """How long to stay away after a life that ended so."""
-        if ended.reason == "renewed":
+        if ended.reason == "again":
             return 0.0
         reason = ended.reason
         if reason == "certificate_expired":
@@ -251,7 +303,7 @@ class Runner:
             self._tell_end(reason)
         self._around.tell(f"not connected ({reason}); running the last good document")
         if reason in USELESS_CODES:
-            await self._keep_refusal(reason)
+            await self._contacts.keep_refusal(reason)
         if reason in HOPELESS_CODES:
             return self._spread_s(HOURLY_S)
         if reason in _LONG_PAUSES_S:

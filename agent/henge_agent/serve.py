@@ -59,8 +59,9 @@ def assemble(
     """The runner of a joined device. Raises ``Conflict not_joined`` for one that is not."""
     if state.membership is None:
         raise not_joined(state.folder)
-    applier = Applier(state, outputs, hooks, environ=hook_environ(environ))
-    return Runner(state, applier, Greeting(boot_nonce(), facts()), around)
+    boot = boot_nonce()
+    applier = Applier(state, outputs, hooks, environ=hook_environ(environ), clock=around.clock, boot=boot)
+    return Runner(state, applier, Greeting(boot, facts()), around)
 
 
 def surroundings(environ: Mapping[str, str]) -> Surroundings:

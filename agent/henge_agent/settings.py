@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal, get_args
 
@@ -15,9 +16,20 @@ DEFAULT_PORT: Final = 4364
 HOOK_TIMEOUT_S: Final = 60.0
 MAX_HOOK_TIMEOUT_S: Final = 3600.0
 
-Format = Literal["json", "toml", "env", "ini"]
+Format = Literal["json", "toml", "yaml", "env", "ini"]
 FORMATS: Final[tuple[Format, ...]] = get_args(Format)
-_SUFFIXES: Final[dict[str, Format]] = {".toml": "toml", ".env": "env", ".ini": "ini", ".cfg": "ini", ".conf": "ini"}
+_SUFFIXES: Final[dict[str, Format]] = {
+    ".toml": "toml",
+    ".yaml": "yaml",
+    ".yml": "yaml",
+    ".env": "env",
+    ".ini": "ini",
+    ".cfg": "ini",
+    ".conf": "ini",
+}
+
+OnDrift = Literal["put-back", "leave"]
+ON_DRIFT: Final[tuple[OnDrift, ...]] = get_args(OnDrift)
 
 _SYSTEM_ROOTS: Final = ("/proc", "/sys", "/dev")
 _HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,252}[A-Za-z0-9_.])?", re.ASCII)
@@ -41,12 +53,26 @@ class Address:
         return f"https://{self}{path}"
 
 
+Field = tuple[str, ...]
+"""The way to a field: the names of the objects around it, then its own."""
+
+
 @dataclass(frozen=True, slots=True)
 class Output:
     """One file that the agent writes from the document, and in which format."""
 
     path: Path
     format: Format
+    part: Field = ()
+    """The part of the document that stands in it; empty = all."""
+    template: Path | None = None
+    """A text with ``$name`` and ``${some.name}`` in it, in place of a format."""
+    unmanaged: tuple[Field, ...] = ()
+    """Fields of the file that belong to the device: they stay as they are."""
+    mode: int | None = None
+    """None: as the file has it, 0640 for a new one."""
+    owner: tuple[int, int] | None = None
+    """Numbers of user and group; None: as the file has it, for a new one those of the agent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +82,14 @@ class Hooks:
     on_change: str = ""
     health: str = ""
     timeout_s: float = HOOK_TIMEOUT_S
+    check: str = ""
+    """Says of a candidate whether it may be applied, before anything changes."""
+    on_drift: OnDrift = "put-back"
+    """What becomes of an output that somebody changed."""
+    sections: Mapping[str, str] = field(default_factory=dict)
+    """Commands for single top-level fields, where the schema says that no more than that is needed."""
+    reboot: str = ""
+    """Run when a confirmed change counts after the next boot; nothing restarts the machine unasked."""
 
 
 def read_address(text: str) -> Address:

@@ -14,7 +14,6 @@ named no more. So a cut between any two operations leaves the state before or af
 
 from __future__ import annotations
 
-import base64
 import fcntl
 import hashlib
 import json
@@ -22,12 +21,22 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, TypeVar
 
+from henge_agent.records import (
+    OTHER_SLOT,
+    Membership,
+    Progress,
+    Slot,
+    Version,
+    membership_fields,
+    progress_fields,
+    read_membership_fields,
+    read_progress_fields,
+)
 from henge_protocol.errors import Conflict, HengeError, Invalid, NotFound
-from henge_protocol.joining import is_id
 from henge_protocol.keyfiles import (
     DISK,
     Files,
@@ -37,75 +46,20 @@ from henge_protocol.keyfiles import (
     replace_file,
     write_private,
 )
-from henge_protocol.model import digest_of, is_digest, is_name
+from henge_protocol.model import digest_of, is_digest
 from henge_protocol.strictjson import parse
-from henge_protocol.wire import MAX_FRAME_BYTES, Report, WireError, decode, encode
+from henge_protocol.wire import MAX_FRAME_BYTES, WireError
 
-Slot = Literal["a", "b"]
-OTHER_SLOT: Final[dict[Slot, Slot]] = {"a": "b", "b": "a"}
 MAX_ORIGINAL_BYTES: Final = 4 * 1024 * 1024
 """A larger file in an output's place is somebody's mistake, not a configuration."""
 REJOIN: Final = "to come back it needs a new token: henge-agent join --replace --token-file FILE"
 """What a person does about a device that the daemon lets in no more."""
-LAST_SECOND: Final = 253_402_300_799
-"""The end of the year 9999."""
 
 _ABSENT: Final = b"absent\n"
 _PRESENT: Final = b"present\n"
 
 log = logging.getLogger(__name__)
 _T = TypeVar("_T")
-
-
-@dataclass(frozen=True, slots=True)
-class Membership:
-    """Who this device is, where its daemon was last seen, and which identity file counts."""
-
-    fleet_id: str
-    device_id: str
-    name: str
-    server_ca_ders: tuple[bytes, ...]
-    slot: Slot
-    trial: Slot | None = None
-    """A renewed identity that has not been used yet; ``slot`` counts until it has."""
-    renew_at: int = 0
-    """Unix seconds."""
-    address: str = ""
-    """As a person named it; empty when it was found by mDNS."""
-    last_address: str = ""
-    """Where the daemon last answered."""
-    known_time: int = 0
-    """A moment that has passed for certain, unix seconds: the daemon's clock and this device's were both beyond it."""
-    refused: str = ""
-    """Why the daemon lets this device in no more, by its code; empty since it was welcomed last."""
-
-
-@dataclass(frozen=True, slots=True)
-class Version:
-    """One delivered document: its digest and the revision that brought it."""
-
-    epoch: str
-    revision: int
-    digest: str
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """What runs and what is still to be said about it."""
-
-    current: Version | None = None
-    """What the outputs hold: the last good document."""
-    previous: Version | None = None
-    """What ran before ``current``."""
-    staged: Version | None = None
-    """What is being applied; found at start it means that the agent was cut while it applied."""
-    report: Report | None = None
-    """The last final report, until its receipt has come."""
-
-    @property
-    def digests(self) -> frozenset[str]:
-        """The documents that have to be kept."""
-        return frozenset(version.digest for version in (self.current, self.previous, self.staged) if version)
 
 
 class State:
@@ -163,10 +117,8 @@ class State:
 
     def keep_membership(self, membership: Membership) -> None:
         """Make ``membership`` count, durably."""
-        fields = asdict(membership)
-        fields["server_ca_ders"] = [base64.b64encode(der).decode() for der in membership.server_ca_ders]
         with self._membership_turn:
-            self._write_json("membership.json", fields)
+            self._write_json("membership.json", membership_fields(membership))
             self.membership = membership
 
     def update_membership(self, change: Callable[[Membership], Membership]) -> None:
@@ -217,17 +169,17 @@ class State:
         if self.document(digest) is None:
             write_private(self.document_file(digest), document, files=self._files)
 
+    def drop_document(self, digest: str) -> None:
+        """Forget a document that was kept for a look; it stays if the progress names it."""
+        if digest not in self.progress.digests:
+            self._forget(self.document_file(digest))
+
     def keep_progress(self, progress: Progress) -> None:
         """Make ``progress`` count, durably, then forget documents that it names no more.
 
         Raises ``StorageFull storage_full`` or ``Invalid bad_file``; then the progress is as it was.
         """
-        fields: dict[str, Any] = {
-            name: asdict(version) if (version := getattr(progress, name)) else None
-            for name in ("current", "previous", "staged")
-        }
-        fields["report"] = encode(progress.report).decode() if progress.report else None
-        self._write_json("progress.json", fields)
+        self._write_json("progress.json", progress_fields(progress))
         gone, self.progress = self.progress.digests - progress.digests, progress
         for digest in gone:
             self._forget(self.document_file(digest))
@@ -238,11 +190,12 @@ class State:
         Revisions count within one daemon's history; in another's they would look like ones yet to come.
         """
         old = self.progress
-        current, previous, staged = (
-            replace(version, epoch="", revision=0) if version else None
-            for version in (old.current, old.previous, old.staged)
-        )
-        self.keep_progress(Progress(current, previous, staged))
+        named = {
+            name: replace(version, epoch="", revision=0)
+            for name in ("current", "previous", "staged", "trial")
+            if (version := getattr(old, name)) is not None
+        }
+        self.keep_progress(replace(old, report=None, **named))
 
     def keep_original(self, path: Path, content: bytes | None) -> None:
         """Remember what stood at an output's place (None: nothing) before the agent first wrote there."""
@@ -275,12 +228,10 @@ class State:
         except HengeError as error:
             log.warning("%s; the daemon will send the document again", error)
             return Progress()
-        return Progress(
-            current=self._sound(progress.current),
-            previous=self._sound(progress.previous),
-            staged=progress.staged,
-            report=progress.report,
+        current, previous, trial = (
+            self._sound(version) for version in (progress.current, progress.previous, progress.trial)
         )
+        return replace(progress, current=current, previous=previous, trial=trial)
 
     def _sound(self, version: Version | None) -> Version | None:
         if version is None or self.document(version.digest) is not None:
@@ -329,7 +280,7 @@ def read_membership(folder: Path) -> Membership | None:
     fields = _read_json(folder / "membership.json")
     if fields is None:
         return None
-    membership = _read(folder / "membership.json", _membership, fields)
+    membership = _read(folder / "membership.json", read_membership_fields, fields)
     try:
         read_private(folder / f"identity-{membership.slot}.pem")
     except NotFound:
@@ -340,7 +291,7 @@ def read_membership(folder: Path) -> Membership | None:
 def read_progress(folder: Path) -> Progress:
     """The progress in a state folder; needs no lock. Raises ``Invalid state_damaged`` or ``Denied not_private``."""
     fields = _read_json(folder / "progress.json")
-    return Progress() if fields is None else _read(folder / "progress.json", _progress, fields)
+    return Progress() if fields is None else _read(folder / "progress.json", read_progress_fields, fields)
 
 
 def _locked(folder: Path) -> int:
@@ -379,58 +330,6 @@ def _read(path: Path, reader: Callable[[Mapping[str, Any]], _T], fields: Mapping
         return reader(fields)
     except (KeyError, TypeError, ValueError, WireError) as error:
         raise _damaged(path, f"field {error} is missing or wrong") from None
-
-
-def _membership(fields: Mapping[str, Any]) -> Membership:
-    ders = tuple(base64.b64decode(_checked(text, "server_ca_ders"), validate=True) for text in fields["server_ca_ders"])
-    return Membership(
-        fleet_id=_checked(fields["fleet_id"], "fleet_id", is_id),
-        device_id=_checked(fields["device_id"], "device_id", is_id),
-        name=_checked(fields["name"], "name", is_name),
-        server_ca_ders=ders,
-        slot=_slot(fields["slot"]),
-        trial=_slot(fields["trial"]) if fields["trial"] is not None else None,
-        renew_at=_time(fields["renew_at"], "renew_at"),
-        address=_checked(fields["address"], "address"),
-        last_address=_checked(fields["last_address"], "last_address"),
-        known_time=_time(fields.get("known_time", 0), "known_time"),
-        refused=_checked(fields.get("refused", ""), "refused"),
-    )
-
-
-def _progress(fields: Mapping[str, Any]) -> Progress:
-    report = decode(_checked(fields["report"], "report")) if fields["report"] is not None else None
-    if report is not None and not isinstance(report, Report):
-        raise ValueError("report")
-    return Progress(_version(fields["current"]), _version(fields["previous"]), _version(fields["staged"]), report)
-
-
-def _version(value: Any) -> Version | None:
-    if value is None:
-        return None
-    return Version(
-        _checked(value["epoch"], "epoch"), int(value["revision"]), _checked(value["digest"], "digest", is_digest)
-    )
-
-
-def _time(value: Any, name: str) -> int:
-    if type(value) is not int or not 0 <= value <= LAST_SECOND:
-        raise ValueError(name)
-    return value
-
-
-def _slot(value: Any) -> Slot:
-    if value == "a":
-        return "a"
-    if value == "b":
-        return "b"
-    raise ValueError("slot")
-
-
-def _checked(value: Any, name: str, form: Callable[[str], bool] = lambda text: True) -> str:
-    if not isinstance(value, str) or not form(value):
-        raise ValueError(name)
-    return value
 
 
 def _damaged(path: Path, why: str) -> Invalid:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
 from henge_agent.hooks import Outcome
-from henge_agent.state import Version
-from henge_protocol.errors import HengeError
+from henge_agent.records import Version
+from henge_protocol.errors import HengeError, Problem
 from henge_protocol.wire import MAX_ERRORS, MAX_TEXT_CHARS, FieldError, Report
 
 
@@ -29,13 +32,27 @@ def drifted(version: Version, trouble: HengeError) -> Report:
     return report_of(version, "drifted", reason, field_errors(trouble)[:MAX_ERRORS])
 
 
+def changed(version: Version, paths: Sequence[Path]) -> Report:
+    """The report that somebody changed outputs, which do not hold the document any more."""
+    said = tuple(FieldError("", f"{path} is not as it was written"[:MAX_TEXT_CHARS]) for path in paths)
+    return report_of(version, "drifted", "changed", said[:MAX_ERRORS])
+
+
 def unwritten(state: str, error: HengeError) -> Setback:
     """The setback of a file that could not be written."""
     return Setback(state, "write-failed", FieldError("", error.message[:MAX_TEXT_CHARS]))
 
 
-def failed(outcome: Outcome, reason: str, timeout_s: float) -> Setback:
-    """The setback of a command that did not succeed, with its last words."""
+def unfit(problems: Iterable[Problem]) -> Setback:
+    """The setback of a document that does not fit its schema."""
+    found = (FieldError(one.pointer[:MAX_TEXT_CHARS], one.message[:MAX_TEXT_CHARS]) for one in problems)
+    return Setback("rejected", "invalid", *found)
+
+
+def failed(
+    outcome: Outcome, reason: str, timeout_s: float, *, state: str = "rolled-back", pointer: str = ""
+) -> Setback:
+    """The setback of a command that did not succeed, with its last words; ``pointer``: of the field it is for."""
     if outcome.timed_out:
         said = f"it ran longer than {timeout_s:g} s"
         reason = "hook-timeout"
@@ -44,7 +61,7 @@ def failed(outcome: Outcome, reason: str, timeout_s: float) -> Setback:
     else:
         said = f"exit code {outcome.code}"
     tail = outcome.tail(MAX_TEXT_CHARS - len(said) - 2)
-    return Setback("rolled-back", reason, FieldError("", f"{said}: {tail}" if tail else said))
+    return Setback(state, reason, FieldError(pointer, f"{said}: {tail}" if tail else said))
 
 
 def field_errors(error: HengeError) -> tuple[FieldError, ...]:

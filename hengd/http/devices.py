@@ -9,7 +9,7 @@ from aiohttp import web
 from hengd.http import shapes, shapes_changes, shapes_joining
 from hengd.http.edge import WRITE_QUERY, Auth, Route, author_of, change_request
 from hengd.http.parse import Query, if_match, json_object, name_of, no_body, text_field
-from hengd.http.views import device_view, dry_run_response, explained_view, json_response, token_view
+from hengd.http.views import device_view, dry_run_response, explained_response, json_response, token_view
 from hengd.rules.authority import Authority
 from hengd.rules.configs import Configs
 from hengd.rules.devices import Devices
@@ -63,8 +63,7 @@ class DeviceRoutes:
         """Where each value comes from."""
         no_body(request)
         name = name_of(request)
-        explained = self._configs.why(name, Query(request, "field").text("field"))
-        return json_response({"device": name, "fields": [explained_view(one) for one in explained]})
+        return await explained_response(name, await self._configs.why(name, Query(request, "field").text("field")))
 
     async def revoke(self, request: web.Request) -> web.Response:
         """End the device's identity; its links are closed before the answer."""

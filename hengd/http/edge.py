@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import partial
 from typing import Any, Final
 
 from aiohttp import HttpVersion11, web
@@ -85,6 +86,28 @@ RATES: Final = {"device": (20.0, 60), "admin": (50.0, 500)}
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
+LASTING_S: Final = 1.0
+"""Who read for so long is asked again who it is, before it gets the answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """By what a request was let in: a certificate can end while an answer lasts, which no commit tells."""
+
+    check: Callable[[], object]
+    """Raises what a new request would be refused with."""
+
+    @property
+    def lasts(self) -> bool:
+        """Whether a new request would be let in now."""
+        try:
+            self.check()
+        except HengeError:
+            return False
+        return True
+
+
+ADMISSION: Final = web.RequestKey("admission", Admission)
 CALLER: Final = web.RequestKey("caller", Caller)
 PEER: Final = web.RequestKey("peer", Peer)
 REQUEST_ID: Final = web.RequestKey("request_id", str)
@@ -185,8 +208,14 @@ class Edge:
                 raise Malformed("bad_parameter", f"{request.method} takes no If-Match here: it would not be heeded")
             request[PEER] = connection.peer
             caller = request[CALLER] = await self._caller(connection.peer, auth)
+            admission = request[ADMISSION] = Admission(partial(self._admitted, connection.peer, auth))
+            began = self._monotonic()
             with self._held(request, caller):
-                return await handler(request)
+                response = await handler(request)
+            lasted = self._monotonic() - began >= LASTING_S
+            if lasted and not response.prepared and _is_read_by_operator(request, caller):
+                admission.check()
+            return response
 
         return middleware
 
@@ -194,7 +223,7 @@ class Edge:
     def _held(self, request: web.Request, caller: Caller) -> Iterator[None]:
         """Cut a reading request when its operator's identity ends, so that none waits on. What writes runs to its
         end: cut off, nobody would know what it did, and an operator who revokes himself hears that it is done."""
-        if caller.role != "admin" or not caller.certificate or request.method != "GET":
+        if not _is_read_by_operator(request, caller):
             yield
             return
         cut = cutter_of(request)
@@ -213,15 +242,25 @@ class Edge:
             raise LookupError(f"route {request.path} declares no authentication")
         return route
 
-    async def _caller(self, peer: Peer, auth: Auth) -> Caller:
+    def _admitted(self, peer: Peer, auth: Auth) -> Caller:
         if auth in (Auth.HEALTH, Auth.NONE, Auth.ENROL) or peer.listener == LOCAL:
             return NOBODY
         caller = self._local_user(peer) if peer.listener == ADMIN else self._authority.identify(peer.certificate)
         check_caller(caller, Auth.VIEWER if auth is Auth.METRICS else auth)
+        return caller
+
+    async def _caller(self, peer: Peer, auth: Auth) -> Caller:
+        caller = self._admitted(peer, auth)
+        if caller is NOBODY:
+            return caller
         if peer.listener == DEVICES:
             self._rates[caller.role].take(caller.subject, now=self._monotonic())
         await self._authority.used(caller)
         return caller
+
+
+def _is_read_by_operator(request: web.Request, caller: Caller) -> bool:
+    return request.method == "GET" and caller.role == "admin" and bool(caller.certificate)
 
 
 def _refuse_other_readers(route: Route) -> None:

@@ -4,19 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice
+from typing import Final
 
 from aiohttp import web
 
 from hengd.events import EventLog
 from hengd.http import shapes, shapes_changes
 from hengd.http.edge import WRITE_QUERY, Auth, Route, change_request
-from hengd.http.eventstream import last_event_id, socket_events, stream_events, wants_socket, wants_stream
+from hengd.http.eventstream import Telling, last_event_id, socket_events, stream_events, wants_socket, wants_stream
 from hengd.http.parse import MAX_WAIT_S, Query, if_match, json_object, no_body, text_field
-from hengd.http.views import between_response, event_view, json_response, outcome_response, revision_view
+from hengd.http.views import (
+    between_response,
+    bytes_response,
+    json_response,
+    outcome_response,
+    revision_bytes,
+)
+from hengd.records import RevisionRecord
 from hengd.rules.configs import MAX_MESSAGE_CHARS, Configs
+from hengd.rules.history import find_revision, revisions_back
 from hengd.rules.objects import parse_object_path
 from henge_protocol.errors import Invalid, NotFound
 from henge_protocol.model import MAX_LISTED
+
+MAX_ANSWER_BYTES: Final = 8 * 1024**2
+"""Of revisions, and one more; each may have thousands of objects."""
 
 
 class HistoryRoutes:
@@ -25,6 +38,7 @@ class HistoryRoutes:
     def __init__(self, configs: Configs, events: EventLog) -> None:
         self._configs = configs
         self._events = events
+        self._telling = Telling(events)
 
     def table(self) -> Iterator[Route]:
         """The routes of this resource."""
@@ -52,19 +66,20 @@ class HistoryRoutes:
         """The newest revisions first."""
         no_body(request)
         query = Query(request, "object", "limit", "before", "diff")
-        found = self._configs.revisions(
-            object_=parse_object_path(query.text("object")) if query.has("object") else None,
-            before=query.number("before", 0) or None,
-            limit=query.number("limit", 50, least=1, most=MAX_LISTED),
+        object_ = parse_object_path(query.text("object")) if query.has("object") else None
+        before, limit = query.number("before", 0) or None, query.number("limit", 50, least=1, most=MAX_LISTED)
+        fields = query.flag("diff")
+        return bytes_response(
+            await self._configs.examine(lambda tx: _list(revisions_back(tx, before, object_), limit, fields=fields))
         )
-        items = [revision_view(record, fields=query.flag("diff")) for record in found]
-        return json_response({"kind": "RevisionList", "items": items})
 
     async def revision(self, request: web.Request) -> web.Response:
         """One revision, whole."""
         no_body(request)
         Query(request)
-        return json_response(revision_view(self._configs.revision(_number(request)), whole=True))
+        number = _number(request)
+        told = await self._configs.examine(lambda tx: revision_bytes(find_revision(tx, number), whole=True))
+        return bytes_response(told)
 
     async def diff(self, request: web.Request) -> web.Response:
         """What differs between two revisions."""
@@ -94,16 +109,30 @@ class HistoryRoutes:
         no_body(request)
         query = Query(request, "since", "wait")
         if wants_socket(request):
-            return await socket_events(request, self._events, query.number("since", self._events.seq))
+            return await socket_events(request, self._telling, query.number("since", self._events.seq))
         if wants_stream(request):
             default = query.number("since", self._events.seq)
-            return await stream_events(request, self._events, last_event_id(request, default))
+            return await stream_events(request, self._telling, last_event_id(request, default))
         if not query.has("since"):
             return json_response({"events": [], "next": self._events.seq, "gap": False})
         since = query.number("since", 0)
         await self._events.wait(since, query.number("wait", 0, most=MAX_WAIT_S))
-        found, gap = self._events.since(since)
-        return json_response({"events": [event_view(one) for one in found], "next": self._events.seq, "gap": gap})
+        told = self._telling.since(since)
+        more = b"true" if told.gap else b"false"
+        return bytes_response(b'{"events":[%b],"next":%d,"gap":%b}' % (",".join(told.texts).encode(), told.next, more))
+
+
+def _list(found: Iterator[RevisionRecord], limit: int, *, fields: bool) -> bytes:
+    """As many revisions as fit; where to go on if that is not all that was asked for."""
+    items: list[bytes] = []
+    more, left = b"", MAX_ANSWER_BYTES
+    for record in islice(found, limit):
+        items.append(revision_bytes(record, fields=fields))
+        left -= len(items[-1])
+        if left < 0 and len(items) < limit:
+            more = b',"before":%d' % record.revision
+            break
+    return b'{"kind":"RevisionList","items":[%b]%b}' % (b",".join(items), more)
 
 
 def _number(request: web.Request) -> int:

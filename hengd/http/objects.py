@@ -14,7 +14,7 @@ from aiohttp import web
 from hengd.events import EventLog
 from hengd.http import shapes, shapes_changes
 from hengd.http.edge import OWNER_QUERY, WRITE_QUERY, Auth, Handler, Route, change_request
-from hengd.http.parse import Query, if_match, json_body, json_object, name_of, no_body, text_field
+from hengd.http.parse import APPLY_LIMITS, Query, if_match, json_body, json_object, name_of, no_body, text_field
 from hengd.http.views import (
     device_view,
     dry_run_response,
@@ -34,10 +34,7 @@ from hengd.store import Store
 from henge_protocol.errors import Invalid, Malformed, NotFound
 from henge_protocol.model import MAX_LISTED, PLURALS, check_name, is_name
 from henge_protocol.selector import MAX_SELECTOR_CHARS, Selector, parse_selector
-from henge_protocol.strictjson import LIMITS
 
-APPLY_LIMITS: Final = replace(LIMITS, max_nodes=200_000)
-"""A whole fleet in one change: its size is limited by the body's bytes and the number of objects."""
 PIECE: Final = 100
 """Objects read and rendered before everybody else has a turn."""
 _SHAPES: Final = {"Device": (shapes.Device, shapes.DeviceList)}

@@ -7,6 +7,7 @@ import base64
 import binascii
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any, Final
 
 from aiohttp import web
@@ -16,6 +17,8 @@ from henge_protocol.errors import Invalid, Malformed, Misdirected, TimedOut, Too
 from henge_protocol.model import check_name, is_version_tag
 from henge_protocol.strictjson import LIMITS, JsonLimits, parse
 
+APPLY_LIMITS: Final = replace(LIMITS, max_nodes=200_000)
+"""A whole fleet in one change: its size is limited by the body's bytes and the number of objects."""
 MAX_BODY_BYTES: Final = 1024 * 1024
 BODY_TIMEOUT_S: Final = 30.0
 MAX_WAIT_S: Final = 55
@@ -52,10 +55,10 @@ async def body_bytes(request: web.Request, *, max_bytes: int = MAX_BODY_BYTES) -
 
 
 async def json_object(
-    request: web.Request, fields: Iterable[str], *, max_bytes: int = MAX_BODY_BYTES
+    request: web.Request, fields: Iterable[str], *, max_bytes: int = MAX_BODY_BYTES, limits: JsonLimits = LIMITS
 ) -> dict[str, Any]:
     """The body as a JSON object that has no other fields than ``fields``."""
-    value = await json_body(request, max_bytes=max_bytes)
+    value = await json_body(request, max_bytes=max_bytes, limits=limits)
     known = tuple(fields)
     if not isinstance(value, dict):
         raise Invalid("bad_object", "the body is not a JSON object")

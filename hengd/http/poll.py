@@ -53,6 +53,8 @@ class PollRoutes:
             query=("have",), takes=dict[str, Any], gives={200: shapes.FRAME},
         )  # fmt: skip
 
+        yield Route("GET", "/v1/device/schema", Auth.DEVICE, self.schema, gives={200: shapes.SCHEMA})
+
     def wake_all(self) -> None:
         """The daemon stops: every waiting poll answers now."""
         self._stopping = True
@@ -70,6 +72,13 @@ class PollRoutes:
         with self._held(request, contact):
             desired = await self._newer(contact, have, wait_s)
             return await _written(request, _document(contact, desired))
+
+    async def schema(self, request: web.Request) -> web.Response:
+        """What the device's documents fit, for one that checks them itself."""
+        no_body(request)
+        Query(request)
+        digest, data = self._meet(request).schema()
+        return web.Response(body=data, headers={"ETag": f'"{digest}"'}, content_type=shapes.SCHEMA.type)
 
     async def report(self, request: web.Request) -> web.Response:
         """Take a hello or report; the receipt means that it is on disk."""

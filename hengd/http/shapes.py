@@ -43,6 +43,7 @@ class Media(msgspec.Struct, frozen=True):
 
 
 DOCUMENT: Final = Media("application/json", "the device's document, with references in the place of secrets")
+SCHEMA: Final = Media("application/json", "the canonical bytes of the device's JSON Schema")
 FRAME: Final = Media("application/vnd.henge.frame", "one frame of docs/protocol.md")
 EVENTS: Final = Media("text/event-stream", "with Accept: text/event-stream, events as they happen")
 BACKUP: Final = Media("application/vnd.henge.sealed", "a backup, sealed with the passphrase")
@@ -172,7 +173,7 @@ class Reported(Shape):
 class Condition(Shape):
     """One statement about an object: whether it holds, why, as of which revision, since when (empty: not known)."""
 
-    type: Literal["Joined", "Connected", "InSync", "IdentityShared", "Accepted"]
+    type: Literal["Joined", "Connected", "InSync", "IdentityShared", "RebootRequired", "Accepted"]
     status: Literal["True", "False", "Unknown"]
     reason: str
     message: str

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -165,3 +165,6 @@ class RevisionList(Shape):
 
     kind: Literal["RevisionList"]
     items: list[Revision]
+    before: (
+        Annotated[Count, msgspec.Meta(description="there is more than fits: ask again with ?before=")] | UnsetType
+    ) = UNSET

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from hengd.http.shapes import Count, Digest, Moment, Shape
+from msgspec import UNSET, UnsetType
+
+from hengd.http.shapes import Count, Digest, FieldError, Moment, ObjectBody, Shape
 
 
 class Ready(Shape):
@@ -97,3 +99,25 @@ class AuditList(Shape):
     anchor: ChainEnd
     head: ChainEnd
     items: list[AuditRecord]
+
+
+class CheckBody(Shape):
+    """What ``apply`` would be given."""
+
+    objects: list[ObjectBody] | UnsetType = UNSET
+
+
+class Checked(Shape):
+    """What a device says of the document that it would get."""
+
+    name: str
+    verdict: Literal["fits", "refused", "unsupported", "busy", "silent", "offline"]
+    reason: str
+    errors: list[FieldError]
+
+
+class CheckList(Shape):
+    """The devices that would get another document."""
+
+    kind: Literal["CheckList"]
+    items: list[Checked]

@@ -18,6 +18,7 @@ from hengd.pulse import Vitals
 from hengd.records import object_key
 from hengd.rules.authority import Authority
 from hengd.rules.devices import Devices
+from hengd.rules.expiry import Overrides
 from hengd.rules.fleet import read_meta
 from hengd.rules.health import warnings_of
 from hengd.rules.joins import Joins
@@ -30,6 +31,10 @@ from henge_protocol.model import Configuration, Connection
 _LOCAL_HOST: Final = re.compile(
     r"(?:localhost|[0-9]{1,3}(?:\.[0-9]{1,3}){3}|\[[0-9a-f:.]{2,45}\])(?::[0-9]{1,5})?", re.ASCII | re.IGNORECASE
 )
+
+
+SHOWN: Final = 8
+"""Overrides that cannot end; the log names all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +55,7 @@ class StatusRoutes:
 
     def __init__(
         self, daemon: Daemon, store: Store, authority: Authority, devices: Devices, joins: Joins, vault: Vault,
-        *, clock: Callable[[], float],
+        overrides: Overrides, *, clock: Callable[[], float],
     ) -> None:  # fmt: skip
         self._daemon = daemon
         self._store = store
@@ -58,6 +63,7 @@ class StatusRoutes:
         self._devices = devices
         self._joins = joins
         self._vault = vault
+        self._overrides = overrides
         self._clock = clock
 
     def table(self) -> Iterator[Route]:
@@ -148,6 +154,7 @@ class StatusRoutes:
             troubles: tuple[HengeError | None, ...] = (
                 self._authority.timekeeper.trouble(tx),
                 self._vault.trouble(tx),
+                *self._overrides.stuck[:SHOWN],
             )
         return warnings_of(figures, self._daemon.data_dir, troubles)
 

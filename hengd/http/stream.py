@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from henge_protocol.session import CLOSE_PROTOCOL, CLOSE_RENEW, CLOSE_REPLACED, 
 from henge_protocol.wire import (
     MAX_DEVICE_FRAME_BYTES,
     Bye,
+    Config,
     Error,
     Hello,
     Message,
@@ -83,6 +85,11 @@ class Links:
         for link in list(self._open_links):
             link.say_bye("stopping", retry_after_s + secrets.randbelow(spread_s + 1))
 
+    def ask(self, device_id: str, candidate: Config) -> asyncio.Future[Report | Error] | None:
+        """Send a device a candidate to check; its answer, cancelled when there will be none. None: it has no link."""
+        link = self._live.get(device_id)
+        return None if link is None else link.ask(candidate)
+
     def read_frame(self, frame: bytes | str) -> Message:
         """``decode``, remembering reports: a fleet that applies one document says the same words thousands of times."""
         known = self._reports_read.get(frame)
@@ -139,6 +146,8 @@ class DeviceLink(StrictListener):
         self._retry_at = 0.0
         self._failures = 0
         """Passing refusals in a row."""
+        self._asked: asyncio.Future[Report | Error] | None = None
+        """Who waits for what the device says of a candidate."""
         self._renew_by = links.monotonic() + contact.caller.left_s + EXPIRY_GRACE_S
 
     # ---- what the transport says ---------------------------------------------------------------------
@@ -158,6 +167,8 @@ class DeviceLink(StrictListener):
             self.send(reply)
         if close is not None:
             self.close(close.code, close.reason)
+        elif type(event) is Report and event.state == "checked":
+            self._answered(event)
         elif type(event) is Report:
             self._take_report(event)
         elif type(event) is Hello:
@@ -169,6 +180,7 @@ class DeviceLink(StrictListener):
                 ascii(self._contact.hidden(event.message)),
                 extra=self._fields("device_error"),
             )
+            self._answered(event)
 
     def beat(self, now: float) -> None:
         super().beat(now)
@@ -190,6 +202,8 @@ class DeviceLink(StrictListener):
         self._contact.release(self.revoked)
         self._links.leave(self)
         self._contact.leave()
+        if self._asked is not None:
+            self._asked.cancel()
 
     # ---- what the daemon says ------------------------------------------------------------------------
 
@@ -221,6 +235,30 @@ class DeviceLink(StrictListener):
             self._session.sent(delivery.config, now=now)
             self.send(delivery.frame)
             self.expect(REPORTS_PER_DELIVERY)
+
+    def ask(self, candidate: Config) -> asyncio.Future[Report | Error]:
+        """Send a candidate to be checked; see ``Links.ask``. While another document is under way it is ``busy``."""
+        asked: asyncio.Future[Report | Error] = asyncio.get_running_loop().create_future()
+        if self._session.state != "idle" or not self.is_writable:
+            asked.set_result(Report(digest=candidate.digest, state="checked", reason="busy"))
+            return asked
+        self._session.sent(candidate, now=self._links.monotonic())
+        self.send(encode(candidate))
+        self.expect(REPORTS_PER_DELIVERY)
+        self._asked = asked
+        asked.add_done_callback(self._asked_no_more)
+        return asked
+
+    def _answered(self, answer: Report | Error) -> None:
+        if self._asked is not None and not self._asked.done():
+            self._asked.set_result(answer)
+
+    def _asked_no_more(self, _: object) -> None:
+        """Answered, or nobody waits any longer: the next document may go out."""
+        self._asked = None
+        self._session.abandon()
+        if self._missed and not self._session.closed:
+            self.look(fresh=True)
 
     def revoked(self) -> None:
         """The identity ended: cut at once, nothing more is sent."""

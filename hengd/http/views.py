@@ -40,6 +40,11 @@ def json_response(value: object, *, status: int = 200, headers: dict[str, str] |
     return web.Response(status=status, body=json_bytes(value), headers=headers, content_type="application/json")
 
 
+def bytes_response(body: bytes) -> web.Response:
+    """An answer that is JSON already, made in pieces or on another thread."""
+    return web.Response(body=body, content_type="application/json")
+
+
 def moment(unix_s: float) -> str:
     """RFC 3339 in UTC with seconds, empty for never."""
     return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if unix_s else ""
@@ -139,8 +144,7 @@ async def _changes_response(
     """What a change does, made in pieces: telling it of a large fleet keeps nobody waiting."""
     done = await _in_pieces(objects, _done_view)
     moved = await _in_pieces(devices, partial(_moved_view, fields=fields))
-    body = b"".join([json_bytes(head)[:-1], b',"objects":[', done, b'],"devices":[', moved, b"]}"])
-    return web.Response(body=body, content_type="application/json")
+    return bytes_response(b"".join([json_bytes(head)[:-1], b',"objects":[', done, b'],"devices":[', moved, b"]}"]))
 
 
 async def _in_pieces(items: Sequence[T], view: Callable[[T], dict[str, Any]]) -> bytes:
@@ -167,35 +171,39 @@ def _comparison_view(comparison: Comparison) -> dict[str, Any]:
     return {"verdict": comparison.verdict, "reasons": reasons}
 
 
-def revision_view(record: RevisionRecord, *, whole: bool = False, fields: bool = False) -> dict[str, Any]:
+def revision_bytes(record: RevisionRecord, *, whole: bool = False, fields: bool = False) -> bytes:
     """A revision: a line of the history, ``whole`` with each object before and after, or with the ``fields``."""
-    changes = by_identity(record.changes)
-    view: dict[str, Any] = {
+    head: dict[str, Any] = {
         "revision": record.revision,
         "time": moment(record.time),
         "author": record.author,
         "origin": record.origin,
         "message": record.message,
-        "changes": [_touched_view(change) for change in changes],
     } | ({"set": record.apply_set} if record.apply_set else {})
+    told = (json_bytes(_change_view(one, whole=whole, fields=fields)) for one in by_identity(record.changes))
+    return b'%b,"changes":[%b]}' % (json_bytes(head)[:-1], b",".join(told))
+
+
+def _change_view(change: ObjectChange, *, whole: bool, fields: bool) -> dict[str, Any]:
+    """An object that a revision touched, a device with its identity and, if it was renamed, its name before."""
+    view: dict[str, Any] = {"kind": change.kind, "name": change.name, "action": action_of(change)}
+    was, its_id = former_name(change), next((side.id for side in (change.after, change.before) if side is not None), "")
+    view |= ({"was": was} if was else {}) | ({"id": its_id} if its_id else {})
     if fields:
-        for summary, change in zip(view["changes"], changes, strict=True):
-            summary["changes"] = _fields_view(differing_fields(change))
+        view["changes"] = _fields_view(differing_fields(change))
     if whole:
-        for summary, change in zip(view["changes"], changes, strict=True):
-            summary["before"] = object_view(change.before) if change.before else None
-            summary["after"] = object_view(change.after) if change.after else None
+        view["before"] = object_view(change.before) if change.before else None
+        view["after"] = object_view(change.after) if change.after else None
     return view
 
 
-def _touched_view(change: ObjectChange) -> dict[str, Any]:
-    """An object that a revision touched, a device with its identity and, if it was renamed, its name before."""
-    said = {"kind": change.kind, "name": change.name, "action": action_of(change)}
-    was, its_id = former_name(change), next((side.id for side in (change.after, change.before) if side is not None), "")
-    return said | ({"was": was} if was else {}) | ({"id": its_id} if its_id else {})
+async def explained_response(device: str, explained: Sequence[Explained]) -> web.Response:
+    """Where the values of a device come from; of thousands of fields in pieces."""
+    fields = await _in_pieces(explained, _explained_view)
+    return bytes_response(b'{"device":%b,"fields":[%b]}' % (json_bytes(device), fields))
 
 
-def explained_view(explained: Explained) -> dict[str, Any]:
+def _explained_view(explained: Explained) -> dict[str, Any]:
     """Where a field's value comes from."""
     view: dict[str, Any] = {"field": explained.field, "pointer": explained.pointer, "present": explained.present}
     if explained.present:

@@ -6,23 +6,25 @@ The chain's ends stand apart: the anchor is the last record that was dropped (re
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Final, Literal, get_args
 
 import msgspec
 
-from hengd.records import AuditEnd, AuditRecord, number_key, pack, unpack
+from hengd.records import AuditEnd, AuditRecord, ObjectChange, number_key, pack, unpack
 from hengd.rules.limits import RateLimit
 from hengd.rules.outcome import Author
+from hengd.rules.vault import Vault
 from hengd.store import Reader, Store, Transaction
 from henge_protocol.audit import START, Link, record_digest
 from henge_protocol.errors import HengeError, Limited
+from henge_protocol.strictjson import canonical
 
 log = logging.getLogger("hengd.audit")
 
 Act = Literal[
-    "configuration.changed", "device.joined", "device.approved", "device.retried", "operator.logged-in",
+    "configuration.changed", "schema.tried", "device.joined", "device.approved", "device.retried", "operator.logged-in",
     "certificate.renewed", "identity.revoked", "token.created", "token.revoked",
     "backup.made", "store.restored",
     "token.refused", "code.refused", "join-window.opened", "join-window.closed",
@@ -70,6 +72,33 @@ class Refusals:
             await self._store.write(lambda tx: note(tx, act, said, author, now=self._clock()))
         except HengeError as error:
             log.warning("a refusal could not be recorded: %s", error, extra={"event": "audit_failed"})
+
+
+class Guesses:
+    """Records of schemas that judged secrets and were not kept: each time somebody learned whether one fits."""
+
+    def __init__(self, store: Store, vault: Vault, *, clock: Callable[[], float]) -> None:
+        self._store = store
+        self._vault = vault
+        self._clock = clock
+
+    async def note(self, tried: Sequence[ObjectChange], author: Author) -> None:
+        """Add a record, if a change that is undone tried such schemas. Never fails: it is the answer that counts."""
+        schemas = [one.name for one in tried if _judges_secrets(one)]
+        if not schemas:
+            return
+        with self._store.read() as tx:
+            if not self._vault.is_used(tx):
+                return
+        said = f"schema/{schemas[0]}" if len(schemas) == 1 else f"{len(schemas)} schemas"
+        try:
+            await self._store.write(lambda tx: note(tx, "schema.tried", said, author, now=self._clock()))
+        except HengeError as error:
+            log.warning("a try could not be recorded: %s", error, extra={"event": "audit_failed"})
+
+
+def _judges_secrets(change: ObjectChange) -> bool:
+    return change.kind == "Schema" and change.after is not None and b'"writeOnly"' in canonical(change.after.spec)
 
 
 class Audit:

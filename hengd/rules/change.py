@@ -39,6 +39,7 @@ from hengd.rules.outcome import (
     compared,
     differing_fields,
     former_name,
+    retimes,
 )
 from hengd.rules.overrides import index_ends, running
 from hengd.rules.ownership import Ownership, Writer, members
@@ -82,7 +83,9 @@ class Change:
         self._after: dict[tuple[str, str], ObjectRecord | None] = {}
         self._cut: list[Cut] = []
         self._ended: list[str] = []
-        """Devices whose identity ends with this change."""
+        """Names of devices whose identity ends with this change."""
+        self.written: Sequence[ObjectChange] = ()
+        """What ``finish`` stored."""
 
     def current(self, kind: str, name: str) -> ObjectRecord | None:
         """The object as this change sees it."""
@@ -234,6 +237,7 @@ class Change:
         done = tuple(_done(change) for change in told)
         if not real:
             return Outcome(self.meta.revision, self.meta.epoch, False, done, ())
+        self.written = real
         revision = self.meta.revision + 1
         self._store(real)
         check_layers(self.tx, self._schemas, real)
@@ -242,7 +246,8 @@ class Change:
         moved, rung = documents.render_anew(real)
         gone: dict[str, Desired | None] = {cut.subject: None for cut in self._cut}
         self._commit(real, revision, gone | rung, tuple(device.name for device in moved))
-        return Outcome(revision, self.meta.epoch, False, done, tuple(moved))
+        retimed = tuple(rung.keys() - {one.id for one in moved}) if any(map(retimes, real)) else ()
+        return Outcome(revision, self.meta.epoch, False, done, tuple(moved), retimed=retimed, ended=tuple(self._ended))
 
     # ---- objects -------------------------------------------------------------------------------------
 
@@ -311,7 +316,7 @@ class Change:
                 cure="ask an admin, or leave the device and change what it gets",
             )
         if revoke_all(self.tx, "device", device.id):
-            self._ended.append(object_path("Device", device.name))
+            self._ended.append(device.name)
         forget_keys(self.tx, "device", device.id)
         self._cut.append(Cut("device", device.id))
         for database in ("ids", "desired", "reported"):
@@ -364,7 +369,7 @@ class Change:
         said = object_path(changes[0].kind, changes[0].name) if len(changes) == 1 else f"{len(changes)} objects"
         audit.note(self.tx, "configuration.changed", said, self._author, now=self._now, revision=revision)
         for device in self._ended:
-            audit.note(self.tx, "identity.revoked", device, self._author, now=self._now, revision=revision)
+            audit.note(self.tx, "identity.revoked", f"device/{device}", self._author, now=self._now, revision=revision)
 
 
 def _patched(found: ObjectRecord, patch: object) -> dict[str, Any]:
@@ -383,11 +388,8 @@ def is_same(before: ObjectRecord | None, after: ObjectRecord | None) -> bool:
     """Whether a write from ``before`` to ``after`` changes nothing, whatever it repeats."""
     if before is None or after is None:
         return before is after
-    return _owner(before) == _owner(after) and content(before) == content(after)
-
-
-def _owner(record: ObjectRecord) -> tuple[str, str]:
-    return record.apply_set, record.taken_from
+    owners = [(one.apply_set, one.taken_from) for one in (before, after)]
+    return owners[0] == owners[1] and content(before) == content(after)
 
 
 def _done(change: ObjectChange) -> Done:

@@ -12,6 +12,8 @@ from henge_protocol.model import Configuration, Connection
 TRUE: Final = "True"
 FALSE: Final = "False"
 UNKNOWN: Final = "Unknown"
+REBOOT_REQUIRED: Final = "reboot-required"
+"""The reason that an agent gives with ``applied``."""
 
 
 class Condition(NamedTuple):
@@ -51,7 +53,7 @@ _KNOWN: Final = {
 
 
 def conditions_of_device(view: DeviceView) -> list[Condition]:
-    """Joined, Connected, InSync, and IdentityShared, which is the one that should be False."""
+    """Joined, Connected, InSync, then those that should be False: IdentityShared and RebootRequired."""
     reported = view.reported
     status, message = _FITTING[view.configuration]
     if view.configuration == "unknown" and view.desired is None:
@@ -66,6 +68,7 @@ def conditions_of_device(view: DeviceView) -> list[Condition]:
         Condition("Connected", *_worded(view.connection, _LINKED[view.connection]), reported.revision, view.since),
         Condition("InSync", status, view.configuration, message, reported.revision, spoke),
         _shared(view),
+        _rebooting(view),
     ]
 
 
@@ -88,3 +91,11 @@ def _shared(view: DeviceView) -> Condition:
         f"Take one away, then: hengectl retry {view.record.name}, or give the other one its own identity"
     )
     return Condition("IdentityShared", TRUE, "two-boots", message, revision, view.reported.shared_since)
+
+
+def _rebooting(view: DeviceView) -> Condition:
+    reported = view.reported
+    if reported.state == "applied" and reported.reason == REBOOT_REQUIRED:
+        message = "some of what it runs counts only after the machine's next start"
+        return Condition("RebootRequired", TRUE, REBOOT_REQUIRED, message, reported.revision, reported.at)
+    return Condition("RebootRequired", FALSE, "none", "it did not say that it needs one", reported.revision, 0.0)

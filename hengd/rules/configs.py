@@ -5,12 +5,13 @@ Every way of writing is one ``Change`` in one transaction; a dry run is the same
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
-from typing import Final
+from typing import Final, TypeVar
 
-from hengd.records import ObjectChange, ObjectRecord, RevisionRecord
+from hengd.records import ObjectChange, ObjectRecord
+from hengd.rules.audit import Guesses
 from hengd.rules.between import Between, between
 from hengd.rules.breadth import MAX_NAMES, SHOWN, TooWide, prunes_all, too_wide
 from hengd.rules.change import Change, Overrider
@@ -24,7 +25,7 @@ from hengd.rules.fleet import (
     renderer,
     required_object,
 )  # fmt: skip
-from hengd.rules.history import changes_since, drop_revisions, find_revision, revisions_back
+from hengd.rules.history import changes_since, drop_revisions, is_of
 from hengd.rules.objects import KINDS, Manifest, object_path, parse_manifest
 from hengd.rules.outcome import Author, Moved, Outcome, Pruned
 from hengd.rules.ownership import BY_HAND, Writer
@@ -33,13 +34,17 @@ from hengd.rules.vault import Vault
 from hengd.rules.why import Explained, explain
 from hengd.store import Reader, Store, Transaction
 from henge_protocol.errors import Conflict, HengeError, Invalid, NotFound, Problem
-from henge_protocol.fieldpath import parse_path
+from henge_protocol.fieldpath import Path, parse_path
 from henge_protocol.selector import parse_selector
+
+T = TypeVar("T")
 
 MAX_OBJECTS: Final = 5000
 PRUNED_AT_ONCE: Final = 500
 """Records that one transaction of upkeep drops, so that it never holds up a change for long."""
 MAX_MESSAGE_CHARS: Final = 1000
+PIECE: Final = 200
+"""Manifests that are read before everybody else has a turn: some 4 ms."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +88,14 @@ class Configs:
         self._vault = vault
         self._clock = clock
         self._new_id = new_id
+        self._guesses = Guesses(store, vault, clock=clock)
 
     async def apply(self, objects: Sequence[object], delete: Sequence[tuple[str, str]], request: Request) -> Outcome:
         """Many objects as one transaction and one revision; ``Invalid`` lists the faults of all of them.
 
         Deleting nothing but devices is possible on a full disk, too.
         """
-        manifests = _manifests(objects)
+        manifests = await read_manifests(objects)
         named = {(manifest.kind, manifest.name) for manifest in manifests}
         _refuse_both(named, delete)
         if request.prune and not request.writer.apply_set:
@@ -181,41 +187,30 @@ class Configs:
             )
         return Rendered(document.shown, desired.digest, desired.revision, redacted=bool(document.sealed))
 
-    def why(self, name: str, field: str = "") -> list[Explained]:
+    async def why(self, name: str, field: str = "") -> list[Explained]:
         """For each field of a device (or those at ``field``): its value, and what every layer says about it."""
         path = parse_path(field) if field else ()
-        with self._store.read() as tx:
-            device = required_object(tx, "Device", name)
-            layers = renderer(tx, self._schemas, self._vault).layers(device)
-            spoken = [(layer.kind, layer.name) for layer in layers if layer.kind in KINDS]
-            sources = {(kind, source): find_object(tx, KINDS[kind], source) for kind, source in spoken}
+        return await self._store.examine(lambda tx: self._explained(tx, name, field, path))
+
+    async def examine(self, operation: Callable[[Reader], T]) -> T:
+        """Read what may take long; raises what the operation raises, and as ``Store.examine``."""
+        return await self._store.examine(operation)
+
+    async def between(self, older: int, newer: int | None, target: tuple[str, str] | None) -> Between:
+        """What differs between two revisions (None: the newest); raises as ``between`` and ``Store.examine``."""
+        return await self._store.examine(
+            lambda tx: between(tx, self._schemas, older, read_meta(tx).revision if newer is None else newer, target)
+        )
+
+    def _explained(self, tx: Reader, name: str, field: str, path: Path) -> list[Explained]:
+        device = required_object(tx, "Device", name)
+        layers = renderer(tx, self._schemas, self._vault).layers(device)
+        spoken = [(layer.kind, layer.name) for layer in layers if layer.kind in KINDS]
+        sources = {(kind, source): find_object(tx, KINDS[kind], source) for kind, source in spoken}
         explained = explain(layers, sources, path)
         if field and not explained:
             raise _no_such_field(name, field, [one.field for one in explain(layers, sources)])
         return explained
-
-    def revisions(self, *, object_: tuple[str, str] | None, before: int | None, limit: int) -> list[RevisionRecord]:
-        """The newest revisions first, all or those that touched one object; a device under whatever name it had."""
-        with self._store.read() as tx:
-            found = revisions_back(tx, before)
-            return list(islice(found if object_ is None else _touching(tx, found, object_), limit))
-
-    def revision(self, number: int) -> RevisionRecord:
-        """One revision with each object before and after."""
-        with self._store.read() as tx:
-            return find_revision(tx, number)
-
-    async def between(self, older: int, newer: int | None, target: tuple[str, str] | None) -> Between:
-        """What differs between two revisions (None: the newest); read on the writer's thread, as it takes a while."""
-
-        def operation(tx: Transaction) -> Outcome:
-            raise _Seen(between(tx, self._schemas, older, read_meta(tx).revision if newer is None else newer, target))
-
-        try:
-            await self._store.write(operation)
-        except _Seen as seen:
-            return seen.between
-        raise AssertionError("the operation always raises")
 
     async def prune(self, keep: int, keep_s: float, *, now: float) -> int:
         """Drop some revisions beyond the newest ``keep`` that are older than ``keep_s`` too; how many, 0 = no more."""
@@ -231,6 +226,7 @@ class Configs:
                 f"the message has {len(request.message)} characters, at most {MAX_MESSAGE_CHARS} are kept",
             )
         now = self._clock()
+        tried: list[ObjectChange] = []
 
         def operation(tx: Transaction) -> Outcome:
             change = Change(
@@ -246,13 +242,16 @@ class Configs:
             before = change.meta.revision
             change.expect_fleet(request.fleet)
             pruned = act(change)
-            outcome = change.finish(fields=request.dry_run)
+            try:
+                outcome = change.finish(fields=request.dry_run)
+            finally:
+                tried[:] = change.written
             if pruned is not None:
                 outcome = replace(outcome, spared=pruned.spared)
             if request.same_documents and outcome.devices:
                 raise _differ(outcome.devices)
             managed = change.refusal()
-            wide = None if request.all_at_once else _too_wide(tx, self._schemas, outcome, pruned)
+            wide = None if request.all_at_once else _too_wide(change, self._schemas, outcome, pruned)
             if request.dry_run:
                 told = replace(outcome, managed=str(managed or ""), too_wide=wide.message if wide else "")
                 raise _NotCommitted(replace(told, dry_run=True, revision=before))
@@ -264,18 +263,11 @@ class Configs:
 
         try:
             return await self._store.write(operation, essential=essential)
-        except _NotCommitted as dry:
-            return dry.outcome
-
-
-class _Seen(Exception):
-    """Carries what was read out of a transaction that writes nothing."""
-
-    expected = True
-
-    def __init__(self, between: Between) -> None:
-        super().__init__("seen")
-        self.between = between
+        except (HengeError, _NotCommitted) as undone:
+            await self._guesses.note(tried, request.author)
+            if isinstance(undone, _NotCommitted):
+                return undone.outcome
+            raise
 
 
 class _NotCommitted(Exception):
@@ -288,17 +280,21 @@ class _NotCommitted(Exception):
         self.outcome = outcome
 
 
-def _too_wide(tx: Transaction, schemas: SchemaCache, outcome: Outcome, pruned: Pruned | None) -> TooWide | None:
-    return (prunes_all(pruned) if pruned is not None else None) or too_wide(tx, schemas, outcome.devices)
+def _too_wide(change: Change, schemas: SchemaCache, outcome: Outcome, pruned: Pruned | None) -> TooWide | None:
+    wide = prunes_all(pruned) if pruned is not None else None
+    return wide or too_wide(change.tx, schemas, outcome, change.written)
 
 
-def _manifests(objects: Sequence[object]) -> list[Manifest]:
+async def read_manifests(objects: Sequence[object]) -> list[Manifest]:
+    """The objects of one change; ``Invalid`` lists the faults of all of them."""
     if len(objects) > MAX_OBJECTS:
         raise Invalid("too_complex", f"{len(objects)} objects in one apply, at most {MAX_OBJECTS} are taken")
     manifests: list[Manifest] = []
     errors: list[HengeError] = []
     seen: dict[str, int] = {}
     for index, value in enumerate(objects):
+        if index % PIECE == PIECE - 1:
+            await asyncio.sleep(0)
         try:
             manifest = parse_manifest(value)
         except HengeError as error:
@@ -361,25 +357,8 @@ def _undo(change: Change, to: int, target: tuple[str, str] | None) -> dict[tuple
         key = (touched.kind, touched.name)
         if touched.kind == "Secret":  # their values are no part of the history
             continue
-        if target in (None, key) or _is_of(touched, device_id):
+        if target in (None, key) or is_of(touched, device_id):
             wanted.setdefault(key, touched.before)
     if target is not None and target not in wanted:
         change.required(*target)
     return wanted
-
-
-def _touching(tx: Reader, revisions: Iterable[RevisionRecord], target: tuple[str, str]) -> Iterator[RevisionRecord]:
-    """The revisions that touched an object, by its name or by the identity of the device that has, or had, it last."""
-    now = find_object(tx, *target)
-    device_id = now.id if now is not None else ""
-    for record in revisions:
-        named = [change for change in record.changes if (change.kind, change.name) == target]
-        if not device_id:
-            device_id = next((side.id for one in named for side in (one.after, one.before) if side is not None), "")
-        if named or any(_is_of(change, device_id) for change in record.changes):
-            yield record
-
-
-def _is_of(touched: ObjectChange, device_id: str) -> bool:
-    """Whether a change is of this device, whatever its name was then."""
-    return bool(device_id) and device_id in {side.id for side in (touched.before, touched.after) if side is not None}

@@ -119,7 +119,7 @@ class Contact:
     def hello(self, hello: Hello) -> bool:
         """Take a greeting; whether it tells of another state than the device's last words."""
         old = self.latest()
-        hello = self._among.deliveries.discreet(self.device_id, hello)
+        hello = self._among.deliveries.discreet(self.device_id, hello, old.running)
         self.reported = after_hello(old, hello, now=self._among.clock(), address=self._address)
         if self.reported.shared and not old.shared:
             self._tell_shared(self.reported.shared)
@@ -135,7 +135,7 @@ class Contact:
 
     def report(self, report: Report) -> bool:
         """Take a report; False for one about a revision that this daemon never issued."""
-        report = self._among.deliveries.redacted(report)
+        report = self._among.deliveries.redacted(self.device_id, report, self.reported.running)
         taken = after_report(self.reported, report, self._among.deliveries.line, now=self._among.clock())
         if taken is None:
             return False
@@ -143,8 +143,8 @@ class Contact:
         return True
 
     def hidden(self, text: str) -> str:
-        """What the device says, without secrets of its document."""
-        return self._among.deliveries.hidden(self.device_id, text)
+        """What the device says, without secrets of its documents."""
+        return self._among.deliveries.hidden(self.device_id, text, self.reported.running)
 
     def forgive(self) -> None:
         """A person said retry: nothing is refused any more."""
@@ -194,6 +194,10 @@ class Contact:
         again_s = retry_in_s(running, now=self._among.clock())
         wait_s = None if self.is_cut else due_in_s(desired, running, deliveries.line, retry_after_s=again_s)
         return (None, 0.0) if wait_s is None else (desired, wait_s)
+
+    def schema(self) -> tuple[str, bytes]:
+        """The device's schema; see ``Deliveries.schema``."""
+        return self._among.deliveries.schema(self.device_id)
 
     def delivery(self, desired: Desired) -> Delivery:
         """The frame of a document; see ``Deliveries.delivery``."""

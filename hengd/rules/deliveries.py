@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Final, NamedTuple
 
@@ -11,11 +11,12 @@ import msgspec
 
 from hengd.records import Desired
 from hengd.rules.fleet import device_by_id, find_desired, find_document, find_object, read_line
-from hengd.rules.redaction import secret_texts, without, without_number
+from hengd.rules.redaction import SecretTexts, secret_texts, without, without_number
 from hengd.rules.vault import Vault
 from hengd.store import Store
-from henge_protocol.errors import Internal, Unavailable
-from henge_protocol.model import MAX_DOCUMENT_BYTES, is_digest
+from henge_protocol.errors import Internal, NotFound, Unavailable
+from henge_protocol.model import MAX_DOCUMENT_BYTES, digest_of, is_digest
+from henge_protocol.strictjson import canonical
 from henge_protocol.wire import Config, FieldError, Hello, Receipt, Report, encode
 
 CACHED_FRAMES: Final = 256
@@ -23,6 +24,10 @@ CACHED_FRAMES: Final = 256
 
 UNTOLD: Final = "[hidden: nobody can tell whether it holds a secret]"
 """In the place of what a device said while the secrets are locked, or about a document that is gone."""
+
+KEPT_TEXTS: Final = 250_000
+"""Parts of secrets kept in memory, of 60 bytes each; a WLAN's password has a dozen, a certificate 2000."""
+NO_SECRETS: Final = SecretTexts()
 
 Fact = str | int | float | bool
 
@@ -43,9 +48,10 @@ class Deliveries:
     def __init__(self, store: Store, vault: Vault) -> None:
         self._store = store
         self._vault = vault
-        self._frames: OrderedDict[tuple[str, int, int], Delivery] = OrderedDict()
-        self._texts: OrderedDict[str, Sequence[str]] = OrderedDict()
+        self._frames: OrderedDict[tuple[str, int, int, str], Delivery] = OrderedDict()
+        self._texts: OrderedDict[str, SecretTexts] = OrderedDict()
         """By digest, the texts of the secrets in a document: a fleet that reconnects says hello thousands of times."""
+        self._texts_size = 0
         self._desired: dict[str, Desired | None] = {}
         self._acknowledged: Report | None = None
         self._receipt: tuple[Receipt, bytes] = (Receipt(), b"")
@@ -82,6 +88,17 @@ class Deliveries:
             schema = find_object(tx, "Schema", name) if name else None
         return int(schema.spec["max_document"]) if schema is not None else MAX_DOCUMENT_BYTES
 
+    def schema(self, device_id: str) -> tuple[str, bytes]:
+        """Digest and canonical bytes of the schema that the device's documents fit; ``NotFound`` ``no_document``."""
+        with self._store.read() as tx:
+            device = device_by_id(tx, device_id)
+            name = device.spec["schema"] if device is not None else ""
+            schema = find_object(tx, "Schema", name) if name else None
+        if schema is None:
+            raise NotFound("no_document", "this device has no schema, and so no document")
+        data = canonical(schema.spec["schema"])
+        return digest_of(data), data
+
     def delivery(self, device_id: str, desired: Desired) -> Delivery:
         """The frame that carries a document; if that was swept meanwhile, the frame of the newest one.
 
@@ -96,62 +113,78 @@ class Deliveries:
                 raise
             return self._frame(newest)
 
-    def redacted(self, report: Report) -> Report:
-        """A report without the secrets of the document that it is about, whatever a hook of the device printed.
+    def redacted(self, device_id: str, report: Report, running: str) -> Report:
+        """A report without secrets, whatever a hook of the device printed.
 
-        Where nobody can tell them, code and fields stay and the messages go.
+        Those of the document that it is about, of the one that runs (by its digest) and of the newest one. Where
+        nobody can tell them, code and fields stay and the messages go.
         """
-        secrets = self._secrets_of(report.digest, if_gone=None) if report.errors else ()
+        if not report.errors:
+            return report
+        secrets = self._secrets(device_id, running, about=report.digest)
         if secrets is None:
             return replace(report, errors=tuple(FieldError(one.pointer, UNTOLD) for one in report.errors))
         if not secrets:
             return report
         errors = tuple(
-            FieldError(without(one.pointer, secrets), without(one.message, secrets)) for one in report.errors
+            FieldError(without(one.pointer, *secrets), without(one.message, *secrets)) for one in report.errors
         )
         return replace(report, errors=errors)
 
-    def discreet(self, device_id: str, hello: Hello) -> Hello:
-        """A hello whose facts hold no secrets of the document that the device runs, nor of its newest one."""
+    def discreet(self, device_id: str, hello: Hello, running: str) -> Hello:
+        """A hello whose facts hold no secrets of the documents that the device runs or ran, nor of its newest one."""
         if not hello.facts:
             return hello
-        desired = self.newest(device_id)
-        secrets: list[str] = []
-        for digest in {hello.digest, desired.digest if desired is not None else ""}:
-            found = self._secrets_of(digest, if_gone=())
-            if found is None:
-                return replace(hello, facts={key: _untold(fact) for key, fact in hello.facts.items()})
-            secrets += found
+        secrets = self._secrets(device_id, running, hello.digest)
+        if secrets is None:
+            return replace(hello, facts={key: _untold(fact) for key, fact in hello.facts.items()})
         if not secrets:
             return hello
-        facts = {without(key, secrets): _fact(fact, secrets) for key, fact in hello.facts.items()}
+        facts = {without(key, *secrets): _fact(fact, *secrets) for key, fact in hello.facts.items()}
         return replace(hello, facts=facts)
 
-    def hidden(self, device_id: str, text: str) -> str:
-        """What a device says about its newest document, without the secrets of that."""
-        desired = self.newest(device_id)
-        secrets = self._secrets_of(desired.digest, if_gone=None) if desired is not None else ()
-        return UNTOLD if secrets is None else without(text, secrets)
+    def hidden(self, device_id: str, text: str, running: str) -> str:
+        """What a device says, without the secrets of the document that it runs and of its newest one."""
+        secrets = self._secrets(device_id, running)
+        return UNTOLD if secrets is None else without(text, *secrets)
 
-    def _secrets_of(self, digest: str, *, if_gone: Sequence[str] | None) -> Sequence[str] | None:
+    def _secrets(self, device_id: str, *digests: str, about: str = "") -> list[SecretTexts] | None:
+        """The secrets of these documents and of the device's newest one; None if nobody can tell them.
+
+        Of ``digests`` some may be of another store; what is said ``about`` a document that is gone cannot be told.
+        """
+        desired = self.newest(device_id)
+        others = {*digests, desired.digest if desired is not None else ""} - {about}
+        found = [self._secrets_of(about, if_gone=None)]
+        found += [self._secrets_of(digest, if_gone=NO_SECRETS) for digest in others]
+        known = [texts for texts in found if texts is not None]
+        return [texts for texts in known if texts] if len(known) == len(found) else None
+
+    def _secrets_of(self, digest: str, *, if_gone: SecretTexts | None) -> SecretTexts | None:
         """The texts of a document's secrets; None if they are locked. Of a document that is gone: ``if_gone``."""
         if not is_digest(digest):
-            return ()
+            return NO_SECRETS
         known = self._texts.get(digest)
         if known is not None:
             return known
         with self._store.read() as tx:
             stored = find_document(tx, digest)
             if stored is None:
-                return if_gone if self._vault.is_used(tx) else ()
+                return if_gone if self._vault.is_used(tx) else NO_SECRETS
             try:
                 exact = self._vault.document(tx, digest) if stored.sealed else None
             except Unavailable:
                 return None
-        texts = secret_texts(msgspec.json.decode(exact), msgspec.json.decode(stored.shown)) if exact else []
+        return self._keep(
+            digest, secret_texts(msgspec.json.decode(exact), msgspec.json.decode(stored.shown)) if exact else NO_SECRETS
+        )
+
+    def _keep(self, digest: str, texts: SecretTexts) -> SecretTexts:
         self._texts[digest] = texts
-        if len(self._texts) > CACHED_FRAMES:
-            self._texts.popitem(last=False)
+        self._texts_size += texts.size
+        while len(self._texts) > CACHED_FRAMES or (self._texts_size > KEPT_TEXTS and len(self._texts) > 1):
+            _, dropped = self._texts.popitem(last=False)
+            self._texts_size -= dropped.size
         return texts
 
     def receipt(self, report: Report) -> tuple[Receipt, bytes]:
@@ -162,7 +195,7 @@ class Deliveries:
         return self._receipt
 
     def _frame(self, desired: Desired) -> Delivery:
-        key = (desired.digest, desired.revision, desired.confirm_s)
+        key = (desired.digest, desired.revision, desired.confirm_s, desired.schema)
         found = self._frames.get(key)
         if found is None:
             found = self._frames[key] = self._make(desired)
@@ -175,12 +208,13 @@ class Deliveries:
             document = self._vault.document(tx, desired.digest)
         if document is None:
             raise Internal("storage_corrupt", f"document {desired.digest} is not in the store")
-        config = Config(self.line.epoch, desired.revision, desired.digest, desired.confirm_s, "apply", document)
+        terms = (desired.confirm_s, "apply", document, desired.schema)
+        config = Config(self.line.epoch, desired.revision, desired.digest, *terms)
         return Delivery(config, encode(config))
 
 
-def _fact(fact: Fact, secrets: Sequence[str]) -> Fact:
-    return without(fact, secrets) if isinstance(fact, str) else without_number(fact, secrets)
+def _fact(fact: Fact, *secrets: SecretTexts) -> Fact:
+    return without(fact, *secrets) if isinstance(fact, str) else without_number(fact, *secrets)
 
 
 def _untold(fact: Fact) -> Fact:

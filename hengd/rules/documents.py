@@ -45,7 +45,7 @@ class Documents:
         self._vault = vault
         self._revision = revision
         self._differences = differences
-        self._made: dict[tuple[str, int], tuple[Desired, bytes]] = {}
+        self._made: dict[tuple[str, int, int, str], tuple[Desired, bytes]] = {}
         """What devices of a new document should run, and its payload."""
 
     def render_anew(self, changes: Sequence[ObjectChange]) -> tuple[list[Moved], dict[str, Desired | None]]:
@@ -85,7 +85,9 @@ class Documents:
             self._tx.delete("desired", device.id.encode())
             return None
         if before is not None and before.digest == document.digest:
-            desired = msgspec.structs.replace(before, confirm_s=document.confirm_s)
+            desired = msgspec.structs.replace(
+                before, confirm_s=document.confirm_s, schema=document.schema, later_bytes=document.later_bytes
+            )
             if desired != before:
                 self._tx.put("desired", device.id.encode(), pack(desired))
             return desired
@@ -95,10 +97,17 @@ class Documents:
 
     def _fresh(self, document: Document) -> tuple[Desired, bytes]:
         """What all devices of a new document should run; made, and the document stored, once however many they are."""
-        key = document.digest, document.confirm_s
+        key = document.digest, document.confirm_s, document.later_bytes, document.schema
         made = self._made.get(key)
         if made is None:
-            desired = Desired(self._revision, document.digest, len(document.data), document.confirm_s)
+            desired = Desired(
+                self._revision,
+                document.digest,
+                len(document.data),
+                confirm_s=document.confirm_s,
+                schema=document.schema,
+                later_bytes=document.later_bytes,
+            )
             made = self._made[key] = desired, pack(desired)
             self._vault.keep_document(self._tx, document.digest, document.data, document.shown)
         return made
@@ -118,13 +127,23 @@ class Documents:
 
     def _measured(self, device: ObjectRecord, document: Document | None, before: Desired | None) -> Document | None:
         """The document, or why this very device cannot hold it; who was revoked has no say in what others get."""
-        if document is None or len(document.data) <= SMALL_DOCUMENT_BYTES or document.digest == _digest(before):
+        size, when = _news(document, before)
+        if size <= SMALL_DOCUMENT_BYTES:
             return document
         limit = find_reported(self._tx, device.id).max_document
-        if not limit or len(document.data) <= limit or identity_state(self._tx, "device", device.id) == "revoked":
+        if not limit or size <= limit or identity_state(self._tx, "device", device.id) == "revoked":
             return document
-        text = f"the document has {len(document.data)} bytes, the device holds {limit}"
+        text = f"{when}the document has {size} bytes, the device holds {limit}"
         return Document(b"", "", 0, (Problem("", text),), "document_too_large")
+
+
+def _news(document: Document | None, before: Desired | None) -> tuple[int, str]:
+    """The largest size that was not taken before, 0 if there is none, and when the device has to hold it."""
+    if document is None or document.code:
+        return 0, ""
+    now = len(document.data) if document.digest != _digest(before) else 0
+    later = document.later_bytes if document.later_bytes > (before.later_bytes if before is not None else 0) else 0
+    return (later, "when an override ends: ") if later > now else (now, "")
 
 
 def _affected(tx: Transaction, changes: Sequence[ObjectChange]) -> Iterator[ObjectRecord]:

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Sequence
 from typing import Final
 
 from hengd.records import Origin, Override
 from hengd.rules.change import Overrider
 from hengd.rules.configs import Configs, Request
+from hengd.rules.fleet import find_object
+from hengd.rules.objects import object_path
 from hengd.rules.outcome import Author, Outcome
 from hengd.rules.overrides import Overriding, ended_by, next_end, overridden, running
-from hengd.rules.timekeeping import Timekeeper
-from hengd.store import Store
-from henge_protocol.errors import HengeError, Unavailable
+from hengd.rules.timekeeping import CLOCK_SLACK_S, Timekeeper
+from hengd.store import Reader, Store
+from henge_protocol.errors import HengeError, StorageFull, Unavailable
 
 log = logging.getLogger("hengd.overrides")
 
 ITSELF: Final = Author("henge", "daemon", may_end_identities=False)
 LOOK_S: Final = 30.0
 """At most so long between two looks at the clock: it may be set."""
+FULL_S: Final = 2.0
+"""The same while the disk is full: what is over ends soon after there is space."""
 LATE_S: Final = 0.02
 """A timer may fire a little early; a look that finds nothing due yet would be for nothing."""
 
@@ -28,7 +33,8 @@ LATE_S: Final = 0.02
 class Overrides:
     """Overrides of groups and devices. Their end is judged as that of certificates: while the clock is in doubt, by
     the mark, and then none is set. A clock that leaps ahead ends them early: what is then in force is what everybody
-    has configured."""
+    has configured. For the same reason those that were set by a clock that was ahead end as soon as it is right again:
+    it promised their end for a moment that is far away."""
 
     def __init__(self, store: Store, configs: Configs, timekeeper: Timekeeper) -> None:
         self._store = store
@@ -37,6 +43,15 @@ class Overrides:
         self._changed = asyncio.Event()
         self._looked_at = 0.0
         """The moment up to which overrides were ended, but for those that cannot end."""
+        self._dated = math.inf
+        """No override is of a clock that said more; unknown before the first look, in doubt, and if one did not end."""
+        self._again_s = LOOK_S
+        self._stuck: list[HengeError] = []
+
+    @property
+    def stuck(self) -> Sequence[HengeError]:
+        """Why overrides whose time is over are still there, one for each object: for people to see."""
+        return self._stuck
 
     async def change(self, kind: str, name: str, wanted: Overriding, if_match: str | None, request: Request) -> Outcome:
         """Override fields of one object for a time, or end overrides early; ``Unavailable`` ``clock_suspect``.
@@ -56,16 +71,22 @@ class Overrides:
     async def end_due(self) -> int:
         """End what is over now; how many objects were concerned. One that cannot be ended is logged and stays."""
         with self._store.read() as tx:
-            now = self._timekeeper.now(tx)
+            now, is_sure = self._timekeeper.now(tx), self._timekeeper.trouble(tx) is None
             due = ended_by(tx, now)
-        self._looked_at = now
-        if not due:
-            return 0
+            if is_sure and now < self._dated:
+                due += [one for one in _misdated(tx, now) if one not in due]
+        self._looked_at, self._dated = now, now if is_sure else math.inf
+        again_s = LOOK_S
         try:
-            await self._end(due, now)
-        except HengeError:  # one of them: the others must not wait for it
-            for one in due:
-                await self._end_or_tell(one, now)
+            self._stuck = await self._end_or_tell(due, now) if due else []
+        except StorageFull as error:
+            again_s, told = FULL_S, f"overrides wait for their end: {error.message}"
+            self._stuck = [StorageFull(error.code, told, cure=error.cure)]
+            if self._again_s != FULL_S:
+                log.warning("%s", told, extra={"event": "upkeep_waits"})
+        self._again_s = again_s
+        if self._stuck:  # they are looked for again, even if it is not yet their time
+            self._dated = math.inf
         return len(due)
 
     async def keep_ending(self) -> None:
@@ -100,21 +121,48 @@ class Overrides:
             if trouble is not None and wanted.values:
                 message = "the daemon's clock is in doubt, so nothing can be promised about the end of an override"
                 raise Unavailable("clock_suspect", message, cure=trouble.cure)
-            return self._timekeeper.now(tx) + wanted.for_s
+            now = self._timekeeper.now(tx)
+        self._dated = max(self._dated, now)
+        return now + wanted.for_s
 
     async def _end(self, due: Sequence[tuple[str, str]], now: float) -> None:
         request = Request(ITSELF, "override ended", all_at_once=True)
-        await self._configs.override(due, lambda old, _: running(old, now), None, request)
+        newest = self._dated + CLOCK_SLACK_S
+        await self._configs.override(due, lambda old, _: running(old, now, newest=newest), None, request)
 
-    async def _end_or_tell(self, one: tuple[str, str], now: float) -> None:
+    async def _end_or_tell(self, due: Sequence[tuple[str, str]], now: float) -> list[HengeError]:
+        """End what is due; what cannot be ended holds up nothing else, and is told in the answer.
+
+        ``StorageFull`` if nothing can be written at all.
+        """
         try:
-            await self._end([one], now)
+            await self._end(due, now)
+        except StorageFull:  # of all of them
+            raise
         except HengeError as error:
-            told = {"event": "override_stuck", "object": "/".join(one)}
-            log.warning("an override of %s/%s cannot end: %s", one[0].lower(), one[1], error, extra=told)
+            if len(due) == 1:
+                return [_told(*due[0], error)]
+            return [stuck for one in due for stuck in await self._end_or_tell([one], now)]
+        return []
 
     def _patience_s(self) -> float:
         """Until the next end that the last look could not see; what could not end then is tried at each usual look."""
         with self._store.read() as tx:
             end, now = next_end(tx, self._looked_at), self._timekeeper.now(tx)
-        return LOOK_S if end is None else min(LOOK_S, max(0.0, end - now) + LATE_S)
+        return self._again_s if end is None else min(self._again_s, max(0.0, end - now) + LATE_S)
+
+
+def _misdated(tx: Reader, now: float) -> list[tuple[str, str]]:
+    """Kind and name of every object with an override that was set in the future."""
+    objects = [find_object(tx, kind, name) for kind, name in ended_by(tx, math.inf)]
+    return [
+        (one.kind, one.name)
+        for one in objects
+        if one is not None and any(override.time > now + CLOCK_SLACK_S for override in one.overrides)
+    ]
+
+
+def _told(kind: str, name: str, error: HengeError) -> HengeError:
+    path = object_path(kind, name)
+    log.warning("an override of %s cannot end: %s", path, error, extra={"event": "override_stuck", "object": path})
+    return type(error)(error.code, f"an override of {path} cannot end: {error.message}", cure=error.cure)

@@ -12,6 +12,7 @@ from hengd.records import ObjectChange, ObjectRecord, RevisionRecord, number_key
 from hengd.rules.fleet import find_object, objects_of, read_meta
 from hengd.store import Reader, Transaction
 from henge_protocol.errors import NotFound
+from henge_protocol.strictjson import canonical
 
 
 def find_revision(tx: Reader, number: int) -> RevisionRecord:
@@ -22,10 +23,30 @@ def find_revision(tx: Reader, number: int) -> RevisionRecord:
     return unpack(RevisionRecord, payload)
 
 
-def revisions_back(tx: Reader, before: int | None = None) -> Iterator[RevisionRecord]:
-    """Revisions from the newest (or the one before ``before``) back to the oldest that is kept."""
+def revisions_back(
+    tx: Reader, before: int | None = None, object_: tuple[str, str] | None = None
+) -> Iterator[RevisionRecord]:
+    """Revisions from the newest (or the one before ``before``) back to the oldest kept.
+
+    All, or those that touched one object: by its name, or by the identity of the device that has, or had, it last.
+    """
+    name = b'"name":%b' % canonical(object_[1]) if object_ is not None else b""
+    now = find_object(tx, *object_) if object_ is not None else None
+    device_id = now.id if now is not None else ""
     for _, payload in tx.scan_back("revisions", number_key(before) if before else None):
-        yield unpack(RevisionRecord, payload)
+        if name not in payload and not (device_id and device_id.encode() in payload):
+            continue  # reading what nobody asked for costs a hundred times as much
+        record = unpack(RevisionRecord, payload)
+        named = [change for change in record.changes if (change.kind, change.name) == object_]
+        if not device_id:
+            device_id = next((side.id for one in named for side in (one.after, one.before) if side is not None), "")
+        if object_ is None or named or any(is_of(change, device_id) for change in record.changes):
+            yield record
+
+
+def is_of(touched: ObjectChange, device_id: str) -> bool:
+    """Whether a change is of this device, whatever its name was then."""
+    return bool(device_id) and device_id in {side.id for side in (touched.before, touched.after) if side is not None}
 
 
 def changes_since(tx: Reader, revision: int) -> Iterator[ObjectChange]:

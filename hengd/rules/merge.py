@@ -12,8 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from functools import reduce
-from typing import Final, cast
+from typing import Final
 
 from henge_protocol.fieldpath import Path, pointer
 from henge_protocol.model import SECRET_KEY
@@ -58,8 +57,14 @@ def merge(base: object, patch: object) -> object:
 
 
 def overlay(layers: Iterable[Mapping[str, object]]) -> Values:
-    """Merge layers, the lowest first; the result has no ``null`` members."""
-    return cast("Values", reduce(merge, layers, cast("object", {})))
+    """Merge layers, the lowest first; the result has no ``null`` members.
+
+    What ``merge`` would make of them one by one, but nothing is copied for each layer anew.
+    """
+    merged: Values = {}
+    for layer in layers:
+        _lay(merged, layer)
+    return merged
 
 
 def drop_nulls(value: object) -> object:
@@ -104,6 +109,20 @@ def same(left: object, right: object) -> bool:
         return len(left) == len(right) and all(map(same, left, right))
     # -0.0 == 0.0, yet they render differently
     return repr(left) == repr(right) if isinstance(left, float) else left == right
+
+
+def _lay(below: Values, layer: Mapping[str, object]) -> None:
+    """Merge a layer into what is below, all of whose objects, references apart, were made here."""
+    for key, value in layer.items():
+        if value is None:
+            below.pop(key, None)
+        elif isinstance(value, dict) and SECRET_KEY not in value:
+            inner = below.get(key)
+            if not isinstance(inner, dict) or SECRET_KEY in inner:
+                inner = below[key] = {}
+            _lay(inner, value)
+        else:
+            below[key] = value
 
 
 def _leaves(value: object, path: Path) -> Iterator[tuple[Path, object]]:

@@ -78,6 +78,10 @@ class Outcome:
     """In a dry run: why it is refused unless it takes objects over; see ``rules/ownership.py``."""
     spared: tuple[str, ...] = ()
     """Devices that pruning would delete and that stay because they have joined."""
+    retimed: tuple[str, ...] = ()
+    """Ids of devices whose document stays and which have another time to confirm it."""
+    ended: tuple[str, ...] = ()
+    """Names of deleted devices whose identity ends."""
 
 
 @dataclass(slots=True)
@@ -139,6 +143,14 @@ def differing_fields(change: ObjectChange) -> tuple[FieldChange, ...]:
     if change.before is None or change.after is None:
         return ()
     return tuple(diff(_said(change.before), _said(change.after)))
+
+
+def retimes(change: ObjectChange) -> bool:
+    """Whether devices may have another time to confirm though their documents stay."""
+    name = {"Schema": "confirm_s", "Device": "schema"}.get(change.kind)
+    if name is None or change.before is None or change.after is None:
+        return False
+    return bool(change.before.spec[name] != change.after.spec[name])
 
 
 def compared(done: Done, change: ObjectChange) -> Done:

@@ -7,6 +7,7 @@ own values, in order of priority; a device's own are above all.
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -84,9 +85,9 @@ def overridden(
     return sorted(kept + made, key=lambda one: tokens(one.pointer))
 
 
-def running(overrides: Iterable[Override], now: float) -> list[Override]:
-    """Those that have not ended."""
-    return [one for one in overrides if one.until > now]
+def running(overrides: Iterable[Override], now: float, *, newest: float = math.inf) -> list[Override]:
+    """Those that have not ended and were set at ``newest`` at the latest."""
+    return [one for one in overrides if one.until > now and one.time <= newest]
 
 
 def values_of(override: Override) -> dict[str, Any]:

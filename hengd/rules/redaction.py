@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, Final
 
@@ -15,38 +16,59 @@ LEAST_CHARS: Final = 4
 PART_CHARS: Final = 5
 
 
-def secret_texts(exact: Any, shown: Any) -> list[str]:
-    """The texts by which the secrets of a document could be repeated, the longest first.
+@dataclass(frozen=True, slots=True)
+class SecretTexts:
+    """How the secrets of a document could be repeated, made to be looked for: made once, asked for every message."""
+
+    whole: frozenset[str] = frozenset()
+    parts: Mapping[int, frozenset[str]] = field(default_factory=dict)
+    """By length: all parts of ``PART_CHARS``, and secrets that are shorter."""
+
+    def __bool__(self) -> bool:
+        return bool(self.whole)
+
+    @property
+    def size(self) -> int:
+        """How many texts are kept."""
+        return len(self.whole) + sum(map(len, self.parts.values()))
+
+
+def secret_texts(exact: Any, shown: Any) -> SecretTexts:
+    """The texts by which the secrets of a document could be repeated.
 
     ``exact`` is the document with its secrets, ``shown`` the same with references in their place.
     """
-    return sorted({form for value in _secrets(exact, shown) for form in _forms(value)}, key=len, reverse=True)
+    whole = frozenset(form for value in _secrets(exact, shown) for form in _forms(value))
+    parts: dict[int, set[str]] = {}
+    for text in whole:
+        size = min(PART_CHARS, len(text))
+        if size >= LEAST_CHARS:
+            parts.setdefault(size, set()).update(text[at : at + size] for at in range(len(text) - size + 1))
+    return SecretTexts(whole, {size: frozenset(found) for size, found in parts.items()})
 
 
-def without(text: str, secrets: Sequence[str]) -> str:
-    """``text`` with the secrets in it hidden, and every part of one of ``PART_CHARS``: what is said may be cut."""
-    if text.strip() in secrets:
+def without(text: str, *secrets: SecretTexts) -> str:
+    """``text`` with the secrets in it hidden, and every part of one of ``PART_CHARS``: what is said may be cut.
+
+    Takes as long as ``text`` is, however much there is to hide.
+    """
+    if any(text.strip() in one.whole for one in secrets):
         return HIDDEN
     covered = [False] * len(text)
-    for secret in secrets:
-        if len(secret) >= LEAST_CHARS:
-            _cover(text, secret, covered)
+    for one in secrets:
+        for size, parts in one.parts.items():
+            for at in range(len(text) - size + 1):
+                if text[at : at + size] in parts:
+                    covered[at : at + size] = [True] * size
     runs = groupby(zip(text, covered, strict=True), key=lambda pair: pair[1])
     return "".join(HIDDEN if is_secret else "".join(char for char, _ in run) for is_secret, run in runs)
 
 
-def without_number(value: float, secrets: Sequence[str]) -> float | str:
+def without_number(value: float, *secrets: SecretTexts) -> float | str:
     """``value``, hidden if it is a secret itself of at least ``LEAST_CHARS`` digits."""
     text = json.dumps(value)
-    return HIDDEN if len(text) >= LEAST_CHARS and not isinstance(value, bool) and text in secrets else value
-
-
-def _cover(text: str, secret: str, covered: list[bool]) -> None:
-    size = min(PART_CHARS, len(secret))
-    parts = {secret[at : at + size] for at in range(len(secret) - size + 1)}
-    for at in range(len(text) - size + 1):
-        if text[at : at + size] in parts:
-            covered[at : at + size] = [True] * size
+    is_secret = not isinstance(value, bool) and len(text) >= LEAST_CHARS and any(text in one.whole for one in secrets)
+    return HIDDEN if is_secret else value
 
 
 def _secrets(exact: Any, shown: Any) -> Iterator[object]:

@@ -17,6 +17,7 @@ _KINDS: Final[dict[str, type[HengeError]]] = {"conflicting_groups": Conflict, "d
 _CURES: Final = {
     "does_not_fit": "see what each layer says: hengectl why DEVICE; what is allowed: hengectl explain SCHEMA",
     "conflicting_groups": "give one of the groups another priority, or a selector that leaves these devices out",
+    "too_complex": "end some of the overrides first, or set them together, so that they end together",
     "too_many_layers": "put values that go together into one group, or leave the devices out of some of the groups",
     "document_too_large": "shorten the values, or raise max_document of the schema if the devices can hold it",
 }

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations, groupby
+from itertools import groupby
 from typing import Any, Final, Protocol
 
 from hengd.records import ObjectRecord, Override
-from hengd.rules.merge import leaves, overlay
+from hengd.rules.merge import is_reference, overlay, same
 from hengd.rules.objects import object_path
 from hengd.rules.overrides import override_key, values_of
 from hengd.rules.references import placed
 from hengd.rules.schemas import CompiledSchema
 from hengd.rules.selection import Selection
 from henge_protocol.errors import Problem
+from henge_protocol.fieldpath import Path, pointer
 from henge_protocol.model import digest_of
 from henge_protocol.selector import Selector, parse_selector
 from henge_protocol.strictjson import canonical
@@ -26,6 +27,8 @@ from henge_protocol.strictjson import canonical
 SHOWN_GROUPS: Final = 20
 MAX_LAYERS: Final = 16
 """Of one device, overrides apart (their number is limited where they are set): more of them nobody oversees."""
+MAX_ENDS: Final = 16
+"""Moments at which a device's document changes by itself: it has to fit after each of them, at every change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,10 @@ class Document:
     code: str = ""
     shown: bytes = b""
     """If it holds secrets: what people may see of it, with references in their place."""
+    schema: str = ""
+    """Digest of the schema that it fits."""
+    later_bytes: int = 0
+    """The size of the largest document that ends of overrides make of it; 0 = none is larger."""
 
 
 class Secrets(Protocol):
@@ -103,7 +110,8 @@ class Renderer:
         self._secrets = secrets
         ranked = sorted(groups, key=lambda group: (group.priority, group.name))
         self._groups = Selection((group.selector, group) for group in ranked)
-        self._speaking: dict[tuple[str, tuple[tuple[str, str], ...]], tuple[GroupEntry, ...]] = {}
+        self._speaking: dict[tuple[str, tuple[tuple[str, str], ...]], _Choir] = {}
+        self._choirs: dict[tuple[str, tuple[str, ...]], _Choir] = {}
         self._documents: dict[tuple[str, tuple[str, ...], bytes, bytes], Document] = {}
 
     def render(self, device: ObjectRecord) -> Document | None:
@@ -111,13 +119,14 @@ class Renderer:
         schema = self._schemas.get(device.spec["schema"])
         if schema is None:
             return None
-        groups = self._groups_of(schema.name, device.labels)
+        choir = self._choir_of(schema, device.labels)
         values, overrides = device.spec["values"], device.overrides
         own = canonical(values) if values else b"", override_key(overrides) if overrides else b""
-        key = (schema.name, tuple(group.name for group in groups), *own)
+        key = (schema.name, choir.names, *own)
         document = self._documents.get(key)
         if document is None:
-            document = self._documents[key] = _document(schema, _said(schema, groups, device), self._secrets)
+            document = choir.fault or _document(schema, _said(choir, device), self._secrets)
+            self._documents[key] = document
         return document
 
     def layers(self, device: ObjectRecord) -> list[Layer]:
@@ -125,60 +134,104 @@ class Renderer:
         schema = self._schemas.get(device.spec["schema"])
         if schema is None:
             return []
-        groups = self._groups_of(schema.name, device.labels)
-        return _with_defaults(schema, _said(schema, groups, device))
+        return _with_defaults(schema, _said(self._choir_of(schema, device.labels), device))
 
-    def _groups_of(self, schema: str, labels: dict[str, str]) -> tuple[GroupEntry, ...]:
-        key = (schema, tuple(labels.items()))
-        groups = self._speaking.get(key)
-        if groups is None:
-            groups = self._speaking[key] = tuple(
-                group for group in self._groups.matching(labels) if group.schema in ("", schema)
-            )
-        return groups
+    def _choir_of(self, schema: SchemaEntry, labels: dict[str, str]) -> _Choir:
+        key = (schema.name, tuple(labels.items()))
+        choir = self._speaking.get(key)
+        if choir is None:
+            groups = [group for group in self._groups.matching(labels) if group.schema in ("", schema.name)]
+            choir = self._speaking[key] = self._choir(schema, groups)
+        return choir
+
+    def _choir(self, schema: SchemaEntry, groups: Sequence[GroupEntry]) -> _Choir:
+        key = (schema.name, tuple(group.name for group in groups))
+        choir = self._choirs.get(key)
+        if choir is None:
+            choir = self._choirs[key] = _choir(schema, groups)
+        return choir
+
+
+@dataclass(frozen=True, slots=True)
+class _Choir:
+    """What all groups together say to devices of a schema; found once for all devices that the same ones speak to."""
+
+    names: tuple[str, ...]
+    values: tuple[Layer, ...]
+    overrides: tuple[Layer, ...]
+    fault: Document | None
+    """Why devices that they speak to can have no document, whatever these say themselves."""
+
+
+def _choir(schema: SchemaEntry, groups: Sequence[GroupEntry]) -> _Choir:
+    values = [Layer("group", group.name, _spoken(group, schema, group.values), group.priority) for group in groups]
+    overrides = [
+        Layer("override", object_path("group", group.name), _spoken(group, schema, values_of(one)), group.priority, one)
+        for group in groups
+        for one in group.overrides
+    ]
+    names = tuple(group.name for group in groups)
+    return _Choir(names, tuple(values), tuple(overrides), _fault(schema, values, overrides))
+
+
+def _fault(schema: SchemaEntry, values: Sequence[Layer], overrides: Sequence[Layer]) -> Document | None:
+    many = _too_many(values)
+    if many is not None:
+        return _refused(schema, "too_many_layers", many)
+    clash = _clash(values) or _clash(overrides)
+    return _refused(schema, "conflicting_groups", clash) if clash is not None else None
+
+
+def _refused(schema: SchemaEntry, code: str, *problems: Problem) -> Document:
+    return Document(b"", "", schema.confirm_s, problems, code)
 
 
 def _document(schema: SchemaEntry, said: Sequence[Layer], secrets: Secrets) -> Document:
     """The document as it is now; it must fit without each of the overrides, too, because they end by themselves."""
-    many = _too_many(said)
-    if many is not None:
-        return Document(b"", "", schema.confirm_s, (many,), "too_many_layers")
-    document = _rendered(schema, said, secrets)
     ends = sorted({layer.override.until for layer in said if layer.override is not None})
+    if len(ends) > MAX_ENDS:
+        text = f"its overrides end at {len(ends)} different moments, at most {MAX_ENDS} are possible"
+        return _refused(schema, "too_complex", Problem("", text))
+    values = _merged(schema, said)
+    document, before = _fitted(schema, values, secrets), values
+    largest = len(document.data)
     for end in ends:
         if document.code:
             break
-        left = [one for one in said if one.override is None or one.override.until > end]
-        later = _rendered(schema, left, secrets)
+        values = _merged(schema, [one for one in said if one.override is None or one.override.until > end])
+        if same(values, before):
+            continue
+        later, before = _fitted(schema, values, secrets), values
         if later.code:
             problems = [replace(one, message=f"when an override ends: {one.message}") for one in later.problems]
             return replace(later, problems=tuple(problems))
-    return document
+        largest = max(largest, len(later.data))
+    return replace(document, later_bytes=largest) if largest > len(document.data) else document
 
 
-def _rendered(schema: SchemaEntry, said: Sequence[Layer], secrets: Secrets) -> Document:
-    clash = _clash(said, "group") or _clash(said, "override")
-    if clash is not None:
-        return Document(b"", "", schema.confirm_s, (clash,), "conflicting_groups")
-    merged = overlay(layer.values for layer in _with_defaults(schema, said))
-    data, shown = canonical(merged), b""
+def _merged(schema: SchemaEntry, said: Sequence[Layer]) -> dict[str, Any]:
+    return overlay(layer.values for layer in _with_defaults(schema, said))
+
+
+def _fitted(schema: SchemaEntry, merged: dict[str, Any], secrets: Secrets) -> Document:
+    data, shown, fitted = canonical(merged), b"", schema.compiled.digest.hex()
     holds_secrets = _REFERENCE in data
     if holds_secrets or schema.compiled.secret_pointers:
         put = placed(schema.compiled, merged, secrets.find)
         if holds_secrets and not put.problems and not secrets.are_known:
             data = canonical(put.shown)
-            return Document(data, digest_of(data), schema.confirm_s, shown=data)
+            return Document(data, digest_of(data), schema.confirm_s, shown=data, schema=fitted)
         problems = put.problems or schema.compiled.validate(put.values)
     else:
         problems = schema.compiled.validate(merged)
     if problems:
-        return Document(b"", "", schema.confirm_s, tuple(problems), "does_not_fit")
+        return _refused(schema, "does_not_fit", *problems)
     if holds_secrets:
         data, shown = secrets.blinded(canonical(put.values)), canonical(put.shown)
     if len(data) > schema.max_document:
         text = f"the document has {len(data)} bytes, schema {schema.name} allows {schema.max_document}"
-        return Document(b"", "", schema.confirm_s, (Problem("", text),), "document_too_large")
-    return Document(data, digest_of(data), schema.confirm_s, shown=shown)
+        return _refused(schema, "document_too_large", Problem("", text))
+    return Document(data, digest_of(data), schema.confirm_s, shown=shown, schema=fitted)
 
 
 _REFERENCE: Final = b'"$secret":'
@@ -190,16 +243,11 @@ def _with_defaults(schema: SchemaEntry, said: Sequence[Layer]) -> list[Layer]:
     return [Layer("schema", schema.name, defaults), *said]
 
 
-def _said(schema: SchemaEntry, groups: Sequence[GroupEntry], device: ObjectRecord) -> list[Layer]:
+def _said(choir: _Choir, device: ObjectRecord) -> list[Layer]:
     """What is said to a device beside the defaults, the weakest first: groups, itself, then overrides likewise."""
-    said = [Layer("group", group.name, _spoken(group, schema, group.values), group.priority) for group in groups]
-    said.append(Layer("device", device.name, device.spec["values"]))
-    for group in groups:
-        path = object_path("group", group.name)
-        for one in group.overrides:
-            said.append(Layer("override", path, _spoken(group, schema, values_of(one)), group.priority, one))
     path = object_path("device", device.name)
-    return said + [Layer("override", path, values_of(one), -1, one) for one in device.overrides]
+    own = [Layer("override", path, values_of(one), -1, one) for one in device.overrides]
+    return [*choir.values, Layer("device", device.name, device.spec["values"]), *choir.overrides, *own]
 
 
 def _spoken(group: GroupEntry, schema: SchemaEntry, values: dict[str, Any]) -> dict[str, Any]:
@@ -210,9 +258,9 @@ def _spoken(group: GroupEntry, schema: SchemaEntry, values: dict[str, Any]) -> d
     return {field: value for field, value in values.items() if field in declared}
 
 
-def _too_many(said: Sequence[Layer]) -> Problem | None:
-    """What is wrong with the number of layers; a group that says nothing to the device is none."""
-    groups = [layer.name for layer in said if layer.kind == "group" and layer.values]
+def _too_many(layers: Iterable[Layer]) -> Problem | None:
+    """What is wrong with the number of groups; one that says nothing to the device does not count."""
+    groups = [layer.name for layer in layers if layer.values]
     if len(groups) + 2 <= MAX_LAYERS:
         return None
     more = f" and {len(groups) - SHOWN_GROUPS} more" if groups[SHOWN_GROUPS:] else ""
@@ -220,33 +268,40 @@ def _too_many(said: Sequence[Layer]) -> Problem | None:
     return Problem("", f"{len(groups)} groups set its values ({shown}), at most {most} may beside schema and device")
 
 
-def _clash(said: Sequence[Layer], kind: str) -> Problem | None:
-    layers = [layer for layer in said if layer.kind == kind]
+def _clash(layers: Iterable[Layer]) -> Problem | None:
+    """The first spot of which two groups of equal rank say different things; the layers are in order of rank and name.
+
+    One walk over everything said: comparing groups two by two takes the writer minutes for an ordinary fleet.
+    """
     for priority, peers in groupby(layers, key=lambda layer: layer.priority):
-        for one, other in combinations(peers, 2):
-            pointer = _differing(one.values, other.values) if one.name != other.name else None
-            if pointer is not None:
-                names = [layer.name if kind == "override" else object_path(kind, layer.name) for layer in (one, other)]
-                return Problem(pointer, f"{names[0]} and {names[1]} set it differently at priority {priority}")
+        heard: dict[Path, tuple[str, set[bytes]]] = {}
+        objects = [(name, list(spoken)) for name, spoken in groupby(peers, key=_object_of)]
+        for name, spoken in objects if len(objects) > 1 else ():
+            for path, said in _statements(spoken).items():
+                first, known = heard.setdefault(path, (name, said))
+                if first != name and len(known | said) > 1:
+                    return Problem(pointer(path), f"{first} and {name} set it differently at priority {priority}")
     return None
 
 
-def _differing(one: dict[str, Any], other: dict[str, Any]) -> str | None:
-    """The first pointer where two layers of equal rank disagree, or where one sets inside what the other sets."""
-    if not one or not other:
-        return None
-    for pointer, value in leaves(one):
-        for path, said in leaves(other):
-            if path == pointer:
-                differ = not _equal(said, value)
-            elif path.startswith(pointer + "/"):
-                differ = value != {}  # an empty object leaves room for what the other sets inside of it
-            else:
-                differ = pointer.startswith(path + "/") and said != {}
-            if differ:
-                return pointer
-    return None
+def _object_of(layer: Layer) -> str:
+    return layer.name if layer.override is not None else object_path(layer.kind, layer.name)
 
 
-def _equal(one: object, other: object) -> bool:
-    return canonical(one) == canonical(other)
+def _statements(layers: Iterable[Layer]) -> dict[Path, set[bytes]]:
+    """What layers of one object say of each spot, as bytes.
+
+    An object with fields says there what an empty one says: it leaves room for what others set inside of it.
+    """
+    said: dict[Path, set[bytes]] = {}
+    for layer in layers:
+        _state(said, (), layer.values)
+    return said
+
+
+def _state(said: dict[Path, set[bytes]], path: Path, value: object) -> None:
+    has_room = isinstance(value, dict) and not is_reference(value)
+    said.setdefault(path, set()).add(b"{}" if has_room else canonical(value))
+    if isinstance(value, dict) and has_room:
+        for key in sorted(value):
+            _state(said, (*path, key), value[key])

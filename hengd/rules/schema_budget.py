@@ -312,6 +312,11 @@ def _check_risk(value: object, node: Node) -> Iterator[tuple[str, str]]:
         yield "bad_schema", "the only risk that henge knows is connectivity"
 
 
+def _check_restart(value: object, node: Node) -> Iterator[tuple[str, str]]:
+    if value not in ("none", "section", "reboot"):
+        yield "bad_schema", "a change needs a restart of none, section or reboot"
+
+
 def _check_text(value: str, node: Node) -> Iterator[tuple[str, str]]:
     if len(value.encode()) > MAX_TEXT_BYTES:
         yield "too_complex", f"the text is longer than {MAX_TEXT_BYTES} bytes"
@@ -364,6 +369,7 @@ _CHECKS: Final[dict[str, _Check]] = {
     "description": _check_text,
     "$comment": _check_text,
     "x-henge-risk": _check_risk,
+    "x-henge-restart": _check_restart,
     "examples": _check_examples,
     "default": _check_default,
     "properties": _check_names,

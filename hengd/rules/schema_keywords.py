@@ -28,7 +28,7 @@ MAPS: Final = ("properties", "patternProperties", "dependentSchemas", "$defs")
 ANNOTATIONS: Final = frozenset(
     {
         *("title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly"),
-        *("$comment", "$schema", "$id", "x-henge-risk"),
+        *("$comment", "$schema", "$id", "x-henge-risk", "x-henge-restart"),
     }
 )
 """Keywords that never make a value valid or invalid."""

@@ -1,7 +1,8 @@
 """Sentences for what does not fit: what the value is, and what would have been right.
 
 The engine's own texts are about JSON Schema; these are about the value.  Values of secret fields are never shown,
-and of lists and objects only that they are one.
+and of lists and objects only that they are one.  Of a secret that was put into a document nothing is said but that it
+does not fit: a reason would tell of its length or its parts.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from henge_protocol.model import SECRET_KEY
 from henge_protocol.schemawalk import REF_PREFIX, Node
 
 HIDDEN: Final = "[hidden]"
+UNFIT_SECRET: Final = "the secret is not what the schema asks for here"
 MAX_PROBLEMS: Final = 100
 _MAX_SHOWN: Final = 60
 _MAX_OPTIONS: Final = 12
@@ -51,23 +53,34 @@ class Misfit:
     value: object
 
 
-def problems(found: Iterable[Misfit], is_secret: IsSecret) -> list[Problem]:
-    """Return the findings in our words, in order of pointers, at most 100, none twice."""
+def problems(found: Iterable[Misfit], is_secret: IsSecret, *, has_secrets: bool = False) -> list[Problem]:
+    """Return the findings in our words, in order of pointers, at most 100, none twice.
+
+    With ``has_secrets`` the values of secret fields are secrets, else what somebody wrote there.
+    """
     told: dict[tuple[str, str], Problem] = {}
-    for problem in _told(found, is_secret):
+    for problem in _told(found, is_secret, has_secrets=has_secrets):
         told[problem.pointer, problem.message] = problem
         if len(told) >= MAX_PROBLEMS:
             break
     return [told[key] for key in sorted(told)]
 
 
-def _told(found: Iterable[Misfit], is_secret: IsSecret) -> Iterator[Problem]:
+def secret_around(place: Sequence[str | int], is_secret: IsSecret) -> Sequence[str | int] | None:
+    """Return where the secret stands that ``place`` is or lies inside of; None if it is no part of one."""
+    return next((place[:depth] for depth in range(len(place) + 1) if is_secret(place[:depth])), None)
+
+
+def _told(found: Iterable[Misfit], is_secret: IsSecret, *, has_secrets: bool) -> Iterator[Problem]:
     for misfit in found:
-        if misfit.error is None:
+        words = _Words(misfit.schema, is_secret, misfit.place, has_secrets=has_secrets)
+        if misfit.error is not None:
+            yield from words.of(misfit.error)
+        elif (secret := words.secret_at(misfit.place)) is not None:
+            yield Problem(pointer(secret), UNFIT_SECRET)
+        else:
             value = HIDDEN if is_secret(misfit.place) else shown(misfit.value)
             yield Problem(pointer(misfit.place), f"{value} does not fit, in more ways than can be told")
-        else:
-            yield from _Words(misfit.schema, is_secret, misfit.place).of(misfit.error)
 
 
 def shown(value: object) -> str:
@@ -84,16 +97,24 @@ def shown(value: object) -> str:
 
 
 class _Words:
-    def __init__(self, schema: Node, is_secret: IsSecret, place: tuple[str | int, ...]) -> None:
+    def __init__(self, schema: Node, is_secret: IsSecret, place: tuple[str | int, ...], *, has_secrets: bool) -> None:
         self._schema = schema
         self._is_secret = is_secret
         self._place = place
+        self._has_secrets = has_secrets
+
+    def secret_at(self, place: Sequence[str | int]) -> Sequence[str | int] | None:
+        """Where the secret stands of which nothing may be said."""
+        return secret_around(place, self._is_secret) if self._has_secrets else None
 
     def of(self, error: ValidationError) -> Iterator[Problem]:
         """Yield one problem, or one for every name that is too many."""
         where = self._place_of(error)
         kind: Any = error.kind
-        if kind.name == "required":
+        secret = self.secret_at(where)
+        if secret is not None:
+            yield Problem(pointer(secret), UNFIT_SECRET)
+        elif kind.name == "required":
             yield Problem(pointer([*where, kind.property]), "is required and missing")
         elif kind.name in ("additionalProperties", "unevaluatedProperties"):
             for name in kind.unexpected:

@@ -39,7 +39,7 @@ from hengd.rules.schema_fields import (
     top_level_fields,
 )
 from hengd.rules.schema_keywords import ROOT_ONLY, subschemas
-from hengd.rules.schema_messages import MAX_PROBLEMS, Misfit, problems
+from hengd.rules.schema_messages import MAX_PROBLEMS, UNFIT_SECRET, Misfit, problems, secret_around
 from henge_protocol.errors import Problem
 from henge_protocol.fieldpath import Path, pointer, tokens
 from henge_protocol.schemawalk import Node, is_marked
@@ -135,7 +135,7 @@ class CompiledSchema:
 
     def validate(self, value: object) -> list[Problem]:
         """Return what is wrong with a whole document, secrets already put in; empty if it fits."""
-        return [] if self.is_valid(value) else self._problems(self._full, self._root, value)
+        return [] if self.is_valid(value) else self._problems(self._full, self._root, value, has_secrets=True)
 
     def validate_layer(self, values: object) -> list[Problem]:
         """Return what is wrong with one layer's values, whatever other layers say.
@@ -184,10 +184,15 @@ class CompiledSchema:
             return True
         return next(whole_float_problems(root, validator, value), None) is None
 
-    def _problems(self, validator: Validator, root: Node, value: object) -> list[Problem]:
-        found = problems(misfits(root, validator, value), self.is_secret)
+    def _problems(self, validator: Validator, root: Node, value: object, *, has_secrets: bool = False) -> list[Problem]:
+        found = problems(misfits(root, validator, value), self.is_secret, has_secrets=has_secrets)
         fractions = islice(whole_float_problems(root, validator, value), MAX_PROBLEMS - len(found))
-        return found + sorted(fractions, key=lambda problem: problem.pointer)
+        told = {self._discreet(one) if has_secrets else one for one in fractions}
+        return found + sorted(told - set(found), key=lambda problem: problem.pointer)
+
+    def _discreet(self, problem: Problem) -> Problem:
+        secret = secret_around(tokens(problem.pointer), self.is_secret)
+        return problem if secret is None else Problem(pointer(secret), UNFIT_SECRET)
 
 
 class SchemaCache:

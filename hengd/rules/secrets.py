@@ -8,7 +8,7 @@ from typing import Final
 from hengd.records import ObjectRecord
 from hengd.rules.configs import Configs, Request
 from hengd.rules.fleet import objects_of, read_meta, required_object, users_of_secrets
-from hengd.rules.merge import is_reference
+from hengd.rules.merge import drop_nulls, is_reference
 from hengd.rules.objects import object_path
 from hengd.rules.outcome import Outcome
 from hengd.rules.references import references
@@ -64,6 +64,8 @@ class Secrets:
 def _check_value(value: object) -> None:
     if value is None or value in ("", {}, []):
         raise Invalid("bad_object", "a secret is not empty", cure="to get rid of it: hengectl secret delete NAME")
+    if isinstance(value, dict) and drop_nulls(value) != value:
+        raise Invalid("bad_object", "a secret holds no null: no field of a device is null", cure="leave the field out")
     if is_reference(value) or next(references(value), None) is not None:
         raise Invalid("bad_object", "a secret does not refer to another one", cure="refer to that one in the values")
     size = len(canonical(value))

@@ -11,7 +11,7 @@ from hengd.records import Desired, Reported, ReportedError
 from henge_protocol.model import Configuration, Connection
 from henge_protocol.wire import Hello, Report
 
-TRANSIENT_REASONS: Final = frozenset({"write-failed", "hook-timeout", "server-unreachable"})
+TRANSIENT_REASONS: Final = frozenset({"schema-unavailable", "write-failed", "hook-timeout", "server-unreachable"})
 """Refusals that may go away by themselves: the document is offered again with backoff."""
 
 FAILED: Final = frozenset({"rejected", "rolled-back"})
@@ -91,11 +91,11 @@ def forgiven(reported: Reported) -> Reported:
 
 
 def after_report(old: Reported, report: Report, line: Line, *, now: float) -> Reported | None:
-    """What is known after a report; None for a revision that this daemon never issued.
+    """What is known after a report; None for a revision that this daemon never issued, and for a look at a candidate.
 
     How the document that runs fares is no news about another one that was refused, and that stays what is told.
     """
-    if report.epoch == line.epoch and report.revision > line.revision:
+    if report.state == "checked" or (report.epoch == line.epoch and report.revision > line.revision):
         return None
     if old.refused and report.state in ("applied", "drifted") and report.digest == old.running != old.refused:
         return msgspec.structs.replace(old, adrift=report.state == "drifted", seen=now)

@@ -1,7 +1,8 @@
-"""Dropping documents that no device should run any more: a little at a time, so that no change waits for it.
+"""Dropping documents that no device runs or should run: a little at a time, so that no change waits for it.
 
 What devices should run is read in small pieces; nothing is dropped unless that is still so in the transaction that
-drops: only a revision changes it.
+drops: only a revision changes it. What a device said it runs stays because its secrets are: who replaces one may hear
+the old value in the words of a hook, and knows it only by that document.
 """
 
 from __future__ import annotations
@@ -9,9 +10,9 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from hengd.records import Desired, unpack
-from hengd.rules.fleet import read_meta
-from hengd.store import Store, Transaction
+from hengd.rules.fleet import find_desired, find_reported, read_meta
+from hengd.store import Reader, Store, Transaction
+from henge_protocol.model import is_digest
 
 STEP: Final = 500
 """Records that one step looks at."""
@@ -38,16 +39,16 @@ class Sweep:
         self._wanted: set[bytes] = set()
         self._wanted_all = False
         self._device = b""
-        """The last device that was asked what it should run."""
+        """The last device that was asked what it runs and should run."""
 
     def _gather(self) -> bool:
         with self._store.read() as tx:
             revision = read_meta(tx).revision
             if revision != self._revision:
                 self._begin(revision)
-            keys = tx.keys_after("desired", self._device, most=STEP)
-            payloads = [tx.get("desired", key) for key in keys]
-        self._wanted |= {bytes.fromhex(unpack(Desired, payload).digest) for payload in payloads if payload is not None}
+            keys = tx.keys_after("ids", self._device, most=STEP)
+            for key in keys:
+                self._wanted |= _needed(tx, key.decode())
         self._device = keys[-1] if keys else self._device
         self._wanted_all = len(keys) < STEP
         return True
@@ -65,3 +66,9 @@ class Sweep:
         if not goes_on:
             self._begin(-1)
         return goes_on
+
+
+def _needed(tx: Reader, device_id: str) -> set[bytes]:
+    desired, running = find_desired(tx, device_id), find_reported(tx, device_id).running
+    digests = ([desired.digest] if desired is not None else []) + ([running] if is_digest(running) else [])
+    return set(map(bytes.fromhex, digests))

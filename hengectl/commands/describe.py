@@ -19,7 +19,7 @@ _CURES: Final = {
     "quarantined": "It is not offered again until it changes, or",
     "ahead": "It runs a newer revision of another daemon's history and is left alone. Give it this daemon's",
 }
-_GOOD: Final = {"IdentityShared": "False"}
+_GOOD: Final = {"IdentityShared": "False", "RebootRequired": "False"}
 """Conditions that should not hold; all others should."""
 
 
@@ -144,7 +144,7 @@ def _errors(invocation: Invocation, object_: Object) -> None:
 
 
 def _history(invocation: Invocation, target: Ref) -> None:
-    items = invocation.client.get("/v1/revisions", object=str(target), limit=REVISIONS_SHOWN).json()["items"]
+    items = invocation.client.revisions(REVISIONS_SHOWN, str(target))
     if items:
         invocation.paper.say()
         view = View(invocation.now(), invocation.paper.style)

@@ -79,7 +79,7 @@ class _Draft:
     @property
     def written(self) -> bool:
         """Whether the file holds something that a person has written."""
-        return self.path.exists() and bool(self.said) and self.said != self.original
+        return bool(self.said) and self.said != self.original
 
     @property
     def said(self) -> str:
@@ -96,7 +96,7 @@ class _Draft:
     def open(self, command: str, remarks: list[str]) -> None:
         """Let the person work on the text below these remarks; ``Invalid`` ``bad_usage`` if that cannot be."""
         self.shown = "".join(f"{OURS}{line}\n" for line in remarks) + (self.said or self.original)
-        self.path.write_text(self.shown, "utf-8")
+        self.path.write_text(self.shown, "utf-8", errors="surrogateescape")  # as it was read
         try:
             ended = subprocess.run([*shlex.split(command), str(self.path)], check=False).returncode
         except (OSError, ValueError) as error:
@@ -130,7 +130,11 @@ class _Draft:
         self.path.unlink(missing_ok=True)
 
     def _file(self) -> str:
-        return self.path.read_text("utf-8", errors="surrogateescape")
+        """What is in the file; an editor that has removed it leaves nothing."""
+        try:
+            return self.path.read_text("utf-8", errors="surrogateescape")
+        except FileNotFoundError:
+            return ""
 
 
 def _edit(invocation: Invocation, draft: _Draft, query: Mapping[str, Any]) -> None:

@@ -148,7 +148,7 @@ def _fetch(
 
 def _all(invocation: Invocation, wanted: Wanted) -> list[Object]:
     if wanted.kind == REVISION:
-        return list(invocation.client.get("/v1/revisions", limit=HISTORY_SHOWN).json()["items"])
+        return invocation.client.revisions(HISTORY_SHOWN)
     return invocation.client.items(wanted.kind, wanted.selector)
 
 

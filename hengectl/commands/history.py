@@ -39,8 +39,7 @@ def history_command(
     """Show the newest changes first, all or those of one object."""
     object_ = str(target) if target else ""
     fields = diff or form in (None, "wide")
-    query: dict[str, Any] = {"object": object_, "limit": limit, "before": before, "diff": fields}
-    items = invocation.client.get("/v1/revisions", **query).json()["items"]
+    items = invocation.client.revisions(limit, object_, before=before, diff=fields)
     if form in ("json", "yaml"):
         invocation.paper.data(list_of(items), form)
     elif form == "name":

@@ -10,6 +10,7 @@ import click
 
 from henge_protocol.errors import HengeError, Invalid
 from henge_protocol.fieldpath import parse_path, pointer
+from henge_protocol.model import version_tag
 from hengectl import delivery
 from hengectl.changes import tell_needs, tell_result
 from hengectl.differences import tell_differences
@@ -63,18 +64,17 @@ def promote_command(
     hengectl promote lamp-1 wifi.ssid --to group/kitchen
     """
     name, wanted = field_of(pointer(parse_path(field))), Ref(DEVICE, device)
-    objects = _promoted(invocation, wanted, field, group)
+    objects, seen = _promoted(invocation, wanted, field, group)
     body = {"objects": objects, "message": message or f"promote {name} from {wanted} to {group}"}
     words = {"all_at_once": all_at_once, "take_over": take_over}
-    plan = invocation.client.post("/v1/apply", body, if_match="", dry_run=True, **words)
-    result = plan.json()
+    result = invocation.client.post("/v1/apply", body, if_match=seen, dry_run=True, **words).json()
     tell_differences(invocation, result["objects"], result["devices"])
     tell_needs(invocation, result)
     if dry_run:
         return
     if result["devices"]:
         invocation.confirm(f"Move {name} to {group}?", yes=yes)
-    done = invocation.client.post("/v1/apply", body, if_match=plan.etag, **words)
+    done = invocation.client.post("/v1/apply", body, if_match=seen, **words)
     tell_result(invocation, done.json(), told=True)
 
 
@@ -112,24 +112,29 @@ def factor_command(
         return
     invocation.confirm("Lift these? No device gets another document.", yes=yes)
     body = {"objects": fleet.lifted(lifts), "message": message or "factor"}
-    seen = '"{epoch}.{revision}"'.format_map(listed["metadata"])
-    tell_result(
-        invocation, client.post("/v1/apply", body, expect="same-documents", take_over=take_over, if_match=seen).json()
-    )
+    words: dict[str, object] = {"expect": "same-documents", "take_over": take_over}
+    tell_result(invocation, client.post("/v1/apply", body, if_match=_version_of(listed), **words).json())
 
 
-def _promoted(invocation: Invocation, device: Ref, field: str, group: Ref) -> Sequence[Mapping[str, Any]]:
+def _promoted(invocation: Invocation, device: Ref, field: str, group: Ref) -> tuple[Sequence[Mapping[str, Any]], str]:
+    """Both objects as they will be, and the version of the fleet that they are made of, read first."""
     path = parse_path(field)
     client = invocation.client
+    listed = client.listing(SCHEMA)
     object_, to = client.read(device), client.read(group)
     if not has(object_["spec"].get("values", {}), path):
         cure = f"see where its values come from: hengectl why {device.name}"
         raise Invalid("bad_path", f"{device} does not set {field_of(pointer(path))} itself", cure=cure)
-    fleet = Fleet.of([object_], [to], client.items(SCHEMA))
+    fleet = Fleet.of([object_], [to], listed["items"])
     if device.name not in fleet.hearing(group.name, path[0]):
         cure = f"see whom it selects: hengectl describe {group}"
         raise Invalid("bad_parameter", f"{group} does not speak to {device}, which would lose the value", cure=cure)
-    return promoted(object_, to, path)
+    return promoted(object_, to, path), _version_of(listed)
+
+
+def _version_of(listed: Mapping[str, Any]) -> str:
+    """Of the whole fleet, as ``If-Match`` takes it, when a list was read."""
+    return version_tag(listed["metadata"]["epoch"], listed["metadata"]["revision"])
 
 
 def _that_change_nothing(invocation: Invocation, fleet: Fleet, among: frozenset[str], *, take_over: bool) -> list[Lift]:

@@ -25,6 +25,8 @@ DAILY_S = 86400
 CLOCK_SLACK_S = 5
 FLOOR_S = 1767312000
 """2026-01-02: no certificate of henge begins later than the first of that year, if its daemon's clock was right."""
+GOOD_S = 60
+"""A link that a fault ends sooner than this after its welcome was no good one: the next such fault waits longer."""
 FEED_MS = 2000
 """RP2's watchdog bites after 8.3 s."""
 
@@ -77,6 +79,8 @@ class Client:
         self._feed = feed
         self._max_document = max_document
         self._backoff = Backoff(board.chance)
+        self._after_faults = Backoff(board.chance)
+        self._welcomed_at = None
         self._boot = hexlify(os.urandom(8)).decode()
         self._said = self._wifi = self._connection = None
 
@@ -201,6 +205,7 @@ class Client:
     async def _live(self, address):
         connection = await self.connect(address)
         self._said, self._wifi, self.applier.undone = None, self.config.get("wifi"), False
+        self._welcomed_at = None
         if self.contact_s:
             from henge_micro.poll import brief as live
         elif board.monotonic() < self.stream_from:
@@ -278,6 +283,7 @@ class Client:
         """The daemon knows us: what was on trial counts, its clock is ours."""
         self.state = "connected"
         self._backoff.reset()
+        self._welcomed_at = board.monotonic()
         if "trial" in self.identity:
             self.keep_identity(dict(self.identity, trial=None, **self.identity["trial"]))
         if unix_s and abs(unix_s - board.unix_time()) > CLOCK_SLACK_S:
@@ -311,6 +317,11 @@ class Client:
         pause_s = HOURLY_S if ended.code in _HOPELESS else _PAUSES_S.get(ended.code)
         if pause_s:
             return pause_s * (0.8 + 0.4 * board.chance())
+        if ended.fault and self._welcomed_at is not None:
+            if board.monotonic() - self._welcomed_at >= GOOD_S:
+                self._after_faults.reset()
+            return self._after_faults.next_delay_s()
+        self._after_faults.reset()
         if ended.retry_after_s:
             self._backoff.hint(ended.retry_after_s)
         return self._backoff.next_delay_s()

@@ -50,7 +50,9 @@ async def _frame(client, address, connection, socket, session):
         await socket.send(reply)
     if close:
         await socket.close(close[0])
-        raise Trouble(close[1])
+        trouble = Trouble(close[1])
+        trouble.fault = True
+        raise trouble
     if session.state == "closed":
         await socket.close(1000)
         raise Trouble(event.get("reason") or event.get("code") or "closed", "", event.get("retry_after_s"))

@@ -59,6 +59,7 @@ _FIELDS = {
         ("size", 0, 1048576 + MAX_HEADER_BYTES),
         ("confirm_s", 120, _DAY_S),
         ("intent", "apply", ("apply", "check")),
+        ("schema", "", "digest or none"),
     ),
     "receipt": (("revision", 0, _INTEGER), ("digest", "", "digest or none"), ("state", "", _STATES)),
     "error": (("code", "", "code"), ("message", "", "text")),
@@ -73,6 +74,8 @@ class Trouble(Exception):
         super().__init__("%s: %s" % (code, text) if text else code)
         self.code = code
         self.retry_after_s = retry_after_s
+        self.fault = code == "bad_frame" or code == "internal"
+        """Whether it is the kind that comes back with each link."""
 
 
 def digest_of(data):

@@ -17,6 +17,7 @@ MEANINGS = {
     4004: "certificate_expired",
     4005: "revoked",
 }
+_FAULTS = (1002, 1003, 1007, 1008, 1009, 1011, 1013)
 
 
 class WebSocket:
@@ -55,7 +56,10 @@ class WebSocket:
         if opcode == _PING:
             await self._send(_PONG, payload)
         elif opcode == _CLOSE:
-            raise Trouble(MEANINGS.get(int.from_bytes(payload[:2], "big"), "closed"))
+            code = int.from_bytes(payload[:2], "big")
+            trouble = Trouble(MEANINGS.get(code, "closed"))
+            trouble.fault = code in _FAULTS
+            raise trouble
         return False
 
     async def send(self, text):

@@ -11,15 +11,20 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tests.bench import mosquitto, programs
 from tests.bench.changing import show_changing
 from tests.bench.figures import FleetFigures, measure, percentile, show, show_fleet, show_ratios
-from tests.bench.process import Generator
+from tests.bench.process import Generator, cpu_s, resident_bytes, switches
 from tests.bench.reading import show_reading
 from tests.bench.service import Bench, running
+
+PING_S = 25
+"""How often the daemon pings a silent link."""
+SETTLING_S = 5.0
 
 LAMP = {
     "type": "object",
@@ -36,24 +41,46 @@ def change_latency(changes: int) -> None:
     """PATCH on the socket -> the agent's file holds the value and its report is durable."""
     with running() as bench:
         prepare(bench, ["lamp-0"])
-        folder = bench.folder / "agent"
-        token = bench.call("POST", "/v1/tokens", {"name": "lamp-0"})["token"]
-        programs, url = Path(sys.executable).parent, "https://{}:{}".format(*bench.address)
-        program, state = str(programs / "henge-agent"), ["--state-dir", str(folder)]
-        join = [program, "join", url, "--token-file", "-", "--name", "lamp-0", *state]
-        subprocess.run(join, input=token.encode(), check=True, capture_output=True)
-        output = bench.folder / "lamp.json"
-        run = ["taskset", "-c", "1", program, "run", *state, "--output", f"{output}:json"]
-        agent = subprocess.Popen(run, stderr=subprocess.DEVNULL)
-        try:
+        with running_agent(bench) as (_, output):
             wait_reported(bench, 0, lambda event: event["state"] == "applied")
             times = [one_change(bench, output, number) for number in range(changes)]
-        finally:
-            agent.terminate()
-            agent.wait()
     show("one change: PATCH -> file on the device and durable report", f"{changes} changes")
     for name, share in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99)):
         show(f"  {name}", f"{percentile(tuple(times), share) * 1000:.1f} ms")
+
+
+def agent_at_rest(quiet_s: float) -> None:
+    """What an agent costs that is connected, has two outputs to watch over and nothing to do."""
+    with running() as bench:
+        prepare(bench, ["lamp-0"])
+        with running_agent(bench) as (pid, _):
+            wait_reported(bench, 0, lambda event: event["state"] == "applied")
+            time.sleep(SETTLING_S)
+            before, cpu_before_s = switches(pid), cpu_s(pid)
+            time.sleep(quiet_s)
+            woken, used_s, held = switches(pid) - before, cpu_s(pid) - cpu_before_s, resident_bytes(pid)
+    pings = quiet_s / PING_S
+    show("an agent at rest", f"{quiet_s:.0f} s, {pings:.0f} pings")
+    show("  memory (budget 45 MB)", f"{held / 1e6:.1f} MB")
+    show("  times it was woken", f"{woken}, {woken / pings:.1f} a ping, {woken / quiet_s:.2f} a second")
+    show("  CPU", f"{used_s / quiet_s * 1e6:.0f} us a second")
+
+
+@contextmanager
+def running_agent(bench: Bench) -> Iterator[tuple[int, Path]]:
+    """The real agent as lamp-0: its process and its first output."""
+    state, output = ["--state-dir", str(bench.folder / "agent")], bench.folder / "lamp.json"
+    token = bench.call("POST", "/v1/tokens", {"name": "lamp-0"})["token"]
+    program, url = str(Path(sys.executable).parent / "henge-agent"), "https://{}:{}".format(*bench.address)
+    join = [program, "join", url, "--token-file", "-", "--name", "lamp-0", *state]
+    subprocess.run(join, input=token.encode(), check=True, capture_output=True)
+    outputs = ["--output", f"{output}:json", "--output", str(output.with_suffix(".toml"))]
+    agent = subprocess.Popen(["taskset", "-c", "1", program, "run", *state, *outputs], stderr=subprocess.DEVNULL)
+    try:
+        yield agent.pid, output
+    finally:
+        agent.terminate()
+        agent.wait()
 
 
 def one_change(bench: Bench, output: Path, number: int) -> float:
@@ -149,7 +176,7 @@ def changing(count: int) -> None:
             show_changing(bench, count, own_documents=own_documents)
 
 
-PARTS = ("change", "programs", "reading", "changing", "fleet")
+PARTS = ("change", "agent", "programs", "reading", "changing", "fleet")
 
 
 def main() -> None:
@@ -162,6 +189,8 @@ def main() -> None:
     parts = chosen.only or PARTS
     if "change" in parts:
         change_latency(50 if chosen.quick else 200)
+    if "agent" in parts:
+        agent_at_rest(50 if chosen.quick else 250)
     if "programs" in parts:
         programs.start_times(large=not chosen.quick, lamp=LAMP)
         programs.command_times(prepare)

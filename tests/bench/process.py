@@ -26,6 +26,12 @@ def resident_bytes(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+def switches(pid: int) -> int:
+    """How often a thread of the process has left the processor: each time it went to sleep, or another was let in."""
+    texts = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/status")]
+    return sum(int(line.split()[1]) for text in texts for line in text.splitlines() if "ctxt_switches" in line)
+
+
 class Generator:
     """A module of this package that makes load on core 1: takes a step per line, says a word when it is done."""
 

@@ -60,6 +60,8 @@ def test_blanks_change_nothing_but_the_digest(value: dict[str, int]) -> None:
     assert json.loads(blinded) == value
     assert blinded == Seal(KEY).blinded(document)
     assert set(blinded[len(document) :]) <= set(b" \t")
+    assert len(blinded) % 64 == 0
+    assert 128 <= len(blinded) - len(document) < 128 + 64
     assert len({digest_of(one) for one in (document, blinded, Seal(b"x" * 32).blinded(document))}) == 3
 
 

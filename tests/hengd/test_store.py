@@ -16,10 +16,11 @@ import lmdb
 import pytest
 
 from hengd import store as store_module
+from hengd.apart import MAX_READINGS
 from hengd.room import make_ballast
 from hengd.store import Store
 from hengd.transactions import Reader, Transaction, open_databases, open_environment
-from henge_protocol.errors import HengeError, Internal, NotFound, StorageFull
+from henge_protocol.errors import HengeError, Internal, Limited, NotFound, StorageFull
 
 MIB = 1024 * 1024
 
@@ -92,6 +93,35 @@ async def test_operations_share_commits(store: Store) -> None:
 async def test_operations_run_in_the_order_in_which_they_came(store: Store) -> None:
     await asyncio.gather(*(store.write(putting(b"a", b"%d" % number)) for number in range(100)))
     assert value_of(store, b"a") == b"99"
+
+
+async def test_what_is_essential_waits_for_nothing_but_the_operation_that_runs(store: Store) -> None:
+    order: list[str] = []
+    running, go_on = [threading.Event() for _ in range(2)], [threading.Event() for _ in range(2)]
+
+    def submit(name: str, *, essential: bool = False) -> asyncio.Task[None]:
+        return asyncio.create_task(store.write(lambda tx: order.append(name), essential=essential))
+
+    def hold(turn: int) -> asyncio.Task[None]:
+        def operation(tx: Transaction) -> None:
+            order.append(f"long {turn}")
+            running[turn].set()
+            go_on[turn].wait(10)
+
+        return asyncio.create_task(store.write(operation))
+
+    tasks = [hold(0)]
+    await asyncio.to_thread(running[0].wait, 10)
+    tasks += [submit("queued"), submit("revocation", essential=True), hold(1), submit("change"), submit("report")]
+    await asyncio.sleep(0)
+    go_on[0].set()
+    await asyncio.to_thread(running[1].wait, 10)
+    tasks.append(submit("deletion", essential=True))
+    await asyncio.sleep(0)
+    go_on[1].set()
+    await asyncio.gather(*tasks)
+
+    assert order == ["long 0", "revocation", "queued", "long 1", "deletion", "change", "report"]
 
 
 @pytest.mark.parametrize(
@@ -310,6 +340,99 @@ async def test_a_growth_that_the_writer_gave_up_never_happens(tmp_path: Path, mo
     monkeypatch.setattr(store_module, "GROW_WAIT_S", 30.0)
     await store.write(putting(b"large", bytes(2 * MIB)))
     await store.close()
+
+
+# --- long readings ------------------------------------------------------------------------------------------
+
+
+async def test_a_long_reading_keeps_neither_the_writer_nor_the_loop_waiting_and_sees_one_moment(store: Store) -> None:
+    reading, go_on = threading.Event(), threading.Event()
+
+    def operation(tx: Reader) -> list[bytes | None]:
+        first = tx.get("objects", b"a")
+        reading.set()
+        go_on.wait(10)
+        return [first, tx.get("objects", b"a")]
+
+    await store.write(putting(b"a", b"1"))
+    examined = asyncio.create_task(store.examine(operation))
+    await asyncio.to_thread(reading.wait, 10)
+    await store.write(putting(b"a", b"2"))
+    assert value_of(store, b"a") == b"2"
+    go_on.set()
+
+    assert await examined == [b"1", b"1"]
+    with pytest.raises(NotFound):
+        await store.examine(lambda tx: _refuse(NotFound("no_such_object", "not there")))
+
+
+def _refuse(error: Exception) -> None:
+    raise error
+
+
+async def test_the_map_grows_only_while_nobody_reads_on_another_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LMDB would move the map under the reader's feet."""
+    store = Store.open(tmp_path, map_bytes=MIB)
+    grow, asked = store._apart.grow, asyncio.Event()
+    monkeypatch.setattr(store._apart, "grow", lambda growth: (grow(growth), asked.set()))
+    await store.write(putting(b"a", b"1"))
+    reading, go_on = threading.Event(), threading.Event()
+
+    def operation(tx: Reader) -> bytes | None:
+        reading.set()
+        go_on.wait(10)
+        return tx.get("objects", b"a")
+
+    examined = asyncio.create_task(store.examine(operation))
+    await asyncio.to_thread(reading.wait, 10)
+    written = asyncio.create_task(store.write(putting(b"large", bytes(2 * MIB))))
+    await asked.wait()
+    later = asyncio.create_task(store.examine(lambda tx: store.figures().map_bytes))
+    await asyncio.sleep(0)
+    assert store.figures().map_bytes == MIB
+    go_on.set()
+    await written
+
+    assert await examined == b"1"
+    assert await later > MIB
+    await store.close()
+
+
+async def test_only_so_many_readings_wait(store: Store) -> None:
+    go_on = threading.Event()
+    waiting = [asyncio.create_task(store.examine(lambda tx: go_on.wait(10))) for _ in range(MAX_READINGS)]
+    await asyncio.sleep(0)
+    with pytest.raises(Limited):
+        await store.examine(lambda tx: None)
+    go_on.set()
+
+    assert all(await asyncio.gather(*waiting))
+    assert await store.examine(lambda tx: 1) == 1
+
+
+async def test_closing_waits_for_a_reading_whose_caller_is_gone(tmp_path: Path) -> None:
+    store = Store.open(tmp_path)
+    reading, go_on, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def operation(tx: Reader) -> None:
+        reading.set()
+        go_on.wait(10)
+        tx.get("objects", b"a")
+        ended.set()
+
+    examined = asyncio.create_task(store.examine(operation))
+    await asyncio.to_thread(reading.wait, 10)
+    examined.cancel()
+    closing = asyncio.create_task(store.close())
+    await asyncio.sleep(0)
+    go_on.set()
+    await closing
+
+    assert ended.is_set()
+    with pytest.raises(Internal):
+        await store.examine(lambda tx: None)
 
 
 # --- closing ------------------------------------------------------------------------------------------------

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from henge_agent.state import Membership, State
+from henge_agent.records import Membership
+from henge_agent.state import State
 from tests.henge_agent.scripted import Scripted, serving
 from tests.henge_protocol.authorities import DEVICE, FLEET, Fleet
 

@@ -55,3 +55,18 @@ class FullDisk:
             return getattr(os, name)(*arguments)
 
         return operation
+
+
+class Unplaceable:
+    """Files on a disk that lets no file whose name contains ``only`` take another's place."""
+
+    def __init__(self, only: str) -> None:
+        self.only = only
+
+    def __getattr__(self, name: str) -> Any:
+        def operation(*arguments: Any) -> Any:
+            if name == "replace" and self.only in arguments[1]:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return getattr(os, name)(*arguments)
+
+        return operation

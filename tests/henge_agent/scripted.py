@@ -17,6 +17,7 @@ from aiohttp import WSMsgType, web
 from henge_agent.settings import Address
 from henge_protocol import joining, pki
 from henge_protocol.model import digest_of
+from henge_protocol.strictjson import canonical
 from henge_protocol.tls import device_server_context
 from henge_protocol.trust import Trust, trust_answer
 from henge_protocol.wire import Config, Hello, Message, Receipt, Report, Welcome, decode, encode
@@ -33,6 +34,7 @@ class Scripted:
     address: Address = field(default_factory=lambda: Address("127.0.0.1", 1))
     desired: bytes | None = None
     revision: int = 0
+    confirm_s: int = 120
     websockets: bool = True
     receipts: bool = True
     refuse: tuple[int, str] | None = None
@@ -54,6 +56,8 @@ class Scripted:
     joins: dict[str, dict[str, Any]] = field(default_factory=dict)
     sockets: set[web.WebSocketResponse] = field(default_factory=set)
     on_frame: Callable[[Message], Message | None] | None = None
+    schema: dict[str, Any] | None = None
+    schemas_asked: int = 0
     hold: Callable[[Message], Awaitable[None]] | None = None
     """Awaited before a report by long-poll is answered."""
 
@@ -96,7 +100,8 @@ class Scripted:
 
     def config(self) -> Config:
         assert self.desired is not None
-        return Config(EPOCH, self.revision, digest_of(self.desired), 120, "apply", self.desired)
+        schema = "" if self.schema is None else digest_of(canonical(self.schema))
+        return Config(EPOCH, self.revision, digest_of(self.desired), self.confirm_s, "apply", self.desired, schema)
 
     def token(self) -> joining.JoinToken:
         fingerprint = pki.fingerprint(self.fleet.server_ca.certificate_der)
@@ -116,7 +121,14 @@ class Scripted:
         app.router.add_get("/v1/device/stream", self._stream)
         app.router.add_get("/v1/device/config", self._config)
         app.router.add_post("/v1/device/report", self._report)
+        app.router.add_get("/v1/device/schema", self._schema)
         return app
+
+    async def _schema(self, request: web.Request) -> web.Response:
+        self.schemas_asked += 1
+        if self.schema is None:
+            return problem(404, "no_document")
+        return web.Response(body=canonical(self.schema), content_type="application/json")
 
     async def _trust(self, request: web.Request) -> web.Response:
         return web.Response(body=trust_answer(Trust(FLEET, (self.fleet.server_ca.certificate_der,))))

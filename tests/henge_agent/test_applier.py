@@ -6,19 +6,24 @@ import json
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from hengd.rules.states import TRANSIENT_REASONS
 from henge_agent.activation import hook_environ
-from henge_agent.applier import MAX_DOCUMENT_BYTES, Applier
-from henge_agent.settings import Hooks, Output
-from henge_agent.state import State, Version
+from henge_agent.applier import Applier
+from henge_agent.candidate import MAX_DOCUMENT_BYTES
+from henge_agent.records import Version
+from henge_agent.settings import Hooks, OnDrift, Output
+from henge_agent.state import State, read_progress
 from henge_protocol.keyfiles import DISK, Files
 from henge_protocol.model import digest_of
+from henge_protocol.strictjson import canonical
 from henge_protocol.wire import Config, Error, Receipt, Report
-from tests.henge_agent.cutting import Cut, CuttingFiles, FullDisk
+from tests.henge_agent.cutting import Cut, CuttingFiles, FullDisk, Unplaceable
 
 RED, BLUE, GREEN = b'{"color":"red","dim":1}', b'{"color":"blue","dim":1}', b'{"color":"green","dim":1}'
 ENVIRON = {"PATH": os.environ["PATH"]}
@@ -29,8 +34,8 @@ def config(document: bytes, revision: int = 1, **fields: Any) -> Config:
     return Config(**{"epoch": "e", "revision": revision, "digest": digest_of(document), "document": document} | fields)
 
 
-def make(state: State, path: Path, *, files: Files = DISK, **hooks: Any) -> Applier:
-    return Applier(state, (Output(path, "json"),), Hooks(**hooks), environ=ENVIRON, files=files)
+def make(state: State, path: Path, *, files: Files = DISK, boot: str = "", **hooks: Any) -> Applier:
+    return Applier(state, (Output(path, "json"),), Hooks(**hooks), environ=ENVIRON, files=files, boot=boot)
 
 
 @asynccontextmanager
@@ -56,7 +61,9 @@ async def idle(applier: Applier) -> Report:
     async with asyncio.timeout(20):
         while True:
             seen = await applier.news(seen)
-            if not applier.busy:
+            if applier.unproven:
+                await applier.reached()
+            elif not applier.busy:
                 break
     assert applier.report is not None
     return applier.report
@@ -114,12 +121,9 @@ async def test_a_value_that_an_output_cannot_hold_is_rejected_with_its_pointer(s
     assert not (tmp_path / "a.json").exists()
 
 
-@pytest.mark.parametrize(
-    ("broken", "verdict_is", "ran"),
-    [("a.json", "rejected", "red\n"), ("b.json", "rolled-back", "red\nred\n"), ("c.json", "rolled-back", "red\nred\n")],
-)
+@pytest.mark.parametrize("broken", ["a.json", "b.json", "c.json"])
 async def test_an_output_that_cannot_be_written_leaves_all_as_they_were(
-    state: State, tmp_path: Path, broken: str, verdict_is: str, ran: str
+    state: State, tmp_path: Path, broken: str
 ) -> None:
     outputs = tuple(Output(tmp_path / name, "json") for name in ("a.json", "b.json", "c.json"))
     hooks = Hooks(f"grep -q red $HENGE_DOCUMENT && echo red >> {tmp_path}/ran")
@@ -129,9 +133,31 @@ async def test_an_output_that_cannot_be_written_leaves_all_as_they_were(
         (tmp_path / broken).mkdir()
         report = await verdict(applier, config(BLUE, 2))
 
-    assert (report.state, report.reason) == (verdict_is, "write-failed")
+    assert (report.state, report.reason) == ("rejected", "write-failed")
     assert broken in report.errors[0].message
     assert [output.path.read_bytes() for output in outputs if output.path.name != broken] == [RED, RED]
+    assert (tmp_path / "ran").read_text() == "red\n"
+    assert applier.running.digest == digest_of(RED)
+
+
+@pytest.mark.parametrize(
+    ("broken", "verdict_is", "ran"),
+    [("a.json", "rejected", "red\n"), ("b.json", "rolled-back", "red\nred\n"), ("c.json", "rolled-back", "red\nred\n")],
+)
+async def test_an_output_that_cannot_take_its_place_takes_those_before_it_back(
+    state: State, tmp_path: Path, broken: str, verdict_is: str, ran: str
+) -> None:
+    outputs = tuple(Output(tmp_path / name, "json") for name in ("a.json", "b.json", "c.json"))
+    hooks = Hooks(f"grep -q red $HENGE_DOCUMENT && echo red >> {tmp_path}/ran")
+    files = Unplaceable("nothing")
+    async with running(Applier(state, outputs, hooks, environ=ENVIRON, files=files)) as applier:
+        await verdict(applier, config(RED))
+        files.only = broken
+        report = await verdict(applier, config(BLUE, 2))
+
+    assert (report.state, report.reason) == (verdict_is, "write-failed")
+    assert broken in report.errors[0].message
+    assert [output.path.read_bytes() for output in outputs] == [RED, RED, RED]
     assert (tmp_path / "ran").read_text() == ran
     assert applier.running.digest == digest_of(RED)
 
@@ -322,13 +348,66 @@ async def test_a_report_without_receipt_survives_a_restart(tmp_path: Path, path:
         assert make(state, path).report == report
 
 
-async def test_a_check_is_answered_without_being_applied(state: State, path: Path) -> None:
+async def test_a_check_that_comes_by_long_poll_is_refused(state: State, path: Path) -> None:
     applier = make(state, path)
 
     answer = applier.offer(config(RED, intent="check"))
 
     assert isinstance(answer, Error)
     assert not applier.busy
+
+
+async def test_a_candidate_is_looked_at_and_nothing_changes(state: State, path: Path, tmp_path: Path) -> None:
+    look = f"cat $HENGE_DOCUMENT >> {tmp_path}/looked; ! grep -q blue $HENGE_DOCUMENT || {{ echo no blue; exit 3; }}"
+    async with running(make(state, path, check=look, on_change=f"touch {tmp_path}/ran")) as applier:
+        fits = await applier.check(config(RED, 0, intent="check"))
+        refused = await applier.check(config(BLUE, 0, intent="check"))
+        broken = await applier.check(config(b"{", 0, intent="check"))
+
+    assert fits == Report("e", 0, digest_of(RED), "checked")
+    assert (refused.state, refused.reason, refused.errors[0].message) == ("checked", "invalid", "exit code 3: no blue")
+    assert (broken.state, broken.reason) == ("checked", "not-json")
+    assert (tmp_path / "looked").read_bytes() == RED + BLUE
+    assert not path.exists()
+    assert not (tmp_path / "ran").exists()
+    assert list((state.folder / "documents").iterdir()) == []
+
+
+async def test_a_candidate_is_held_against_its_schema(state: State, path: Path, tmp_path: Path) -> None:
+    async with running(knowing(make(state, path, check=f"touch {tmp_path}/asked"))) as applier:
+        refused = await applier.check(named({"color": "pink"}, 0))
+
+    assert (refused.state, refused.reason) == ("checked", "invalid")
+    assert [error.pointer for error in refused.errors] == ["/color"]
+    assert not (tmp_path / "asked").exists()
+
+
+async def test_the_check_command_has_the_last_word_before_a_document_is_applied(
+    state: State, path: Path, tmp_path: Path
+) -> None:
+    hooks = {"check": "! grep -q blue $HENGE_DOCUMENT", "on_change": f"echo x >> {tmp_path}/ran"}
+    async with running(make(state, path, **hooks)) as applier:
+        await applier.receipted(receipt_of(await verdict(applier, config(RED))))
+        report = await verdict(applier, config(BLUE, 2))
+
+    assert (report.state, report.reason, path.read_bytes()) == ("rejected", "invalid", RED)
+    assert (tmp_path / "ran").read_text() == "x\n"
+
+
+async def test_a_candidate_that_comes_while_another_document_is_applied_is_not_looked_at(
+    state: State, path: Path, tmp_path: Path
+) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    async with running(make(state, path, on_change=f"cat {fifo}")) as applier:
+        applier.offer(config(RED))
+        while applier.report is None:
+            await applier.news(await applier.news(-1))
+        busy = await applier.check(config(BLUE, 0, intent="check"))
+        await asyncio.to_thread(fifo.write_text, "go on")
+        await idle(applier)
+
+    assert (busy.state, busy.reason) == ("checked", "busy")
 
 
 async def test_outputs_come_back_at_start_without_a_daemon_and_equal_ones_are_not_touched(
@@ -503,6 +582,43 @@ async def test_a_document_that_is_applied_ends_the_drift_of_the_one_before(state
     assert (report.state, applier.condition, path.read_bytes()) == ("applied", "applied", BLUE)
 
 
+@pytest.mark.parametrize("on_drift", ["put-back", "leave"])
+async def test_a_mode_that_somebody_changed_is_drift(state: State, path: Path, on_drift: OnDrift) -> None:
+    outputs = (Output(path, "json", mode=0o600),)
+    async with running(Applier(state, outputs, Hooks(on_drift=on_drift), environ=ENVIRON)) as applier:
+        await applier.receipted(receipt_of(await verdict(applier, config(RED))))
+        path.chmod(0o644)
+        due = await applier.notice_changes()
+        noticed = applier.report
+        back = await applier.put_back()
+
+    assert noticed is not None
+    assert (noticed.state, noticed.reason, due) == ("drifted", "changed", on_drift == "put-back")
+    assert (back, path.stat().st_mode & 0o777) == ((True, 0o600) if on_drift == "put-back" else (False, 0o644))
+
+
+@pytest.mark.parametrize("on_drift", ["put-back", "leave"])
+async def test_a_shared_file_that_somebody_spoiled_is_drift_until_it_can_be_read_again(
+    state: State, tmp_path: Path, on_drift: OnDrift
+) -> None:
+    path = tmp_path / "lamp.toml"
+    outputs = (Output(path, "toml", unmanaged=(("own",),)),)
+    async with running(Applier(state, outputs, Hooks(on_drift=on_drift), environ=ENVIRON)) as applier:
+        await applier.receipted(receipt_of(await verdict(applier, config(RED))))
+        path.write_text("own = = 1\n")
+        due = await applier.notice_changes()
+        noticed, tried = applier.report, applier.unwritten
+        back = await applier.put_back()
+        left = path.read_text()
+        path.write_text("own = 1\n")
+        mended = await applier.put_back()
+
+    assert noticed is not None
+    assert (noticed.state, noticed.reason, due, tried) == ("drifted", "invalid", False, True)
+    assert (back, left, mended) == (False, "own = = 1\n", True)
+    assert path.read_text() == 'color = "red"\ndim = 1\nown = 1\n'
+
+
 async def test_a_new_output_that_cannot_hold_the_last_good_document_is_drift(state: State, tmp_path: Path) -> None:
     first, second = Output(tmp_path / "a.json", "json"), Output(tmp_path / "b.ini", "ini")
     async with running(Applier(state, (first,), Hooks(), environ=ENVIRON)) as applier:
@@ -574,11 +690,55 @@ async def applied_until(n: int, folder: Path, path: Path) -> bool:
     return not died
 
 
+def several(folder: Path) -> tuple[Output, ...]:
+    return (
+        Output(folder / "lamp.json", "json"),
+        Output(folder / "lamp.yaml", "yaml", mode=0o600),
+        Output(folder / "own.toml", "toml", unmanaged=(("local",),)),
+        Output(folder / "lamp.env", "env"),
+        Output(folder / "lamp.conf", "json", template=folder / "lamp.tmpl"),
+    )
+
+
+async def test_cut_anywhere_several_files_hold_one_document_again_after_the_start(tmp_path: Path) -> None:
+    """Not one of them another's: the files together say red, or all say blue."""
+    (tmp_path / "lamp.tmpl").write_text("${color}\n")
+    (tmp_path / "own.toml").write_text("local = 7\n")
+    outputs, n, cut, said = several(tmp_path), 0, True, set()
+    with closing(State(tmp_path / "state")) as state:
+        while cut:
+            state._files = DISK
+            async with running(Applier(state, outputs, Hooks(), environ=ENVIRON)) as applier:
+                await verdict(applier, config(RED))
+            state._files = files = CuttingFiles(n)
+            applier = Applier(state, outputs, Hooks(), environ=ENVIRON, files=files)
+            task = asyncio.create_task(applier.run())
+            applier.offer(config(BLUE, 2))
+            waiting = asyncio.create_task(idle(applier))
+            await asyncio.wait([task, waiting], return_when=asyncio.FIRST_COMPLETED)
+            cut, n = task.done(), n + 1
+            for each in (task, waiting):
+                each.cancel()
+                with suppress(asyncio.CancelledError, Cut):
+                    await each
+            state.close()
+            state = State(tmp_path / "state")  # noqa: PLW2901 - the machine starts again
+            await Applier(state, outputs, Hooks(), environ=ENVIRON).put_back()
+            said.add(tuple(output.path.read_text() for output in outputs))
+            assert not list(tmp_path.glob(".*.new"))
+        state.close()
+
+    colors = {tuple("red" if "red" in text else "blue" for text in texts) for texts in said}
+    assert n > 25
+    assert colors == {("red",) * 5, ("blue",) * 5}
+    assert all("local = 7" in texts[2] for texts in said)
+
+
 async def test_a_cut_in_mid_application_runs_the_hook_for_the_document_that_comes_back(
     state: State, path: Path, tmp_path: Path
 ) -> None:
     async with running(make(state, path)) as applier:
-        await verdict(applier, config(RED))
+        await applier.receipted(receipt_of(await verdict(applier, config(RED))))
     state.keep_document(BLUE)
     state.keep_progress(type(state.progress)(state.progress.current, None, Version("e", 2, digest_of(BLUE)), None))
     path.write_bytes(BLUE)
@@ -602,3 +762,217 @@ async def test_env_output_follows_the_document(state: State, tmp_path: Path) -> 
         await verdict(applier, config(json.dumps({"wifi": {"ssid": "my home"}}).encode()))
 
     assert output.path.read_text() == 'WIFI_SSID="my home"\n'
+
+
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "color": {"enum": ["red", "blue", "green"]},
+        "dim": {"x-henge-restart": "none"},
+        "wifi": {"x-henge-restart": "section"},
+        "led": {"x-henge-restart": "section"},
+        "kernel": {"x-henge-restart": "reboot"},
+    },
+}
+
+
+def knowing(applier: Applier, schema: Any = SCHEMA) -> Applier:
+    """The daemon answers with this schema."""
+
+    async def answer() -> bytes:
+        return canonical(schema)
+
+    applier.schemas.source = answer
+    return applier
+
+
+def named(document: Any, revision: int, schema: Any = SCHEMA) -> Config:
+    return config(canonical(document), revision, schema=digest_of(canonical(schema)))
+
+
+async def test_a_document_that_does_not_fit_its_schema_is_rejected_with_its_fields(state: State, path: Path) -> None:
+    async with running(knowing(make(state, path))) as applier:
+        await verdict(applier, named({"color": "red"}, 1))
+        report = await verdict(applier, named({"color": "pink"}, 2))
+
+    assert (report.state, report.reason) == ("rejected", "invalid")
+    assert [(error.pointer, error.message) for error in report.errors] == [
+        ("/color", "one of ['red', 'blue', 'green'] is expected")
+    ]
+    assert path.read_bytes() == b'{"color":"red"}'
+
+
+async def test_without_its_schema_a_document_is_not_applied_and_the_reason_passes(state: State, path: Path) -> None:
+    async with running(make(state, path)) as applier:
+        report = await verdict(applier, named({"color": "red"}, 1))
+        knowing(applier)
+        again = await verdict(applier, named({"color": "red"}, 1))
+
+    assert (report.state, report.reason) == ("rejected", "schema-unavailable")
+    assert report.reason in TRANSIENT_REASONS
+    assert again.state == "applied"
+
+
+def scoped(state: State, path: Path, **more: Any) -> Applier:
+    """Writes down which commands run, with the fields that changed."""
+    said = path.with_name("said")
+    note = f'echo "%s $HENGE_SECTION" $HENGE_CHANGED_FIELDS >> {said}'
+    hooks = {"on_change": note % "all", "sections": {"wifi": note % "wifi"}, "health": note % "health"}
+    return knowing(make(state, path, **hooks | more))
+
+
+@pytest.mark.parametrize(
+    ("change", "ran"),
+    [
+        ({"dim": 2}, []),
+        ({"wifi": {"ssid": "b", "x": 1}}, ["wifi wifi /wifi/ssid /wifi/x"]),
+        ({"led": 2}, ["all /led"]),
+        ({"wifi": 1, "color": "blue"}, ["wifi wifi /color /wifi", "all /color /wifi"]),
+        ({"wifi": 1, "led": 2, "dim": 2}, ["wifi wifi /dim /led /wifi", "all /dim /led /wifi"]),
+        ({"kernel": 2}, []),
+    ],
+)
+async def test_only_what_the_schema_asks_for_is_started_again(
+    state: State, path: Path, change: dict[str, Any], ran: list[str]
+) -> None:
+    before = {"color": "red", "dim": 1, "wifi": {"ssid": "a"}, "led": 1, "kernel": 1}
+    async with running(scoped(state, path)) as applier:
+        await verdict(applier, named(before, 1))
+        path.with_name("said").unlink()
+        report = await verdict(applier, named(before | change, 2))
+
+    lines = [" ".join(line.split()) for line in path.with_name("said").read_text().splitlines()]
+    assert report.state == "applied"
+    assert lines[:-1] == ran
+    assert lines[-1].startswith("health")
+
+
+async def test_the_first_document_and_one_that_comes_back_run_every_command(state: State, path: Path) -> None:
+    async with running(scoped(state, path, health="grep -q red $HENGE_DOCUMENT")) as applier:
+        await verdict(applier, named({"color": "red", "dim": 1}, 1))
+        first = path.with_name("said").read_text().split("\n")
+        report = await verdict(applier, named({"color": "blue", "dim": 1}, 2))
+
+    later = path.with_name("said").read_text().split("\n")[len(first) - 1 :]
+    assert [line.split()[0] for line in first if line] == ["all"]
+    assert report.state == "rolled-back"
+    assert [line.split()[0] for line in later if line] == ["all", "wifi", "all"]
+
+
+async def test_a_section_whose_command_fails_is_named(state: State, path: Path) -> None:
+    failing = {"wifi": "grep -q home $HENGE_DOCUMENT || { echo no such network; exit 4; }"}
+    async with running(scoped(state, path, sections=failing)) as applier:
+        await verdict(applier, named({"wifi": "home"}, 1))
+        report = await verdict(applier, named({"wifi": "away"}, 2))
+
+    assert (report.state, report.reason) == ("rolled-back", "hook-failed")
+    assert [(error.pointer, error.message) for error in report.errors] == [("/wifi", "exit code 4: no such network")]
+    assert b"home" in path.read_bytes()
+
+
+async def test_more_fields_than_a_variable_holds_are_a_star(state: State, path: Path) -> None:
+    many = {top: {f"a-rather-long-name-{number}": 1 for number in range(900)} for top in "abcd"}
+    tell = f'echo "$HENGE_CHANGED $HENGE_CHANGED_FIELDS" > {path}.said'
+    async with running(make(state, path, on_change=tell)) as applier:
+        report = await verdict(applier, config(canonical(many)))
+
+    assert report.state == "applied"
+    assert path.with_name(f"{path.name}.said").read_text() == "a b c d *\n"
+
+
+async def test_a_change_that_needs_a_reboot_says_so_until_the_machine_was_started_again(
+    state: State, path: Path
+) -> None:
+    def on(boot: str) -> Applier:
+        return knowing(Applier(state, (Output(path, "json"),), Hooks(), environ=ENVIRON, boot=boot))
+
+    async with running(on("boot-1")) as applier:
+        plain = await verdict(applier, named({"color": "red"}, 1))
+        report = await verdict(applier, named({"color": "red", "kernel": 1}, 2))
+        await applier.receipted(receipt_of(report))
+        other = await verdict(applier, named({"color": "blue", "kernel": 1}, 3))
+        await applier.receipted(receipt_of(other))
+    async with running(on("boot-1")) as applier:
+        assert applier.report is None
+    async with running(on("boot-2")) as applier:
+        over = applier.report
+        assert over is not None
+        await applier.receipted(receipt_of(over))
+        assert applier.report is None
+    async with running(on("boot-3")) as applier:
+        assert applier.report is None
+
+    assert (plain.reason, report.reason, other.reason) == ("", "reboot-required", "reboot-required")
+    assert (over.state, over.reason, over.digest, over.revision) == ("applied", "", other.digest, 3)
+
+
+async def test_the_reboot_command_runs_once_and_only_after_the_daemon_has_confirmed(state: State, path: Path) -> None:
+    said = path.with_name("said")
+    applier = knowing(make(state, path, reboot=f"echo reboot >> {said}", boot="boot-1"))
+    watching = asyncio.create_task(applier.reboot_when_asked())
+    async with running(applier):
+        report = await verdict(applier, named({"kernel": 1}, 1))
+        before = said.exists()
+        await applier.receipted(receipt_of(report))
+        async with asyncio.timeout(20):
+            while not said.exists() or not said.read_text():  # noqa: ASYNC110 - a shell writes it
+                await asyncio.sleep(0)
+        await applier.receipted(receipt_of(await verdict(applier, named({"kernel": 1, "dim": 1}, 2))))
+    watching.cancel()
+
+    assert (report.reason, before) == ("reboot-required", False)
+    assert said.read_text() == "reboot\n"
+
+
+async def test_the_reboot_that_a_document_asked_for_does_not_count_against_it(state: State, path: Path) -> None:
+    seen = path.with_name("seen")
+    seen.mkdir()
+    copy = f"cp -p {state.folder}/progress.json {seen}/part; mv {seen}/part {seen}/progress.json"
+    applier = knowing(make(state, path, reboot=copy, boot="boot-1"))
+    watching = asyncio.create_task(applier.reboot_when_asked())
+    async with running(applier):
+        report = await verdict(applier, named({"kernel": 1}, 1))
+        await applier.receipted(receipt_of(report))
+        async with asyncio.timeout(20):
+            while not (seen / "progress.json").exists():  # noqa: ASYNC110 - a shell writes it
+                await asyncio.sleep(0)
+    watching.cancel()
+    state.progress = read_progress(seen)  # as the reboot found it
+    async with running(knowing(make(state, path, boot="boot-2"))) as applier:
+        after = applier.report
+
+    assert after == replace(report, reason="")
+    assert (applier.condition, applier.running.digest) == ("applied", report.digest)
+
+
+async def test_a_confirmation_that_the_disk_does_not_take_lets_no_reboot_happen(
+    path: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    files = FullDisk()
+    files.full = False
+    with closing(State(tmp_path / "other", files=files)) as state:
+        said = path.with_name("said")
+        applier = knowing(make(state, path, files=files, reboot=f"touch {said}", boot="boot-1"))
+        watching = asyncio.create_task(applier.reboot_when_asked())
+        async with running(applier):
+            report = await verdict(applier, named({"kernel": 1}, 1))
+            files.full = True
+            await applier.receipted(receipt_of(report))
+            async with asyncio.timeout(20):
+                while "reboot waits" not in caplog.text:  # noqa: ASYNC110 - a thread tries to write
+                    await asyncio.sleep(0)
+            before, files.full = said.exists(), False
+            await applier.receipted(receipt_of(report))
+            async with asyncio.timeout(20):
+                while not said.exists():  # noqa: ASYNC110 - a shell writes it
+                    await asyncio.sleep(0)
+        watching.cancel()
+
+    assert not before
+    assert read_progress(tmp_path / "other").trial is None
+
+
+async def test_a_machine_is_never_started_again_unasked(state: State, path: Path) -> None:
+    applier = knowing(make(state, path, boot="boot-1"))
+
+    await asyncio.wait_for(applier.reboot_when_asked(), 20)

@@ -18,11 +18,13 @@ from pathlib import Path
 import pytest
 
 from henge_agent.cli import exit_code, run_command_line
-from henge_agent.state import Progress, State, Version
+from henge_agent.records import Progress, Version
+from henge_agent.state import State
+from henge_agent.trial import undone
 from henge_protocol import joining
 from henge_protocol.errors import CODES, HengeError, Invalid, NotFound
 from henge_protocol.joining import format_token
-from henge_protocol.model import digest_of
+from henge_protocol.model import digest_of, short_digest
 from henge_protocol.wire import Report
 from tests.henge_agent.scripted import Scripted
 
@@ -234,6 +236,24 @@ def test_status_says_what_runs_and_what_is_owed(capsys: pytest.CaptureFixture[st
     assert "agent      running" in out
 
 
+def test_status_says_that_a_document_is_on_trial_or_was_taken_back(
+    capsys: pytest.CaptureFixture[str], joined: State
+) -> None:
+    good, new = Version("e", 40, digest_of(b"{}")), Version("e", 41, digest_of(b'{"a":1}'))
+    joined.keep_document(b"{}")
+    joined.keep_document(b'{"a":1}')
+    trial = Progress(current=good, trial=new, boot="b", until_s=1.0)
+    joined.keep_progress(trial)
+    out, _ = run(capsys, "status", code=0)
+    assert f"document   {short_digest(new.digest)} of revision 41" in out
+    assert "report     applied, the daemon has not confirmed it yet" in out
+
+    joined.keep_progress(undone(trial, "", "late"))
+    out, _ = run(capsys, "status", code=0)
+    assert f"document   {short_digest(good.digest)} of revision 40" in out
+    assert "report     rolled-back, the next contact tells why" in out
+
+
 def test_status_says_that_the_daemon_lets_the_device_in_no_more(
     capsys: pytest.CaptureFixture[str], joined: State
 ) -> None:
@@ -309,6 +329,61 @@ async def test_joined_by_token_and_run_as_a_process_until_sigterm(scripted: Scri
     assert "Traceback" not in said
 
 
+async def test_the_settings_file_says_what_the_command_line_does_not(
+    scripted: Scripted, joined: State, tmp_path: Path
+) -> None:
+    assert joined.membership is not None
+    joined.keep_membership(replace(joined.membership, address=str(scripted.address)))
+    joined.close()
+    said = tmp_path / "said"
+    (tmp_path / "agent.toml").write_text(
+        f"""
+        on_change = "echo file >> {said}"
+        health = "echo health >> {said}"
+        [[output]]
+        path = "{tmp_path}/lamp.yaml"
+        [[output]]
+        path = "{tmp_path}/wifi.env"
+        field = "wifi"
+        """
+    )
+    agent = await asyncio.create_subprocess_exec(
+        *command("run", "--state-dir", str(joined.folder), "--on-change", f"echo flag >> {said}"),
+        env=environ() | {"HENGE_AGENT_CONFIG": str(tmp_path / "agent.toml")},
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        await scripted.want(b'{"color":"red","wifi":{"ssid":"home"}}')
+        await scripted.reported("applied")
+    finally:
+        agent.kill()
+        await agent.wait()
+
+    assert said.read_text() == "flag\nhealth\n"
+    assert (tmp_path / "lamp.yaml").read_text() == 'color: "red"\nwifi:\n  ssid: "home"\n'
+    assert (tmp_path / "wifi.env").read_text() == "SSID=home\n"
+
+
+@pytest.mark.parametrize(
+    ("config", "code", "said"),
+    [
+        ("helth = 'x'", 78, "did you mean health?"),
+        ("hook_timeout = '5x'", 2, "5x"),
+        ("[[output]]\npath = '/etc/x'\ntemplate = '/no/such.tmpl'", 66, "/no/such.tmpl"),
+        (None, 66, "agent.toml"),
+    ],
+)
+def test_a_settings_file_with_a_mistake_stops_the_start(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], config: str | None, code: int, said: str
+) -> None:
+    path = tmp_path / "agent.toml"
+    if config is not None:
+        path.write_text(config)
+
+    assert run_command_line(["run", "--config", str(path), "--state-dir", str(tmp_path / "state")]) == code
+    assert said in capsys.readouterr().err
+
+
 async def test_killed_at_any_moment_the_agent_comes_back(scripted: Scripted, joined: State, tmp_path: Path) -> None:
     """kill -9 while changes stream in: the file is whole each time, and in the end it is the newest."""
     assert joined.membership is not None
@@ -331,7 +406,7 @@ async def test_killed_at_any_moment_the_agent_comes_back(scripted: Scripted, joi
             await agent.wait()
         assert json.loads(await asyncio.to_thread(output.read_bytes))["turn"] == turn
         with closing(State(joined.folder)) as state:
-            assert state.progress.current is not None
+            assert state.progress.running is not None
 
 
 def test_an_output_that_cannot_be_written_is_told(joined: State) -> None:

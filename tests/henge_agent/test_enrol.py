@@ -16,8 +16,9 @@ from aiohttp import web
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from henge_agent.enrol import Applicant, Chance, Joined, join_by_code, join_by_token
+from henge_agent.records import Progress, Version
 from henge_agent.settings import Address
-from henge_agent.state import Progress, State, Version, read_progress
+from henge_agent.state import State, read_progress
 from henge_protocol import joining, pki
 from henge_protocol.errors import Conflict, Denied, Gone, HengeError, Malformed, Unreachable, Untrusted
 from henge_protocol.joining import JoinToken

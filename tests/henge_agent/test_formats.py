@@ -7,6 +7,7 @@ import tomllib
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -40,6 +41,11 @@ def rendered(value: object, form: Any) -> bytes:
     return render(canonical(value), value, form)
 
 
+def same(one: object, other: object) -> bool:
+    """Equal, and of the same types: 1, 1.0 and true are three things."""
+    return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
+
+
 def test_json_is_the_documents_bytes_verbatim() -> None:
     assert render(b' {"a":1.0}', {"a": 1.0}, "json") == b' {"a":1.0}'
     assert render(b"[1]", [1], "json") == b"[1]"
@@ -48,6 +54,29 @@ def test_json_is_the_documents_bytes_verbatim() -> None:
 @given(documents)
 def test_toml_reads_back_as_what_was_written(value: dict[str, Any]) -> None:
     assert tomllib.loads(rendered(value, "toml").decode()) == value
+
+
+@given(documents)
+def test_yaml_reads_back_as_what_was_written(value: dict[str, Any]) -> None:
+    assert same(yaml.safe_load(rendered(value, "yaml")), value)
+
+
+@pytest.mark.parametrize(
+    "word", ["no", "Null", "~", "1e5", "0x1f", "1:30", "2026-01-02", "- a", "\x85", "\ufeff", "\u2028", "#"]
+)
+def test_what_yaml_would_take_for_something_else_stays_a_text(word: str) -> None:
+    value = {word: word, "in": [word, [word], {word: [None, 1e300, 2.0, True]}], "none": {}, "few": []}
+
+    assert same(yaml.safe_load(rendered(value, "yaml")), value)
+
+
+def test_yaml_looks_as_people_write_it() -> None:
+    value = {"color": "red", "wifi": {"ssid": "home", "channels": [1, 6]}, "no": {}, "dim": 1e-07}
+
+    assert rendered(value, "yaml") == (
+        b'color: "red"\nwifi:\n  ssid: "home"\n  channels:\n    - 1\n    - 6\n"no": {}\ndim: 1.0e-07\n'
+    )
+    assert rendered({}, "yaml") == b"{}\n"
 
 
 def test_toml_looks_as_people_write_it() -> None:
@@ -72,6 +101,37 @@ def test_a_shell_reads_an_environment_file_back_as_what_was_written(value: dict[
     said = subprocess.run(["/bin/sh"], input=script, capture_output=True, check=True, env={}).stdout
 
     assert said.split(b"\0")[:-1] == [text.encode() for text in value.values()]
+
+
+names = st.from_regex(r"[a-z][a-z0-9]{0,3}(_[a-z]{1,2})?", fullmatch=True)
+tricky = st.text("a \"'$`\\\n\t#=ü\0", max_size=6)
+leaves = st.booleans() | st.integers(-99, 99) | tricky | st.lists(st.text("a'\n", max_size=2))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.dictionaries(names, leaves | st.dictionaries(names, leaves, max_size=3), max_size=4))
+def test_a_nested_document_reads_back_from_a_shell_or_is_refused(value: dict[str, Any]) -> None:
+    flat = {}
+    for key, item in value.items():
+        inner = {f"{key}_{name}": part for name, part in item.items()} if isinstance(item, dict) else {key: item}
+        flat |= {name.upper(): part for name, part in inner.items()}
+    try:
+        written = rendered(value, "env")
+    except Invalid:
+        assert (
+            "\0" in repr(value)
+            or "\\x00" in repr(value)
+            or len(flat) < sum(len(item) if isinstance(item, dict) else 1 for item in value.values())
+        )
+        return
+
+    script = written + b"".join(b'printf "%%s\\0" "$%s"\n' % name.encode() for name in flat)
+    said = subprocess.run(["/bin/sh"], input=script, capture_output=True, check=True, env={}).stdout.split(b"\0")[:-1]
+
+    assert said == [
+        (item if isinstance(item, str) else json.dumps(item, ensure_ascii=False, separators=(",", ":"))).encode()
+        for item in flat.values()
+    ]
 
 
 def test_an_environment_file_joins_nested_names_and_quotes_only_what_needs_it() -> None:
@@ -119,6 +179,8 @@ def test_an_ini_file_reads_back_as_what_was_written_or_is_refused(value: dict[st
     ("value", "form", "pointer"),
     [
         ({"a": {"b": None}}, "toml", "/a/b"),
+        ({"a": {"k" * 2000: 1}}, "yaml", f"/a/{'k' * 2000}"),
+        ([1], "yaml", ""),
         ({"a": [None]}, "toml", "/a/0"),
         ({"a": None}, "env", "/a"),
         ({"a": "x\0y"}, "env", "/a"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,9 +15,10 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from henge_agent.applier import Applier
 from henge_agent.link import Greeting
+from henge_agent.records import Membership
 from henge_agent.runner import Runner, Surroundings
 from henge_agent.settings import Address, Hooks, Output
-from henge_agent.state import Membership, State, read_membership
+from henge_agent.state import State, read_membership
 from henge_protocol import pki
 from henge_protocol.model import digest_of
 from henge_protocol.trust import server_name
@@ -99,8 +100,12 @@ def at(state: State, address: Address, **fields: Any) -> State:
 
 @asynccontextmanager
 async def agent(state: State, path: Path, world: World, **hooks: Any) -> AsyncIterator[Applier]:
-    applier = Applier(state, (Output(path, "json"),), Hooks(**hooks), environ={"PATH": os.environ["PATH"]})
-    runner = Runner(state, applier, Greeting("boot-1", {"arch": "x"}), world.surroundings())
+    around = world.surroundings()
+    environ = {"PATH": os.environ["PATH"]}
+    applier = Applier(
+        state, (Output(path, "json"),), Hooks(**hooks), environ=environ, clock=around.clock, boot="boot-1"
+    )
+    runner = Runner(state, applier, Greeting("boot-1", {"arch": "x"}), around)
     task = asyncio.create_task(runner.run())
     try:
         yield applier
@@ -127,6 +132,24 @@ async def test_a_change_reaches_the_file_and_its_report_the_daemon(
     assert (first.state, first.digest, first.boot, first.facts) == ("none", "", "boot-1", {"arch": "x"})
     assert first.client.startswith("henge-agent/")
     assert any("connected to" in text for text in world.told)
+
+
+@pytest.mark.parametrize("websockets", [True, False])
+async def test_the_schema_is_fetched_once_and_documents_are_held_against_it(
+    joined: State, scripted: Scripted, path: Path, world: World, websockets: bool
+) -> None:
+    scripted.schema = {"properties": {"color": {"enum": ["red"]}}}
+    scripted.websockets = websockets
+    async with agent(at(joined, scripted.address), path, world):
+        await scripted.want(b'{"color":"red"}')
+        await scripted.reported("applied")
+        await scripted.want(b'{"color":"blue"}')
+        report = await scripted.reported("rejected")
+        await scripted.want(b'{"color":"red","dim":1}')
+        await scripted.reported("applied", digest_of(b'{"color":"red","dim":1}'))
+
+    assert (report.reason, report.errors[0].pointer) == ("invalid", "/color")
+    assert scripted.schemas_asked == 1
 
 
 async def test_after_a_cut_link_the_hello_says_what_runs(
@@ -688,3 +711,141 @@ async def test_a_moment_that_is_known_is_written_once_a_day_and_never_goes_back(
 
     assert joined.membership is not None
     assert joined.membership.known_time == known
+
+
+async def noted(applier: Applier, condition: Callable[[], object]) -> None:
+    """Wait until the agent has made the condition true."""
+    seen = -1
+    async with asyncio.timeout(20):
+        while not condition():
+            seen = await applier.news(seen)
+
+
+@pytest.mark.parametrize("websockets", [True, False])
+async def test_a_document_that_is_not_confirmed_is_taken_back_and_blamed_by_the_next_contact(
+    joined: State, scripted: Scripted, path: Path, world: World, *, websockets: bool
+) -> None:
+    scripted.websockets = websockets
+    async with agent(at(joined, scripted.address), path, world) as applier:
+        await scripted.want(RED)
+        await noted(applier, lambda: joined.progress.current)
+        scripted.receipts, scripted.confirm_s = False, 0
+        await scripted.want(BLUE)
+        verdict = await scripted.reported("rolled-back", digest_of(BLUE))
+        assert path.read_bytes() == RED
+
+    assert verdict.reason == "connectivity-lost"
+    assert (scripted.hellos[-1].digest, scripted.hellos[-1].state) == (digest_of(RED), "applied")
+
+
+async def test_an_outage_while_a_document_is_on_trial_is_nobodys_fault(
+    joined: State, scripted: Scripted, path: Path, world: World, tmp_path: Path
+) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    async with agent(
+        at(joined, scripted.address), path, world, on_change=f"[ $HENGE_ROLLBACK ] || cat {fifo}"
+    ) as applier:
+        scripted.confirm_s = 0
+        await scripted.want(BLUE)
+        await scripted.reported("applying")
+        scripted.refuse = (503, "stopping")
+        for socket in list(scripted.sockets):
+            await socket.close(code=1001)
+        await asyncio.to_thread(fifo.write_text, "go on")
+        await noted(applier, lambda: joined.progress.report and joined.progress.report.reason)
+        assert not path.exists()
+        scripted.refuse, scripted.desired = None, None
+        verdict = await scripted.reported("rolled-back", digest_of(BLUE))
+
+    assert verdict.reason == "server-unreachable"
+
+
+async def test_a_hooks_document_is_confirmed_only_by_a_connection_made_with_it(
+    joined: State, scripted: Scripted, path: Path, world: World
+) -> None:
+    """The hook of this document is one that lets no new connection through while the old one lives on."""
+    async with agent(at(joined, scripted.address), path, world, on_change="true"):
+        await scripted.want(RED)
+        await scripted.reported("applied", digest_of(RED))
+        scripted.refuse = (503, "stopping")
+        await scripted.want(BLUE)
+        await world.asleep(3)
+        assert not [report for report in scripted.reports if (report.state, report.revision) == ("applied", 2)]
+        scripted.refuse = None
+        await scripted.reported("applied", digest_of(BLUE))
+
+    assert len(scripted.hellos) == 2
+
+
+async def test_a_change_by_hand_is_told_and_put_back_while_connected(
+    joined: State, scripted: Scripted, path: Path, world: World, tmp_path: Path
+) -> None:
+    async with agent(at(joined, scripted.address), path, world, on_change=f"echo $HENGE_ROLLBACK >> {tmp_path}/ran"):
+        await scripted.want(RED)
+        await scripted.reported("applied")
+        await scripted.seen(lambda: len(scripted.reports) == 2)
+        path.write_bytes(b"by hand")
+        drifted = await scripted.reported("drifted", digest_of(RED))
+        await scripted.seen(lambda: scripted.reports[-1].state == "applied")
+        assert path.read_bytes() == RED
+
+    assert (drifted.reason, drifted.errors[0].message) == ("changed", f"{path} is not as it was written")
+    assert (tmp_path / "ran").read_text() == "\n1\n"
+    assert len(scripted.hellos) == 1
+
+
+async def test_whoever_changes_a_file_again_and_again_is_answered_later_each_time(
+    joined: State, scripted: Scripted, path: Path, world: World
+) -> None:
+    async with agent(at(joined, scripted.address), path, world) as applier:
+        await scripted.want(RED)
+        await scripted.reported("applied")
+        for number in range(4):
+            path.write_bytes(b"by hand %d" % number)
+            await noted(applier, lambda: applier.adrift)
+            await noted(applier, lambda: not applier.adrift)
+
+    assert [seconds for seconds in world.pauses if seconds > 1] == [1.5, 2.0, 3.0, 5.0]
+
+
+async def test_a_change_by_hand_can_be_left_and_is_told_until_it_is_undone_or_overwritten(
+    joined: State, scripted: Scripted, path: Path, world: World
+) -> None:
+    async with agent(at(joined, scripted.address), path, world, on_drift="leave") as applier:
+        await scripted.want(RED)
+        await scripted.reported("applied")
+        path.write_bytes(b"by hand")
+        await scripted.reported("drifted")
+        for socket in list(scripted.sockets):
+            await socket.close(code=1001)
+        await scripted.seen(lambda: len(scripted.hellos) == 2)
+        assert (scripted.hellos[1].state, path.read_bytes()) == ("drifted", b"by hand")
+        path.write_bytes(RED)
+        await noted(applier, lambda: not applier.adrift)
+
+        path.write_bytes(b"by hand again")
+        await noted(applier, lambda: applier.adrift)
+        await scripted.want(BLUE)
+        await scripted.reported("applied", digest_of(BLUE))
+        assert (path.read_bytes(), applier.condition) == (BLUE, "applied")
+
+
+async def test_what_was_left_stays_left_after_a_restart_but_a_new_output_is_written(
+    joined: State, scripted: Scripted, path: Path, world: World
+) -> None:
+    async with agent(at(joined, scripted.address), path, world, on_drift="leave"):
+        await scripted.want(RED)
+        await scripted.reported("applied")
+        path.write_bytes(b"by hand")
+        await scripted.reported("drifted")
+    async with agent(joined, path, world, on_drift="leave"):
+        await scripted.seen(lambda: len(scripted.hellos) == 2)
+        assert (scripted.hellos[1].state, path.read_bytes()) == ("drifted", b"by hand")
+    new = path.with_name("new.json")
+    async with agent(joined, new, world, on_drift="leave"):
+        await scripted.seen(lambda: len(scripted.hellos) == 3)
+        assert (scripted.hellos[2].state, new.read_bytes()) == ("applied", RED)
+        new.write_bytes(b"by hand, too")
+        await scripted.seen(lambda: scripted.reports[-1].state == "drifted")
+    assert new.read_bytes() == b"by hand, too"

@@ -78,6 +78,7 @@ def test_what_is_no_address_is_refused_with_its_form(text: str) -> None:
         ("/etc/lamp.toml", Output(Path("/etc/lamp.toml"), "toml")),
         ("/etc/lamp.CFG", Output(Path("/etc/lamp.CFG"), "ini")),
         ("/srv/app/.env", Output(Path("/srv/app/.env"), "env")),
+        ("/etc/lamp.yml", Output(Path("/etc/lamp.yml"), "yaml")),
         ("/etc/lamp.json:env", Output(Path("/etc/lamp.json"), "env")),
         ("/etc/a:b/lamp", Output(Path("/etc/a:b/lamp"), "json")),
     ],

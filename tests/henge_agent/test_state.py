@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from henge_agent.state import Membership, Progress, State, Version, is_running, read_membership, read_progress
+from henge_agent.records import Membership, Progress, Version
+from henge_agent.state import State, is_running, read_membership, read_progress
 from henge_protocol.errors import Conflict, Denied, HengeError, Invalid, StorageFull
 from henge_protocol.model import digest_of
 from henge_protocol.wire import FieldError, Report

@@ -13,8 +13,15 @@ import pytest
 
 from henge_protocol import pki
 from tests.henge_micro.boards import PATIENCE_S, RUN, Board, Interpreter, eventually
+from tests.henge_micro.cases import each_case, run_case
 from tests.henge_micro.conftest import MakeBoard
 from tests.service import Admin, Service, device, schema
+
+
+@each_case("client_cases")
+def test_on_board(small: Interpreter, case: str) -> None:
+    run_case(small, "client_cases", case)
+
 
 POLL = """
 from henge_micro import poll

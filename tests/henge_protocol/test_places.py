@@ -10,6 +10,12 @@ from henge_protocol.errors import Invalid
 HOME = {"HOME": "/home/ada"}
 
 
+def test_the_agents_settings_lie_beside_the_daemons() -> None:
+    assert places.agent_config_file({}, 0) == Path("/etc/henge/agent.toml")
+    assert places.agent_config_file({"HOME": "/home/me"}, 1000) == Path("/home/me/.config/henge/agent.toml")
+    assert places.agent_config_file({}, 1000) is None
+
+
 def test_a_user_gets_the_xdg_folders() -> None:
     assert places.config_dir(HOME, 1000) == Path("/home/ada/.config/henge")
     assert places.state_dir(HOME, 1000) == Path("/home/ada/.local/state/henge")

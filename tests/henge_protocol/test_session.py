@@ -236,3 +236,16 @@ def test_the_document_names_every_close_code(name: str) -> None:
 
 def test_reasons_of_closing_are_codes_of_ours() -> None:
     assert {"hello_timeout", "unexpected", "unsupported_protocol", "replaced", "revoked"} <= set(CODES)
+
+
+def test_a_delivery_that_is_abandoned_makes_room_for_the_next() -> None:
+    daemon = Session("daemon", now=0.0)
+    daemon.receive(encode(Hello()), now=0.0)
+    daemon.send(Welcome(), now=0.0)
+    daemon.send(Config(digest=digest_of(b"{}"), intent="check", document=b"{}"), now=0.0)
+    daemon.abandon()
+
+    assert (daemon.state, daemon.in_flight) == ("idle", "")
+    late = daemon.receive(encode(Report(digest=digest_of(b"{}"), state="checked")), now=1.0)
+    assert isinstance(late.event, Report)
+    assert daemon.state == "idle"

@@ -350,6 +350,28 @@ async def test_promoting_what_nobody_else_notices_needs_no_yes(person: Face, adm
     assert await values(admin, "groups/kitchen") == {"color": "blue", "brightness": None}
 
 
+async def test_promoting_overwrites_nothing_that_somebody_else_changed_since_it_looked(
+    person: Face, admin: Admin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hengectl import factoring
+    from hengectl.commands import layering
+
+    await person.ok("set", "device/lamp-1", "color=blue")
+    loop = asyncio.get_running_loop()
+
+    def somebody_is_faster(*read: Any) -> Any:
+        other = admin.apply(group("kitchen", "room=kitchen", brightness=7))
+        asyncio.run_coroutine_threadsafe(other, loop).result()
+        return factoring.promoted(*read)
+
+    monkeypatch.setattr(layering, "promoted", somebody_is_faster)
+    ran = await person.run("promote", "lamp-1", "color", "--to", "group/kitchen", "--yes")
+
+    assert (ran.code, "the fleet was changed meanwhile" in ran.err) == (5, True)
+    assert await values(admin, "groups/kitchen") == {"brightness": 7}
+    assert await values(admin, "devices/lamp-1") == {"color": "blue"}
+
+
 async def test_a_value_goes_only_where_it_comes_back_from(person: Face, admin: Admin) -> None:
     await person.ok("set", "device/lamp-2", "color=red")
     wrong = await person.run("promote", "lamp-2", "color", "--to", "group/kitchen", "--yes")
@@ -690,6 +712,18 @@ async def test_a_document_on_a_terminal_cannot_move_the_cursor(
     assert "\x9b2J\u202e" in piped
     assert shown.rstrip("\n").isprintable()
     assert json.loads(shown) == json.loads(piped)
+
+
+async def test_a_history_that_comes_in_parts_is_shown_whole(
+    person: Face, admin: Admin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hengd.http.history.MAX_ANSWER_BYTES", 1)
+    for brightness in range(3):
+        await person.ok("set", "device/lamp-1", f"brightness={brightness}")
+
+    assert [row[0] for row in lines(await person.ok("history"))] == ["REVISION", "4", "3", "2", "1"]
+    assert [row[0] for row in lines(await person.ok("history", "--limit", "2"))] == ["REVISION", "4", "3"]
+    assert [row[0] for row in lines(await person.ok("get", "revisions"))] == ["REVISION", "4", "3", "2", "1"]
 
 
 async def test_history_and_rollback(person: Face, admin: Admin) -> None:

@@ -105,7 +105,14 @@ async def test_what_is_saved_is_made_so(desk: Desk, admin: Admin) -> None:
 
 @pytest.mark.parametrize(
     "step",
-    ["", "file.write_text(text)", replaced("#: ", "#: x"), "file.write_text('')", "file.write_text('# nothing\\n')"],
+    [
+        "",
+        "file.write_text(text)",
+        replaced("#: ", "#: x"),
+        "file.write_text('')",
+        "file.write_text('# nothing\\n')",
+        "file.unlink()",
+    ],
 )
 async def test_nothing_changed_is_no_revision_and_ends_with_0(desk: Desk, admin: Admin, step: str) -> None:
     desk.steps(step)
@@ -132,6 +139,18 @@ async def test_what_is_refused_is_opened_again_with_the_reasons_on_top(desk: Des
     assert refused.count("#: Error") == unread.count("#: Error") == 1
     assert "color: [pink # mine" in unread
     assert await spec(admin) == {"color": "green"}
+
+
+async def test_text_that_is_not_utf8_is_opened_again_and_kept(desk: Desk, admin: Admin) -> None:
+    desk.steps("file.write_bytes(file.read_bytes().replace(b'color: red', b'color: gr\\xfcn'))")
+    ran = await desk.edit()
+    [kept] = desk.kept
+
+    assert (ran.code, desk.opened) == (6, 2)
+    assert "UTF-8" in ran.err
+    assert f"What you wrote is in {kept}." in ran.err
+    assert b"color: gr\xfcn" in kept.read_bytes()
+    assert await spec(admin) == {"color": "red"}
 
 
 async def test_whoever_gives_up_keeps_the_text_and_is_told_where(desk: Desk, admin: Admin) -> None:

@@ -221,11 +221,11 @@ def leaves(value: Any, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]
     return {path: value}
 
 
-def check_documents(world: World) -> None:
+async def check_documents(world: World) -> None:
     for name in DEVICES:
         wanted = world.state.document(name)
         assert canonical(world.desk.document(name)) == canonical(wanted), name
-        told = {tuple(one.pointer[1:].split("/")): one for one in world.desk.configs.why(name) if one.present}
+        told = {tuple(one.pointer[1:].split("/")): one for one in await world.desk.configs.why(name) if one.present}
         assert {path: canonical(one.value) for path, one in told.items()} == {
             path: canonical(leaf) for path, leaf in leaves(wanted).items()
         }
@@ -274,7 +274,7 @@ async def test_documents_why_and_history_are_as_the_model_says(desk: Desk, seed:
     await world.begin()
     for _ in range(STEPS):
         await world.step()
-        check_documents(world)
+        await check_documents(world)
         await check_differences(world)
 
     assert len(world.history) > STEPS // 3

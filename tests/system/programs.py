@@ -120,8 +120,9 @@ class Program:
 class Daemon:
     """hengd on a folder; may be killed and started again on the same folder and port."""
 
-    def __init__(self, folder: Path, data: Path | None = None) -> None:
+    def __init__(self, folder: Path, data: Path | None = None, *, host: str = "127.0.0.1") -> None:
         self.folder = folder
+        self._host = host
         self.data = data or folder / "data"
         self._run = tempfile.TemporaryDirectory(prefix="henge-")
         self.socket = Path(self._run.name) / "admin.sock"
@@ -139,7 +140,7 @@ class Daemon:
         """The command line."""
         return [
             "hengd", "run", "--data-dir", str(self.data), "--socket", str(self.socket), "--no-mdns",
-            "--listen", f"127.0.0.1:{self.port}", "--local", "127.0.0.1:0",
+            "--listen", f"{self._host}:{self.port}", "--local", "127.0.0.1:0",
         ]  # fmt: skip
 
     def answers(self) -> bool:
@@ -174,12 +175,13 @@ class Daemon:
         self.admin.close()
         self._run.cleanup()
 
-    def join(self, name: str) -> Path:
-        """Enrol an agent by the real command; its state folder."""
+    def join(self, name: str, *, address: str = "", prefix: Sequence[str] = ()) -> Path:
+        """Enrol an agent by the real command, at ``address`` and behind ``prefix``; its state folder."""
         token = self.admin.call("POST", "/v1/tokens", {"name": name})["token"]
         state = self.folder / name
+        url = f"https://{address or f'127.0.0.1:{self.port}'}"
         done = subprocess.run(
-            [str(PROGRAMS / "henge-agent"), "join", f"https://127.0.0.1:{self.port}", "--token-file", "-",
+            [*prefix, str(PROGRAMS / "henge-agent"), "join", url, "--token-file", "-",
              "--name", name, "--state-dir", str(state)],
             input=token, capture_output=True, text=True, check=False, timeout=PATIENCE_S,
         )  # fmt: skip

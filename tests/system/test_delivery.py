@@ -36,8 +36,9 @@ def shown(state: Path) -> dict[str, object]:
 
 
 def last_good(state: Path) -> dict[str, object]:
-    """The document that an agent puts back when it starts."""
-    digest = json.loads((state / "progress.json").read_text())["current"]["digest"]
+    """The document that an agent puts back when it starts: on trial, or confirmed."""
+    progress = json.loads((state / "progress.json").read_text())
+    digest = (progress["trial"] or progress["current"])["digest"]
     return dict(json.loads((state / "documents" / digest).read_text()))
 
 

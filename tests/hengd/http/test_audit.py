@@ -54,6 +54,8 @@ async def test_every_kind_of_act_leaves_its_record_and_the_chain_is_whole(daemon
             await operator.ok("POST", "/v1/devices/planned/retry")
             await operator.refused("POST", f"/v1/joins/{(int(joiner.code) + 1) % 10**8:08}/approve", {})
     await admin.ok("PUT", "/v1/join-window", {"open_s": 0})
+    await admin.ok("PUT", "/v1/secrets/wifi", {"value": "correct horse"})
+    await admin.ok("PUT", "/v1/schemas/guess?dry_run=1", GUESS)
     token = await token_of(admin)
     await admin.ok("DELETE", f"/v1/tokens/{parse_token(token).id}")
     await spend(daemon, token, pki.generate_key(), "late")
@@ -210,3 +212,30 @@ def edit(daemon: Service, number: int, **fields: Any) -> None:
         assert payload is not None
         tx.put("audit", number_key(number), pack(msgspec.structs.replace(unpack(AuditRecord, payload), **fields)))
     env.close()
+
+
+GUESS = schema("guess", type="object", properties={"psk": {"type": "string", "writeOnly": True, "pattern": "^c"}})
+
+
+async def test_trying_schemas_on_secrets_leaves_records(admin: Admin) -> None:
+    async def tried() -> list[str]:
+        answer = await admin.ok("GET", "/v1/audit?since=0&limit=1000")
+        return [item["object"] for item in answer["items"] if item["what"] == "schema.tried"]
+
+    def guess(pattern: str, name: str) -> list[dict[str, Any]]:
+        judge = schema(
+            name, type="object", properties={"psk": {"type": "string", "writeOnly": True, "pattern": pattern}}
+        )
+        return [judge, device("mine", name, psk={"$secret": "wifi"})]
+
+    await admin.ok("PUT", "/v1/schemas/guess?dry_run=1", GUESS)
+    assert await tried() == [], "there is no secret to be guessed"
+    await admin.ok("PUT", "/v1/secrets/wifi", {"value": "correct horse"})
+    await admin.ok("POST", "/v1/apply?dry_run=1", {"objects": guess("^c", "yes")})
+    await admin.refused("POST", "/v1/apply?dry_run=1", {"objects": guess("^d", "no")})
+    await admin.refused("POST", "/v1/apply", {"objects": guess("^e", "real")})
+    await admin.ok("POST", "/v1/apply?dry_run=1", {"objects": [schema("plain", type="object")]})
+    await admin.ok("POST", "/v1/apply", {"objects": [*guess("^c", "kept"), GUESS]})
+    await admin.ok("POST", "/v1/apply?dry_run=1", {"objects": guess("^c", "kept")})
+
+    assert await tried() == ["schema/yes", "schema/no", "schema/real"]

@@ -50,6 +50,55 @@ async def test_a_new_time_to_confirm_reaches_devices_whose_document_is_the_same(
     assert (config.confirm_s, again.confirm_s, again.digest) == (120, 7, config.digest)
 
 
+async def test_a_document_names_the_schema_that_the_device_can_ask_for(daemon: Service, admin: Admin) -> None:
+    await admin.apply(schema(), device("lamp-1"))
+    identity = await daemon.join(admin, "lamp-1")
+    async with connected(daemon, identity) as lamp, daemon.remote(identity) as client:
+        config = await lamp.config()
+        await lamp.report(config)
+        first = await client.call("GET", "/v1/device/schema")
+        stored = (await admin.ok("GET", "/v1/schemas/lamp"))["spec"]["schema"]
+        await admin.ok("PATCH", "/v1/schemas/lamp", {"spec": {"schema": {"title": "A lamp"}}})
+        second = await client.call("GET", "/v1/device/schema")
+    async with connected(daemon, identity) as lamp:
+        again = await lamp.config()
+
+    assert json.loads(first.body) == stored
+    assert first.headers["ETag"] == f'"{config.schema}"' == f'"{digest_of(first.body)}"'
+    assert json.loads(second.body) == stored | {"title": "A lamp"}
+    assert (again.digest, again.schema) == (config.digest, digest_of(second.body))
+
+
+async def test_a_device_without_schema_is_told_so(daemon: Service, admin: Admin) -> None:
+    await admin.apply(device("lamp-1", bound=""))
+    identity = await daemon.join(admin, "lamp-1")
+    async with daemon.remote(identity) as client:
+        refused = await client.refused("GET", "/v1/device/schema")
+
+    assert (refused.status, refused.code) == (404, "no_document")
+
+
+async def test_a_reboot_that_is_required_is_a_condition_until_the_device_says_otherwise(
+    daemon: Service, admin: Admin
+) -> None:
+    async def condition() -> tuple[str, str]:
+        status = (await admin.ok("GET", "/v1/devices/lamp-1"))["status"]
+        [found] = [one for one in status["conditions"] if one["type"] == "RebootRequired"]
+        assert status["config"] == "in-sync"
+        return found["status"], found["reason"]
+
+    await admin.apply(schema(), device("lamp-1"))
+    identity = await daemon.join(admin, "lamp-1")
+    async with connected(daemon, identity) as lamp:
+        config = await lamp.config()
+        await lamp.report(config, "applied", reason="reboot-required")
+        before = await condition()
+        await lamp.report(config)
+        after = await condition()
+
+    assert (before, after) == (("True", "reboot-required"), ("False", "none"))
+
+
 async def test_a_device_without_schema_has_no_document(daemon: Service, admin: Admin) -> None:
     await admin.apply(device("lamp-1", bound=""))
     document = await admin.refused("GET", "/v1/devices/lamp-1/document")

@@ -249,7 +249,8 @@ async def test_viewers_read_editors_change_configuration_admins_decide_who_belon
         f"{method} /v1/{plural}/{{name}}" for method in writes for plural in ("schemas", "groups", "devices")
     } | {
         "PATCH /v1/groups/{name}/overrides", "PATCH /v1/devices/{name}/overrides", "POST /v1/overrides",
-        "POST /v1/apply", "POST /v1/rollback", "POST /v1/devices/{name}/rename", "POST /v1/devices/{name}/retry",
+        "POST /v1/apply", "POST /v1/check", "POST /v1/rollback",
+        "POST /v1/devices/{name}/rename", "POST /v1/devices/{name}/retry",
         *(f"{method} /v1/secrets/{{secret}}" for method in ("PUT", "DELETE")),
     }  # fmt: skip
     assert {route for route in by_role["admin"] if route.startswith("GET ")} == {

@@ -7,17 +7,18 @@ import json
 import select
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import aiohttp
 import pytest
 
-from hengd.events import KEPT
-from hengd.http import eventstream
+from hengd.events import KEPT, Event
+from hengd.http import edge, eventstream, views
+from hengd.rules.authority import ADMIN_LIFETIME_S
 from henge_protocol import pki
 from tests.hengd.http.joinkit import identity_in, spend, token_of
-from tests.service import PATIENCE_S, Admin, Service, device, group, schema
+from tests.service import PATIENCE_S, Admin, Identity, Service, device, group, schema
 
 STREAM = {"Accept": "text/event-stream"}
 
@@ -69,6 +70,26 @@ async def test_events_arrive_as_they_happen_with_number_type_and_data(admin: Adm
     assert (data["kind"], data["name"]) == ("Schema", "lamp")
 
 
+async def test_an_event_is_put_into_words_once_however_many_read_it(
+    admin: Admin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[int] = []
+
+    def event_view(event: Event) -> dict[str, Any]:
+        told.append(event.seq)
+        return views.event_view(event)
+
+    monkeypatch.setattr(eventstream, "event_view", event_view)
+    async with AsyncExitStack() as streams:
+        readers = [await streams.enter_async_context(stream(admin)) for _ in range(5)]
+        await admin.apply(schema(), *[device(f"lamp-{number}") for number in range(9)])
+        seen = [[await reader.event() for _ in range(10)] for reader in readers]
+
+    assert all(one == seen[0] for one in seen)
+    assert len({event["seq"] for event in seen[0]}) == 10
+    assert sorted(told) == sorted(set(told))
+
+
 async def test_a_stream_that_broke_goes_on_after_the_last_number(admin: Admin) -> None:
     async with stream(admin) as reader:
         await admin.apply(schema())
@@ -102,6 +123,13 @@ async def test_another_last_event_id_is_refused(admin: Admin, number: str) -> No
     assert (answer.status, answer.code) == (400, "bad_parameter")
 
 
+async def viewer(daemon: Service, admin: Admin) -> Identity:
+    """An operator who may look, with a certificate."""
+    key = pki.generate_key()
+    token = await token_of(admin, kind="admin", role="viewer")
+    return identity_in((await spend(daemon, token, key, "eve", "/v1/login")).json, key)
+
+
 async def test_a_stream_ends_when_the_daemon_stops(daemon: Service, admin: Admin) -> None:
     async with stream(admin) as reader:
         await daemon.stop()
@@ -111,13 +139,46 @@ async def test_a_stream_ends_when_the_daemon_stops(daemon: Service, admin: Admin
 
 
 async def test_a_stream_ends_with_the_identity_of_its_reader(daemon: Service, admin: Admin) -> None:
-    key = pki.generate_key()
-    token = await token_of(admin, kind="admin", role="viewer")
-    eve = identity_in((await spend(daemon, token, key, "eve", "/v1/login")).json, key)
-    async with daemon.remote(eve) as remote, stream(remote) as reader:
+    async with daemon.remote(await viewer(daemon, admin)) as remote, stream(remote) as reader:
         await admin.ok("DELETE", "/v1/operators/eve")
         with pytest.raises((ConnectionError, aiohttp.ClientError)):
             await reader.block()
+
+
+async def test_a_stream_tells_nothing_after_the_end_of_its_readers_certificate(
+    daemon: Service, admin: Admin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusals: list[object] = []
+    ended, release = asyncio.Event(), daemon.app.authority.release
+    monkeypatch.setattr(daemon.app.authority, "release", lambda *holder: (release(*holder), ended.set()))
+    async with daemon.remote(await viewer(daemon, admin)) as remote, stream(remote) as reader:
+        await admin.apply(schema())
+        assert (await reader.event())["name"] == "lamp"
+        monkeypatch.setattr(edge, "problem_response", lambda *refusal: refusals.append(refusal))
+        daemon.clock.advance(ADMIN_LIFETIME_S + 1)
+        await admin.apply(group("kitchen", "room=kitchen"))
+        with pytest.raises((ConnectionError, aiohttp.ClientError)):
+            await reader.block()
+        await asyncio.wait_for(ended.wait(), PATIENCE_S)
+
+    assert refusals == [], "an answer that has begun is not followed by another one"
+
+
+async def test_a_long_poll_tells_nothing_after_the_end_of_its_readers_certificate(
+    daemon: Service, admin: Admin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    eve, held = await viewer(daemon, admin), asyncio.Event()
+    hold = daemon.app.authority.hold
+    monkeypatch.setattr(daemon.app.authority, "hold", lambda *holder: (hold(*holder), held.set()))
+    seq = (await admin.ok("GET", "/v1/events"))["next"]
+    async with daemon.remote(eve) as remote:
+        waiting = asyncio.create_task(remote.refused("GET", f"/v1/events?since={seq}&wait=55"))
+        await asyncio.wait_for(held.wait(), PATIENCE_S)
+        daemon.clock.advance(ADMIN_LIFETIME_S + 1)
+        await admin.apply(schema())
+        answer = await waiting
+
+    assert (answer.status, answer.code) == (401, "certificate_expired")
 
 
 async def test_who_takes_anything_gets_one_answer(admin: Admin) -> None:
@@ -183,16 +244,26 @@ async def test_a_websocket_is_closed_when_the_daemon_stops(daemon: Service, admi
 
 
 async def test_a_websocket_ends_with_the_identity_of_its_reader(daemon: Service, admin: Admin) -> None:
-    key = pki.generate_key()
-    token = await token_of(admin, kind="admin", role="viewer")
-    eve = identity_in((await spend(daemon, token, key, "eve", "/v1/login")).json, key)
-    async with daemon.remote(eve) as remote, socket_of(remote) as link:
+    async with daemon.remote(await viewer(daemon, admin)) as remote, socket_of(remote) as link:
         await admin.apply(schema())
         assert (await told(link))["name"] == "lamp"
         await admin.ok("DELETE", "/v1/operators/eve")
         last = await link.receive(timeout=PATIENCE_S)
 
     assert last.type in (aiohttp.WSMsgType.CLOSED, aiohttp.WSMsgType.ERROR)
+
+
+async def test_a_websocket_tells_nothing_after_the_end_of_its_readers_certificate(
+    daemon: Service, admin: Admin
+) -> None:
+    async with daemon.remote(await viewer(daemon, admin)) as remote, socket_of(remote) as link:
+        await admin.apply(schema())
+        assert (await told(link))["name"] == "lamp"
+        daemon.clock.advance(ADMIN_LIFETIME_S + 1)
+        await admin.apply(group("kitchen", "room=kitchen"))
+        farewell = await link.receive(timeout=PATIENCE_S)
+
+    assert (farewell.type, farewell.data) == (aiohttp.WSMsgType.CLOSE, 1008)
 
 
 async def test_a_device_opens_no_websocket_of_events(daemon: Service, admin: Admin) -> None:

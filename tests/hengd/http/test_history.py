@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import Any
 
 import pytest
 
+from hengd.http import history
 from hengd.rules.sweep import Sweep
+from hengd.store import Transaction
 from tests.hengd.http.conftest import Standing
 from tests.service import LAMP, Admin, Service, connected, device, group, schema
 
@@ -50,6 +53,40 @@ async def test_the_history_is_read_in_pages_newest_first(daemon: Service, admin:
     assert pages == [[10, 9, 8, 7], [6, 5, 4, 3], [2, 1]]
     assert [one["revision"] for one in mine] == [10, 8, 6, 4, 2, 1]
     assert (await admin.ok("GET", "/v1/revisions?before=1"))["items"] == []
+
+
+async def test_a_long_history_is_told_as_far_as_it_fits_and_where_it_goes_on(
+    daemon: Service, admin: Admin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(history, "MAX_ANSWER_BYTES", 1000)
+    await admin.apply(schema(), device("lamp-1"))
+    for brightness in range(9):
+        await admin.set("lamp-1", brightness=brightness)
+    told: list[int] = []
+    page: dict[str, Any] = {"before": 999}
+    while "before" in page:
+        page = await admin.ok("GET", f"/v1/revisions?diff=1&before={page['before']}")
+        assert len(page["items"]) < 10
+        told += [item["revision"] for item in page["items"]]
+
+    assert told == list(range(10, 0, -1))
+    assert "before" not in await admin.ok("GET", "/v1/revisions?diff=1&limit=1")
+
+
+@pytest.mark.parametrize("path", ["/v1/revisions?object=device/lamp-1", "/v1/revisions/1", "/v1/revisions/1/diff"])
+async def test_whoever_reads_the_history_waits_for_no_change(daemon: Service, admin: Admin, path: str) -> None:
+    await admin.apply(schema(), device("lamp-1"))
+    go_on, ended = threading.Event(), threading.Event()
+
+    def long_change(tx: Transaction) -> None:
+        go_on.wait(10)
+        ended.set()
+
+    change = asyncio.create_task(daemon.app.configs._store.write(long_change))
+    await admin.ok("GET", path)
+    assert not ended.is_set()
+    go_on.set()
+    await change
 
 
 async def test_one_object_goes_back_and_the_others_stay(daemon: Service, admin: Admin) -> None:

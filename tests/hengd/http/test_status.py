@@ -9,7 +9,7 @@ import pytest
 
 from hengd.rules import devices
 from henge_protocol import pki
-from tests.service import Admin, Service, connected, device, group, schema
+from tests.service import Admin, Clock, Service, connected, device, group, schema
 
 
 async def test_the_status_counts_what_there_is(daemon: Service, admin: Admin) -> None:
@@ -56,6 +56,24 @@ async def test_deleted_devices_are_not_counted(daemon: Service, admin: Admin) ->
     assert (await admin.ok("GET", "/v1/status"))["devices"] == {
         "total": 0, "identity": {}, "connection": {}, "config": {},
     }  # fmt: skip
+
+
+async def test_the_status_warns_of_an_override_that_cannot_end(daemon: Service, admin: Admin, clock: Clock) -> None:
+    texts = {"type": "object", "properties": {"text": {"type": "string"}}}
+    await admin.apply(schema(**texts), device("lamp-1", text="x" * 3000))
+    identity = await daemon.join(admin, "lamp-1")
+    await admin.ok("PATCH", "/v1/devices/lamp-1/overrides", {"set": {"text": ""}, "for_s": 60})
+    async with connected(daemon, identity, max_document=2048) as lamp:
+        await lamp.apply_next()
+        await admin.until("lamp-1", config="in-sync")
+    clock.advance(61)
+    await daemon.app.overrides.end_due()
+    warned = (await admin.ok("GET", "/v1/status"))["warnings"]
+    await admin.apply(device("lamp-1", text="short"))
+    await daemon.app.overrides.end_due()
+
+    assert [warning.partition(":")[0] for warning in warned] == ["an override of device/lamp-1 cannot end"]
+    assert (await admin.ok("GET", "/v1/status"))["warnings"] == []
 
 
 async def test_the_fingerprint_is_the_tokens_pin(daemon: Service, admin: Admin) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 
-from hengd.http.views import PIECE, between_response, outcome_response
+from hengd.http.views import PIECE, between_response, explained_response, outcome_response
 from hengd.rules.between import Between
 from hengd.rules.merge import FieldChange
 from hengd.rules.outcome import Done, Moved, Outcome
+from hengd.rules.why import Explained
 
 CHANGES = (FieldChange("/color", "red", "blue"),)
 
@@ -46,3 +47,13 @@ async def test_nothing_is_told_as_nothing() -> None:
     response = await between_response(Between(1, 2, (), ()))
 
     assert json.loads(response.body) == {"from": 1, "to": 2, "objects": [], "devices": []}  # type: ignore[arg-type]
+
+
+async def test_why_of_many_fields_is_told_whole_and_gives_others_their_turns() -> None:
+    fields = [Explained(f"f{number}", f"/f{number}", True, number, ()) for number in range(5 * PIECE + 1)]
+    answer = asyncio.create_task(explained_response("lamp-1", fields))
+    turns = await turns_during(answer)  # type: ignore[arg-type]
+    told = json.loads(answer.result().body)  # type: ignore[arg-type]
+
+    assert turns >= 6
+    assert (told["device"], [one["value"] for one in told["fields"]]) == ("lamp-1", list(range(5 * PIECE + 1)))

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hengd.datadir import open_data_dir
+from hengd.records import RevisionRecord
 from hengd.rules.configs import Configs, Request
+from hengd.rules.history import find_revision, revisions_back
 from hengd.rules.notes import Committed
 from hengd.rules.outcome import Author, Outcome
 from hengd.rules.schemas import SchemaCache
@@ -75,7 +78,17 @@ class Desk:
     @property
     def revisions(self) -> int:
         """How many revisions there are."""
-        return len(self.configs.revisions(object_=None, before=None, limit=1000))
+        return len(self.history())
+
+    def history(self, *, object_: tuple[str, str] | None = None, limit: int = 1000) -> list[RevisionRecord]:
+        """The newest revisions first, all or those that touched one object."""
+        with self.store.read() as tx:
+            return list(islice(revisions_back(tx, None, object_), limit))
+
+    def revision(self, number: int) -> RevisionRecord:
+        """One revision with each object before and after."""
+        with self.store.read() as tx:
+            return find_revision(tx, number)
 
     @property
     def committed(self) -> list[Committed]:

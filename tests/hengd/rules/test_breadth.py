@@ -8,7 +8,7 @@ import pytest
 
 from hengd.records import Reported, pack
 from hengd.rules.configs import Request
-from hengd.rules.fleet import objects_of
+from hengd.rules.fleet import desired_of_all, objects_of
 from hengd.rules.schemas import compile_schema
 from hengd.store import Transaction
 from henge_protocol.errors import Conflict, Invalid
@@ -98,7 +98,7 @@ async def test_a_new_fleet_and_devices_that_were_never_seen_do_not_count(desk: D
     await desk.apply(*[device(f"new-{number}") for number in range(20)], group("all", priority=0, brightness=3))
 
 
-async def test_losing_documents_counts_and_being_deleted_does_not(desk: Desk) -> None:
+async def test_losing_documents_counts_and_deleting_what_never_joined_does_not(desk: Desk) -> None:
     await fleet(desk, 8)
     error = await desk.refused(*[device(f"lamp-{number:02}", bound="") for number in range(3)])
     assert error.code == "too_wide"
@@ -168,3 +168,99 @@ async def test_a_new_value_of_a_secret_is_as_wide_as_the_devices_that_it_reaches
 
     assert refusal.value.code == "too_wide"
     assert "changes psk" in refusal.value.message
+
+
+def named(*numbers: int) -> tuple[str, ...]:
+    """Names of lamps."""
+    return tuple(f"lamp-{number:02}" for number in numbers)
+
+
+async def test_deleting_devices_that_joined_counts(desk: Desk) -> None:
+    from tests.hengd.rules.test_ownership import join
+
+    await fleet(desk, 8)
+    await join(desk, *named(0, 1, 2))
+    three = tuple(("Device", name) for name in named(0, 1, 2))
+    error = await desk.refused(delete=three)
+
+    assert (error.code, error.extra["device_count"], error.extra["fleet"]) == ("too_wide", 3, 8)
+    assert "deletes 3 of 8 devices at once" in error.message
+    assert "join anew" in error.cure
+    both = await desk.refused(device("lamp-07", color="red"), delete=three[1:])
+    assert (
+        "deletes or changes 3 of 8 devices at once, more than 25% of them (lamp-01, lamp-02, lamp-07)" in both.message
+    )
+    await desk.apply(delete=three[1:])
+
+
+async def test_another_time_to_confirm_counts_as_a_change_of_every_device(desk: Desk) -> None:
+    await fleet(desk, 8)
+    shorter = {**schema(), "spec": {**schema()["spec"], "confirm_s": 1}}
+    error = await desk.refused(shorter)
+
+    assert "changes 8 of 8 devices at once" in error.message
+    assert (await all_at_once(desk, shorter)).devices == ()
+
+
+# ---- ways around the mark ---------------------------------------------------------------------------------
+
+SSID_SET = {"wifi": {"ssid": "lab"}}
+UNMARKED: dict[str, Any] = {
+    "type": "object",
+    "properties": {**RISKY["properties"], "wifi": {"type": "object", "properties": {"ssid": {"type": "string"}}}},
+}
+
+
+def bound(name: str, to: str, **values: Any) -> dict[str, Any]:
+    """A lamp that has another schema."""
+    return device(name, to, labels={"room": "hall"}, **values)
+
+
+async def cut_off(desk: Desk, *objects: dict[str, Any], fields: str) -> None:
+    """The change is refused because of these fields."""
+    error = await desk.refused(*objects)
+    assert error.code == "too_wide"
+    assert f"changes {fields}, which may cut devices off" in error.message
+
+
+async def test_a_mark_that_goes_with_the_change_still_counts(desk: Desk) -> None:
+    await fleet(desk, 3, RISKY)
+    await desk.apply(schema(**UNMARKED))
+    await desk.apply(schema(**RISKY))
+    await cut_off(desk, schema(**UNMARKED), *lamps(2, **SSID_SET), fields="wifi.ssid")
+
+
+async def test_another_schema_without_the_mark_changes_nothing_about_it(desk: Desk) -> None:
+    await fleet(desk, 3, RISKY)
+    await desk.apply(schema("plain", **UNMARKED))
+    await cut_off(desk, *(bound(name, "plain", **SSID_SET) for name in named(0, 1)), fields="wifi.ssid")
+    await desk.apply(*(bound(name, "plain") for name in named(0, 1)))
+
+
+async def test_the_last_schema_going_changes_all_that_it_marks(desk: Desk) -> None:
+    await fleet(desk, 3, RISKY)
+    await all_at_once(desk, *lamps(3, **SSID_SET))
+    await cut_off(desk, *(bound(name, "") for name in named(0, 1)), fields="wifi.ssid")
+    gone = [bound(name, "") for name in named(0, 1, 2)]
+    error = await desk.refused(*gone, delete=(("Schema", "lamp"),))
+    assert "changes wifi" in error.message
+
+
+async def test_what_a_device_runs_counts_though_it_had_no_document(desk: Desk) -> None:
+    await fleet(desk, 3, RISKY)
+    await all_at_once(desk, *lamps(3, **SSID_SET))
+    await runs_what_it_should(desk)
+    await all_at_once(desk, *(bound(name, "") for name in named(0, 1)))
+
+    await cut_off(desk, *lamps(2, wifi={"ssid": "new"}), fields="wifi.ssid")
+    await desk.apply(*lamps(2, **SSID_SET))
+
+
+async def runs_what_it_should(desk: Desk) -> None:
+    """All devices said that they run their newest document."""
+
+    def operation(tx: Transaction) -> None:
+        for device_id, desired in desired_of_all(tx).items():
+            tx.put("reported", device_id.encode(), pack(Reported(seen=NOW, running=desired.digest)))
+
+    await desk.store.write(operation)

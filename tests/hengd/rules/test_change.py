@@ -55,7 +55,7 @@ async def test_only_what_changed_is_in_the_revision(desk: Desk) -> None:
     await desk.apply(schema(), device("lamp-1"), device("lamp-2"))
     await desk.apply(device("lamp-1", color="red"), device("lamp-2"))
 
-    assert [change.name for change in desk.configs.revision(2).changes] == ["lamp-1"]
+    assert [change.name for change in desk.revision(2).changes] == ["lamp-1"]
 
 
 async def test_a_label_that_moves_no_document_rings_nobody(desk: Desk) -> None:
@@ -325,10 +325,10 @@ async def test_a_schema_may_set_another_limit(desk: Desk) -> None:
 
 async def test_an_id_is_given_once_and_survives_renaming(desk: Desk) -> None:
     await desk.apply(device("one", bound=""))
-    first = desk.configs.revision(1).changes[0].after
+    first = desk.revision(1).changes[0].after
     await desk.store.write(lambda tx: _rename(tx, "one", "two"))
     await desk.apply(device("one", bound=""))
-    two, one = desk.configs.revision(2).changes[1].after, desk.configs.revision(3).changes[0].after
+    two, one = desk.revision(2).changes[1].after, desk.revision(3).changes[0].after
 
     assert first is not None
     assert two is not None

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hengd.rules.configs import MAX_MESSAGE_CHARS, MAX_OBJECTS, Request
+from hengd.rules import configs
+from hengd.rules.configs import MAX_MESSAGE_CHARS, MAX_OBJECTS, PIECE, Request
 from henge_protocol.errors import HengeError, Invalid, NotFound
 from tests.hengd.rules.conftest import ADA, Desk
 from tests.service import device, group, schema
@@ -27,6 +30,17 @@ async def test_an_object_given_twice_is_refused(desk: Desk) -> None:
     assert (error.code, error.problems[0].message) == ("bad_object", "object 2 repeats object 1")
 
 
+async def test_many_objects_are_read_in_pieces_between_which_others_have_their_turn() -> None:
+    reading = asyncio.create_task(configs.read_manifests([device(f"lamp-{number}") for number in range(5 * PIECE)]))
+    turns = 0
+    while not reading.done():
+        await asyncio.sleep(0)
+        turns += 1
+
+    assert turns >= 5
+    assert [manifest.name for manifest in await reading] == [f"lamp-{number}" for number in range(5 * PIECE)]
+
+
 async def test_more_objects_than_the_limit_are_refused_before_a_look_at_them(desk: Desk) -> None:
     with pytest.raises(Invalid, match=f"at most {MAX_OBJECTS}"):
         await desk.configs.apply([None] * (MAX_OBJECTS + 1), [], Request(ADA))
@@ -37,14 +51,14 @@ async def test_a_message_is_kept_up_to_a_length(desk: Desk) -> None:
     with pytest.raises(Invalid):
         await desk.configs.apply([device("two", bound="")], [], Request(ADA, message="x" * (MAX_MESSAGE_CHARS + 1)))
 
-    assert desk.configs.revision(1).message == "x" * MAX_MESSAGE_CHARS
-    assert (desk.configs.revision(1).author, desk.configs.revision(1).origin) == ("ada", "test")
+    assert desk.revision(1).message == "x" * MAX_MESSAGE_CHARS
+    assert (desk.revision(1).author, desk.revision(1).origin) == ("ada", "test")
 
 
 async def test_a_revision_that_is_not_there_is_told(desk: Desk) -> None:
     for number in (-1, 0, 1, 2**63, 2**64):
         with pytest.raises(NotFound):
-            desk.configs.revision(number)
+            desk.revision(number)
 
 
 async def test_going_back_to_where_one_is_is_no_revision(desk: Desk) -> None:
@@ -77,7 +91,7 @@ async def test_history_tells_who_and_when(desk: Desk) -> None:
     await desk.apply(schema(), device("one"))
     desk.now += 60
     await desk.apply(device("one", color="red"))
-    found = desk.configs.revisions(object_=("Device", "one"), before=None, limit=10)
+    found = desk.history(object_=("Device", "one"), limit=10)
 
     assert [(record.revision, record.time - found[1].time) for record in found] == [(2, 60), (1, 0)]
 

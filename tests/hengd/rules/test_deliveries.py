@@ -105,51 +105,51 @@ async def test_a_report_loses_its_messages_while_the_secrets_are_locked(desk: De
     report = _complaint(desk, _stored(desk, keeper).digest)
     desk.keys.clear()
     locked = _locked(desk)
-    kept = locked.redacted(report)
+    kept = locked.redacted(keeper, report, "")
     assert kept.errors == (FieldError("/psk", UNTOLD),)
     assert (kept.state, kept.reason, kept.digest) == (report.state, report.reason, report.digest)
-    assert locked.hidden(keeper, f"cannot use {PHRASE}") == UNTOLD
+    assert locked.hidden(keeper, f"cannot use {PHRASE}", "") == UNTOLD
 
 
 async def test_messages_come_back_with_the_key(desk: Desk, keeper: str) -> None:
     report = _complaint(desk, _stored(desk, keeper).digest)
     key = desk.keys.pop()
     deliveries = _locked(desk)
-    deliveries.redacted(report)
+    deliveries.redacted(keeper, report, "")
     desk.keys.append(key)
-    assert deliveries.redacted(report).errors == (FieldError("/psk", "the radio refused [secret]"),)
+    assert deliveries.redacted(keeper, report, "").errors == (FieldError("/psk", "the radio refused [secret]"),)
 
 
 async def test_a_report_about_a_document_that_is_gone_loses_its_messages_if_there_are_secrets(
     desk: Desk, keeper: str
 ) -> None:
     gone = _complaint(desk, "ab" * 32)
-    assert Deliveries(desk.store, desk.vault).redacted(gone).errors == (FieldError("/psk", UNTOLD),)
+    assert Deliveries(desk.store, desk.vault).redacted(keeper, gone, "").errors == (FieldError("/psk", UNTOLD),)
 
 
 async def test_a_report_about_a_document_that_is_gone_is_kept_where_there_are_no_secrets(desk: Desk, lamp: str) -> None:
     gone = _complaint(desk, "ab" * 32)
-    assert Deliveries(desk.store, desk.vault).redacted(gone) is gone
+    assert Deliveries(desk.store, desk.vault).redacted(lamp, gone, "") is gone
 
 
 async def test_facts_do_not_repeat_secrets(desk: Desk, keeper: str) -> None:
     facts = {"radio": f"joined with {PHRASE}", "pin": 4711, "cores": 4, "battery": True}
     hello = Hello(digest=_stored(desk, keeper).digest, facts=facts)
-    told = Deliveries(desk.store, desk.vault).discreet(keeper, hello)
+    told = Deliveries(desk.store, desk.vault).discreet(keeper, hello, "")
     assert told.facts == {"radio": "joined with [secret]", "pin": "[secret]", "cores": 4, "battery": True}
 
 
 async def test_facts_of_a_device_that_runs_nothing_yet_are_held_against_its_newest_document(
     desk: Desk, keeper: str
 ) -> None:
-    told = Deliveries(desk.store, desk.vault).discreet(keeper, Hello(facts={"radio": PHRASE}))
+    told = Deliveries(desk.store, desk.vault).discreet(keeper, Hello(facts={"radio": PHRASE}), "")
     assert told.facts == {"radio": "[secret]"}
 
 
 async def test_facts_are_hidden_while_the_secrets_are_locked(desk: Desk, keeper: str) -> None:
     desk.keys.clear()
     locked = _locked(desk)
-    told = locked.discreet(keeper, Hello(facts={"radio": PHRASE, "battery": True}))
+    told = locked.discreet(keeper, Hello(facts={"radio": PHRASE, "battery": True}), "")
     assert told.facts == {"radio": UNTOLD, "battery": True}
 
 
@@ -162,4 +162,34 @@ async def test_facts_of_a_device_without_secrets_stay_as_they_are_though_others_
     hello = Hello(facts={"model": "pico"})
     with desk.store.read() as tx:
         plain = required_object(tx, "Device", "lamp-2").id
-    assert locked.discreet(plain, hello) is hello
+    assert locked.discreet(plain, hello, "") is hello
+
+
+@pytest.mark.parametrize("digest", ["", "no digest"])
+async def test_a_report_that_says_of_no_document_is_held_against_the_newest(
+    desk: Desk, keeper: str, digest: str
+) -> None:
+    kept = Deliveries(desk.store, desk.vault).redacted(keeper, _complaint(desk, digest), "")
+    assert kept.errors == (FieldError("/psk", "the radio refused [secret]"),)
+
+
+async def test_a_report_about_a_new_value_tells_neither_that_nor_the_one_that_it_replaces(
+    desk: Desk, keeper: str
+) -> None:
+    running = _stored(desk, keeper).digest
+    await desk.configs.put_secret("psk", "another phrase", None, Request(ADA))
+    newest = _stored(desk, keeper).digest
+    said = FieldError("/psk", f"from {PHRASE} to another phrase")
+    report = Report("", 2, newest, "rejected", "hook-failed", errors=(said,))
+    deliveries = Deliveries(desk.store, desk.vault)
+
+    assert deliveries.redacted(keeper, report, running).errors == (FieldError("/psk", "from [secret] to [secret]"),)
+    assert deliveries.hidden(keeper, f"I had {PHRASE}", running) == "I had [secret]"
+    facts = deliveries.discreet(keeper, Hello(digest=newest, facts={"was": PHRASE}), running).facts
+    assert facts == {"was": "[secret]"}
+
+
+async def test_what_a_device_ran_before_this_daemon_hides_nothing(desk: Desk, keeper: str) -> None:
+    report = _complaint(desk, _stored(desk, keeper).digest)
+    kept = Deliveries(desk.store, desk.vault).redacted(keeper, report, "ab" * 32)
+    assert kept.errors == (FieldError("/psk", "the radio refused [secret]"),)

@@ -68,7 +68,7 @@ async def test_a_name_that_nobody_has_makes_a_device(desk: Desk, key: Csr) -> No
 
 async def test_a_device_made_before_is_claimed_and_keeps_what_a_person_said(desk: Desk, key: Csr) -> None:
     await desk.apply(schema(), schema("other"), device("lamp-1", labels={"room": "den"}))
-    device_id = desk.configs.revision(1).changes[-1].after
+    device_id = desk.revision(1).changes[-1].after
     assert device_id is not None
 
     assert await claimed(desk, key, "other", room="hall", floor="1") == device_id.id

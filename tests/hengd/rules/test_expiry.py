@@ -7,14 +7,16 @@ from typing import Any
 
 import pytest
 
+from hengd.records import Reported, pack
 from hengd.rules.configs import Request
-from hengd.rules.expiry import LATE_S, Overrides
+from hengd.rules.expiry import FULL_S, LATE_S, Overrides
 from hengd.rules.fleet import find_object
 from hengd.rules.merge import MISSING
 from hengd.rules.outcome import Outcome
 from hengd.rules.overrides import next_end, parse_overriding
+from hengd.rules.rendering import MAX_ENDS
 from hengd.rules.timekeeping import CLOCK_SLACK_S, Timekeeper
-from henge_protocol.errors import HengeError
+from henge_protocol.errors import HengeError, StorageFull
 from tests.hengd.rules.conftest import ADA, NOW, Desk
 from tests.service import device, group, schema
 
@@ -71,6 +73,11 @@ class Watch:
         return await self.overrides.change(kind, name, parse_overriding(body), if_match, Request(ADA, "try it"))
 
 
+def hall(**values: Any) -> dict[str, Any]:
+    """The group of the lamps in the hall."""
+    return group("hall", "room=hall", **values)
+
+
 @pytest.fixture
 async def watch(desk: Desk) -> Watch:
     """Two lamps in the hall, one of which has a colour of its own."""
@@ -95,7 +102,7 @@ async def test_an_override_is_above_all_layers_until_its_end(watch: Watch) -> No
 async def test_the_end_is_a_revision_of_its_own_by_henge(watch: Watch) -> None:
     await watch.set("Device/lamp-1", color="green")
     await watch.pass_s(HOUR_S)
-    newest, override, *_ = watch.desk.configs.revisions(object_=None, before=None, limit=5)
+    newest, override, *_ = watch.desk.history(limit=5)
 
     assert (newest.author, newest.origin, newest.message) == ("henge", "daemon", "override ended")
     assert (override.author, override.message) == ("ada", "try it")
@@ -135,10 +142,23 @@ async def test_equal_groups_that_override_differently_are_refused(watch: Watch) 
     assert "group/also and group/hall set it differently" in error.message
 
 
+async def test_overrides_that_end_at_too_many_moments_are_refused_until_one_has_ended(watch: Watch) -> None:
+    fields = schema("many", type="object", properties={f"f{at}": {"type": "integer"} for at in range(40)})
+    await watch.desk.apply(fields, device("lamp-3", "many", labels=HALL), group("also", "room=hall", bound="many"))
+    for at in range(MAX_ENDS):
+        await watch.set("Device/lamp-3" if at % 2 else "Group/also", for_s=HOUR_S + at, **{f"f{at}": 1})
+    error = await watch.refused("Group/also", for_s=9 * HOUR_S, f39=1)
+
+    assert error.code == "too_complex"
+    assert "17 different moments" in error.message
+    assert await watch.pass_s(HOUR_S) == 1
+    await watch.set("Group/also", for_s=9 * HOUR_S, f39=1)
+
+
 async def test_why_names_the_override_its_end_and_who_set_it(watch: Watch) -> None:
     await watch.set("Device/lamp-1", color="green")
     await watch.set("Group/hall", color="blue")
-    [color] = watch.desk.configs.why("lamp-1", "color")
+    [color] = await watch.desk.configs.why("lamp-1", "color")
 
     assert [(said.layer, said.name, said.value, said.wins) for said in color.layers] == [
         ("override", "device/lamp-1", "green", True), ("override", "group/hall", "blue", False),
@@ -151,7 +171,7 @@ async def test_why_names_the_override_its_end_and_who_set_it(watch: Watch) -> No
 async def test_null_hides_a_field_for_a_time(watch: Watch) -> None:
     await watch.set("Device/lamp-1", color=None)
     assert "color" not in watch.desk.document("lamp-1")
-    [color] = watch.desk.configs.why("lamp-1", "color")
+    [color] = await watch.desk.configs.why("lamp-1", "color")
 
     assert (color.present, color.layers[0].removes) == (False, True)
 
@@ -297,25 +317,112 @@ async def test_an_end_that_comes_right_after_a_look_is_not_slept_through(watch: 
     assert await watch.pass_s(0) == 1
 
 
+TEXTS = {"type": "object", "properties": {"color": {}, "text": {"type": "string"}}}
+
+
+async def holds(watch: Watch, name: str, max_document: int) -> None:
+    """A device says how much it can hold."""
+    with watch.desk.store.read() as tx:
+        found = find_object(tx, "Device", name)
+    assert found is not None
+    said = pack(Reported(max_document=max_document, seen=NOW))
+    await watch.desk.store.write(lambda tx: tx.put("reported", found.id.encode(), said))
+
+
 async def test_one_that_cannot_end_holds_up_no_other(watch: Watch, caplog: pytest.LogCaptureFixture) -> None:
     """A board that says, while it is overridden, that it holds less than it would get back."""
-    from hengd.records import Reported, pack
-
-    big = {"type": "object", "properties": {"color": {}, "text": {"type": "string"}}}
-    await watch.desk.apply(schema(**big), device("lamp-1", text="x" * 3000))
+    await watch.desk.apply(schema(**TEXTS), device("lamp-1", text="x" * 3000))
     await watch.set("Device/lamp-1", text="")
+    await watch.set("Device/lamp-1", for_s=2 * HOUR_S, color="red")
     await watch.set("Device/lamp-2", color="red")
-    with watch.desk.store.read() as tx:
-        found = find_object(tx, "Device", "lamp-1")
-    assert found is not None
-    small = pack(Reported(max_document=2048, seen=NOW))
-    await watch.desk.store.write(lambda tx: tx.put("reported", found.id.encode(), small))
+    await holds(watch, "lamp-1", 2048)
     await watch.pass_s(HOUR_S)
 
-    assert (watch.running("Device", "lamp-1"), watch.running("Device", "lamp-2")) == (["/text"], [])
+    assert (watch.running("Device", "lamp-1"), watch.running("Device", "lamp-2")) == (["/color", "/text"], [])
     assert "an override of device/lamp-1 cannot end" in caplog.text
-    await watch.set("Device/lamp-2", for_s=5, color="blue")
-    assert watch.overrides._patience_s() <= 5 + LATE_S
+    assert [stuck.message.partition(":")[0] for stuck in watch.overrides.stuck] == [
+        "an override of device/lamp-1 cannot end"
+    ]
+    await watch.unset("Device/lamp-1", "color")
+    await watch.desk.apply(device("lamp-1", text="short"))
+    await watch.pass_s(1)
+    assert (watch.running("Device", "lamp-1"), watch.overrides.stuck) == ([], [])
+
+
+@pytest.mark.parametrize("path", ["Device/lamp-1", "Group/hall"])
+async def test_what_comes_after_an_override_must_fit_into_the_device(watch: Watch, path: str) -> None:
+    await watch.desk.apply(schema(**TEXTS), device("lamp-1", labels=HALL))
+    await holds(watch, "lamp-1", 2100)
+    await watch.set(path, text="short")
+    hidden = {"Device/lamp-1": device("lamp-1", labels=HALL, text="x" * 3000), "Group/hall": hall(text="x" * 3000)}
+    for change in hidden.values():
+        error = await watch.desk.refused(change)
+
+        assert error.code == "document_too_large"
+        assert "when an override ends: the document has 30" in error.message
+    await watch.desk.apply(hall(text="x" * 1990))
+    assert await watch.pass_s(HOUR_S) == 1
+    assert watch.desk.document("lamp-1")["text"] == "x" * 1990
+
+
+YEAR_S = 366 * 86400
+
+
+async def test_what_a_clock_that_was_ahead_has_promised_ends_when_it_is_right_again(watch: Watch) -> None:
+    await watch.set("Device/lamp-2", color="red")
+    assert await watch.pass_s(0) == 0
+    watch.desk.now += 2 * YEAR_S
+    await watch.set("Device/lamp-1", for_s=60, color="green")
+    await watch.set("Group/hall", for_s=60, brightness=1)
+    watch.desk.now -= 2 * YEAR_S
+
+    assert await watch.pass_s(1) == 2
+    assert (watch.running("Device", "lamp-1"), watch.running("Group", "hall")) == ([], [])
+    assert watch.running("Device", "lamp-2") == ["/color"]
+
+
+async def test_also_if_the_clock_was_set_while_the_daemon_was_off(watch: Watch) -> None:
+    watch.desk.now += 2 * YEAR_S
+    await watch.set("Device/lamp-1", for_s=60, color="green")
+    watch.desk.now -= 2 * YEAR_S
+
+    assert await Watch(watch.desk).pass_s(0) == 1
+    assert watch.running("Device", "lamp-1") == []
+
+
+async def test_a_clock_that_goes_back_a_little_or_is_in_doubt_ends_nothing(watch: Watch) -> None:
+    await watch.keeper.note()
+    watch.desk.now += 500
+    await watch.set("Device/lamp-1", color="green")
+    for back_s in (CLOCK_SLACK_S, 5000):
+        watch.desk.now -= back_s
+        assert await watch.pass_s(0) == 0
+
+    assert watch.running("Device", "lamp-1") == ["/color"]
+
+
+async def test_a_full_disk_is_asked_again_soon_and_not_once_for_each_object(
+    watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await watch.set("Device/lamp-1", color="green")
+    watch.desk.now += YEAR_S
+    await watch.set("Device/lamp-2", color="green")
+    watch.desk.now -= YEAR_S
+    tries: list[object] = []
+
+    async def no_space(*change: object) -> Outcome:
+        tries.append(change)
+        raise StorageFull("storage_full", "the disk is full")
+
+    with monkeypatch.context() as full:
+        full.setattr(watch.desk.configs, "override", no_space)
+        await watch.pass_s(HOUR_S)
+    assert len(tries) == 1
+    assert watch.overrides._patience_s() <= FULL_S
+
+    assert await watch.pass_s(FULL_S) == 2
+    assert watch.next_end() is None
+    assert watch.overrides._patience_s() > FULL_S
 
 
 # --- secrets ------------------------------------------------------------------------------------------------
@@ -346,7 +453,7 @@ async def test_an_override_refers_to_a_secret_and_people_see_its_name(node: Watc
 
     assert exact(node.desk, "one") == {"psk": "of the laboratory"}
     assert node.desk.document("one") == {"psk": {"$secret": "wifi/lab", "revision": 2}}
-    [psk] = node.desk.configs.why("one", "psk")
+    [psk] = await node.desk.configs.why("one", "psk")
     assert [said.value for said in psk.layers] == [{"$secret": "wifi/lab"}, {"$secret": "wifi/home"}]
     await node.pass_s(HOUR_S)
     assert exact(node.desk, "one") == {"psk": "correct horse"}

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from hengd.records import ObjectRecord
+from hengd import records
+from hengd.records import ObjectRecord, RevisionRecord
+from hengd.rules import history
 from hengd.rules.configs import Request
 from hengd.rules.fleet import find_object, objects_of
 from hengd.rules.history import FleetAt, changes_since
@@ -118,3 +120,23 @@ async def test_changes_since_are_told_in_their_order(desk: Desk) -> None:
         told = [(change.name, change.before is None, change.after is None) for change in changes_since(tx, 1)]
 
     assert told == [("one", False, False), ("one", False, True), ("two", True, False)]
+
+
+async def test_of_the_history_of_one_object_nothing_else_is_decoded(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await desk.apply(schema(), device("lamp-1"), device("lamp-12"))
+    for brightness in range(5):
+        await desk.apply(device("lamp-12", brightness=brightness))
+    await desk.apply(device("lamp-1", brightness=1))
+    decoded: list[int] = []
+
+    def unpack(kind: type[RevisionRecord], payload: bytes) -> RevisionRecord:
+        record = records.unpack(kind, payload)
+        decoded.append(record.revision)
+        return record
+
+    monkeypatch.setattr(history, "unpack", unpack)
+    found = desk.history(object_=("Device", "lamp-1"))
+
+    assert [record.revision for record in found] == decoded == [7, 1]

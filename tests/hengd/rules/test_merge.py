@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from functools import reduce
 from typing import Any
 
 import pytest
@@ -54,6 +55,19 @@ def test_null_removes_what_a_lower_layer_set_and_a_higher_one_sets_it_again() ->
     assert overlay([lowest, middle]) == {}
     assert overlay([lowest, middle, highest]) == {"ntp": {"host": "b"}}
     assert overlay([]) == {}
+
+
+any_keys = keys | st.just("$secret")
+with_references = st.dictionaries(
+    keys,
+    st.recursive(scalars, lambda inner: st.dictionaries(any_keys, inner, max_size=3), max_leaves=8),
+    max_size=3,
+)
+
+
+@given(st.lists(with_references, max_size=4))
+def test_overlay_is_one_merge_after_the_other(stack: list[dict[str, object]]) -> None:
+    assert overlay(stack) == reduce(merge, stack, {})
 
 
 @given(st.lists(layers, max_size=4))

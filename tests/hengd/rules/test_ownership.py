@@ -98,7 +98,7 @@ async def lamps(desk: Desk) -> Desk:
 async def test_what_is_applied_for_a_set_belongs_to_it_and_the_history_says_for_which(lamps: Desk) -> None:
     assert [owner(lamps, kind, name) for kind, name in (("Group", "hall"), ("Device", "a"))] == [("git", "")] * 2
     assert owner(lamps, "Schema", "lamp") == ("", "")
-    assert [lamps.configs.revision(number).apply_set for number in (1, 2)] == ["", "git"]
+    assert [lamps.revision(number).apply_set for number in (1, 2)] == ["", "git"]
 
 
 async def test_what_belongs_to_nobody_is_adopted_as_a_revision_that_no_device_notices(desk: Desk) -> None:

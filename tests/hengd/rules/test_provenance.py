@@ -54,7 +54,7 @@ def _set_by_history(desk: Desk, record: ObjectRecord, path: tuple[str, ...]) -> 
     """The last revision that gave the field its value, read from the whole history of the object."""
     value = get(record.spec["values"], path)
     found = (0, "", 0.0)
-    for revision in reversed(desk.configs.revisions(object_=None, before=None, limit=1000)):
+    for revision in reversed(desk.history(limit=1000)):
         befores = {change.before.id or change.name: change.before for change in revision.changes if change.before}
         afters = {change.after.id or change.name: change.after for change in revision.changes if change.after}
         after = afters.get(record.id or record.name)
@@ -138,4 +138,4 @@ async def test_origins_are_not_kept_twice(desk: Desk) -> None:
     await desk.apply(schema("any", **OPEN), device("one", bound="any", a=1))
     await desk.apply(device("one", bound="any", a=2))
 
-    assert b"origins" not in pack(desk.configs.revision(2))
+    assert b"origins" not in pack(desk.revision(2))

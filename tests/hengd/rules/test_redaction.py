@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hengd.rules.redaction import HIDDEN, secret_texts, without
+from tests.effort import no_blow_up
 
 PEM = "-----BEGIN-----\nabcdefgh\n-----END-----\n"
 
@@ -54,3 +55,13 @@ def test_no_secret_of_four_characters_or_more_is_left(secret: str, before: str, 
 
     assert HIDDEN in kept
     assert secret not in kept or any(secret in one for one in (HIDDEN + after, before + HIDDEN))
+
+
+def test_what_is_said_takes_as_long_as_it_is_however_long_the_secret() -> None:
+    certificate = "\n".join(f"{line:064x}" for line in range(120))
+    texts = secret_texts({"a": certificate}, {"a": {"$secret": "x"}})
+    said = "the hook says: no such thing, really. " * 5
+
+    with no_blow_up():
+        for _ in range(10_000):
+            assert without(said, texts) == said

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import combinations
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hengd.records import ObjectRecord
-from hengd.rules.rendering import GroupEntry, Renderer, SchemaEntry
+from hengd.records import ObjectRecord, Override
+from hengd.rules.merge import leaves, same
+from hengd.rules.rendering import MAX_ENDS, MAX_LAYERS, GroupEntry, Renderer, SchemaEntry
 from hengd.rules.schemas import compile_schema
+from henge_protocol.fieldpath import pointer
 from henge_protocol.model import digest_of
 from henge_protocol.selector import parse_selector
 from henge_protocol.strictjson import canonical
@@ -37,9 +41,21 @@ def entry(root: dict[str, Any], name: str = "any", max_document: int = 16384) ->
     return SchemaEntry(name, compile_schema(name, root), max_document, 120)
 
 
-def spoken(name: str, priority: int, values: dict[str, Any], selector: str = "", bound: str = "") -> GroupEntry:
+def spoken(
+    name: str,
+    priority: int,
+    values: dict[str, Any],
+    selector: str = "",
+    bound: str = "",
+    overrides: tuple[Override, ...] = (),
+) -> GroupEntry:
     """A group ready to use."""
-    return GroupEntry(name, parse_selector(selector), priority, bound, values)
+    return GroupEntry(name, parse_selector(selector), priority, bound, values, overrides)
+
+
+def overriding(pointer: str, value: Any, until: float = 1e9) -> Override:
+    """An override of one field."""
+    return Override(pointer=pointer, value=value, until=until, revision=1, author="ada", time=0.0, message="")
 
 
 def record(values: dict[str, Any], labels: dict[str, str] | None = None, bound: str = "any") -> ObjectRecord:
@@ -159,6 +175,90 @@ def test_groups_of_one_rank_clash_where_their_order_would_matter(
     assert not clash or document.problems[0].pointer.startswith("/a")
 
 
+class Read(dict[str, Any]):
+    """Values that count how often they are gone through."""
+
+    times = 0
+
+    def __iter__(self) -> Iterator[str]:
+        Read.times += 1
+        return super().__iter__()
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> type[Read]:
+    """Counts anew."""
+    monkeypatch.setattr(Read, "times", 0)
+    return Read
+
+
+@pytest.mark.parametrize("count", [2, MAX_LAYERS - 2])
+def test_groups_of_one_rank_are_read_once_however_many_they_and_their_devices_are(count: int, read: type[Read]) -> None:
+    groups = [
+        spoken(f"g{number}", 5, read(a=read({f"f{number}-{at}": at for at in range(9)}))) for number in range(count)
+    ]
+    renderer = Renderer({"any": entry(OPEN)}, groups, NoSecrets())
+    for number in range(50):
+        document = renderer.render(record({"b": number}, labels={"serial": str(number)}))
+        assert document is not None
+        assert document.code == ""
+
+    assert read.times <= 2 * count
+
+
+@pytest.mark.parametrize("count", [2, 20])
+def test_overrides_of_groups_are_read_once_however_many_they_and_their_ends_are(count: int, read: type[Read]) -> None:
+    groups = [
+        spoken(f"g{number}", 5, {}, overrides=tuple(overriding(f"/a/g{number}-{at}", read(x=1), at) for at in range(3)))
+        for number in range(count)
+    ]
+    renderer = Renderer({"any": entry(OPEN)}, groups, NoSecrets())
+    for number in range(5):
+        renderer.render(record({"b": number}))
+
+    assert read.times <= 3 * count
+
+
+class Judged:
+    """A compiled schema that counts how many documents it validates."""
+
+    def __init__(self, root: dict[str, Any]) -> None:
+        self._compiled = compile_schema("any", root)
+        self.times = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._compiled, name)
+
+    def validate(self, value: object) -> Any:
+        """Count."""
+        self.times += 1
+        return self._compiled.validate(value)
+
+
+@pytest.mark.parametrize(("value", "times"), [(1, 1), (2, 2)])
+def test_ends_of_overrides_after_which_nothing_differs_are_not_validated(value: int, times: int) -> None:
+    judged = Judged(OPEN)
+    overrides = tuple(overriding(f"/a/{at}", 1, until=1e9 + at) for at in range(9))
+    groups = [spoken("g", 5, {"a": {str(at): 1 for at in range(9)}}, overrides=(*overrides, overriding("/b", value)))]
+    said = [*groups, spoken("low", 1, {"b": 1})]
+    document = Renderer({"any": SchemaEntry("any", judged, 16384, 120)}, said, NoSecrets()).render(record({}))
+
+    assert document is not None
+    assert (document.code, judged.times) == ("", times)
+
+
+@pytest.mark.parametrize(("ends", "code"), [(MAX_ENDS, ""), (MAX_ENDS + 1, "too_complex")])
+def test_overrides_of_all_groups_together_end_at_so_many_moments_at_most(ends: int, code: str) -> None:
+    groups = [
+        spoken(f"g{at}", 5, {}, overrides=(overriding(f"/a/{at}", 1, until=at), overriding(f"/b/{at}", 1, until=at)))
+        for at in range(ends)
+    ]
+    document = Renderer({"any": entry(OPEN)}, groups, NoSecrets()).render(record({}))
+
+    assert document is not None
+    assert document.code == code
+
+
 # ---- any layers ---------------------------------------------------------------------------------------
 
 scalars = st.none() | st.booleans() | st.integers(-3, 3) | st.sampled_from([0.0, -0.0, 1.0, "", "x"])
@@ -240,6 +340,77 @@ def test_groups_of_one_rank_that_are_accepted_commute(one: dict[str, Any], other
     assert (found[0].code, found[0].data) == (found[1].code, found[1].data)
 
 
+def clash(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether two groups' values contradict each other: the definition, pair of fields by pair of fields."""
+    if not one or not other:
+        return False
+    for path, value in leaves(one):
+        for where, said in leaves(other):
+            if (
+                (where == path and not same(said, value))
+                or (where.startswith(path + "/") and value != {})
+                or (path.startswith(where + "/") and said != {})
+            ):
+                return True
+    return False
+
+
+named = st.lists(st.tuples(st.sampled_from("uvw"), st.integers(1, 2), layers), max_size=5, unique_by=lambda one: one[0])
+
+
+@given(named)
+def test_any_groups_clash_where_two_of_one_rank_contradict_each_other(said: list[tuple[str, int, Any]]) -> None:
+    renderer = Renderer({"any": entry(OPEN)}, [spoken(*one) for one in said], NoSecrets())
+    document = renderer.render(record({}))
+    guilty = {
+        tuple(sorted((one[0], other[0])))
+        for one, other in combinations(said, 2)
+        if one[1] == other[1] and clash(one[2], other[2])
+    }
+
+    assert document is not None
+    assert (document.code == "conflicting_groups") == bool(guilty)
+    assert not guilty or _named(document.problems[0].message) in guilty
+
+
+paths = st.lists(keys, min_size=1, max_size=3).map(lambda path: ("a", *path))
+overrides = st.lists(st.tuples(st.sampled_from("uvw"), paths, values), max_size=6)
+
+
+@given(overrides)
+def test_any_overrides_clash_where_those_of_two_groups_contradict_each_other(
+    said: list[tuple[str, tuple[str, ...], Any]],
+) -> None:
+    by_group = {name: [(path, value) for one, path, value in said if one == name] for name in sorted("uvw")}
+    groups = [
+        spoken(name, 5, {}, overrides=tuple(overriding(pointer(path), value) for path, value in made))
+        for name, made in by_group.items()
+    ]
+    document = Renderer({"any": entry(OPEN)}, groups, NoSecrets()).render(record({}))
+    guilty = {
+        (one, other)
+        for one, other in combinations(sorted(by_group), 2)
+        for path, value in by_group[one]
+        for where, known in by_group[other]
+        if clash(_nested(path, value), _nested(where, known))
+    }
+
+    assert document is not None
+    assert (document.code == "conflicting_groups") == bool(guilty)
+    assert not guilty or _named(document.problems[0].message) in guilty
+
+
+def _named(message: str) -> tuple[str, str]:
+    words = [word.removeprefix("group/") for word in message.split()]
+    return words[0], words[2]
+
+
+def _nested(path: tuple[str, ...], value: Any) -> Any:
+    for key in reversed(path):
+        value = {key: value}
+    return value
+
+
 async def test_why_agrees_with_the_document_whatever_the_layers(desk: Desk) -> None:
     await desk.apply(schema("any", **OPEN), device("one", bound="any"))
     samples: list[tuple[list[dict[str, Any]], dict[str, Any]]] = []
@@ -254,7 +425,7 @@ async def test_why_agrees_with_the_document_whatever_the_layers(desk: Desk) -> N
         for one, values_ in zip(said, stack, strict=False):
             one["spec"]["values"] = values_
         await desk.apply(*said, {**device("one"), "spec": {"schema": "any", "values": own}})
-        told = {one.pointer: one for one in desk.configs.why("one")}
+        told = {one.pointer: one for one in await desk.configs.why("one")}
         document = leaves_of(desk.document("one"))
 
         assert {pointer: repr(one.value) for pointer, one in told.items()} == {

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from hengd.rules.merge import leaves
 from hengd.rules.schema_budget import MAX_SCHEMA_BYTES
 from hengd.rules.schema_keywords import FORMATS
+from hengd.rules.schema_messages import UNFIT_SECRET
 from hengd.rules.schemas import CompiledSchema, SchemaCache, check_schema, compile_schema, schema_digest
 from henge_protocol.errors import Invalid, Malformed
 from henge_protocol.strictjson import parse
@@ -533,8 +534,8 @@ LAMP["required"] = ["level"]
             '"x" fits none of the 2 alternatives: (1) /host "x" is not an IPv4 address such as 192.0.2.1; '
             '(2) /host "x" is not a whole number',
         ),
-        ({"level": 1, "wifi": {"psk": "hunter2"}}, "/wifi/psk", "the text has 7 characters; at least 8 are needed"),
-        ({"level": 1, "wifi": {"psk": 12345678}}, "/wifi/psk", "[hidden] is not text"),
+        ({"level": 1, "wifi": {"psk": "hunter2"}}, "/wifi/psk", UNFIT_SECRET),
+        ({"level": 1, "wifi": {"psk": 12345678}}, "/wifi/psk", UNFIT_SECRET),
     ],
 )
 def test_v01_problem_says_where_and_what_would_be_right(values: object, where: str, message: str) -> None:
@@ -542,6 +543,49 @@ def test_v01_problem_says_where_and_what_would_be_right(values: object, where: s
 
     assert [(problem.pointer, problem.message) for problem in schema.validate(values)] == [(where, message)]
     assert not schema.is_valid(values)
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        pytest.param({"minLength": 99, "pattern": "^x", "format": "ipv4"}, id="several-reasons"),
+        pytest.param({"anyOf": [{"maxLength": 3}, {"type": "integer"}]}, id="alternatives"),
+        pytest.param({"oneOf": [{}, {"minLength": 1}]}, id="more-than-one"),
+        pytest.param({"const": "battery"}, id="const"),
+        pytest.param({"not": {"pattern": "horse"}}, id="excluded"),
+    ],
+)
+def test_of_a_secret_nothing_is_said_but_that_it_does_not_fit(secret: dict[str, Any]) -> None:
+    schema = compiled(of(psk={**secret, "writeOnly": True}))
+
+    assert [(one.pointer, one.message) for one in schema.validate({"psk": "correct horse"})] == [("/psk", UNFIT_SECRET)]
+
+
+@pytest.mark.parametrize(
+    ("login", "value"),
+    [
+        ({"required": ["user"]}, {"pin": 1}),
+        ({"properties": {"pin": {"type": "integer"}}}, {"pin": 5.0}),
+        ({"properties": {"pin": {"type": "integer"}, "user": False}}, {"pin": 5.0, "user": "ada"}),
+        ({"properties": {"pin": {}}, "additionalProperties": False}, {"pni": 1}),
+        ({"propertyNames": {"maxLength": 2}}, {"pin": 1}),
+        ({"properties": {"pins": {"items": {"maximum": 9}}}}, {"pins": [1, 47, 11]}),
+    ],
+)
+def test_nor_of_what_is_inside_of_it(login: dict[str, Any], value: object) -> None:
+    schema = compiled(of(list={"items": of(login={"type": "object", **login, "writeOnly": True})}))
+    found = schema.validate({"list": [{"login": value}]})
+
+    assert [(one.pointer, one.message) for one in found] == [("/list/0/login", UNFIT_SECRET)]
+
+
+def test_alternatives_around_a_secret_say_as_little() -> None:
+    inner = {"type": "object", "properties": {"psk": {"type": "string", "writeOnly": True, "minLength": 8}}}
+    schema = compiled(of(net={"anyOf": [inner, {"type": "integer"}]}))
+    told = schema.validate({"net": {"psk": "hunter2"}})[0].message
+
+    assert f"/net/psk {UNFIT_SECRET}" in told
+    assert "7" not in told
 
 
 def test_v01_all_problems_are_listed_in_order_of_pointers() -> None:

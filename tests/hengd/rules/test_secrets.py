@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from hengd.rules.configs import Request
+from hengd.rules.fleet import find_desired, required_object
 from hengd.rules.outcome import Outcome
 from hengd.rules.secrets import MAX_SECRET_BYTES, Secrets
 from henge_protocol.errors import Conflict, HengeError, Internal, Invalid, Stale, TooLarge, Unavailable
@@ -117,7 +118,7 @@ async def test_a_nearer_layer_refers_to_another_secret(desk: Desk) -> None:
 
 async def test_why_names_the_secrets_of_all_layers(desk: Desk) -> None:
     await fleet(desk)
-    [psk] = desk.configs.why("two", "wifi.psk")
+    [psk] = await desk.configs.why("two", "wifi.psk")
 
     assert [(said.name, said.value, said.wins) for said in psk.layers] == [
         ("two", ref("wifi/lab"), True),
@@ -150,7 +151,7 @@ async def test_a_new_value_is_one_revision_and_moves_those_who_hold_it(desk: Des
     await fleet(desk)
     before = desk.configs.document("one").digest
     outcome = await put(desk, "wifi/home", "another long phrase")
-    record = desk.configs.revision(outcome.revision)
+    record = desk.revision(outcome.revision)
 
     assert [moved.name for moved in outcome.devices] == ["one"]
     assert exact(desk, "one")["wifi"]["psk"] == "another long phrase"
@@ -195,8 +196,22 @@ async def test_a_digest_does_not_confirm_a_guess(desk: Desk) -> None:
     guess = json.dumps(exact(desk, "one"), separators=(",", ":"), sort_keys=True).encode()
 
     assert data.startswith(guess)
-    assert len(data) == len(guess) + 128
+    assert len(data) >= len(guess) + 128
     assert digest_of(guess) != desk.configs.document("one").digest
+
+
+async def test_the_size_of_a_document_does_not_tell_that_of_a_secret(desk: Desk) -> None:
+    await fleet(desk)
+    sizes = set()
+    for length in range(12, 40):
+        await put(desk, "wifi/home", "x" * length)
+        with desk.store.read() as tx:
+            desired = find_desired(tx, required_object(tx, "Device", "one").id)
+        assert desired is not None
+        sizes.add(desired.size)
+
+    assert len(sizes) <= 2
+    assert all(size % 64 == 0 for size in sizes)
 
 
 # --- what is remembered -------------------------------------------------------------------------------------
@@ -217,7 +232,7 @@ async def test_the_value_is_in_no_record_and_not_in_the_file(desk: Desk, tmp_pat
 
 async def test_rolling_back_everything_leaves_secrets_as_they_are(desk: Desk) -> None:
     await fleet(desk)
-    to = desk.configs.revisions(object_=None, before=None, limit=1)[0].revision
+    to = desk.history(limit=1)[0].revision
     await put(desk, "wifi/home", "another long phrase")
     await desk.apply(device("one", "node", {"place": "home"}, color="red"))
     await desk.configs.rollback(to, None, Request(ADA))
@@ -323,6 +338,8 @@ async def test_a_field_that_becomes_secret_refuses_what_is_written_in_it(desk: D
     "value",
     [
         pytest.param(None, id="null"),
+        pytest.param({"a": None}, id="null-inside"),
+        pytest.param({"a": {"b": 1, "c": None}}, id="null-deep-inside"),
         pytest.param("", id="v28-empty"),
         pytest.param({}, id="empty-object"),
         pytest.param([], id="empty-list"),

@@ -185,3 +185,8 @@ def test_whatever_a_device_says_it_is_offered_exactly_what_it_neither_runs_nor_r
         assert offered
     if record.running == B and state not in ("ahead", "quarantined"):
         assert not offered
+
+
+@pytest.mark.parametrize("reason", ["", "invalid"])
+def test_a_look_at_a_candidate_tells_nothing_of_what_runs(reason: str) -> None:
+    assert after_report(RUNS_A, Report("e1", 5, B, "checked", reason), LINE, now=9.0) is None

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from hengd.records import Reported, pack
 from hengd.rules import sweep as sweep_module
+from hengd.rules.fleet import find_desired, find_document, required_object
 from hengd.rules.sweep import Sweep
 from tests.hengd.rules.conftest import Desk
 from tests.service import device, schema
@@ -65,3 +67,21 @@ async def test_what_comes_after_the_change_is_swept_in_the_next_round(many: Desk
             await sweep.step()
         await many.apply(device("lamp-0", brightness=rounds % 2))
     assert many.document("lamp-0")["brightness"] == rounds % 2
+
+
+@pytest.mark.parametrize("running", ["", "no digest", "ab" * 32])
+async def test_what_a_device_runs_stays_whatever_others_say_that_they_run(many: Desk, running: str) -> None:
+    with many.store.read() as tx:
+        ids = [required_object(tx, "Device", f"lamp-{number}").id for number in (0, 1)]
+        old = find_desired(tx, ids[0])
+    assert old is not None
+    await many.store.write(lambda tx: tx.put("reported", ids[0].encode(), pack(Reported(running=old.digest))))
+    await many.store.write(lambda tx: tx.put("reported", ids[1].encode(), pack(Reported(running=running))))
+    await many.apply(device("lamp-0", brightness=99))
+    sweep = Sweep(many.store)
+    while await sweep.step():
+        pass
+
+    assert _documents(many) == 8
+    with many.store.read() as tx:
+        assert find_document(tx, old.digest) is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hengd.records import ObjectRecord, Origin
+from hengd.rules import configs, why
 from hengd.rules.merge import MISSING, get, leaves, merge, overlay
 from hengd.rules.rendering import Layer
 from hengd.rules.why import Explained, Said, explain
@@ -124,7 +126,7 @@ async def test_each_layers_word_has_the_revision_author_and_time_of_that_field(d
     await desk.patch("Device/lamp-1", {"spec": {"values": {"wifi": {"ssid": "b"}}}})
     desk.now += 10
     await desk.patch("Group/hall", {"spec": {"values": {"brightness": 1}, "priority": 7}})
-    explained = desk.configs.why("lamp-1")
+    explained = await desk.configs.why("lamp-1")
 
     assert said(explained, "color") == [
         ("device/lamp-1", "blue", 2, "ada", start + 10),
@@ -138,8 +140,24 @@ async def test_each_layers_word_has_the_revision_author_and_time_of_that_field(d
 async def test_a_name_of_a_field_that_nearly_exists_is_suggested(desk: Desk) -> None:
     await desk.apply(schema("lamp", **LAMP), device("lamp-1", color="red"))
     with pytest.raises(NotFound) as refusal:
-        desk.configs.why("lamp-1", "colour")
+        await desk.configs.why("lamp-1", "colour")
 
     assert refusal.value.cure == "did you mean color? See its fields: hengectl why lamp-1"
     with pytest.raises(NotFound):
-        desk.configs.why("lamp-1", "color.red")
+        await desk.configs.why("lamp-1", "color.red")
+
+
+async def test_why_is_found_out_beside_the_loop(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device may have thousands of fields and a fleet a thousand groups."""
+    threads: list[threading.Thread] = []
+
+    def explain(*arguments: Any) -> list[Explained]:
+        threads.append(threading.current_thread())
+        return why.explain(*arguments)
+
+    monkeypatch.setattr(configs, "explain", explain)
+    await desk.apply(schema("lamp", **LAMP), device("lamp-1", color="red"))
+    explained = await desk.configs.why("lamp-1", "color")
+
+    assert [one.value for one in explained] == ["red"]
+    assert threads[0] is not threading.main_thread()

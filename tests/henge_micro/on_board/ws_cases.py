@@ -62,6 +62,14 @@ def test_a_close_says_why():
         assert heard(frame)[0] == code
 
 
+def test_a_close_of_a_fault_is_told_from_one_of_a_restart():
+    for code, fault in ((1000, False), (1001, False), (1008, True), (1011, True), (1013, True), (4001, False)):
+        try:
+            asyncio.run(WebSocket(Line(b"\x88\x02" + code.to_bytes(2, "big"))).next())
+        except Trouble as error:
+            assert error.fault == fault, code
+
+
 def test_what_a_daemon_never_sends_ends_the_link():
     for frame in (b"\x01\x02ab", b"\x80\x02ab", b"\x82\x02ab", b"\x83\x00", b"\x89\x7e\x00\xff", b"\x81\x85abcdefghi"):
         answer, line = heard(frame + b"\0" * 300)

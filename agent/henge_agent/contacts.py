@@ -1,0 +1,60 @@
+"""When and where the daemon was met last, and whether it lets this device in: kept in the membership."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import replace
+from functools import partial
+from typing import Final
+
+from henge_agent.records import Membership
+from henge_agent.state import State
+from henge_protocol.errors import HengeError
+
+KNOWN_TIME_S: Final = 86400
+"""How much newer a moment is that is worth a write to the card."""
+
+log = logging.getLogger(__name__)
+
+
+class Contacts:
+    """Remembers for one joined device; a disk that takes nothing is told to the log and costs a search later."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._address_not_kept = ""
+
+    async def keep(self, address: str, passed: float) -> None:
+        """Remember where the daemon answered, and once a day when.
+
+        ``passed`` is what the clocks of both say has passed. One alone is not believed: with a moment to come no daemon
+        would be let in.
+        """
+        known, moment = self._membership.known_time, int(passed)
+        if moment < known + KNOWN_TIME_S:
+            moment = known
+        if (self._membership.last_address, known, self._membership.refused) == (address, moment, ""):
+            return
+        kept = partial(replace, last_address=address, known_time=moment, refused="")
+        try:
+            await asyncio.to_thread(self._state.update_membership, kept)
+        except HengeError as error:
+            level = logging.DEBUG if self._address_not_kept == address else logging.WARNING
+            self._address_not_kept = address
+            log.log(level, "the daemon's address %s is not kept: %s", address, error)
+
+    async def keep_refusal(self, code: str) -> None:
+        """Remember that the daemon lets this device in no more, for ``henge-agent status``."""
+        if self._membership.refused == code:
+            return
+        try:
+            await asyncio.to_thread(self._state.update_membership, partial(replace, refused=code))
+        except HengeError as error:
+            log.warning("it is not kept that the daemon refuses this device: %s", error)
+
+    @property
+    def _membership(self) -> Membership:
+        if self._state.membership is None:
+            raise LookupError("only a device that has joined has contacts")
+        return self._state.membership
