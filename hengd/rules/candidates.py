@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import msgspec
@@ -12,7 +12,7 @@ from hengd.rules.change import Change
 from hengd.rules.configs import Request, read_manifests
 from hengd.rules.fleet import find_desired, find_document, required_object
 from hengd.rules.outcome import Moved
-from hengd.rules.redaction import secret_texts
+from hengd.rules.redaction import SecretTexts, secret_texts
 from hengd.rules.schemas import SchemaCache
 from hengd.rules.vault import Vault
 from hengd.store import Store, Transaction
@@ -31,7 +31,7 @@ class Candidate:
     name: str
     document: bytes
     digest: str
-    secrets: tuple[str, ...] = ()
+    secrets: SecretTexts = field(default_factory=SecretTexts)
     schema: str = ""
     """Digest of the schema that it fits, if that is the one the device can fetch now."""
 
@@ -82,12 +82,12 @@ class Candidates:
         document, stored = self._vault.document(tx, moved.after), find_document(tx, moved.after)
         if document is None or stored is None:
             raise Internal("storage_corrupt", f"document {moved.after} is not in the store")
-        secrets: list[str] = []
+        secrets = SecretTexts()
         if stored.sealed:
             secrets = secret_texts(msgspec.json.decode(document), msgspec.json.decode(stored.shown))
         desired = find_desired(tx, moved.id)
         return Candidate(
-            moved.id, moved.name, document, moved.after, tuple(secrets), desired.schema if desired is not None else ""
+            moved.id, moved.name, document, moved.after, secrets, desired.schema if desired is not None else ""
         )
 
     def _with_schemas_of_now(self, candidates: list[Candidate]) -> list[Candidate]:

@@ -100,6 +100,8 @@ def after_report(old: Reported, report: Report, line: Line, *, now: float) -> Re
     if old.refused and report.state in ("applied", "drifted") and report.digest == old.running != old.refused:
         return msgspec.structs.replace(old, adrift=report.state == "drifted", seen=now)
     failed = report.state in FAILED
+    if failed and report.reason in TRANSIENT_REASONS and report.digest == old.running:
+        return msgspec.structs.replace(old, seen=now)  # a second try at what runs already failed, and it runs on
     return msgspec.structs.replace(
         old,
         epoch=report.epoch,

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from hengd.records import Desired, Reported
-from hengd.rules.states import Line, after_hello, after_report, configuration_of, due_in_s
+from hengd.rules.states import Line, after_hello, after_report, configuration_of, due_in_s, forgiven
 from henge_protocol.model import digest_of
 from henge_protocol.session import Session
 from henge_protocol.wire import Config, Hello, Message, Receipt, Report, Welcome
@@ -103,9 +103,7 @@ class DaemonSide:
 
     def retry(self) -> None:
         """A person says retry."""
-        from msgspec.structs import replace
-
-        self.reported = replace(self.reported, refused="", transient=False)
+        self.reported = forgiven(self.reported)
         self.look()
 
     def accept(self, wire: Wire) -> Callable[[str, bytes], None]:

@@ -190,3 +190,12 @@ def test_whatever_a_device_says_it_is_offered_exactly_what_it_neither_runs_nor_r
 @pytest.mark.parametrize("reason", ["", "invalid"])
 def test_a_look_at_a_candidate_tells_nothing_of_what_runs(reason: str) -> None:
     assert after_report(RUNS_A, Report("e1", 5, B, "checked", reason), LINE, now=9.0) is None
+
+
+def test_a_second_try_at_what_runs_that_fails_in_passing_changes_nothing() -> None:
+    runs = reported(RUNS_A, "applied")
+    again = reported(runs, "rejected", reason="write-failed", at=20.0)
+
+    assert configuration_of(DESIRED_B, again, LINE) == "in-sync"
+    assert again.refused == ""
+    assert configuration_of(DESIRED_B, reported(runs, "rejected", reason="invalid"), LINE) == "quarantined"
