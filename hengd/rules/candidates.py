@@ -8,8 +8,7 @@ from typing import Final
 
 import msgspec
 
-from hengd.rules.change import Change
-from hengd.rules.configs import Request, read_manifests
+from hengd.rules.configs import Request, begin, read_manifests
 from hengd.rules.fleet import find_desired, find_document, required_object
 from hengd.rules.outcome import Moved
 from hengd.rules.redaction import SecretTexts, secret_texts
@@ -56,19 +55,12 @@ class Candidates:
         manifests = await read_manifests(objects)
 
         def operation(tx: Transaction) -> None:
-            change = Change(
-                tx,
-                self._schemas,
-                self._vault,
-                author=request.author,
-                message=request.message,
-                now=self._clock(),
-                new_id=self._new_id,
-                writer=request.writer,
-            )
+            change = begin(tx, self._schemas, self._vault, request, now=self._clock(), new_id=self._new_id)
             for manifest in manifests:
                 change.put(manifest)
             moved = [one for one in change.finish(fields=False).devices if one.after]
+            if (managed := change.refusal()) is not None:
+                raise managed
             chosen = [one for one in moved if selector.matches(required_object(tx, "Device", one.name).labels)]
             raise _Found([self._candidate(tx, one) for one in _not_too_many(chosen)])
 
