@@ -201,7 +201,7 @@ class App:
             store, folder.keys.server.certificate_der, folder.keys.client, folder.journal,
             clock=clock, monotonic=monotonic,
         )  # fmt: skip
-        self.configs = Configs(store, schemas, vault, clock=clock, new_id=_new_id)
+        self.configs = Configs(store, schemas, vault, self.presence, clock=clock, new_id=_new_id)
         self._candidates = Candidates(store, schemas, vault, clock=clock, new_id=_new_id)
         self.secrets = Secrets(store, self.configs)
         self.overrides = Overrides(store, self.configs, self.authority.timekeeper)

@@ -236,7 +236,7 @@ class Change:
         told = by_identity(changes)
         done = tuple(_done(change) for change in told)
         if not real:
-            return Outcome(self.meta.revision, self.meta.epoch, False, done, ())
+            return Outcome(self.meta.revision, self.meta.epoch, False, done, (), total=self.tx.count("ids"))
         self.written = real
         revision = self.meta.revision + 1
         self._store(real)
@@ -247,7 +247,10 @@ class Change:
         gone: dict[str, Desired | None] = {cut.subject: None for cut in self._cut}
         self._commit(real, revision, gone | rung, tuple(device.name for device in moved))
         retimed = tuple(rung.keys() - {one.id for one in moved}) if any(map(retimes, real)) else ()
-        return Outcome(revision, self.meta.epoch, False, done, tuple(moved), retimed=retimed, ended=tuple(self._ended))
+        return Outcome(
+            revision, self.meta.epoch, False, done, tuple(moved),
+            retimed=retimed, ended=tuple(self._ended), total=self.tx.count("ids"),
+        )  # fmt: skip
 
     # ---- objects -------------------------------------------------------------------------------------
 
