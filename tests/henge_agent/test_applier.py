@@ -394,6 +394,14 @@ async def test_the_check_command_has_the_last_word_before_a_document_is_applied(
     assert (tmp_path / "ran").read_text() == "x\n"
 
 
+async def test_a_candidates_check_command_ends_before_the_daemon_stops_waiting(state: State, path: Path) -> None:
+    async with running(make(state, path, check="sleep 600")) as applier:
+        report = await applier.check(config(RED, 0, intent="check", confirm_s=2))
+
+    assert (report.state, report.reason) == ("checked", "hook-timeout")
+    assert "1 s" in report.errors[0].message
+
+
 async def test_a_candidate_that_comes_while_another_document_is_applied_is_not_looked_at(
     state: State, path: Path, tmp_path: Path
 ) -> None:
