@@ -81,7 +81,7 @@ def backup(status: Mapping[str, Any], *, now: float) -> Finding:
     """How old the newest backup is."""
     figures = status.get("store")
     made = unix_s(figures.get("backed_up")) if isinstance(figures, Mapping) else None
-    cure = "hengectl backup -o FILE, or every night: [backup] in hengd.toml"
+    cure = "hengectl backup -o FILE, or once a day: [backup] in hengd.toml"
     if made is None:
         return Finding("look", "backup", "none was ever made", cure)
     text = f"the newest is {largest_unit(now - made)} old"
