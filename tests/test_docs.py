@@ -95,6 +95,15 @@ def test_every_module_of_daemon_and_agent_stands_in_the_architecture(folder: str
     assert {module for module in modules if not module.startswith("schema_")} <= named
 
 
+def test_decisions_that_code_and_tests_name_are_there() -> None:
+    files = [path for folder in ("hengd", "hengectl", "henge_protocol", "agent", "micropython", "tests")
+             for path in (TOP / folder).rglob("*.py")]  # fmt: skip
+    named = {one for path in files for one in re.findall(r"docs/decisions/(\d{4})", path.read_text("utf-8"))}
+
+    assert "0001" in named
+    assert named <= {path.name[:4] for path in (DOCS / "decisions").glob("*.md")}
+
+
 def test_what_the_walk_of_a_change_names_is_in_the_code() -> None:
     folders = ("hengd", "agent", "hengectl")
     sources = [path.read_text("utf-8") for folder in folders for path in (TOP / folder).rglob("*.py")]
