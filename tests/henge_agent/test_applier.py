@@ -805,7 +805,7 @@ async def test_a_document_that_does_not_fit_its_schema_is_rejected_with_its_fiel
 
     assert (report.state, report.reason) == ("rejected", "invalid")
     assert [(error.pointer, error.message) for error in report.errors] == [
-        ("/color", "one of ['red', 'blue', 'green'] is expected")
+        ("/color", 'one of ["red", "blue", "green"] is expected')
     ]
     assert path.read_bytes() == b'{"color":"red"}'
 
