@@ -30,6 +30,13 @@ def log(tmp_path: Path) -> Path:
     return tmp_path / "log"
 
 
+def said(log: Path) -> str:
+    """What commands wrote, which is forgotten."""
+    text = log.read_text()
+    log.unlink()
+    return text
+
+
 def saying(log: Path, word: str, code: int = 0) -> str:
     return f"echo {word} >> {log}; exit {code}"
 
@@ -50,9 +57,8 @@ async def test_sections_run_first_and_one_without_a_command_is_the_business_of_a
         (Scope(sections=("wifi", "radio")), "wifi\nall\n"),
         (Scope(everything=True), "all\n"),
     ):
-        log.write_text("")
         last = await activation.change(hooks, version, scope)
-        assert (last is not None and last[1].succeeded, log.read_text()) == (True, ran)
+        assert (last is not None and last[1].succeeded, said(log)) == (True, ran)
 
     assert await activation.change(Hooks(), version, Scope(everything=True)) is None
 
@@ -65,12 +71,11 @@ async def test_a_change_stops_at_the_first_command_that_fails_and_going_back_run
     failed = await activation.change(hooks, version, Scope(sections=("wifi",), everything=True))
 
     assert failed is not None
-    assert (failed[0], failed[1].code, log.read_text()) == ("wifi", 3, "wifi\n")
+    assert (failed[0], failed[1].code, said(log)) == ("wifi", 3, "wifi\n")
 
-    log.write_text("")
     last = await activation.give_back(hooks, version)
     assert last is not None
-    assert (last[0], last[1].succeeded, log.read_text()) == ("", True, "wifi\nall\n")
+    assert (last[0], last[1].succeeded, said(log)) == ("", True, "wifi\nall\n")
 
 
 async def test_a_command_is_told_of_the_document_and_of_what_differs(
