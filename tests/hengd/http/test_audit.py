@@ -234,8 +234,10 @@ async def test_trying_schemas_on_secrets_leaves_records(admin: Admin) -> None:
     await admin.ok("POST", "/v1/apply?dry_run=1", {"objects": guess("^c", "yes")})
     await admin.refused("POST", "/v1/apply?dry_run=1", {"objects": guess("^d", "no")})
     await admin.refused("POST", "/v1/apply", {"objects": guess("^e", "real")})
+    await admin.ok("POST", "/v1/check", {"objects": guess("^c", "asked")})
+    await admin.refused("POST", "/v1/check", {"objects": guess("^f", "asked-no")})
     await admin.ok("POST", "/v1/apply?dry_run=1", {"objects": [schema("plain", type="object")]})
     await admin.ok("POST", "/v1/apply", {"objects": [*guess("^c", "kept"), GUESS]})
     await admin.ok("POST", "/v1/apply?dry_run=1", {"objects": guess("^c", "kept")})
 
-    assert await tried() == ["schema/yes", "schema/no", "schema/real"]
+    assert await tried() == [f"schema/{name}" for name in ("yes", "no", "real", "asked", "asked-no")]
