@@ -97,8 +97,12 @@ class Manifest:
         try:
             yield
         except HengeError as error:
-            error.extra["places"] = [self.place(problem) for problem in error.problems]
+            self.add_places(error)
             raise
+
+    def add_places(self, error: HengeError) -> None:
+        """Give a refusal of the daemon the places of its problems."""
+        error.extra["places"] = [self.place(problem) for problem in error.problems]
 
 
 def read(
