@@ -129,10 +129,10 @@ class Runner:
             if self._applier.unwritten:
                 await self._around.sleep(backoff.next_delay_s())
                 await self._applier.put_back()
-                self._watch.renew()
             else:
                 backoff.reset()
                 seen = await self._applier.news(seen)
+            self._watch.renew()  # the folder of an output may have come with the document
 
     async def _notice_changes(self) -> None:
         """Say that somebody changed an output, then put it back; ever later if somebody goes on changing it."""

@@ -795,6 +795,22 @@ async def test_a_change_by_hand_is_told_and_put_back_while_connected(
     assert len(scripted.hellos) == 1
 
 
+async def test_a_change_by_hand_is_noticed_in_a_folder_that_the_first_document_made(
+    joined: State, scripted: Scripted, tmp_path: Path, world: World
+) -> None:
+    path = tmp_path / "later" / "lamp.json"
+    hook = f"echo ran >> {tmp_path}/ran"
+    async with agent(at(joined, scripted.address), path, world, check=f"mkdir {path.parent}", on_change=hook):
+        await scripted.want(RED)
+        await scripted.reported("applied")
+        await scripted.seen(lambda: len(scripted.reports) == 2)
+        path.write_bytes(b"by hand")
+        drifted = await scripted.reported("drifted", digest_of(RED))
+        await scripted.seen(lambda: scripted.reports[-1].state == "applied")
+
+    assert (drifted.reason, path.read_bytes()) == ("changed", RED)
+
+
 async def test_whoever_changes_a_file_again_and_again_is_answered_later_each_time(
     joined: State, scripted: Scripted, path: Path, world: World
 ) -> None:
