@@ -157,6 +157,30 @@ async def test_a_device_that_is_silent_is_waited_for_no_longer_than_told(
     assert "1 device not in-sync within 1s: lamp-1" in ran.err
 
 
+async def test_a_device_that_a_change_cuts_off_is_no_success(person: Face, daemon: Service, admin: Admin) -> None:
+    identity = await daemon.join(admin, "lamp-1")
+    async with connected(daemon, identity) as lamp:
+        await lamp.report(await lamp.config())
+        waits = asyncio.create_task(person.run("set", "device/lamp-1", "color=red", "--wait", "--timeout", "3s"))
+        await lamp.report(await lamp.config(), "applying")
+    ran = await waits
+
+    assert (ran.code, "will get it when back" in ran.out) == (8, False)
+    assert "not in-sync within 3s: lamp-1 (applying, not connected any more)" in ran.err
+    assert "See: hengectl describe device/lamp-1" in ran.err
+
+
+async def test_the_end_of_a_wait_says_how_things_are(person: Face, daemon: Service, admin: Admin) -> None:
+    failed = {"state": "rolled-back", "reason": "server-unreachable"}
+    async with connected(daemon, await daemon.join(admin, "lamp-1")) as lamp:
+        await lamp.report(await lamp.config())
+        waits = asyncio.create_task(person.run("set", "device/lamp-1", "color=red", "--wait", "--timeout", "2s"))
+        await lamp.report(await lamp.config(), **failed)
+        ran = await waits
+
+    assert (ran.code, "lamp-1 (rolled-back: server-unreachable)" in ran.err) == (8, True)
+
+
 async def test_values_are_set_typed_and_unset(person: Face, admin: Admin) -> None:
     assert await person.ok("set", "device/lamp-1", "brightness=10", "wifi.ssid=12") == "device/lamp-1 configured (r2)\n"
     assert await person.ok("set", "device/lamp-1", "brightness=10") == "device/lamp-1 unchanged\n"
