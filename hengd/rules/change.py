@@ -202,7 +202,7 @@ class Change:
         """Make objects what they were; None = it was not there. A device renamed since gets its name back.
 
         Overrides come back as far as they have not ended by now.
-        ``spare_joined`` keeps devices that have an identity: undoing configuration must not throw hardware out.
+        ``spare_joined`` keeps devices that have an identity, and their schemas: no hardware is thrown out.
         """
         records = [record for record in wanted.values() if record is not None]
         kept = {record.id for record in records}
@@ -214,9 +214,10 @@ class Change:
                 self.put(manifest_of(record))
             still = running(record.overrides, self._now)
             self._set(msgspec.structs.replace(self.required(record.kind, record.name), overrides=still))
-        for key, before in wanted.items():
-            found = self.current(*key)
-            if before is None and found is not None and not (spare_joined and self._has_joined(found)):
+        new = [found for key, before in wanted.items() if before is None and (found := self.current(*key))]
+        spared = {("Device", one.name): one.spec["schema"] for one in new if spare_joined and self._has_joined(one)}
+        for key in [(one.kind, one.name) for one in new]:
+            if key not in spared and not (key[0] == "Schema" and key[1] in spared.values()):
                 self.delete(*key)
 
     def refusal(self) -> Conflict | None:
