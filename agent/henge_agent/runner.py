@@ -288,7 +288,7 @@ class Runner:
         self._welcomed_at = self._around.clock()
         log.info("connected to %s as %s", address, name)
         self._around.tell(f"connected to {address} as {name}")
-        await self._contacts.keep(str(address), min(welcome.time, self._around.now()))
+        await self._contacts.keep(str(address), name, min(welcome.time, self._around.now()))
 
     async def _pause_s(self, ended: Ended) -> float:
         """How long to stay away after a life that ended so."""

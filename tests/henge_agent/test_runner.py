@@ -230,6 +230,21 @@ async def test_delays_grow_while_nobody_answers_and_start_again_after_a_good_ans
     assert world.looked_for
 
 
+@pytest.mark.parametrize(("given", "known"), [("hall-lamp", "hall-lamp"), ("Not a Name", "lamp-1"), ("", "lamp-1")])
+async def test_the_name_that_the_device_was_given_meanwhile_is_remembered(
+    joined: State, scripted: Scripted, path: Path, world: World, given: str, known: str
+) -> None:
+    """``henge-agent status`` reads it from there."""
+    scripted.name = given
+    async with agent(at(joined, scripted.address), path, world):
+        await scripted.want(RED)
+        await scripted.reported("applied")
+
+    membership = read_membership(joined.folder)
+    assert membership is not None
+    assert membership.name == known
+
+
 async def test_known_addresses_come_first_then_hints_and_the_good_one_is_remembered(
     joined: State, scripted: Scripted, path: Path, world: World
 ) -> None:
