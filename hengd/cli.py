@@ -294,7 +294,9 @@ def _restored(done: Restored, folder: Path, *, dry_run: bool) -> list[str]:
         *([f"{done.revocations} later revocations of the old folder count too."] if done.revocations else []),
     ]
     if dry_run:
-        return [*lines, "The backup is good; nothing was written."]
+        lines.append("The backup is good; nothing was written.")
+        hint = f"It cannot go to {folder} as it is, which has data: mv {folder}/data {folder}/data.old"
+        return [*lines, hint] if done.in_the_way else lines
     if not about["secrets"]:
         lines.append("The key of the secrets was not in the backup: put it back, or set the secrets anew.")
     return [

@@ -11,7 +11,7 @@ import os
 import tempfile
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -47,6 +47,8 @@ class Restored:
     epoch: str
     revocations: int
     """How many the journal of the old machine added."""
+    in_the_way: bool = False
+    """After a try: whether the folder has data, so that a restore would be refused."""
 
 
 def restore(
@@ -80,7 +82,8 @@ def restore(
     if only_try:
         with tempfile.TemporaryDirectory(prefix="henge-") as folder:
             os.mkdir(Path(folder) / "db")
-            return _fill(Path(folder), header, unpack(pieces, Path(folder) / "db" / "data.mdb"), ended, now=now)
+            tried = _fill(Path(folder), header, unpack(pieces, Path(folder) / "db" / "data.mdb"), ended, now=now)
+            return replace(tried, in_the_way=os.path.lexists(path / "data"))
     with unused_data_dir(path, allow_network_fs=allow_network_fs, now=now):
         _check_room(path, file)
         filled: list[Restored] = []

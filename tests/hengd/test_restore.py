@@ -132,6 +132,15 @@ async def test_revocations_that_cannot_be_read_are_refused_before_anything_is_wr
     assert not (tmp_path / "other").exists()
 
 
+async def test_a_try_says_whether_the_folder_is_free(daemon: Service, admin: Admin, tmp_path: Path) -> None:
+    backup = await taken(admin)
+    free = put_back(backup, tmp_path / "other", only_try=True)
+    taken_already = put_back(backup, daemon.data_dir, only_try=True)
+
+    assert (free.in_the_way, taken_already.in_the_way) == (False, True)
+    assert not (tmp_path / "other").exists()
+
+
 async def test_a_journal_of_a_daemon_that_threw_nobody_out_is_one(admin: Admin, tmp_path: Path) -> None:
     backup, journal = await taken(admin), tmp_path / "revocations"
     journal.touch()
