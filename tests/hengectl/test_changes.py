@@ -90,6 +90,13 @@ async def test_pruning_all_of_a_set_needs_a_word(person: Face, tmp_path: Path, c
     assert "hall" not in await person.ok("get", "groups", "-o", "name")
 
 
+async def test_pruning_a_set_that_has_nothing_says_so(person: Face, tmp_path: Path) -> None:
+    """Its name may be mistyped; a second run of the same is none."""
+    ran = await person.run("apply", "--set", "gitt", "--prune", "--all-at-once", "-f", files(tmp_path / "fleet"))
+
+    assert (ran.code, "No object belongs to the apply-set gitt" in ran.err) == (OK, True)
+
+
 async def test_an_empty_folder_is_a_mistake_without_prune_and_an_absent_one_always(
     person: Face, tmp_path: Path
 ) -> None:
