@@ -90,6 +90,14 @@ async def test_pruning_all_of_a_set_needs_a_word(person: Face, tmp_path: Path, c
     assert "hall" not in await person.ok("get", "groups", "-o", "name")
 
 
+async def test_who_renames_a_device_of_a_set_hears_that_its_files_still_have_the_old_name(person: Face) -> None:
+    ran = await person.run("device", "rename", "lamp-1", "porch", "--take-over")
+    mine = await person.run("device", "rename", "mine", "ours")
+
+    assert (ran.code, "files of the apply-set git name device/lamp-1, rename it there, too" in ran.err) == (OK, True)
+    assert (mine.code, mine.err) == (OK, "")
+
+
 async def test_pruning_a_set_that_has_nothing_says_so(person: Face, tmp_path: Path) -> None:
     """Its name may be mistyped; a second run of the same is none."""
     ran = await person.run("apply", "--set", "gitt", "--prune", "--all-at-once", "-f", files(tmp_path / "fleet"))
