@@ -201,7 +201,7 @@ class App:
             store, folder.keys.server.certificate_der, folder.keys.client, folder.journal,
             clock=clock, monotonic=monotonic,
         )  # fmt: skip
-        self.configs = Configs(store, schemas, vault, clock=clock, new_id=_new_id)
+        self.configs = Configs(store, schemas, vault, self.presence, clock=clock, new_id=_new_id)
         self._candidates = Candidates(store, schemas, vault, clock=clock, new_id=_new_id)
         self.secrets = Secrets(store, self.configs)
         self.overrides = Overrides(store, self.configs, self.authority.timekeeper)
@@ -251,7 +251,7 @@ class App:
             JoiningRoutes(self.tokens, self.joins, self.devices),
             OperatorRoutes(self.authority),
             AuditRoutes(self._audit),
-            BackupRoutes(self._backups),
+            BackupRoutes(self._backups, monotonic=environment.monotonic),
             CheckRoutes(Checks(self._candidates, self.presence, self._links.ask)),
             self._polls,
             OpenApiRoutes(lambda: self._routes, __version__),

@@ -122,16 +122,24 @@ def tell_result(
     moved = [safe(device["name"]) for device in devices] if isinstance(devices, list) else []
     whom = f": {delivery.some(moved)}" if moved else ""
     if dry:
-        paper.say(f"dry run: {plural(len(moved), 'device')} would change{whom}")
+        paper.say(f"dry run: {_reach(moved, result)} would change{whom}")
         tell_needs(invocation, result)
     elif len(same) == len(listed):
         paper.say(f"nothing to change, revision stays {result['revision']}")
     else:
         verb = "change" if len(moved) > 1 else "changes"
-        paper.say(
-            f"revision {result['revision']}, {plural(len(moved), 'device') if moved else 'no device'} {verb}{whom}"
-        )
+        paper.say(f"revision {result['revision']}, {_reach(moved, result) if moved else 'no device'} {verb}{whom}")
     tell_spared(invocation, result)
+
+
+def _reach(moved: Sequence[str], result: Mapping[str, object]) -> str:
+    """``17 of 42 devices (2 offline, 1 has refused it)``."""
+    total, offline, refusing = (result.get(name) for name in ("total", "offline", "refusing"))
+    number = f"{len(moved)} of {plural(total, 'device')}" if isinstance(total, int) else plural(len(moved), "device")
+    notes = [f"{offline} offline"] if offline else []
+    if isinstance(refusing, int) and refusing:
+        notes.append(f"{refusing} {'has' if refusing == 1 else 'have'} refused it before")
+    return f"{number} ({', '.join(notes)})" if notes else number
 
 
 def is_kept(done: Mapping[str, Any]) -> bool:

@@ -112,6 +112,12 @@ class Outcome(Shape):
     dry_run: bool
     objects: list[Done]
     devices: list[Moved]
+    total: Count
+    """How many devices there are."""
+    offline: Count
+    """How many of ``devices`` are not connected."""
+    refusing: Count | UnsetType = UNSET
+    """Of a dry run: how many of ``devices`` have refused just that document before."""
     too_wide: str | UnsetType = UNSET
     """Of a dry run: why the change would need ``all_at_once``; empty if it would not."""
     managed: str | UnsetType = UNSET

@@ -119,8 +119,9 @@ def _condition(one: Condition) -> dict[str, Any]:
 async def dry_run_response(outcome: Outcome) -> web.Response:
     """What a change would do; of a single object, whose version the headers of other answers have."""
     head: dict[str, Any] = {"revision": outcome.revision, "epoch": outcome.epoch, "dry_run": outcome.dry_run}
+    head |= {"total": outcome.total, "offline": outcome.offline}
     if outcome.dry_run:
-        head |= {"too_wide": outcome.too_wide, "managed": outcome.managed}
+        head |= {"refusing": outcome.refusing, "too_wide": outcome.too_wide, "managed": outcome.managed}
     head |= {"spared": list(outcome.spared)} if outcome.spared else {}
     return await _changes_response(head, outcome.objects, outcome.devices, fields=outcome.dry_run)
 

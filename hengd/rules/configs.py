@@ -19,6 +19,7 @@ from hengd.rules.fleet import (
     find_desired,
     find_document,
     find_object,
+    find_reported,
     nearest,
     objects_of,
     read_meta,
@@ -29,6 +30,7 @@ from hengd.rules.history import changes_since, drop_revisions, is_of
 from hengd.rules.objects import KINDS, Manifest, object_path, parse_manifest
 from hengd.rules.outcome import Author, Moved, Outcome, Pruned
 from hengd.rules.ownership import BY_HAND, Writer
+from hengd.rules.presence import Presence
 from hengd.rules.schemas import SchemaCache
 from hengd.rules.vault import Vault
 from hengd.rules.why import Explained, explain
@@ -81,9 +83,17 @@ class Configs:
     """Desired configuration: the only door through which it changes."""
 
     def __init__(
-        self, store: Store, schemas: SchemaCache, vault: Vault, *, clock: Callable[[], float], new_id: Callable[[], str]
+        self,
+        store: Store,
+        schemas: SchemaCache,
+        vault: Vault,
+        presence: Presence,
+        *,
+        clock: Callable[[], float],
+        new_id: Callable[[], str],
     ) -> None:
         self._store = store
+        self._presence = presence
         self._schemas = schemas
         self._vault = vault
         self._clock = clock
@@ -253,7 +263,9 @@ class Configs:
             managed = change.refusal()
             wide = None if request.all_at_once else _too_wide(change, self._schemas, outcome, pruned)
             if request.dry_run:
-                told = replace(outcome, managed=str(managed or ""), too_wide=wide.message if wide else "")
+                refusing = sum(find_reported(tx, one.id).refused == one.after != "" for one in outcome.devices)
+                too_wide = wide.message if wide else ""
+                told = replace(outcome, managed=str(managed or ""), too_wide=too_wide, refusing=refusing)
                 raise _NotCommitted(replace(told, dry_run=True, revision=before))
             if managed is not None:
                 raise managed
@@ -262,12 +274,16 @@ class Configs:
             return outcome
 
         try:
-            return await self._store.write(operation, essential=essential)
+            return self._reached(await self._store.write(operation, essential=essential))
         except (HengeError, _NotCommitted) as undone:
             await self._guesses.note(tried, request.author)
             if isinstance(undone, _NotCommitted):
-                return undone.outcome
+                return self._reached(undone.outcome)
             raise
+
+    def _reached(self, outcome: Outcome) -> Outcome:
+        """With how many of its devices are not there to get it at once."""
+        return replace(outcome, offline=sum(self._presence.find(one.id) is None for one in outcome.devices))
 
 
 class _NotCommitted(Exception):

@@ -82,6 +82,12 @@ class Outcome:
     """Ids of devices whose document stays and which have another time to confirm it."""
     ended: tuple[str, ...] = ()
     """Names of deleted devices whose identity ends."""
+    total: int = 0
+    """How many devices there are."""
+    offline: int = 0
+    """How many of ``devices`` are not connected."""
+    refusing: int = 0
+    """In a dry run: how many of ``devices`` have refused just that document before."""
 
 
 @dataclass(slots=True)

@@ -15,6 +15,7 @@ from hengd.rules.authority import Authority
 from hengd.rules.configs import Configs
 from hengd.rules.custody import find_vault
 from hengd.rules.outcome import Author
+from hengd.rules.presence import Presence
 from hengd.rules.schemas import SchemaCache
 from hengd.rules.timekeeping import LEAP_S, Timekeeper, mark_of
 from hengd.rules.tokens import Tokens
@@ -45,7 +46,7 @@ class House:
         clock = lambda: self.now  # noqa: E731
         keeper = Timekeeper(self.store, ends=NOW + 3650 * pki.DAY_S, clock=clock, monotonic=lambda: 0.0)
         vault = find_vault(self.store, "", None, self.folder.path)
-        configs = Configs(self.store, SchemaCache(), vault, clock=clock, new_id=lambda: "0" * 26)
+        configs = Configs(self.store, SchemaCache(), vault, Presence(), clock=clock, new_id=lambda: "0" * 26)
         return Upkeep(
             self.store, self.folder.database, configs, Audit(self.store), self.tokens, vault, keeper,
             kept=Kept(10, 60.0), every_s=0.001, renew_certificate=renew_certificate, back_up=_nothing,

@@ -59,7 +59,7 @@ async def test_pruning_deletes_what_no_file_of_the_set_has_and_tells_it_first(
     out = await person.ok("apply", "--set", "git", "--prune", "-f", folder)
 
     assert out.splitlines()[:2] == ["group/hall deleted", "device/lamp-2 deleted"]
-    assert out.endswith("revision 3, 2 devices change: lamp-1, mine\n")
+    assert out.endswith("revision 3, 2 of 2 devices (2 offline) change: lamp-1, mine\n")
     assert await person.ok("get", "devices", "-o", "name") == "device/lamp-1\ndevice/mine\n"
 
 

@@ -74,14 +74,14 @@ async def test_apply_makes_the_fleet_as_files_say(person: Face, tmp_path: Path) 
     dry = await person.ok("apply", "-f", path, "--dry-run")
     assert sorted(dry.splitlines()) == [
         "device/lamp-3 created (dry run)",
-        "dry run: 2 devices would change: lamp-1, lamp-3",
+        "dry run: 2 of 3 devices (2 offline) would change: lamp-1, lamp-3",
         "group/kitchen configured (dry run)",
     ]
     assert "lamp-3" not in await person.ok("get", "devices")
 
     done = await person.ok("apply", "-f", path, "-m", "more light")
     assert "group/kitchen configured" in done
-    assert done.splitlines()[-1] == "revision 2, 2 devices change: lamp-1, lamp-3"
+    assert done.splitlines()[-1] == "revision 2, 2 of 3 devices (2 offline) change: lamp-1, lamp-3"
     assert (await person.ok("apply", "-f", path)).splitlines()[-1] == "nothing to change, revision stays 2"
     assert (await person.ok("apply", "-f", path, "-o", "name")).split() == ["group/kitchen", "device/lamp-3"]
     assert "more light" in await person.ok("history")
@@ -359,7 +359,7 @@ async def test_a_value_is_promoted_to_a_group_after_its_consequences_were_shown(
     assert dry == refused.out
     done = await person.ok("promote", "lamp-1", "wifi", "--to", "group/kitchen", "--yes")
 
-    assert done == f"{refused.out}revision 3, 1 device changes: lamp-3\n"
+    assert done == f"{refused.out}revision 3, 1 of 3 devices (1 offline) changes: lamp-3\n"
     assert await values(admin, "groups/kitchen") == {"wifi": {"channel": 6, "ssid": "lab"}}
     assert await values(admin, "devices/lamp-1") == {"color": "red"}
     assert "promote wifi from device/lamp-1 to group/kitchen" in await person.ok("history", "-o", "wide")
@@ -636,9 +636,12 @@ async def test_things_are_deleted_together_after_a_yes(person: Face, admin: Admi
     wrong = await person.run("delete", "group/kitchen", stdin="kitchn\n", terminal=True)
     assert wrong.code == 2
     dry = await person.ok("delete", "group/kitchen", "--dry-run")
-    assert dry == "group/kitchen deleted (dry run)\ndry run: 1 device would change: lamp-1\n"
+    assert dry == "group/kitchen deleted (dry run)\ndry run: 1 of 2 devices (1 offline) would change: lamp-1\n"
     right = await person.run("delete", "group/kitchen", "-m", "no kitchen", stdin="kitchen\n", terminal=True)
-    assert (right.code, right.out) == (0, "group/kitchen deleted\nrevision 2, 1 device changes: lamp-1\n")
+    assert (right.code, right.out) == (
+        0,
+        "group/kitchen deleted\nrevision 2, 1 of 2 devices (1 offline) changes: lamp-1\n",
+    )
     assert "no kitchen" in await person.ok("history")
 
     declined = await person.run("delete", "device", "lamp-1", "lamp-2", stdin="n\n", terminal=True)
@@ -758,7 +761,9 @@ async def test_history_and_rollback(person: Face, admin: Admin) -> None:
     assert [row[0] for row in lines(await person.ok("history", "device/lamp-1"))] == ["REVISION", "2", "1"]
     dry = await person.ok("rollback", "device/lamp-1", "--to", "1", "--dry-run")
     assert dry.endswith("1 object differs; 1 device would get another document\ndry run: nothing was changed\n")
-    assert "revision 4, 1 device changes: lamp-1" in await person.ok("rollback", "device/lamp-1", "--to", "1")
+    assert "revision 4, 1 of 2 devices (1 offline) changes: lamp-1" in await person.ok(
+        "rollback", "device/lamp-1", "--to", "1"
+    )
     assert await values(admin, "devices/lamp-1") == {}
     assert (await person.run("rollback", "device/lamp-1", "--to", "77")).code == 3
 

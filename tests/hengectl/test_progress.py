@@ -202,7 +202,7 @@ async def test_many_files_are_applied_and_nothing_is_left_of_the_progress(
         (tmp_path / f"{number}.yaml").write_text(yamltext.write(content))
     async with terminal(daemon, "apply", "-f", str(tmp_path)) as shown:
         assert await shown.ends() == 0
-        await shown.shows("revision 2, 60 devices change")
+        await shown.shows(r"revision 2, 60 of 60 devices \(60 offline\) change")
 
     assert "60 objects are checked" in shown.text
     assert shown.text.rindex(ERASED) < shown.text.index("device/lamp-0 created")

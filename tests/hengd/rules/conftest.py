@@ -17,6 +17,7 @@ from hengd.rules.configs import Configs, Request
 from hengd.rules.history import find_revision, revisions_back
 from hengd.rules.notes import Committed
 from hengd.rules.outcome import Author, Outcome
+from hengd.rules.presence import Presence
 from hengd.rules.schemas import SchemaCache
 from hengd.rules.vault import Vault
 from hengd.store import Store
@@ -106,7 +107,7 @@ async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
     store.on_commit(notes.extend)
     made = Desk(store, None, notes)  # type: ignore[arg-type]
     made.configs = Configs(
-        store, SchemaCache(), made.vault, clock=lambda: made.now, new_id=lambda: f"{next(numbers):026}"
+        store, SchemaCache(), made.vault, Presence(), clock=lambda: made.now, new_id=lambda: f"{next(numbers):026}"
     )
     try:
         yield made
