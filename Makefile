@@ -27,7 +27,7 @@ demo: $(FOR_RUN) ## the same without staying; succeeds only if the device really
 	@$(PY) contrib/first_run.py --once $(ARGS)
 
 board: $(FOR_RUN) ## a simulated MicroPython board beside `make run`: runs the lamp example and draws its LED
-	@$(PY) contrib/board.py
+	@$(PY) contrib/board.py $(ARGS)
 
 test: $(FOR_WORK) ## run every test that needs neither root nor special hardware (ARGS="-k name" narrows it)
 	@$(PY) -m pytest -q -n $(WORKERS) --dist worksteal $(ARGS)

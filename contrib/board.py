@@ -77,7 +77,7 @@ def hengectl(environment: dict[str, str], *arguments: str) -> str:
         [PROGRAMS / "hengectl", *arguments], env=environment, capture_output=True, text=True, check=False
     )
     if done.returncode != 0:
-        raise Stop(f"{done.stderr.strip()}\nIs `make run` running in another terminal?")
+        raise Stop(f"{done.stderr.strip().removeprefix('Error: ')}\nIs `make run` running in another terminal?")
     return done.stdout
 
 

@@ -130,6 +130,11 @@ def announce(*, url: str, addresses: tuple[str, ...], port: int | None, name: st
     if not is_name(name):
         raise Invalid("bad_usage", f"{ascii(name)[:80]} is not a name such as henge", cure="name it with --name")
     logs = start_logs("info", log_format)
+    if not usable and (host == "localhost" or host.startswith("127.") or host == "::1"):
+        log.warning(
+            "%s is this machine alone: devices are sent to its addresses on the network, where the daemon has to "
+            "listen, too; or name where it does: --address IP", host,
+        )  # fmt: skip
     try:
         uvloop.run(_announce(host, asked_port, name, port or asked_port, usable))
     finally:

@@ -13,7 +13,7 @@ import os
 from pathlib import Path
 from typing import Final
 
-from henge_protocol.errors import Internal
+from henge_protocol.errors import Internal, Invalid
 from henge_protocol.keyfiles import sync_folder
 
 log = logging.getLogger("hengd.journal")
@@ -57,6 +57,19 @@ def read_ends(path: Path) -> dict[tuple[str, str], float]:
         else:
             ended, role, subject = end
             ends[role, subject] = max(ended, ends.get((role, subject), -math.inf))
+    return ends
+
+
+def read_named_ends(path: Path) -> dict[tuple[str, str], float]:
+    """As ``read_ends``, of a file that a person named: ``Invalid bad_file`` if it is not there or is no journal."""
+    cure = "name the file DATA-DIR/data/revocations of the old folder; without it, leave --revocations away"
+    try:
+        is_empty = path.stat().st_size == 0
+    except OSError as error:
+        raise Invalid("bad_file", f"{path} cannot be read ({error.strerror})", cure=cure) from error
+    ends = read_ends(path)
+    if not ends and not is_empty:
+        raise Invalid("bad_file", f"{path} is no journal of revocations", cure=cure)
     return ends
 
 

@@ -133,6 +133,8 @@ class Reported(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Digest the device runs: differs from ``digest`` after it refused that one."""
     adrift: bool = False
     """Its files do not hold ``running`` now, as it said itself."""
+    reboot: bool = False
+    """Some of ``running`` counts only after the machine's next start, as it said itself."""
     refused: str = ""
     """Quarantined digest: not offered again until the document changes or a person says retry."""
     transient: bool = False

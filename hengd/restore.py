@@ -22,7 +22,7 @@ import msgspec
 from hengd.archive import AUTHORITIES, JOURNAL, SECRETS_KEY, unpack
 from hengd.backup import verify_copy
 from hengd.datadir import build_data, load_keys, new_epoch, unused_data_dir
-from hengd.journal import append_end, read_ends
+from hengd.journal import append_end, read_ends, read_named_ends
 from hengd.keyring import own_key
 from hengd.records import FORMAT, META_KEY, pack
 from hengd.room import disk_refusal, free_bytes
@@ -67,9 +67,11 @@ def restore(
     ``journal`` is the journal of revocations of a folder that is given up. Interrupted at any point it leaves either
     nothing or a folder that starts.
 
-    Raises ``Invalid bad_backup``, ``Denied wrong_passphrase``, ``Conflict exists`` (there are data, or another key of
-    secrets), ``StorageFull`` before a byte is written, and as ``open_data_dir``.
+    Raises ``Invalid bad_backup``, ``Invalid bad_file`` for a journal that is none, ``Denied wrong_passphrase``,
+    ``Conflict exists`` (there are data, or another key of secrets), ``StorageFull`` before a byte is written, and as
+    ``open_data_dir``.
     """
+    ended = read_named_ends(journal) if journal else {}
     begin = file.tell()
     header = read_header(file.read)
     _check_header(header)
@@ -78,7 +80,6 @@ def restore(
     file.seek(begin)
     header = read_header(file.read)
     pieces = unseal(header, file.read, passphrase)
-    ended = read_ends(journal) if journal else {}
     if only_try:
         return _tried(path, file, header, pieces, ended, now=now)
     _refuse_foreign_folder(path)

@@ -23,6 +23,8 @@ MADE_BY: Final = "# Made by `hengd service install`; your own changes: systemctl
 HOMES: Final = ("/home/", "/root/", "/run/user/")
 """Where ``ProtectHome=`` hides programs from a service of the system."""
 
+USER_CURE: Final = "log in as that user, not by su or sudo, or as root: loginctl enable-linger USER; then try again"
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -60,6 +62,8 @@ def install(place: Place, program: str) -> None:
     _refuse_foreign(place.unit)
     if place.sysusers is not None:
         _refuse_foreign(place.sysusers)
+    else:  # a user who has not logged in has no systemd, and nothing is to be left behind
+        place.tell("daemon-reload")
     text = (UNITS / place.source).read_text("utf-8").replace(PACKAGED, program)
     if place.sysusers is not None:
         _write(place.sysusers, MADE_BY + (UNITS / "henge.sysusers").read_text("utf-8"))
@@ -73,15 +77,18 @@ def install(place: Place, program: str) -> None:
 def uninstall(place: Place) -> None:
     """Stop the service and remove what ``install`` wrote; data, settings and the user stay.
 
+    The files go, too, when systemd refuses, which is raised then.
     Raises ``NotFound bad_file`` if it is not installed, else as ``install``.
     """
     if not place.unit.exists():
         raise NotFound("bad_file", f"{place.unit} does not exist; the service is not installed")
     _refuse_foreign(place.unit)
-    place.tell("disable", "--now", place.unit.name)
-    remove_file(place.unit)
-    if place.sysusers is not None and not _is_foreign(place.sysusers):
-        remove_file(place.sysusers)
+    try:
+        place.tell("disable", "--now", place.unit.name)
+    finally:
+        remove_file(place.unit)
+        if place.sysusers is not None and not _is_foreign(place.sysusers):
+            remove_file(place.sysusers)
     place.tell("daemon-reload")
 
 
@@ -163,4 +170,5 @@ def _run(command: Sequence[str]) -> None:
         raise Unavailable("service_failed", f"cannot run {command[0]} ({error.strerror})") from None
     if done.returncode:
         said = " ".join(done.stderr.split())[:300]
-        raise Internal("service_failed", f"{' '.join(command)} failed: {said}", cure="journalctl -n 50 has more")
+        cure = USER_CURE if "--user" in command else "journalctl -n 50 has more"
+        raise Internal("service_failed", f"{' '.join(command)} failed: {said}", cure=cure)

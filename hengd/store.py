@@ -191,11 +191,18 @@ class Store:
         return self._thread.is_alive()
 
     def figures(self) -> Figures:
-        """Fill and health of the store."""
+        """Fill and health of the store; ``Internal storage_failed`` if its files are not where they were."""
+        self._refuse_gone()
         info, page = self._env.info(), self._env.stat()["psize"]
         return Figures(
             info["map_size"], (info["last_pgno"] + 1) * page, free_bytes(self._folder), self._commits, self._last_error
         )
+
+    def _refuse_gone(self) -> None:
+        """A commit into a file that is no longer the one under its name would be lost with it."""
+        if _identity(self._folder) != self._identity:
+            what = f"{self._folder}/data.mdb was moved or removed while hengd ran"
+            raise Internal("storage_failed", what, cure="put it back and start hengd again")
 
     async def copy_to(self, folder: Path) -> None:
         """Write a consistent, compact copy into an empty folder, on a thread; readers and the writer go on.
@@ -250,16 +257,15 @@ class Store:
             return [refusal] * len(batch), []
 
     def _commit_batch(self, batch: list[_Job]) -> tuple[list[Any], list[object]]:
-        if _identity(self._folder) != self._identity:
-            return self._refuse_all(batch, _Gone(f"{self._folder}/data.mdb was moved or removed while hengd ran"))
         try:
+            self._refuse_gone()
             self._grow_if_needed()
             if free_bytes(self._folder) < FREE_RESERVE_BYTES:
                 return self._commit_essential(batch)
             return self._transact(batch)
         except lmdb.MapFullError:
             return self._commit_batch(batch) if self._grow() else self._one_by_one(batch)
-        except (lmdb.Error, OSError) as error:
+        except (lmdb.Error, OSError, Internal) as error:
             if len(batch) > 1 and (self._is_full(error) or isinstance(error, lmdb.TxnFullError)):
                 return self._one_by_one(batch)
             return self._refuse_all(batch, error)
@@ -335,9 +341,9 @@ class Store:
         return answer
 
     def _is_full(self, error: Exception) -> bool:
-        if isinstance(error, lmdb.MapFullError) or system_error(error) in FULL:
-            return True
-        return not isinstance(error, lmdb.PanicError | _Gone) and not has_room(self._folder)
+        if isinstance(error, lmdb.PanicError | Internal):
+            return False
+        return isinstance(error, lmdb.MapFullError) or system_error(error) in FULL or not has_room(self._folder)
 
     def _full(self, error: BaseException) -> StorageFull:
         return StorageFull("storage_full", f"{self._folder} is full ({error}); nothing was changed", cure=FULL_CURE)
@@ -348,9 +354,10 @@ class Store:
             return self._full(error)
         self._failures += 1
         log.error("commit failed: %s", error, extra={"event": "store_failed"})
-        if isinstance(error, lmdb.PanicError | _Gone) or self._failures >= 2:
+        if isinstance(error, lmdb.PanicError | Internal) or self._failures >= 2:
             self._loop.call_soon_threadsafe(self._failed, str(error))
-        return Internal("storage_failed", f"the store failed ({error}); the change may not have been kept")
+        what = f"the store failed ({error}); the change may not have been kept"
+        return error if isinstance(error, Internal) else Internal("storage_failed", what)
 
     # ---- growing: neither reader nor writer is active while the map changes ----------------------------
 
@@ -374,10 +381,6 @@ class Store:
 
 
 FULL_CURE: Final = "free space on that disk; reading, pushing and revoking go on meanwhile"
-
-
-class _Gone(Exception):
-    """The file that is open is no longer the one under its name; a commit would be lost with it."""
 
 
 def _identity(folder: Path) -> tuple[int, int] | None:

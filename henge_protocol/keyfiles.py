@@ -267,5 +267,7 @@ def _refuse(error: OSError, path: Path, verb: str) -> NoReturn:
         raise StorageFull("storage_full", f"cannot {verb} {path}: {reason}", cure="free space on that disk") from error
     if error.errno == errno.ELOOP:
         raise Invalid("bad_file", f"{path} is a symbolic link, and links are not followed here") from error
+    if error.errno == errno.ENOENT and verb == "write":
+        reason = f"{reason}; its folder is missing: mkdir -p {path.parent}"
     kind = NotFound if error.errno == errno.ENOENT else Invalid
     raise kind("bad_file", f"cannot {verb} {path}: {reason}") from error

@@ -186,7 +186,10 @@ class Client:
             renew, self.renew = self.renew, None  # once: a renewal that did not help must not loop
             renew(self)
             reply = self._exchange(request)
-        self.outcome = "changed" if changes and reply.status < 400 else before
+        if reply.status < 400 and changes:
+            self.outcome = "changed"
+        elif not changes or _code(reply) != "storage_failed":  # of that the daemon itself does not know
+            self.outcome = before
         if reply.status >= 400:
             raise refusal(reply.status, reply.headers, reply.body)
         return reply

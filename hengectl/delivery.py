@@ -19,7 +19,7 @@ def await_delivery(invocation: Invocation, names: Collection[str], timeout_s: fl
     """Wait until the connected ones of these devices run what they should; name the others.
 
     The exit code: 0, 8 when the time was over, 9 when some and 1 when all devices refused. A device that is away
-    gets the change when it is back and does not count.
+    gets the change when it is back and does not count; one that went away while it applied the change does.
     """
     if not names:
         return refusal.OK
@@ -34,9 +34,9 @@ def await_delivery(invocation: Invocation, names: Collection[str], timeout_s: fl
         names_ = f": {some(away)}" if len(away) > 1 else ""
         invocation.paper.say(f"{whom} not connected and will get it when back{names_}")
     if late:
-        invocation.note(
-            f"Error: {plural(len(late), 'device')} not in-sync within {format_duration(timeout_s)}: {some(late)}"
-        )
+        whom = some([_how_it_is(name, waited.devices[name]) for name in late])
+        invocation.note(f"Error: {plural(len(late), 'device')} not in-sync within {format_duration(timeout_s)}: {whom}")
+        invocation.note(f"See: hengectl describe device/{late[0]}")
         return refusal.TIMED_OUT
     if refused:
         return refusal.PARTIAL if waited.having("reached") else refusal.NO
@@ -60,6 +60,13 @@ def some(names: Collection[str]) -> str:
     listed = sorted(names)
     more = [f"and {len(listed) - SHOWN_NAMES} more"] if len(listed) > SHOWN_NAMES else []
     return ", ".join([*listed[:SHOWN_NAMES], *more])
+
+
+def _how_it_is(name: str, device: Object) -> str:
+    status = device.get("status", {})
+    why = trouble_of(device)
+    state = f"{status.get('config')}{f': {why}' if why else ''}"
+    return f"{name} ({state}{'' if status.get('connection') == 'online' else ', not connected any more'})"
 
 
 def _tell(invocation: Invocation, name: str, verdict: Verdict, device: Object | None) -> None:

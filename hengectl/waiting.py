@@ -44,7 +44,10 @@ def is_revoked(device: Object | None) -> bool:
 
 
 def in_sync(device: Object | None) -> Verdict:
-    """Whether a device runs what it should; ``away`` when it is not connected and cannot say so."""
+    """Whether a device runs what it should; ``away`` when it is not connected and cannot say so.
+
+    One that has begun to apply it and is gone since may have been cut off by that very document: it is ``open``.
+    """
     if device is None:
         return "refused"
     status = device.get("status", {})
@@ -54,7 +57,7 @@ def in_sync(device: Object | None) -> Verdict:
         return "reached"
     if status.get("config") == FINAL:
         return "refused"
-    return "open" if status.get("connection") == "online" else "away"
+    return "open" if status.get("connection") == "online" or status.get("config") == "applying" else "away"
 
 
 def in_sync_strictly(device: Object | None) -> Verdict:

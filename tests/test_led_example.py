@@ -87,9 +87,12 @@ def test_without_such_a_led_it_is_drawn(wish: Path, leds: Path) -> None:
 
 
 def test_without_a_document_it_is_off_and_a_damaged_one_is_told(tmp_path: Path, wish: Path) -> None:
-    assert once(tmp_path / "none.json").stdout == "off\n"
-    wish.write_text("{")
-    assert once(wish).stdout == "off\n"
+    absent = once(tmp_path / "none.json")
+    assert (absent.stdout, "none.json" in absent.stderr) == ("off\n", True)
+    for text in ("{", "power: true\n", "[1]"):
+        wish.write_text(text)
+        damaged = once(wish)
+        assert (damaged.stdout, "not the agent's output as JSON" in damaged.stderr) == ("off\n", True)
 
 
 @pytest.mark.parametrize(

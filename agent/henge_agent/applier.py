@@ -37,7 +37,7 @@ from henge_agent.schemas import Schemas
 from henge_agent.settings import Hooks, Output
 from henge_agent.standing import Standing
 from henge_agent.state import State
-from henge_agent.verdicts import Setback, failed, report_of, unwritten
+from henge_agent.verdicts import Setback, failed, once_more, report_of, unwritten
 from henge_protocol.errors import HengeError
 from henge_protocol.fieldpath import pointer
 from henge_protocol.keyfiles import DISK, Files
@@ -263,7 +263,8 @@ class Applier:
         try:
             await self._apply(version, config)
         except Setback as setback:
-            log.warning("document %s %s: %s", short_digest(version.digest), setback.state, setback)
+            said = f"{setback.state}: {setback}{once_more(setback.reason)}"
+            log.warning("document %s %s", short_digest(version.digest), said)
             report = report_of(version, setback.state, setback.reason, setback.errors)
             keep_staged = self.adrift  # until it is written again
             await self._ledger.keep_anyway(

@@ -1,4 +1,4 @@
-"""When and where the daemon was met last, and whether it lets this device in: kept in the membership."""
+"""When and where the daemon was met last, what it calls this device, and whether it lets it in: in the membership."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Final
 from henge_agent.records import Membership
 from henge_agent.state import State
 from henge_protocol.errors import HengeError
+from henge_protocol.model import is_name
 
 KNOWN_TIME_S: Final = 86400
 """How much newer a moment is that is worth a write to the card."""
@@ -25,18 +26,19 @@ class Contacts:
         self._state = state
         self._address_not_kept = ""
 
-    async def keep(self, address: str, passed: float) -> None:
-        """Remember where the daemon answered, and once a day when.
+    async def keep(self, address: str, name: str, passed: float) -> None:
+        """Remember where the daemon answered and what it calls this device, and once a day when.
 
         ``passed`` is what the clocks of both say has passed. One alone is not believed: with a moment to come no daemon
         would be let in.
         """
         known, moment = self._membership.known_time, int(passed)
+        name = name if is_name(name) else self._membership.name
         if moment < known + KNOWN_TIME_S:
             moment = known
-        if (self._membership.last_address, known, self._membership.refused) == (address, moment, ""):
+        kept = partial(replace, last_address=address, name=name, known_time=moment, refused="")
+        if kept(self._membership) == self._membership:
             return
-        kept = partial(replace, last_address=address, known_time=moment, refused="")
         try:
             await asyncio.to_thread(self._state.update_membership, kept)
         except HengeError as error:

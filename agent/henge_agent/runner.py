@@ -132,10 +132,10 @@ class Runner:
             if self._applier.unwritten:
                 await self._around.sleep(backoff.next_delay_s())
                 await self._applier.put_back()
-                self._watch.renew()
             else:
                 backoff.reset()
                 seen = await self._applier.news(seen)
+            self._watch.renew()  # the folder of an output may have come with the document
 
     async def _notice_changes(self) -> None:
         """Say that somebody changed an output, then put it back; ever later if somebody goes on changing it."""
@@ -291,7 +291,7 @@ class Runner:
         self._welcomed_at = self._around.clock()
         log.info("connected to %s as %s", address, name)
         self._around.tell(f"connected to {address} as {name}")
-        await self._contacts.keep(str(address), min(welcome.time, self._around.now()))
+        await self._contacts.keep(str(address), name, min(welcome.time, self._around.now()))
 
     async def _pause_s(self, ended: Ended) -> float:
         """How long to stay away after a life that ended so."""

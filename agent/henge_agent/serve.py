@@ -59,6 +59,8 @@ def assemble(
     """The runner of a joined device. Raises ``Conflict not_joined`` for one that is not."""
     if state.membership is None:
         raise not_joined(state.folder)
+    if not outputs and not any((hooks.on_change, hooks.check, hooks.sections)):
+        log.warning("documents will be confirmed and nothing written: no output is named (--output FILE)")
     boot = boot_nonce()
     applier = Applier(state, outputs, hooks, environ=hook_environ(environ), clock=around.clock, boot=boot)
     return Runner(state, applier, Greeting(boot, facts()), around)

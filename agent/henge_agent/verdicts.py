@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Final
 
 from henge_agent.hooks import Outcome
 from henge_agent.records import Version
 from henge_protocol.errors import HengeError, Problem
 from henge_protocol.wire import MAX_ERRORS, MAX_TEXT_CHARS, FieldError, Report
+
+PASSING: Final = frozenset({"schema-unavailable", "write-failed", "hook-timeout", "server-unreachable"})
+"""Reasons for which the daemon offers a document again by itself."""
 
 
 class Setback(Exception):
@@ -61,6 +65,11 @@ def failed(
         said = f"exit code {outcome.code}"
     tail = outcome.tail(MAX_TEXT_CHARS - len(said) - 2)
     return Setback(state, reason, FieldError(pointer, f"{said}: {tail}" if tail else said))
+
+
+def once_more(reason: str) -> str:
+    """What to know, besides, of a document that did not run for this reason; empty where it is offered again."""
+    return "" if reason in PASSING else "; once that is mended: hengectl retry, with this device's name"
 
 
 def field_errors(error: HengeError) -> tuple[FieldError, ...]:

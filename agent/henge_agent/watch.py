@@ -47,9 +47,10 @@ class Watch:
             return
         asyncio.get_running_loop().add_reader(self._fd, self._read)
         self.renew()
+        self._changed.clear()
 
     def renew(self) -> None:
-        """Watch the folders that are there now, also those that were not there before."""
+        """Watch the folders that are there now; files of one that was not there before may be others meanwhile."""
         if self._fd < 0:
             return
         for folder in self._names:
@@ -58,6 +59,8 @@ class Watch:
             except OSError as error:
                 log.debug("cannot watch %s: %s", folder, error)
             else:
+                if number not in self._folders:
+                    self._changed.set()
                 self._folders[number] = folder
 
     async def changed(self) -> None:

@@ -115,6 +115,8 @@ class Wish:
         self._path = path
         self._seen: tuple[int, int] | None = None
         self._values: dict[str, Any] = {}
+        self._trouble = ""
+        """What was told last, once."""
 
     def look(self) -> None:
         """Read the file if it is another one than before."""
@@ -122,11 +124,21 @@ class Wish:
             status = self._path.stat()
             seen = (status.st_ino, status.st_mtime_ns)
             if seen != self._seen:
-                self._values, self._seen = json.loads(self._path.read_bytes()), seen
-        except (OSError, ValueError) as error:
-            if self._seen is not None:
+                self._values, self._seen = self._read(), seen
+            self._trouble = ""
+        except (OSError, ValueError, TypeError) as error:
+            if str(error) != self._trouble:
                 print(f"\n{self._path}: {error}", file=sys.stderr)
-            self._seen = None
+            self._trouble, self._seen = str(error), None
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            values = json.loads(self._path.read_bytes())
+        except ValueError as error:
+            raise ValueError(f"not the agent's output as JSON ({error})") from error
+        if not isinstance(values, dict):
+            raise TypeError("not the agent's output as JSON (no object)")
+        return values
 
     def percent(self, now_s: float) -> int:
         """How bright it should be now."""

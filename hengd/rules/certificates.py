@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from hengd.records import CertificateRecord, pack, unpack
+from hengd.records import CertificateRecord, ObjectRecord, pack, unpack
 from hengd.store import Reader, Transaction
 from henge_protocol.errors import Conflict
 from henge_protocol.model import ROLES
@@ -143,6 +143,11 @@ def identity_state(tx: Reader, role: str, subject: str) -> str:
     if states & LIVE:
         return "active"
     return "revoked" if "revoked" in states else "none"
+
+
+def has_joined(tx: Reader, record: ObjectRecord) -> bool:
+    """Whether it is a device with an identity that counts."""
+    return record.kind == "Device" and identity_state(tx, "device", record.id) == "active"
 
 
 def _operator_names(tx: Reader) -> list[str]:

@@ -21,7 +21,7 @@ from hengd.records import (
     pack,
 )  # fmt: skip
 from hengd.rules import audit
-from hengd.rules.certificates import forget_keys, identity_state, revoke_all
+from hengd.rules.certificates import forget_keys, has_joined, revoke_all
 from hengd.rules.documents import Documents
 from hengd.rules.fleet import find_object, members_of, missing, read_meta, required_object
 from hengd.rules.layers import check_layers
@@ -166,7 +166,7 @@ class Change:
         doomed = [one for one in of_set if (one.kind, one.name) not in named and self.current(one.kind, one.name)]
         spared: list[str] = []
         for one in doomed:
-            if self._has_joined(one):
+            if has_joined(self.tx, one):
                 spared.append(one.name)
                 self._set(msgspec.structs.replace(one, apply_set=""))
             elif (one.kind, one.name) == ("Group", BUILT_IN_GROUP):
@@ -202,7 +202,7 @@ class Change:
         """Make objects what they were; None = it was not there. A device renamed since gets its name back.
 
         Overrides come back as far as they have not ended by now.
-        ``spare_joined`` keeps devices that have an identity: undoing configuration must not throw hardware out.
+        ``spare_joined`` keeps devices that have an identity, and their schemas: no hardware is thrown out.
         """
         records = [record for record in wanted.values() if record is not None]
         kept = {record.id for record in records}
@@ -214,17 +214,15 @@ class Change:
                 self.put(manifest_of(record))
             still = running(record.overrides, self._now)
             self._set(msgspec.structs.replace(self.required(record.kind, record.name), overrides=still))
-        for key, before in wanted.items():
-            found = self.current(*key)
-            if before is None and found is not None and not (spare_joined and self._has_joined(found)):
+        new = [found for key, before in wanted.items() if before is None and (found := self.current(*key))]
+        spared = {("Device", one.name): one.spec["schema"] for one in new if spare_joined and has_joined(self.tx, one)}
+        for key in [(one.kind, one.name) for one in new]:
+            if key not in spared and not (key[0] == "Schema" and key[1] in spared.values()):
                 self.delete(*key)
 
     def refusal(self) -> Conflict | None:
         """Why it may not write all that it writes: it belongs to others. A dry run tells it."""
         return self._ownership.refusal()
-
-    def _has_joined(self, record: ObjectRecord) -> bool:
-        return record.kind == "Device" and identity_state(self.tx, "device", record.id) == "active"
 
     def finish(self, *, fields: bool = False) -> Outcome:
         """Check layers, render every affected device, store; raises with all problems, and then nothing is kept.
@@ -312,7 +310,7 @@ class Change:
             self._before[kind, name] = find_object(self.tx, kind, name)
 
     def _forget_device(self, device: ObjectRecord) -> None:
-        if not self._author.may_end_identities and self._has_joined(device):
+        if not self._author.may_end_identities and has_joined(self.tx, device):
             raise Denied(
                 "wrong_role",
                 f"device/{device.name} has joined: deleting it ends its identity, which only an admin may do",

@@ -7,13 +7,12 @@ from typing import Final, NamedTuple
 
 from hengd.records import ObjectRecord
 from hengd.rules.devices import DeviceView
+from hengd.rules.states import REBOOT_REQUIRED
 from henge_protocol.model import Configuration, Connection
 
 TRUE: Final = "True"
 FALSE: Final = "False"
 UNKNOWN: Final = "Unknown"
-REBOOT_REQUIRED: Final = "reboot-required"
-"""The reason that an agent gives with ``applied``."""
 
 
 class Condition(NamedTuple):
@@ -95,7 +94,7 @@ def _shared(view: DeviceView) -> Condition:
 
 def _rebooting(view: DeviceView) -> Condition:
     reported = view.reported
-    if reported.state == "applied" and reported.reason == REBOOT_REQUIRED:
+    if reported.reboot:
         message = "some of what it runs counts only after the machine's next start"
         return Condition("RebootRequired", TRUE, REBOOT_REQUIRED, message, reported.revision, reported.at)
     return Condition("RebootRequired", FALSE, "none", "it did not say that it needs one", reported.revision, 0.0)

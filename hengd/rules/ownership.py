@@ -39,6 +39,8 @@ class Ownership:
         self._writer = writer
         self._foreign: dict[str, ObjectRecord] = {}
         """Objects of others that the change writes, as they were, by path."""
+        self._overridable = False
+        """Whether other values are wanted for the first of them, as an override would give for a time."""
 
     def written(self, found: ObjectRecord | None, new: ObjectRecord, *, moves: bool = False) -> ObjectRecord:
         """``new``, which takes the place of ``found``, as an object of whom it belongs to now; ``moves``: renamed."""
@@ -47,6 +49,7 @@ class Ownership:
             return new
         differs = moves or (found is not None and _is_owned(found) and content(found) != content(new))
         if found is not None and self._is_foreign(found, writer, differs=differs):
+            self._overridable |= not self._foreign and found.spec.get("values") != new.spec.get("values")
             self._foreign.setdefault(object_path(found.kind, found.name), found)
         if writer.apply_set:
             return replace(new, apply_set=writer.apply_set, taken_from="")
@@ -71,7 +74,7 @@ class Ownership:
         return Conflict(
             "managed",
             f"{said}, and this change is made {by}",
-            cure=_cure(first),
+            cure=_cure(first, overridable=self._overridable),
             problems=problems[:MAX_NAMES],
             extra={"objects": paths[:MAX_NAMES], "object_count": len(paths)},
         )
@@ -92,10 +95,9 @@ def _whose(found: ObjectRecord) -> str:
     return f"was taken from the apply-set {found.taken_from} by hand (last changed by {found.author or 'somebody'})"
 
 
-def _cure(found: ObjectRecord) -> str:
+def _cure(found: ObjectRecord, *, overridable: bool) -> str:
     if found.apply_set:
-        return (
-            f"change it in its files and apply those with --set {found.apply_set}; to try something: hengectl set ... "
-            "--for 1h; to have it from now on: --take-over (in the API ?take_over=1)"
-        )
+        trying = "to try something: hengectl set ... --for 1h; " if overridable else ""
+        files = f"change it in its files and apply those with --set {found.apply_set}"
+        return f"{files}; {trying}to have it from now on: --take-over"
     return "say the same in the files, or leave it out of them; to have it back as the files say: --take-over"

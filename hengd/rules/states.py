@@ -26,6 +26,9 @@ _AT_WORK: Final[dict[str, Configuration]] = {
 TRANSIENT_RETRY_S: Final = 60.0
 """How long a device without a live link is not offered again what it refused for a passing reason."""
 
+REBOOT_REQUIRED: Final = "reboot-required"
+"""The reason of an applied document some of which counts only after the machine's next start."""
+
 BOOTS_KEPT: Final = 4
 """Enough to notice two or three machines with one certificate that take turns."""
 
@@ -97,8 +100,9 @@ def after_report(old: Reported, report: Report, line: Line, *, now: float) -> Re
     """
     if report.state == "checked" or (report.epoch == line.epoch and report.revision > line.revision):
         return None
+    reboot = report.reason == REBOOT_REQUIRED if report.state == "applied" else old.reboot
     if old.refused and report.state in ("applied", "drifted") and report.digest == old.running != old.refused:
-        return msgspec.structs.replace(old, adrift=report.state == "drifted", seen=now)
+        return msgspec.structs.replace(old, adrift=report.state == "drifted", reboot=reboot, seen=now)
     failed = report.state in FAILED
     if failed and report.reason in TRANSIENT_REASONS and report.digest == old.running:
         return msgspec.structs.replace(old, seen=now)  # a second try at what runs already failed, and it runs on
@@ -112,6 +116,7 @@ def after_report(old: Reported, report: Report, line: Line, *, now: float) -> Re
         errors=[ReportedError(error.pointer, error.message) for error in report.errors],
         at=now,
         running=old.running if failed or report.state == "applying" else report.digest,
+        reboot=reboot,
         adrift=old.adrift if failed or report.state == "applying" else report.state == "drifted",
         refused=report.digest if failed else "" if report.state == "applied" else old.refused,
         transient=report.reason in TRANSIENT_REASONS if failed else old.transient and report.state != "applied",

@@ -68,5 +68,7 @@ def apply_command(
         invocation.paper.data(result, form)
     else:
         tell_result(invocation, result, names_only=form == "name")
+    if prune and not result["objects"]:
+        invocation.note(f"No object belongs to the apply-set {apply_set}, and the files hold none.")
     moved = [device["name"] for device in result["devices"] if device.get("after")]
     return delivery.await_delivery(invocation, moved, timeout_s) if wait and not dry_run else refusal.OK

@@ -133,7 +133,8 @@ def _override_row(one: Mapping[str, Any], *, now: float) -> list[str]:
 def _errors(invocation: Invocation, object_: Object) -> None:
     reported = object_.get("status", {}).get("reported") or {}
     for error in reported.get("errors") or []:
-        invocation.paper.say(f"  {safe(error_text(error))}")
+        if (said := safe(error_text(error))) not in trouble_of(object_):  # which stands above
+            invocation.paper.say(f"  {said}")
     for one in object_.get("status", {}).get("conditions") or []:
         if one.get("status") != _GOOD.get(str(one.get("type")), "True"):
             said = ": ".join(safe(one.get(key, "")) for key in ("reason", "message"))

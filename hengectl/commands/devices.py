@@ -88,6 +88,10 @@ def device_rename(invocation: Invocation, device: str, to: str, take_over: bool,
         return
     renamed = invocation.client.post(f"{ref.path}/rename", {"to": to}, message=message, take_over=take_over).json()
     invocation.paper.say(f"{ref} is now device/{safe(name_of(renamed) or to)}")
+    taken_from = renamed["metadata"].get("taken_from")
+    if taken_from:
+        files = f"the files of the apply-set {safe(taken_from)}"
+        invocation.note(f"If {files} name {ref}, rename it there, too: applying them would make a second device.")
 
 
 @device_command.command("schema", cls=Command, writes=True, short_help="Say of which type a device is.")

@@ -53,7 +53,11 @@ def doctor_command(invocation: Invocation, form: str | None, *, no_mdns: bool) -
 
 @click.command("support", cls=Command, short_help="Write a file that shows others how things are.")
 @click.option(
-    "-o", "--output", metavar="FILE", default="henge-support.tar.gz", help="henge-support.tar.gz if not given."
+    "-o",
+    "--output",
+    metavar="FILE",
+    default="henge-support.tar.gz",
+    help="A .tar.gz whatever it is called; henge-support.tar.gz if not given.",
 )
 @click.option("--no-mdns", is_flag=True, help="Do not listen on the network (two seconds).")
 @with_invocation

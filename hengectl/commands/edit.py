@@ -21,7 +21,7 @@ from hengectl.invocation import Command, Invocation, with_invocation
 from hengectl.kinds import Object, Ref, name_of
 from hengectl.options import RefType, all_at_once_option, message_option, take_over_option
 from hengectl.refusal import lines_of
-from hengectl.render import as_yaml
+from hengectl.render import as_yaml, safe
 
 OURS: Final = "#: "
 """Begins every line that ``edit`` writes for the person; a person's own comments stay."""
@@ -44,12 +44,15 @@ def edit_command(invocation: Invocation, target: Ref, all_at_once: bool, take_ov
     stays in a file, whose name is told.
     """
     read = invocation.client.get(target.path)
+    if not take_over:
+        _refuse_managed(target, read.json())
     draft = _Draft.of(target, read)
     try:
         _edit(invocation, draft, {"all_at_once": all_at_once, "take_over": take_over, "message": message})
     except BaseException:
         if draft.written:
-            invocation.note(f"What you wrote is in {draft.path}. Make it so: hengectl apply -f {draft.path}")
+            word = " --take-over" if take_over else ""
+            invocation.note(f"What you wrote is in {draft.path}. Make it so: hengectl apply -f {draft.path}{word}")
         else:
             draft.forget()
         raise
@@ -65,7 +68,6 @@ class _Draft:
     etag: str
     original: str
     """What the daemon has, as text."""
-    apply_set: str = ""
     shown: str = ""
     """What was in the file when the editor was opened."""
 
@@ -74,7 +76,7 @@ class _Draft:
         handle, name = tempfile.mkstemp(prefix=f"hengectl-edit-{target.kind.singular}-{target.name}-", suffix=".yaml")
         os.close(handle)
         object_ = reply.json()
-        return _Draft(target, Path(name), reply.etag, _text_of(object_), str(object_["metadata"].get("set", "")))
+        return _Draft(target, Path(name), reply.etag, _text_of(object_))
 
     @property
     def written(self) -> bool:
@@ -136,11 +138,20 @@ class _Draft:
             return ""
 
 
+def _refuse_managed(target: Ref, object_: Object) -> None:
+    """Nobody is to write what no text can make accepted."""
+    apply_set = object_["metadata"].get("set")
+    if apply_set:
+        raise Conflict(
+            "managed",
+            f"{target} belongs to the apply-set {safe(apply_set)}, and an edit is made by hand",
+            cure=f"change it in its files; to have it otherwise from now on: hengectl edit {target} --take-over",
+        )
+
+
 def _edit(invocation: Invocation, draft: _Draft, query: Mapping[str, Any]) -> None:
     command = _editor(invocation)
     remarks = [f"{draft.target}: save and close to make it so; close without saving to leave it as it is."]
-    if draft.apply_set and not query["take_over"]:
-        remarks.append(f"It belongs to the apply-set {draft.apply_set}: what you save will need --take-over.")
     refusal: HengeError | None = None
     for opened in itertools.count():
         if refusal is not None and opened == UNATTENDED_TRIES and not invocation.interactive:

@@ -60,7 +60,7 @@ TARGET: Final = _Target((GROUP, DEVICE))
 
 
 @click.command("set", cls=Command, writes=True, short_help="Set values of one device or group.")
-@click.argument("target", metavar="device/NAME|group/NAME", type=TARGET)
+@click.argument("target", metavar="device/NAME|group/NAME|-l SELECTOR", type=TARGET)
 @click.argument("assignments", metavar="FIELD=VALUE...", nargs=-1)
 @selector_option
 @click.option("--json", "as_json", is_flag=True, help="Values are JSON: text stands in quotes.")
@@ -127,7 +127,7 @@ def set_command(
 
 
 @click.command("unset", cls=Command, writes=True, short_help="Remove values that were set on a device or group.")
-@click.argument("target", metavar="device/NAME|group/NAME", type=TARGET)
+@click.argument("target", metavar="device/NAME|group/NAME|-l SELECTOR", type=TARGET)
 @click.argument("fields", metavar="FIELD...", nargs=-1)
 @selector_option
 @all_at_once_option

@@ -109,6 +109,18 @@ def test_wrong_uses_are_2(tmp_path: Path, arguments: list[str]) -> None:
     assert hengd(tmp_path, "announce", *arguments).returncode == 2
 
 
+def test_an_address_of_this_machine_alone_is_warned_of(tmp_path: Path) -> None:
+    """What is announced is this machine's address on the network, where such a daemon may not listen."""
+    command = [str(HENGD), "announce", "https://127.0.0.1:1", "--log-format", "text"]
+    with subprocess.Popen(command, env=environment(tmp_path), stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        line = process.stderr.readline()
+        process.send_signal(signal.SIGTERM)
+        process.wait(20)
+
+    assert "127.0.0.1 is this machine alone" in line
+
+
 def test_sigterm_ends_it_with_0_though_no_daemon_answers(tmp_path: Path) -> None:
     command = [str(HENGD), "announce", "https://127.0.0.1:1", "--address", "192.168.1.5", "--log-format", "text"]
     with subprocess.Popen(command, env=environment(tmp_path), stderr=subprocess.PIPE, text=True) as process:

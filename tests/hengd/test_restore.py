@@ -118,6 +118,32 @@ async def test_what_ran_something_newer_is_held_until_a_person_decides(
         other.clean()
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(None, "No such file"), (b"once upon a time\n", "no journal"), (b"\x00\xff", "no journal")],
+    ids=["missing", "text", "binary"],
+)
+async def test_revocations_that_cannot_be_read_are_refused_before_anything_is_written(
+    admin: Admin, tmp_path: Path, content: bytes | None, said: str
+) -> None:
+    """Devices that were thrown out would be let in again, and nobody would have been told."""
+    backup, journal = await taken(admin), tmp_path / "revocations"
+    if content is not None:
+        journal.write_bytes(content)
+    with pytest.raises(HengeError, match=said) as refused:
+        put_back(backup, tmp_path / "other", journal=journal)
+
+    assert (refused.value.code, str(journal) in refused.value.message) == ("bad_file", True)
+    assert not (tmp_path / "other").exists()
+
+
+async def test_a_journal_of_a_daemon_that_threw_nobody_out_is_one(admin: Admin, tmp_path: Path) -> None:
+    backup, journal = await taken(admin), tmp_path / "revocations"
+    journal.touch()
+
+    assert put_back(backup, tmp_path / "other", journal=journal).revocations == 0
+
+
 async def test_tokens_are_void_and_revocations_made_since_are_not(
     daemon: Service, admin: Admin, clock: Clock, tmp_path: Path
 ) -> None:

@@ -144,6 +144,29 @@ def test_systemds_own_words_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert refused.value.code == "service_failed"
 
 
+def test_without_the_users_systemd_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_systemd(tmp_path, monkeypatch, ends=1)
+    place = of_user(tmp_path)
+    with pytest.raises(HengeError) as refused:
+        install(place, PROGRAM)
+
+    assert not place.unit.exists()
+    assert "loginctl enable-linger" in refused.value.cure
+
+
+def test_what_systemd_does_not_answer_for_is_removed_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = of_user(tmp_path)
+    fake_systemd(tmp_path, monkeypatch)
+    install(place, PROGRAM)
+    fake_systemd(tmp_path, monkeypatch, ends=1)
+    with pytest.raises(HengeError, match="failed: Unit is masked") as refused:
+        uninstall(place)
+
+    assert (refused.value.code, place.unit.exists()) == ("service_failed", False)
+
+
 def test_a_users_own_service_needs_neither_root_nor_a_user_of_its_own(home: Path, told: Path) -> None:
     installed = hengd(home, "service", "install", "--user", PATH=os.environ["PATH"])
     unit = home / "config/systemd/user/hengd.service"

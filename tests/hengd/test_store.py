@@ -622,10 +622,13 @@ async def test_what_would_be_written_into_a_file_that_nobody_finds_again_is_refu
         (folder / "data.mdb").rename(folder / "old.mdb")
     if fate == "replaced":
         (folder / "data.mdb").write_bytes((folder / "old.mdb").read_bytes())
+    with pytest.raises(Internal, match="moved or removed") as looked:
+        store.figures()
     with pytest.raises(Internal) as refused:
         await store.write(putting(b"lost", b"1"))
     await asyncio.sleep(0)
-    assert refused.value.code == "storage_failed"
+    assert refused.value.code == looked.value.code == "storage_failed"
+    assert "start hengd again" in refused.value.cure == looked.value.cure
     assert "moved or removed" in failures[0]
     assert (value_of(store, b"kept"), value_of(store, b"lost")) == (b"1", None)
     await store.close()

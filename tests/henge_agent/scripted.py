@@ -32,6 +32,7 @@ class Scripted:
 
     fleet: Fleet
     address: Address = field(default_factory=lambda: Address("127.0.0.1", 1))
+    name: str = "lamp-1"
     desired: bytes | None = None
     revision: int = 0
     confirm_s: int = 120
@@ -248,7 +249,7 @@ class Scripted:
         if self.on_frame is not None and (answer := self.on_frame(frame)) is not None:
             return answer
         if isinstance(frame, Hello):
-            return Welcome(epoch=EPOCH, name="lamp-1", time=int(time.time()))
+            return Welcome(epoch=EPOCH, name=self.name, time=int(time.time()))
         if isinstance(frame, Report) and self.receipts:
             return Receipt(frame.revision, frame.digest, frame.state)
         return None
@@ -270,7 +271,7 @@ class Scripted:
         if refusal is not None:
             return refusal
         if "have" not in request.query:
-            return web.Response(body=encode(Welcome(epoch=EPOCH, name="lamp-1")))
+            return web.Response(body=encode(Welcome(epoch=EPOCH, name=self.name)))
         self.polls += 1
         await self.ring()
         have = request.query["have"]

@@ -85,7 +85,7 @@ def test_a_folder_that_is_missing_is_named(tmp_path: Path) -> None:
         put(Written(tmp_path / "missing" / "lamp.json", b"{}"))
 
     assert refusal.value.code == "bad_file"
-    assert "missing" in refusal.value.message
+    assert f"mkdir -p {tmp_path / 'missing'}" in refusal.value.message
 
 
 def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:

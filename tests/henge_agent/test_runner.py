@@ -230,6 +230,21 @@ async def test_delays_grow_while_nobody_answers_and_start_again_after_a_good_ans
     assert world.looked_for
 
 
+@pytest.mark.parametrize(("given", "known"), [("hall-lamp", "hall-lamp"), ("Not a Name", "lamp-1"), ("", "lamp-1")])
+async def test_the_name_that_the_device_was_given_meanwhile_is_remembered(
+    joined: State, scripted: Scripted, path: Path, world: World, given: str, known: str
+) -> None:
+    """``henge-agent status`` reads it from there."""
+    scripted.name = given
+    async with agent(at(joined, scripted.address), path, world):
+        await scripted.want(RED)
+        await scripted.reported("applied")
+
+    membership = read_membership(joined.folder)
+    assert membership is not None
+    assert membership.name == known
+
+
 async def test_known_addresses_come_first_then_hints_and_the_good_one_is_remembered(
     joined: State, scripted: Scripted, path: Path, world: World
 ) -> None:
@@ -802,6 +817,22 @@ async def test_a_change_by_hand_is_told_and_put_back_while_connected(
     assert (drifted.reason, drifted.errors[0].message) == ("changed", f"{path} is not as it was written")
     assert (tmp_path / "ran").read_text() == "\n1\n"
     assert len(scripted.hellos) == 1
+
+
+async def test_a_change_by_hand_is_noticed_in_a_folder_that_the_first_document_made(
+    joined: State, scripted: Scripted, tmp_path: Path, world: World
+) -> None:
+    path = tmp_path / "later" / "lamp.json"
+    hook = f"echo ran >> {tmp_path}/ran"
+    async with agent(at(joined, scripted.address), path, world, check=f"mkdir {path.parent}", on_change=hook):
+        await scripted.want(RED)
+        await scripted.reported("applied")
+        await scripted.seen(lambda: len(scripted.reports) == 2)
+        path.write_bytes(b"by hand")
+        drifted = await scripted.reported("drifted", digest_of(RED))
+        await scripted.seen(lambda: scripted.reports[-1].state == "applied")
+
+    assert (drifted.reason, path.read_bytes()) == ("changed", RED)
 
 
 async def test_whoever_changes_a_file_again_and_again_is_answered_later_each_time(

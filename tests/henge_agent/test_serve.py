@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from henge_agent.serve import boot_nonce, facts, serve, surroundings
+from henge_agent.serve import assemble, boot_nonce, facts, serve, surroundings
 from henge_agent.settings import Hooks, Output
 from henge_agent.state import State
 from henge_protocol.errors import Conflict
@@ -43,6 +43,19 @@ async def test_it_serves_until_sigterm_and_tells_the_service_manager(
     assert said[:2] == ["READY=1", "WATCHDOG=1"]
     assert any(line.startswith("STATUS=connected to 127.0.0.1") for line in said)
     assert said[-1] == "STOPPING=1"
+
+
+@pytest.mark.parametrize(
+    ("outputs", "hooks", "told"),
+    [((), Hooks(), True), ((), Hooks(on_change="true"), False), ((Output(Path("/x"), "json"),), Hooks(), False)],
+    ids=["nothing", "a command", "an output"],
+)
+def test_an_agent_that_would_do_nothing_with_a_document_says_so(
+    joined: State, caplog: pytest.LogCaptureFixture, outputs: tuple[Output, ...], hooks: Hooks, told: bool
+) -> None:
+    assemble(joined, outputs, hooks, surroundings({}), {})
+
+    assert ("no output is named (--output FILE)" in caplog.text) == told
 
 
 async def test_a_device_that_has_not_joined_is_not_served(tmp_path: Path) -> None:

@@ -65,6 +65,19 @@ async def test_a_folder_that_comes_later_is_watched_once_it_is_there(tmp_path: P
             await watch.changed()
 
 
+async def test_what_was_changed_before_a_later_folder_was_watched_is_not_missed(tmp_path: Path) -> None:
+    path = tmp_path / "later" / "lamp.json"
+    with closing(Watch([path])) as watch:
+        path.parent.mkdir()
+        path.write_text("new")
+        watch.renew()
+        async with asyncio.timeout(20):
+            await watch.changed()
+        watch.renew()
+
+        assert not watch._changed.is_set()
+
+
 async def test_a_system_without_watching_is_told_and_nothing_fails(
     path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -121,6 +121,14 @@ def test_a_change_that_found_no_daemon_is_known_not_to_be_made(tmp_path: Path) -
     assert client.outcome == "nothing"
 
 
+def test_of_a_change_that_a_failing_store_took_nobody_knows(peer: Peer) -> None:
+    with peer.answer(problem(500, b'{"code": "storage_failed", "detail": "it may not have been kept"}')) as client:
+        with pytest.raises(errors.Internal):
+            client.post("/a")
+
+        assert client.outcome == "unknown"
+
+
 def test_what_was_changed_is_known(peer: Peer) -> None:
     refused = problem(422, b'{"code": "does_not_fit", "detail": "no"}')
     outcomes: list[str] = []

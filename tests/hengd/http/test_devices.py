@@ -99,6 +99,27 @@ async def test_a_reboot_that_is_required_is_a_condition_until_the_device_says_ot
     assert (before, after) == (("True", "reboot-required"), ("False", "none"))
 
 
+async def test_a_reboot_stays_required_when_a_later_document_is_taken_back(daemon: Service, admin: Admin) -> None:
+    def rebooting(one: Any) -> str:
+        return next(each["status"] for each in one["status"]["conditions"] if each["type"] == "RebootRequired")
+
+    await admin.apply(schema())
+    async with connected(daemon, await daemon.join(admin, "lamp-1", schema="lamp")) as lamp:
+        running = await lamp.config()
+        await lamp.report(running, "applied", reason="reboot-required")
+        await admin.set("lamp-1", color="red")
+        undone = await lamp.config()
+        await lamp.report(undone, "applying")
+        applying = rebooting(await admin.ok("GET", "/v1/devices/lamp-1"))
+        await lamp.report(undone, "rolled-back", reason="health-failed")
+        refused = await admin.ok("GET", "/v1/devices/lamp-1")
+        await lamp.report(running)  # the machine was started again
+        after = await admin.ok("GET", "/v1/devices/lamp-1")
+
+    assert (applying, rebooting(refused), rebooting(after)) == ("True", "True", "False")
+    assert refused["status"]["config"] == after["status"]["config"] == "quarantined"
+
+
 async def test_a_device_without_schema_has_no_document(daemon: Service, admin: Admin) -> None:
     await admin.apply(device("lamp-1", bound=""))
     document = await admin.refused("GET", "/v1/devices/lamp-1/document")

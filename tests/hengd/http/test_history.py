@@ -386,6 +386,19 @@ async def test_rolling_everything_back_throws_no_joined_device_out(daemon: Servi
     assert [(one["metadata"]["name"], one["status"]["identity"]) for one in left] == [("lamp-1", "active")]
 
 
+async def test_rolling_everything_back_keeps_the_schema_of_a_device_that_stays(daemon: Service, admin: Admin) -> None:
+    await admin.apply(schema(), device("lamp-2"))
+    await admin.apply(schema("led"), schema("fan"), group("leds", "kind=led"))
+    await daemon.join(admin, "my-led", schema="led")
+    dry = await roll_back(admin, 1, query="?dry_run=1")
+    done = await roll_back(admin, 1)
+
+    assert {one["name"]: one["action"] for one in done["objects"]} == {"fan": "deleted", "leds": "deleted"}
+    assert [one["name"] for one in dry["objects"]] == [one["name"] for one in done["objects"]]
+    assert {one["metadata"]["name"] for one in (await admin.ok("GET", "/v1/schemas"))["items"]} == {"lamp", "led"}
+    assert (await admin.ok("GET", "/v1/devices/my-led"))["spec"]["schema"] == "led"
+
+
 async def test_two_revisions_are_compared_over_http(daemon: Service, admin: Admin) -> None:
     await admin.apply(schema(), device("lamp-1", color="red"))
     await admin.set("lamp-1", color="blue")

@@ -158,6 +158,7 @@ async def test_every_way_of_changing_what_belongs_to_a_set_needs_a_word(lamps: D
     assert "device/a" in error.message
     assert "--take-over" in error.cure
     assert "--set git" in error.cure
+    assert ("--for 1h" in error.cure) == (name in ("put", "patch", "apply", "apply for another set"))
     assert "device/a" in [problem.object for problem in error.problems]
     assert dry.managed == error.message
     assert done.revision == 3
