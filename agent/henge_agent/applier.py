@@ -37,7 +37,7 @@ from henge_agent.schemas import Schemas
 from henge_agent.settings import Hooks, Output
 from henge_agent.standing import Standing
 from henge_agent.state import State
-from henge_agent.verdicts import Setback, failed, report_of, unwritten
+from henge_agent.verdicts import Setback, failed, report_of, surprises, unwritten
 from henge_protocol.errors import HengeError
 from henge_protocol.fieldpath import pointer
 from henge_protocol.keyfiles import DISK, Files
@@ -144,9 +144,10 @@ class Applier:
             return report_of(version, "checked", "busy")
         async with self._working:
             try:
-                candidate = await checked(config, version, self._outputs, self.schemas)
-                if self._hooks.check:
-                    await self._ask(candidate, CHECK_S)
+                with surprises("checked"):
+                    candidate = await checked(config, version, self._outputs, self.schemas)
+                    if self._hooks.check:
+                        await self._ask(candidate, CHECK_S)
             except Setback as setback:
                 return report_of(version, "checked", setback.reason, setback.errors)
         return report_of(version, "checked")
@@ -261,7 +262,8 @@ class Applier:
     async def _handle(self, config: Config) -> None:
         version = Version(config.epoch, config.revision, config.digest)
         try:
-            await self._apply(version, config)
+            with surprises("rejected"):
+                await self._apply(version, config)
         except Setback as setback:
             log.warning("document %s %s: %s", short_digest(version.digest), setback.state, setback)
             report = report_of(version, setback.state, setback.reason, setback.errors)
@@ -281,9 +283,10 @@ class Applier:
                 await self._ask(candidate, self._hooks.timeout_s)
             await self._stage(candidate)
             try:
-                await asyncio.to_thread(self._write, candidate)
-                await self._prove(candidate)
-                await self._settle(candidate, config.confirm_s)
+                with surprises("rolled-back"):
+                    await asyncio.to_thread(self._write, candidate)
+                    await self._prove(candidate)
+                    await self._settle(candidate, config.confirm_s)
             except Setback as setback:
                 await asyncio.to_thread(self._reboots.take_back, version.digest)
                 await self._undo(setback)
@@ -381,10 +384,7 @@ class Applier:
             log.warning("%s is not applied; what ran before is back", short_digest(cut.digest))
             await asyncio.to_thread(self._reboots.take_back, cut.digest)
         if progress.running is not None and (cut is not None or self._standing.untold):
-            ran = await self._activation.give_back(self._hooks, progress.running)
-            if ran is not None and not ran[1].succeeded:
-                said = ran[1].tail(200) or "it printed nothing"
-                log.warning("the on-change command failed with the last good document too: %s", said)
+            await self._activation.give_back(self._hooks, progress.running)
         self._standing.untold = False
         if cut is not None:
             await self._ledger.keep_anyway(trial.dropped)

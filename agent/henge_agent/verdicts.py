@@ -1,14 +1,18 @@
-"""What is said of a document that was tried, in the protocol's words. Pure."""
+"""What is said of a document that was tried, in the protocol's words."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from henge_agent.hooks import Outcome
 from henge_agent.records import Version
 from henge_protocol.errors import HengeError, Problem
 from henge_protocol.wire import MAX_ERRORS, MAX_TEXT_CHARS, FieldError, Report
+
+log = logging.getLogger(__name__)
 
 
 class Setback(Exception):
@@ -19,6 +23,19 @@ class Setback(Exception):
         self.state = state
         self.reason = reason
         self.errors = errors[:MAX_ERRORS]
+
+
+@contextmanager
+def surprises(state: str) -> Iterator[None]:
+    """Make a setback of what nobody expected: a document at fault must not end the agent, again at each start."""
+    try:
+        yield
+    except Setback:
+        raise
+    except Exception as error:
+        log.exception("a step failed in an unforeseen way")
+        said = f"a fault of the agent ({type(error).__name__}); its log has more"
+        raise Setback(state, "internal-error", FieldError("", said)) from error
 
 
 def report_of(version: Version, state: str, reason: str = "", errors: tuple[FieldError, ...] = ()) -> Report:
