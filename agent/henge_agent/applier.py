@@ -231,7 +231,8 @@ class Applier:
         if self._state.progress.trial is None or self._ledger.left_s:
             return
         async with self._working:
-            await self._ledger.undo()
+            if not await self._ledger.undo():
+                return
             if await self._restored():
                 self._ledger.note_trouble(None)
                 await self._tell_of_return()

@@ -139,12 +139,25 @@ class Ledger:
         self._verdict_s = trial.verdict_s(confirm_s)
         self._trouble, self.changed, self._standing = "", False, None
 
-    async def undo(self) -> None:
-        """No receipt came in time. Who could be reached all the same has not said why, but the document is not it."""
+    async def undo(self) -> bool:
+        """No receipt came in time. Who could be reached all the same has not said why, but the document is not it.
+
+        False when there is nothing to undo, because a receipt was being kept when the time ended.
+        """
         reason = SERVER_UNREACHABLE if self._reached else ""
+        undone = False
+
+        def change(progress: Progress) -> Progress:
+            nonlocal undone
+            undone = progress.trial is not None
+            return trial.undone(progress, reason, "no receipt came in time") if undone else progress
+
+        digest = self.running.digest
         self._verdict_until_s = self._clock() + self._verdict_s
-        log.warning("document %s was not confirmed in time", short_digest(self.running.digest))
-        await self.keep_anyway(lambda progress: trial.undone(progress, reason, "no receipt came in time"))
+        await self.keep_anyway(change)
+        if undone:
+            log.warning("document %s was not confirmed in time", short_digest(digest))
+        return undone
 
     async def reached(self) -> None:
         """The daemon answered on a new connection."""

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from henge_agent.applier import Applier
-from henge_agent.records import Version
+from henge_agent.records import Progress, Version
 from henge_agent.settings import Hooks, Output
 from henge_agent.state import State
 from henge_agent.trial import VERDICT_S
@@ -332,3 +333,30 @@ async def cut_after(n: int, folder: Path, path: Path, clock: Clock, ending: str)
             with suppress(asyncio.CancelledError, Cut):
                 await task
     return finished
+
+
+async def test_a_receipt_that_is_being_kept_when_the_time_ends_confirms_the_document(
+    begin: Begin, state: State, path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeping, disk, keep = threading.Event(), threading.Event(), state.keep_progress
+
+    def slowly(progress: Progress) -> None:
+        keeping.set()
+        disk.wait(20)
+        keep(progress)
+
+    async with running(begin()) as applier:
+        report = await verdict(applier, config(RED, confirm_s=30))
+        monkeypatch.setattr(state, "keep_progress", slowly)
+        receipted = asyncio.create_task(applier.receipted(receipt_of(report)))
+        await asyncio.to_thread(keeping.wait, 20)
+        clock.now += 30
+        undoing = asyncio.create_task(applier._look())
+        await asyncio.sleep(0)
+        disk.set()
+        await asyncio.gather(receipted, undoing)
+        await confirm(applier, BLUE, 2)
+
+    assert state.progress.current == Version("e", 2, digest_of(BLUE))
+    assert state.progress.previous == Version("e", 1, digest_of(RED))
+    assert path.read_bytes() == BLUE
