@@ -195,9 +195,10 @@ class Applier:
             return not left
 
     async def notice_changes(self) -> bool:
-        """Look whether somebody changed outputs, and say so; True when they are to be put back."""
-        if self._at_work is not None:
-            return False
+        """Look whether somebody changed outputs, and say so; True when they are to be put back.
+
+        While a document is applied this waits: its own command may be who changes them.
+        """
         async with self._working:
             changed = await self._changed()
             if changed:

@@ -1021,3 +1021,21 @@ async def test_a_check_that_fails_as_nobody_expected_is_answered(
     report = await make(state, path, check="true").check(config(RED))
 
     assert (report.state, report.reason) == ("checked", "internal-error")
+
+
+async def test_an_output_changed_while_its_document_is_applied_is_noticed_afterwards(
+    state: State, path: Path, tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "go")
+    async with running(make(state, path, on_change=f"echo spoiled > {path}; read line < {tmp_path}/go")) as applier:
+        applier.offer(config(RED))
+        seen = -1
+        while applier.report is None or applier.report.state != "applying":
+            seen = await applier.news(seen)
+        noticing = asyncio.create_task(applier.notice_changes())
+        await asyncio.to_thread((tmp_path / "go").write_text, "on\n")
+
+        assert await noticing
+        report = await idle(applier)
+
+    assert (report.state, report.reason) == ("drifted", "changed")
