@@ -21,7 +21,7 @@ from henge_agent.parts import MISSING, part_of, with_own_values
 from henge_agent.settings import Output
 from henge_agent.state import MAX_ORIGINAL_BYTES
 from henge_agent.templates import fill, template_text
-from henge_protocol.errors import HengeError, Invalid, NotFound, Problem
+from henge_protocol.errors import HengeError, Invalid, NotFound, Problem, TooLarge
 from henge_protocol.keyfiles import DISK, Files, drop_prepared, place_file, prepare_file, read_public, remove_file
 from henge_protocol.strictjson import canonical
 
@@ -40,6 +40,8 @@ class Written:
 
 def render_all(outputs: Sequence[Output], document: bytes, value: object) -> tuple[Written, ...]:
     """What each output's file has to hold for a document. Raises ``Invalid does_not_fit`` naming file and spot.
+
+    Raises ``bad_file`` or ``too_large`` for what lies on this device and cannot be read; that may pass.
 
     What a file holds of fields that are the device's own is read now and stays.
     """
@@ -86,7 +88,10 @@ def put_all(wanted: Sequence[Written], *, files: Files = DISK) -> Iterator[Path]
 
 def holds(wanted: Written) -> bool:
     """Whether the file is as it has to be: content and, where they were named, mode and owner."""
-    if content_of(wanted.path) != wanted.content:
+    try:
+        if content_of(wanted.path) != wanted.content:
+            return False
+    except TooLarge:  # whoever appends to it has made another file of it
         return False
     status = _status(wanted.path)
     if status is None:

@@ -614,7 +614,7 @@ async def test_a_shared_file_that_somebody_spoiled_is_drift_until_it_can_be_read
         mended = await applier.put_back()
 
     assert noticed is not None
-    assert (noticed.state, noticed.reason, due, tried) == ("drifted", "invalid", False, True)
+    assert (noticed.state, noticed.reason, due, tried) == ("drifted", "write-failed", False, True)
     assert (back, left, mended) == (False, "own = = 1\n", True)
     assert path.read_text() == 'color = "red"\ndim = 1\nown = 1\n'
 
