@@ -158,9 +158,9 @@ class Applier:
             await asyncio.to_thread(self._reboots.forget)
         await self._ledger.receipted(receipt)
 
-    async def reached(self) -> None:
+    async def reached(self, up_s: int = 0) -> None:
         """The daemon answered on a new connection: that acquits a trial, or convicts what was undone."""
-        await self._ledger.reached()
+        await self._ledger.reached(up_s)
 
     async def news(self, seen: int) -> int:
         """Wait until ``report`` or ``busy`` changed after the number ``seen`` was returned; -1 returns at once."""

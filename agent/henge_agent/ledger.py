@@ -38,6 +38,10 @@ class Ledger:
         self._needs_proof = needs_proof
         self._reached = False
         """Whether the daemon answered a new connection since the trial began."""
+        self._tried_at: float | None = None
+        """When the last trial began; None after a restart of the agent."""
+        self._was_late = False
+        """Whether a trial that is over got a little more time, because the agent had slept."""
         self._resumed = False
         self._verdict_until_s = clock() + VERDICT_S
         self._verdict_s = VERDICT_S
@@ -136,6 +140,7 @@ class Ledger:
         again = self.running.digest == version.digest
         await self.keep(lambda progress: trial.tried(progress, version, boot=self._boot, until_s=until_s))
         self._reached = self._reached and again
+        self._tried_at, self._was_late = self._clock(), False
         self._verdict_s = trial.verdict_s(confirm_s)
         self._trouble, self.changed, self._standing = "", False, None
 
@@ -159,15 +164,20 @@ class Ledger:
             log.warning("document %s was not confirmed in time", short_digest(digest))
         return undone
 
-    async def reached(self) -> None:
-        """The daemon answered on a new connection."""
+    async def reached(self, up_s: int = 0) -> None:
+        """The daemon, which has been up for so long (0: it does not say), answered on a new connection."""
         self._reached = True
         if trial.is_undecided(self.progress):
-            await self._decide(CONNECTIVITY_LOST)
+            was_away = up_s and self._tried_at is not None and self._clock() - up_s > self._tried_at
+            await self._decide(SERVER_UNREACHABLE if was_away else CONNECTIVITY_LOST)
         self._ring()
 
     async def look_for_verdict(self) -> None:
-        """Nobody answered for long enough: it was an outage."""
+        """Nobody answered for long enough: it was an outage. A trial whose end was slept through goes on a little."""
+        late = trial.slept_through(self.progress, self._clock())
+        if late != self.progress and not self._was_late:
+            self._was_late = True  # the receipt may have come meanwhile, and waits to be read
+            await self.keep_anyway(lambda progress: trial.slept_through(progress, self._clock()))
         if trial.is_undecided(self.progress) and self._clock() >= self._verdict_until_s:
             await self._decide(SERVER_UNREACHABLE)
 

@@ -147,6 +147,41 @@ async def test_a_document_with_which_the_daemon_was_reached_is_not_blamed(begin:
         assert (applier.report.state, applier.report.reason) == ("rolled-back", "server-unreachable")
 
 
+@pytest.mark.parametrize(
+    ("up_s", "reason"), [(0, "connectivity-lost"), (31, "connectivity-lost"), (29, "server-unreachable")]
+)
+async def test_a_daemon_that_was_away_during_the_trial_convicts_nobody(
+    begin: Begin, clock: Clock, up_s: int, reason: str
+) -> None:
+    async with running(begin()) as applier:
+        await confirm(applier, RED)
+        await late(applier, clock, BLUE)
+        await applier.reached(up_s)
+
+        assert applier.report is not None
+        assert (applier.report.state, applier.report.reason) == ("rolled-back", reason)
+
+
+async def test_an_agent_that_was_stopped_when_the_time_ended_first_hears_what_came_meanwhile(
+    begin: Begin, state: State, clock: Clock, path: Path
+) -> None:
+    async with running(begin()) as applier:
+        await confirm(applier, RED)
+        report = await verdict(applier, config(BLUE, 2, confirm_s=30))
+        clock.now += 60
+        await applier._look()
+        assert path.read_bytes() == BLUE
+        await applier.receipted(receipt_of(report))
+        assert state.progress.current == Version("e", 2, digest_of(BLUE))
+
+        await verdict(applier, config(GREEN, 3, confirm_s=30))
+        clock.now += 60
+        await applier._look()
+        clock.now += 60  # a second time it is not believed
+        await applier._look()
+        assert path.read_bytes() == BLUE
+
+
 async def test_what_was_undone_is_not_tried_again_before_the_daemon_knows(
     begin: Begin, path: Path, clock: Clock
 ) -> None:
