@@ -18,6 +18,7 @@ from typing import Any, Final, cast
 
 from henge_agent.formats import render
 from henge_agent.parts import MISSING, part_of, with_own_values
+from henge_agent.records import Original
 from henge_agent.settings import Output
 from henge_agent.state import MAX_ORIGINAL_BYTES
 from henge_agent.templates import fill, template_text
@@ -115,6 +116,19 @@ def content_of(path: Path) -> bytes | None:
         return read_public(path, limit_bytes=MAX_ORIGINAL_BYTES)
     except NotFound:
         return None
+
+
+def original_of(path: Path) -> Original:
+    """What stands at an output's place now, to be put back one day. Raises as ``content_of``."""
+    content, status = content_of(path), _status(path)
+    if content is None or status is None:
+        return Original(None)
+    return Original(content, stat.S_IMODE(status.st_mode), (status.st_uid, status.st_gid))
+
+
+def put_back_of(path: Path, original: Original) -> Written:
+    """What the file has to hold to be the original again; its owner only where the agent may give files away."""
+    return Written(path, original.content, original.mode, original.owner if os.geteuid() == 0 else None)
 
 
 def _render(output: Output, document: bytes, value: object) -> bytes | None:

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import stat
 import threading
 from collections.abc import Callable
 from contextlib import closing, suppress
@@ -395,3 +397,18 @@ async def test_a_receipt_that_is_being_kept_when_the_time_ends_confirms_the_docu
     assert state.progress.current == Version("e", 2, digest_of(BLUE))
     assert state.progress.previous == Version("e", 1, digest_of(RED))
     assert path.read_bytes() == BLUE
+
+
+async def test_the_first_document_undone_leaves_the_mode_and_owner_that_were_there_before(
+    begin: Begin, path: Path, clock: Clock
+) -> None:
+    owner = (12, 34) if os.geteuid() == 0 else (os.geteuid(), os.getegid())
+    path.write_bytes(b"mine")
+    path.chmod(0o604)
+    os.chown(path, *owner)
+    async with running(begin(on_change=f"[ $HENGE_ROLLBACK ] || {{ rm {path}; echo '{{}}' > {path}; }}")) as applier:
+        await late(applier, clock, BLUE)
+
+    status = path.stat()
+    assert path.read_bytes() == b"mine"
+    assert (stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid) == (0o604, *owner)
