@@ -253,7 +253,7 @@ class App:
             JoiningRoutes(self.tokens, self.joins, self.devices),
             OperatorRoutes(self.authority),
             AuditRoutes(self._audit),
-            BackupRoutes(self._backups),
+            BackupRoutes(self._backups, monotonic=environment.monotonic),
             CheckRoutes(Checks(self._candidates, self.presence, self._links.ask)),
             self._polls,
             OpenApiRoutes(lambda: self._routes, __version__),

@@ -1,4 +1,4 @@
-"""What a backup holds, and how it lies in the sealed file: a tar archive with a fixed set of members. Pure.
+"""What a backup holds, and how it lies in the sealed file: a tar archive with a fixed set of members.
 
 ::
 
@@ -29,16 +29,16 @@ _MAX_SMALL_BYTES: Final = 64 * 1024 * 1024
 
 
 def pack(small: Mapping[str, bytes], store: Path) -> Iterator[bytes]:
-    """The archive of the small members and of the store's copy, piece by piece."""
-    for name, data in small.items():
-        yield _head(name, len(data))
-        yield data + _padding(len(data))
+    """The archive of the store's copy and of the small members, piece by piece: the keys last, if it is cut off."""
     size = store.stat().st_size
     yield _head(STORE, size)
     with store.open("rb") as file:
         while piece := file.read(_PIECE_BYTES):
             yield piece
     yield _padding(size)
+    for name, data in small.items():
+        yield _head(name, len(data))
+        yield data + _padding(len(data))
     yield bytes(2 * tarfile.BLOCKSIZE)
 
 

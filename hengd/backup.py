@@ -32,7 +32,7 @@ from hengd.sealing import written_key
 from hengd.store import Store, Transaction
 from hengd.transactions import DATABASES, Reader, open_databases, open_environment
 from henge_protocol import __version__
-from henge_protocol.errors import Conflict, HengeError, Internal, StorageFull
+from henge_protocol.errors import Conflict, Internal, StorageFull, Unavailable
 from henge_protocol.sealedfile import SALT_BYTES, seal
 
 _PREFIX: Final = "backup."
@@ -79,7 +79,7 @@ class Backups:
             raise Conflict("backup_running", "another backup is being made", cure="wait until it is done")
         self._is_busy = True
         try:
-            await self._store.write(lambda tx: audit.note(tx, "backup.made", "fleet", by, now=self._clock()))
+            await self._store.write(lambda tx: audit.note(tx, "backup.begun", "fleet", by, now=self._clock()))
             copy = await asyncio.to_thread(self._room_for_a_copy)
             try:
                 await self._store.copy_to(copy)
@@ -90,7 +90,7 @@ class Backups:
                 pieces = seal(pack(small, copy / "data.mdb"), passphrase, about, salt=os.urandom(SALT_BYTES))
                 yield Backup(about, pieces)
                 if next(pieces, None) is None:
-                    await self._store.write(lambda tx: _note(tx, now), essential=True)
+                    await self._store.write(lambda tx: _note(tx, by, now), essential=True)
             finally:
                 await asyncio.to_thread(shutil.rmtree, copy, ignore_errors=True)
         finally:
@@ -122,7 +122,7 @@ class Backups:
             raise disk_refusal(error, f"{error.filename} cannot be read") from error
         try:
             small[SECRETS_KEY] = b"".join(written_key(key) for key in self._read_keys())
-        except HengeError:
+        except Unavailable:
             pass  # locked; the header says that the key is not in it
         return small
 
@@ -155,7 +155,8 @@ def _header(meta: Meta, now: float) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _note(tx: Transaction, now: float) -> None:
+def _note(tx: Transaction, by: Author, now: float) -> None:
+    audit.note(tx, "backup.made", "fleet", by, now=now)
     tx.put("meta", META_KEY, packed(msgspec.structs.replace(read_meta(tx), backed_up=now)))
 
 

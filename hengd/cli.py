@@ -158,7 +158,7 @@ def check(config: Path | None, data_dir: Path | None) -> None:
 @click.argument("file", type=A_PATH)
 @click.option("--passphrase-file", "source", metavar="FILE|-", help="Read the passphrase there, not from a prompt.")
 @click.option("--revocations", type=A_PATH, metavar="FILE", help="The journal of the data folder that is given up.")
-@click.option("--dry-run", is_flag=True, help="Do everything in a temporary folder and leave nothing.")
+@click.option("--dry-run", is_flag=True, help="Do everything in a folder beside it and leave nothing.")
 @_common
 def restore(
     file: Path,
@@ -175,6 +175,7 @@ def restore(
     than the backup are held until you say what counts: hengectl get devices, hengectl retry DEVICE.
     """
     settings, folder = _settings(config, {}), _data_dir(data_dir)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that a try is cleaned up
     passphrase = check_passphrase(_passphrase(source))
     try:
         with file.open("rb") as stream:
@@ -294,7 +295,9 @@ def _restored(done: Restored, folder: Path, *, dry_run: bool) -> list[str]:
         *([f"{done.revocations} later revocations of the old folder count too."] if done.revocations else []),
     ]
     if dry_run:
-        return [*lines, "The backup is good; nothing was written."]
+        there = (folder / "data").exists()
+        refused = [f"{folder} has data already: restoring into it would be refused."] if there else []
+        return [*lines, "The backup is good; nothing was kept of the try.", *refused]
     if not about["secrets"]:
         lines.append("The key of the secrets was not in the backup: put it back, or set the secrets anew.")
     return [

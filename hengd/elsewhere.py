@@ -25,12 +25,12 @@ from henge_protocol.beacon import usable_addresses
 from henge_protocol.errors import HengeError, Invalid, Unreachable
 from henge_protocol.model import is_name
 from henge_protocol.notify import notify
+from henge_protocol.places import DEVICES_PORT
 from henge_protocol.tls import unverified_context
 from henge_protocol.trust import MAX_TRUST_BYTES, TRUST_PATH, Trust, check_trust_answer
 
 log = logging.getLogger("hengd.elsewhere")
 
-DEFAULT_PORT: Final = 4364
 ASKED_EVERY_S: Final = 60.0
 ASK_TIMEOUT_S: Final = 10.0
 
@@ -52,7 +52,7 @@ def read_url(url: str) -> tuple[str, int]:
         raise Invalid("bad_usage", f"{ascii(url)[:80]} is not a daemon's address: {error}", cure=cure) from None
     if parts.scheme != "https" or not parts.hostname or parts.path not in ("", "/") or parts.query or parts.username:
         raise Invalid("bad_usage", f"{ascii(url)[:80]} is not a daemon's address", cure=cure)
-    return parts.hostname, port or DEFAULT_PORT
+    return parts.hostname, port or DEVICES_PORT
 
 
 def ask(host: str, port: int) -> Trust:

@@ -8,8 +8,10 @@ machine count too, if there is one.
 from __future__ import annotations
 
 import os
+import pwd
+import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,17 +25,18 @@ from hengd.datadir import build_data, load_keys, new_epoch, unused_data_dir
 from hengd.journal import append_end, read_ends
 from hengd.keyring import own_key
 from hengd.records import FORMAT, META_KEY, pack
-from hengd.room import free_bytes
+from hengd.room import disk_refusal, free_bytes
 from hengd.rules import audit
 from hengd.rules.fleet import read_meta, refuse_foreign_store
 from hengd.rules.outcome import Author
 from hengd.transactions import Transaction, open_databases, open_environment
-from henge_protocol.errors import Conflict, StorageFull
+from henge_protocol.errors import Conflict, Denied, StorageFull
 from henge_protocol.keyfiles import make_private_dir, read_private, write_private, write_public
 from henge_protocol.sealedfile import Header, damaged, read_header, unseal
 
 _ROOM: Final = 1.2
 """So many times the backup's size must be free: the store is opened, and grows by a page or two."""
+_TRY: Final = ".henge-try-"
 _GROWTH_BYTES: Final = 16 * 1024 * 1024
 _AUTHOR: Final = Author("henge", "restore", may_end_identities=False)
 
@@ -77,9 +80,8 @@ def restore(
     pieces = unseal(header, file.read, passphrase)
     ended = read_ends(journal) if journal else {}
     if only_try:
-        with tempfile.TemporaryDirectory(prefix="henge-") as folder:
-            os.mkdir(Path(folder) / "db")
-            return _fill(Path(folder), header, unpack(pieces, Path(folder) / "db" / "data.mdb"), ended, now=now)
+        return _tried(path, file, header, pieces, ended, now=now)
+    _refuse_foreign_folder(path)
     with unused_data_dir(path, allow_network_fs=allow_network_fs, now=now):
         _check_room(path, file)
         filled: list[Restored] = []
@@ -93,11 +95,47 @@ def restore(
         return filled[0]
 
 
+def _tried(
+    path: Path, file: BinaryIO, header: Header, pieces: Iterator[bytes], ended: Mapping[tuple[str, str], float],
+    *, now: float,
+) -> Restored:  # fmt: skip
+    """Everything in a private folder beside ``path``, which is gone afterwards: nobody else ever sees the keys."""
+    place = path.parent
+    while not place.exists():
+        place = place.parent
+    _check_room(place, file)
+    try:
+        for left in place.glob(f"{_TRY}*"):  # of a try that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        with tempfile.TemporaryDirectory(prefix=_TRY, dir=place) as folder:
+            new = Path(folder)
+            (new / "db").mkdir(mode=0o700)
+            return _fill(new, header, unpack(pieces, new / "db" / "data.mdb"), ended, now=now)
+    except OSError as error:
+        raise disk_refusal(error, f"the backup cannot be tried in {place}") from error
+
+
 def _check_header(header: Header) -> None:
     if header.about.get("kind") != "backup":
         raise damaged(f"it holds {header.about.get('kind', 'something else')!r}", cure="name a file of hengectl backup")
     if header.about.get("format", 0) > FORMAT:
         raise damaged("it was made by a newer henge", cure="use the henge that made it, or a newer one")
+
+
+def _refuse_foreign_folder(path: Path) -> None:
+    """What is restored belongs to whoever restores it, and a daemon of another user could not read it."""
+    if not path.exists() or path.stat().st_uid == os.geteuid():
+        return
+    owner = path.stat().st_uid
+    try:
+        name = pwd.getpwuid(owner).pw_name
+    except KeyError:
+        name = f"#{owner}"
+    raise Denied(
+        "bad_file",
+        f"{path} belongs to {name}; nothing was written",
+        cure=f"restore as that user: sudo -u {name} hengd ...",
+    )
 
 
 def _check_room(path: Path, file: BinaryIO) -> None:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from hengd.backup import Backups
 from hengd.room import disk_refusal
@@ -58,27 +58,42 @@ class Schedule:
         self._clock = clock
 
     async def turn(self) -> None:
-        """Make the backup that is due, if one is."""
+        """Make the backup that is due, if one is, and drop what is more than is kept."""
         plan, now = self._plan, self._clock()
         if plan is None or not _is_due(_made(plan.folder), now, plan.every_s):
             return
         try:
-            path = await self._make(plan, now)
+            path, has_key = await self._make(plan, now)
         except HengeError as error:
             log.warning("no backup was made: %s", error, extra={"event": "backup_failed"})
-        else:
-            log.info("backup made: %s, %d bytes", path, path.stat().st_size, extra={"event": "backup_made"})
+            return
+        log.info("backup made: %s, %d bytes", path, path.stat().st_size, extra={"event": "backup_made"})
+        if not has_key:
+            message = "the key of the secrets is not in the backup %s: the secrets are locked"
+            log.warning(message, path, extra={"event": "backup_without_key"})
+        try:
+            await asyncio.to_thread(_drop, plan, now)
+        except OSError as error:
+            message = "older backups in %s cannot be removed: %s"
+            log.warning(message, plan.folder, error.strerror, extra={"event": "backup_kept_too_many"})
 
-    async def _make(self, plan: Plan, now: float) -> Path:
+    async def _make(self, plan: Plan, now: float) -> tuple[Path, bool]:
+        """The new backup, and whether it holds the key of the secrets."""
         passphrase = check_passphrase(await asyncio.to_thread(read_passphrase, plan.passphrase_file))
         path = plan.folder / f"henge-{datetime.fromtimestamp(now, UTC).strftime(_FORM)}.backup"
+        temporary = path.with_name(f".{path.name}.new")
         try:
-            async with self._backups.made(passphrase, _AUTHOR) as backup:
-                await asyncio.to_thread(_write, path, backup.pieces, passphrase)
-            await asyncio.to_thread(_drop, plan)
+            file = await asyncio.to_thread(_new_file, temporary)  # before the work: a disk may be unplugged
+            try:
+                with file:
+                    async with self._backups.made(passphrase, _AUTHOR) as backup:
+                        await asyncio.to_thread(_write, file, backup.pieces, passphrase)
+                        await asyncio.to_thread(_give_name, temporary, path)
+            finally:
+                temporary.unlink(missing_ok=True)
         except OSError as error:
             raise disk_refusal(error, f"{path} cannot be written") from error
-        return path
+        return path, bool(backup.about["secrets"])
 
 
 def _made(folder: Path) -> dict[datetime, Path]:
@@ -98,27 +113,29 @@ def _is_due(made: Iterable[datetime], now: float, every_s: float) -> bool:
     return not any(0 <= now - moment.timestamp() < every_s for moment in made)
 
 
-def _write(path: Path, pieces: Iterable[bytes], passphrase: bytes) -> None:
-    """All of it under a temporary name, read back, then under its own."""
-    temporary = path.with_name(f".{path.name}.new")
-    try:
-        temporary.unlink(missing_ok=True)
-        with open(os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w+b") as file:
-            for piece in pieces:
-                file.write(piece)
-            file.flush()
-            os.fsync(file.fileno())
-            file.seek(0)
-            for _ in unseal(read_header(file.read), file.read, passphrase):
-                pass
-        temporary.replace(path)
-        sync_folder(path.parent)
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
+def _new_file(temporary: Path) -> BinaryIO:
+    temporary.unlink(missing_ok=True)
+    return open(os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w+b")
 
 
-def _drop(plan: Plan) -> None:
-    """Remove all but the newest."""
-    for _, path in sorted(_made(plan.folder).items())[: -plan.keep]:
+def _write(file: BinaryIO, pieces: Iterable[bytes], passphrase: bytes) -> None:
+    """All of it, on the disk, and read back."""
+    for piece in pieces:
+        file.write(piece)
+    file.flush()
+    os.fsync(file.fileno())
+    file.seek(0)
+    for _ in unseal(read_header(file.read), file.read, passphrase):
+        pass
+
+
+def _give_name(temporary: Path, path: Path) -> None:
+    temporary.replace(path)
+    sync_folder(path.parent)
+
+
+def _drop(plan: Plan, now: float) -> None:
+    """Remove all but the newest; what a clock that was ahead has dated later than now is neither."""
+    past = [path for moment, path in sorted(_made(plan.folder).items()) if moment.timestamp() <= now]
+    for path in past[: -plan.keep]:
         path.unlink(missing_ok=True)

@@ -53,11 +53,13 @@ def of_user(config_home: Path) -> Place:
 def install(place: Place, program: str) -> None:
     """Write the unit, make the user that it names, start it and have it started at every boot.
 
-    Raises ``Conflict exists`` for a unit that somebody else made, ``Denied``/``Invalid`` for files that cannot be
+    Raises ``Conflict exists`` for a file that somebody else made, ``Denied``/``Invalid`` for files that cannot be
     written, ``Internal``/``Unavailable service_failed`` with systemd's words. Once more: brings the files up to date
     and restarts.
     """
     _refuse_foreign(place.unit)
+    if place.sysusers is not None:
+        _refuse_foreign(place.sysusers)
     text = (UNITS / place.source).read_text("utf-8").replace(PACKAGED, program)
     if place.sysusers is not None:
         _write(place.sysusers, MADE_BY + (UNITS / "henge.sysusers").read_text("utf-8"))
@@ -78,15 +80,21 @@ def uninstall(place: Place) -> None:
     _refuse_foreign(place.unit)
     place.tell("disable", "--now", place.unit.name)
     remove_file(place.unit)
-    if place.sysusers is not None:
+    if place.sysusers is not None and not _is_foreign(place.sysusers):
         remove_file(place.sysusers)
     place.tell("daemon-reload")
 
 
 def program_of(executable: str) -> str:
-    """What starts hengd, for ``ExecStart=``: the command beside this Python, or the module."""
+    """What starts hengd, as ``ExecStart=`` takes it: the command beside this Python, or the module."""
     command = Path(executable).parent / "hengd"
-    return str(command) if command.exists() else f"{executable} -m hengd"
+    return _escaped(str(command)) if command.exists() else f"{_escaped(executable)} -m hengd"
+
+
+def _escaped(path: str) -> str:
+    """One word of a command line in a unit; a path with quotes or backslashes systemd refuses, however written."""
+    word = path.replace("%", "%%")
+    return f'"{word}"' if " " in word else word
 
 
 @click.group("service")
@@ -99,7 +107,7 @@ def service() -> None:
 def install_command(*, is_user: bool) -> None:
     """Write the unit file, start the service now and at every boot. Again: brings the unit up to date."""
     place, program = _place(is_user=is_user), program_of(sys.executable)
-    if not is_user and program.startswith(HOMES):
+    if not is_user and program.removeprefix('"').startswith(HOMES):
         raise Denied(
             "bad_file",
             f"{program} lies in somebody's home, where a service of the system may not look",
@@ -134,9 +142,13 @@ def _place(*, is_user: bool) -> Place:
     return of_system()
 
 
-def _refuse_foreign(unit: Path) -> None:
-    if unit.exists() and not unit.read_text("utf-8", errors="replace").startswith(MADE_BY):
-        raise Conflict("exists", f"{unit} was made by somebody else", cure=f"look at it, then: rm {unit}")
+def _is_foreign(path: Path) -> bool:
+    return path.exists() and not path.read_text("utf-8", errors="replace").startswith(MADE_BY)
+
+
+def _refuse_foreign(path: Path) -> None:
+    if _is_foreign(path):
+        raise Conflict("exists", f"{path} was made by somebody else", cure=f"look at it, then: rm {path}")
 
 
 def _write(path: Path, text: str) -> None:

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from henge_protocol.errors import HengeError, Invalid
 from henge_protocol.model import is_name
+from henge_protocol.places import DEVICES_PORT
 from henge_protocol.quantity import parse_duration_s, parse_size_bytes
 
 ENV_PREFIX: Final = "HENGE_"
@@ -146,7 +147,7 @@ SETTINGS: Final = (
         "daemon.log_format", "auto", "auto, text, logfmt or json; auto = text on a terminal, logfmt under systemd, else json.",
         _one_of("auto", "text", "logfmt", "json"),
     ),
-    Setting("listen.devices", "0.0.0.0:4364", "TLS port for devices, enrolment and operators' API.", _address),
+    Setting("listen.devices", f"0.0.0.0:{DEVICES_PORT}", "TLS port for devices, enrolment and operators' API.", _address),
     Setting("listen.local", "127.0.0.1:4365", "Plain port for health; loopback, because it has no TLS. Empty = off.", _optional_address),
     Setting("listen.socket", "", "Admin socket; empty = admin.sock in the runtime folder.", _text),
     Setting("tls.names", (), "More DNS names and IP addresses for the server certificate; devices do not need them.", _texts),

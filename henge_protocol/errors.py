@@ -201,7 +201,7 @@ CODES: dict[str, str] = {
     "rate_limited": "Too many requests; Retry-After says when to come back.",
     "stopping": "The daemon is shutting down; come back after Retry-After.",
     "internal": "The daemon failed; its log has the details under the request id.",
-    "not_implemented_here": "This listener does not serve this resource.",
+    "not_implemented_here": "This listener does not serve this resource; of a device: it does not do what was asked.",
     # identity
     "certificate_required": "The route needs a client certificate.",
     "certificate_expired": "The certificate is expired; only renewal is open to it.",

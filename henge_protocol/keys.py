@@ -23,13 +23,6 @@ def generate_key() -> bytes:
     return private_key_pem(ec.generate_private_key(ec.SECP256R1()))
 
 
-def key_der(key_pem: bytes) -> bytes:
-    """Return the private key as PKCS#8 DER, the form that every board can load."""
-    return private_key(key_pem).private_bytes(
-        serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-
-
 def key_spki_der(key_pem: bytes) -> bytes:
     """Return the SubjectPublicKeyInfo (DER, uncompressed point) of a private key."""
     return spki_of(private_key(key_pem).public_key())

@@ -45,7 +45,6 @@ from henge_protocol.joining import ID_BYTES, check_id, encode_base32
 from henge_protocol.keys import (
     UNREADABLE,
     generate_key,
-    key_der,
     key_spki_der,
     private_key,
     private_key_pem,
@@ -72,7 +71,6 @@ __all__ = [
     "identity_of",
     "issue_client",
     "issue_server",
-    "key_der",
     "key_matches",
     "key_spki_der",
     "make_ca",

@@ -17,6 +17,8 @@ SYSTEM_STATE_DIR: Final = Path("/var/lib/henge")
 SYSTEM_RUNTIME_DIR: Final = Path("/run/henge")
 SYSTEM_AGENT_STATE_DIR: Final = Path("/var/lib/henge-agent")
 
+DEVICES_PORT: Final = 4364
+"""Where devices and operators find a daemon, unless its settings say otherwise."""
 SOCKET_NAME: Final = "admin.sock"
 AGENT_CONFIG_NAME: Final = "agent.toml"
 CONTEXTS_NAME: Final = "config.toml"

@@ -1,4 +1,4 @@
-"""Which parts of a JSON Schema speak about a field, as the daemon and the CLI both read it. Pure.
+"""Which parts of a JSON Schema speak about a field, as the daemon, the CLI and the agent all read it. Pure.
 
 All functions expect a schema that the daemon took: references lead to ``$defs``.
 """
@@ -49,11 +49,20 @@ def judging(root: Node, node: object) -> Iterator[Node]:
 
 def unnamed_parts(node: Node) -> Iterator[object]:
     """Yield the subschemas that may judge a member or an entry that ``properties`` does not name."""
-    yield from node.get("patternProperties", {}).values()
-    yield from node.get("prefixItems", ())
-    for keyword in ("additionalProperties", "unevaluatedProperties", "items", "contains", "unevaluatedItems"):
+    yield from _patterns_and_entries(node)
+    for keyword in ("additionalProperties", "unevaluatedProperties"):
         if keyword in node:
             yield node[keyword]
+
+
+def parts_at(node: Node, token: str | int) -> Iterator[object]:
+    """Yield the subschemas that may judge the member or entry at ``token``; never fewer than there are."""
+    named = node.get("properties", {})
+    if str(token) in named:
+        yield named[str(token)]
+        yield from _patterns_and_entries(node)
+    else:
+        yield from unnamed_parts(node)
 
 
 def is_marked(root: Node, path: Iterable[str | int], mark: str) -> bool:
@@ -62,15 +71,17 @@ def is_marked(root: Node, path: Iterable[str | int], mark: str) -> bool:
     for token in path:
         if any(node.get(mark) for node in nodes):
             return True
-        parts = {id(part): part for node in nodes for part in _parts_at(node, token)}
+        parts = {id(part): part for node in nodes for part in parts_at(node, token)}
         nodes = [inner for part in parts.values() for inner in judging(root, part)]
     return any(node.get(mark) for node in nodes)
 
 
-def _parts_at(node: Node, token: str | int) -> Iterator[object]:
-    if str(token) in node.get("properties", {}):
-        yield node["properties"][str(token)]
-    yield from unnamed_parts(node)
+def _patterns_and_entries(node: Node) -> Iterator[object]:
+    yield from node.get("patternProperties", {}).values()
+    yield from node.get("prefixItems", ())
+    for keyword in ("items", "contains", "unevaluatedItems"):
+        if keyword in node:
+            yield node[keyword]
 
 
 def _reached(start: object, following: Callable[[Node], Iterable[object]]) -> Iterator[Node]:

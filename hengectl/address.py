@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Final
 
 from henge_protocol.errors import Invalid
-
-DEFAULT_PORT: Final = 4364
+from henge_protocol.places import DEVICES_PORT
 
 _URL = re.compile(
     r"(?:(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://)?(?P<host>\[[^\[\]]*\]|[^\[\]:/?#@]*)(?::(?P<port>[0-9]{0,6}))?/?"
@@ -23,7 +21,7 @@ class Address:
     """A host (name or IP address, without brackets) and a port."""
 
     host: str
-    port: int = DEFAULT_PORT
+    port: int = DEVICES_PORT
 
     @property
     def url(self) -> str:
@@ -58,7 +56,7 @@ def _host(host: str, text: str) -> str:
 
 def _port(digits: str | None, text: str) -> int:
     if digits is None:
-        return DEFAULT_PORT
+        return DEVICES_PORT
     if not digits or not 1 <= int(digits) <= 65535:
         raise _bad(text, "its port is not 1 to 65535")
     return int(digits)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from henge_protocol.errors import HengeError, Invalid
+from henge_protocol.errors import Invalid
 from henge_protocol.model import version_tag
 from hengectl import delivery
 from hengectl.columns import done_text
@@ -51,16 +51,13 @@ def apply_files(
         told=lambda number: progress.tell(f"reading file {number}"),
     )  # fmt: skip
     tag = "" if if_revision is None else _fleet_tag(invocation, if_revision)
-    try:
+    with read.placed():
         body = {"objects": read.objects, "message": message}
         for_set = {"set": files.apply_set, "prune": files.prune}
         client = invocation.client
         if len(read.objects) > MANY:
             progress.tell(f"{len(read.objects)} objects are checked", long=True)
         return dict(client.post("/v1/apply", body, if_match=tag, **for_set, **query).json())
-    except HengeError as error:
-        error.extra["places"] = [read.place(problem) for problem in error.problems]
-        raise
 
 
 _COMPARED: Final = {

@@ -15,7 +15,6 @@ Verdict = Literal["ok", "look", "bad"]
 CLOCK_SLACK_S: Final = 5.0
 CLOCK_BAD_S: Final = 300.0
 BACKUP_OLD_S: Final = 7 * 86_400.0
-CERTIFICATE_SOON_S: Final = 14 * 86_400.0
 MAP_FULL: Final = 0.8
 DISK_LOW_BYTES: Final = 256 * 1024 * 1024
 STUCK: Final = {
@@ -82,7 +81,7 @@ def backup(status: Mapping[str, Any], *, now: float) -> Finding:
     """How old the newest backup is."""
     figures = status.get("store")
     made = unix_s(figures.get("backed_up")) if isinstance(figures, Mapping) else None
-    cure = "hengectl backup -o FILE, or every night: [backup] in hengd.toml"
+    cure = "hengectl backup -o FILE, or once a day: [backup] in hengd.toml"
     if made is None:
         return Finding("look", "backup", "none was ever made", cure)
     text = f"the newest is {largest_unit(now - made)} old"
@@ -126,14 +125,6 @@ def network(status: Mapping[str, Any], seen: Sequence[Sighting]) -> Iterator[Fin
             "as it should be in another network, in Kubernetes, and with join.mdns = false; else see docs/operations.md"
         )
         yield Finding("look", "mdns", "the daemon is not announced where this machine hears it", cure)
-
-
-def certificate(ends: float, *, now: float) -> Finding:
-    """The operator's own certificate."""
-    if ends - now < CERTIFICATE_SOON_S:
-        return Finding("look", "login", f"your certificate ends in {largest_unit(max(0.0, ends - now))}",
-                       "it renews itself when it is used")  # fmt: skip
-    return Finding("ok", "login", f"your certificate is good for {largest_unit(ends - now)}")
 
 
 def _where(one: Sighting) -> str:

@@ -18,6 +18,7 @@ import click
 
 from henge_protocol.errors import Conflict, Invalid, NotFound
 from henge_protocol.keyfiles import replace_file
+from henge_protocol.places import DEVICES_PORT
 from henge_protocol.quantity import format_duration
 from hengectl.invocation import Command, Invocation, with_invocation
 from hengectl.kinds import DEVICE, SCHEMA, Ref
@@ -178,7 +179,7 @@ def _reachable(invocation: Invocation) -> str:
         place = urlsplit(str(url))
         host = place.hostname or ""
         if host and ":" not in host and host != "localhost" and not host.startswith("127."):
-            return f"{host}:{place.port or 4364}"
+            return f"{host}:{place.port or DEVICES_PORT}"
     invocation.note("The daemon names no address that a board could reach; it will look for it with mDNS.")
     return ""
 

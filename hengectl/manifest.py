@@ -10,6 +10,7 @@ import os
 import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -89,6 +90,19 @@ class Manifest:
             if alone or problem.object.lower() in (entry.ref, f"#{number}"):
                 return entry.place(problem.pointer)
         return ""
+
+    @contextmanager
+    def placed(self) -> Iterator[None]:
+        """Around what is asked of the daemon: its refusals get the places of their problems in the files."""
+        try:
+            yield
+        except HengeError as error:
+            self.add_places(error)
+            raise
+
+    def add_places(self, error: HengeError) -> None:
+        """Give a refusal of the daemon the places of its problems."""
+        error.extra["places"] = [self.place(problem) for problem in error.problems]
 
 
 def read(

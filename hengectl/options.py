@@ -193,15 +193,19 @@ def kustomize_option(function: F) -> F:
 def set_options(function: F) -> F:
     """``--set`` and ``--prune``: for which apply-set."""
     prune = click.option("--prune", is_flag=True, help="Delete what belongs to the set and is not in the files.")
-    apply_set = click.option(
+    return set_option(prune(function))
+
+
+def set_option(function: F) -> F:
+    """``--set``: for which apply-set."""
+    return click.option(
         "--set",
         "apply_set",
         metavar="NAME",
         type=Name(),
         default=None,
         help="The objects belong to this apply-set; others need --take-over to change them.",
-    )
-    return apply_set(prune(function))
+    )(function)
 
 
 def if_revision_option(function: F) -> F:

@@ -95,6 +95,27 @@ def test_every_module_of_daemon_and_agent_stands_in_the_architecture(folder: str
     assert {module for module in modules if not module.startswith("schema_")} <= named
 
 
+def test_decisions_that_code_and_tests_name_are_there() -> None:
+    files = [path for folder in ("hengd", "hengectl", "henge_protocol", "agent", "micropython", "tests")
+             for path in (TOP / folder).rglob("*.py")]  # fmt: skip
+    named = {one for path in files for one in re.findall(r"docs/decisions/(\d{4})", path.read_text("utf-8"))}
+
+    assert "0001" in named
+    assert named <= {path.name[:4] for path in (DOCS / "decisions").glob("*.md")}
+
+
+def test_what_the_walk_of_a_change_names_is_in_the_code() -> None:
+    folders = ("hengd", "agent", "hengectl")
+    sources = [path.read_text("utf-8") for folder in folders for path in (TOP / folder).rglob("*.py")]
+    text = TEXTS["architecture.md"]
+    named = re.findall(r"`([A-Z]\w+)\.(\w+)`", text)
+
+    assert {("Aftermath", "follow"), ("DeviceLink", "look")} <= set(named)
+    for owner, member in named:
+        [source] = [one for one in sources if f"class {owner}:" in one or f"class {owner}(" in one]
+        assert f"def {member}(" in source, f"{owner}.{member}"
+
+
 # --- settings ---------------------------------------------------------------------------------------------
 
 SETTING_ROWS = {plain(row[0]): row for row in rows("settings.md", "key")}

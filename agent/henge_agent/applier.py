@@ -44,8 +44,8 @@ from henge_protocol.keyfiles import DISK, Files
 from henge_protocol.model import short_digest
 from henge_protocol.wire import Config, Error, Receipt, Report
 
-CHECK_S: Final = 8.0
-"""For a person who waits for the answer; the daemon waits for ten seconds."""
+TRAVEL_S: Final = 1.0
+"""Of the time that the daemon waits for an answer: the answer's way."""
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ class Applier:
 
     @property
     def adrift(self) -> bool:
-        """Whether an output does not hold what it has to, and could not be written."""
+        """Whether an output does not hold what it has to: it could not be written, or somebody changed it."""
         return self._ledger.adrift
 
     @property
@@ -147,7 +147,7 @@ class Applier:
                 with surprises("checked"):
                     candidate = await checked(config, version, self._outputs, self.schemas)
                     if self._hooks.check:
-                        await self._ask(candidate, CHECK_S)
+                        await self._ask(candidate, max(TRAVEL_S, config.confirm_s - TRAVEL_S))
             except Setback as setback:
                 return report_of(version, "checked", setback.reason, setback.errors)
         return report_of(version, "checked")

@@ -12,10 +12,10 @@ from henge_agent.records import Version
 from henge_agent.schemas import Schemas
 from henge_agent.settings import Output
 from henge_agent.validation import misfits
-from henge_agent.verdicts import Setback, field_errors, unfit
+from henge_agent.verdicts import Setback, field_error, field_errors, unfit
 from henge_protocol.errors import HengeError
 from henge_protocol.strictjson import parse
-from henge_protocol.wire import MAX_TEXT_CHARS, Config, FieldError
+from henge_protocol.wire import Config, FieldError
 
 MAX_DOCUMENT_BYTES: Final = 1024 * 1024
 """The largest document this agent takes; the daemon's schemas usually allow much less."""
@@ -60,7 +60,7 @@ def _value(config: Config) -> object:
     try:
         return parse(config.document)
     except HengeError as error:
-        raise Setback("rejected", "not-json", FieldError("", error.message[:MAX_TEXT_CHARS])) from None
+        raise Setback("rejected", "not-json", field_error("", error.message)) from None
 
 
 async def _fitted(value: object, digest: str, schemas: Schemas) -> Mapping[str, Any] | None:

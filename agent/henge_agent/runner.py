@@ -39,6 +39,8 @@ UNTRUSTED_S: Final = 300.0
 SPREAD: Final = 0.2
 MAX_HINTS: Final = 4
 """Announcements tried in one round; anybody can announce more."""
+MAX_TROUBLES: Final = 16
+"""Remembered at most; anybody can announce new addresses in each round."""
 CLONED_S: Final = 60.0
 """After another device with this identity took the link over: two of them must not chase each other."""
 RENEW_RETRY_S: Final = 3 * 86400.0
@@ -97,7 +99,8 @@ class Runner:
         self._after_faults = Backoff(around.random)
         self._welcomed_at = 0.0
         self._websocket_from = 0.0
-        self._last_trouble = ""
+        self._troubles: dict[str, str] = {}
+        """What was told last of each address, and of what else may fail; the newest last."""
         self._life: asyncio.Task[Ended] | None = None
         self._address: Address | None = None
         """Where the life under way is connected, or tries to be."""
@@ -160,7 +163,7 @@ class Runner:
                 async with exchange_as(self._state, self._membership, self._address) as exchange:
                     await whoami(exchange)
             except HengeError as error:
-                self._trouble(f"no new connection with this document: {error.message}", error.cure)
+                self._trouble("no new connection with this document", error.message, error.cure)
                 self._hurry()
             else:
                 await self._applier.reached()
@@ -238,12 +241,12 @@ class Runner:
         try:
             ended = life.result()
         except HengeError as error:
-            self._trouble(f"{address}: {error.message}", error.cure)
+            self._trouble(str(address), error.message, error.cure)
             reason = "untrusted" if isinstance(error, Untrusted) else error.code
             return Ended(reason, retry_after_s=retry_after_s(error))
         if ended.welcome is None:
             said = f"the connection ended before the daemon welcomed this device ({ended.reason})"
-            self._trouble(f"{address}: {said}", "")
+            self._trouble(str(address), said, "")
         return ended
 
     async def _connected(self, address: Address) -> Ended:
@@ -284,7 +287,7 @@ class Runner:
         await self._applier.reached(welcome.up_s)
         name = welcome.name or self._membership.name
         self._backoff.reset()
-        self._last_trouble = ""
+        self._troubles.clear()
         self._welcomed_at = self._around.clock()
         log.info("connected to %s as %s", address, name)
         self._around.tell(f"connected to {address} as {name}")
@@ -331,11 +334,13 @@ class Runner:
         else:
             log.info("the connection ended (%s)", reason)
 
-    def _trouble(self, text: str, cure: str) -> None:
-        """A trouble that goes on is told once."""
-        level = logging.DEBUG if text == self._last_trouble else logging.WARNING
-        self._last_trouble = text
-        log.log(level, "%s%s", text, f" ({cure})" if cure else "")
+    def _trouble(self, subject: str, text: str, cure: str) -> None:
+        """A trouble that goes on is told once, though others come in between."""
+        level = logging.DEBUG if self._troubles.pop(subject, None) == text else logging.WARNING
+        self._troubles[subject] = text
+        if len(self._troubles) > MAX_TROUBLES:
+            del self._troubles[next(iter(self._troubles))]
+        log.log(level, "%s: %s%s", subject, text, f" ({cure})" if cure else "")
 
     # ---- renewal
 
@@ -367,7 +372,7 @@ class Runner:
             try:
                 await renew(self._state, known[0], now=self._around.now, random=self._around.random)
             except HengeError as error:
-                self._trouble(f"the identity was not renewed: {error.message}", error.cure)
+                self._trouble("the identity was not renewed", error.message, error.cure)
                 return error.code
         if self._life is not None:
             self._life.cancel()

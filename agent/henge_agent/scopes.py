@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from henge_agent.settings import Field
-from henge_protocol.schemawalk import Node, judging
+from henge_protocol.schemawalk import Node, judging, parts_at
 
 MARK: Final = "x-henge-restart"
 _STRENGTH: Final = ("none", "section", "reboot")
@@ -65,7 +65,7 @@ def _mark_of(schema: Mapping[str, Any] | None, field: Field) -> str | None:
     nodes = _judging(schema, [schema])
     mark = _strongest(nodes)
     for key in field:
-        nodes = _judging(schema, [part for node in nodes for part in _parts_at(node, key)])
+        nodes = _judging(schema, [part for node in nodes for part in parts_at(node, key)])
         mark = _strongest(nodes) or mark
     return mark
 
@@ -78,11 +78,3 @@ def _strongest(nodes: list[Node]) -> str | None:
 def _judging(root: Any, start: Iterable[object]) -> list[Node]:
     """The subschemas that may judge the same value, under whatever condition, each once."""
     return list({id(part): part for node in start for part in judging(root, node)}.values())
-
-
-def _parts_at(node: Node, key: str) -> Iterator[Any]:
-    if key in node.get("properties", {}):
-        yield node["properties"][key]
-    else:
-        yield node.get("additionalProperties")
-        yield from node.get("patternProperties", {}).values()

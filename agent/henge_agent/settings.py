@@ -12,8 +12,8 @@ from typing import Final, Literal, get_args
 
 from henge_protocol.errors import Invalid
 from henge_protocol.model import MAX_NAME_CHARS
+from henge_protocol.places import DEVICES_PORT
 
-DEFAULT_PORT: Final = 4364
 HOOK_TIMEOUT_S: Final = 60.0
 MAX_HOOK_TIMEOUT_S: Final = 3600.0
 
@@ -44,7 +44,7 @@ class Address:
     """Where a daemon may be: a host name or IP address, and a port."""
 
     host: str
-    port: int = DEFAULT_PORT
+    port: int = DEVICES_PORT
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
@@ -184,7 +184,7 @@ def _split_port(text: str, rest: str) -> tuple[str, str]:
 
 def _port(text: str, port: str) -> int:
     if not port:
-        return DEFAULT_PORT
+        return DEVICES_PORT
     if not port.isascii() or not port.isdigit() or len(port) > 5 or not 0 < int(port) < 65536:
         raise _bad_address(text, "its port is not a number from 1 to 65535")
     return int(port)

@@ -51,8 +51,7 @@ def dropped(progress: Progress) -> Progress:
 def tried(progress: Progress, version: Version, *, boot: str, until_s: float) -> Progress:
     """The outputs hold ``version``, until ``until_s`` without a receipt. What ran last and well can run at once."""
     if progress.current is not None and progress.current.digest == version.digest:
-        report = Report(version.epoch, version.revision, version.digest, "applied")
-        return Progress(current=version, previous=progress.previous, report=report)
+        return Progress(current=version, previous=progress.previous, report=applied(version))
     return Progress(progress.current, progress.previous, trial=version, boot=boot, until_s=until_s)
 
 

@@ -11,6 +11,7 @@ Messages say what is expected and repeat no value, which may be a secret.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -75,7 +76,7 @@ class _Judge:
             elif word in _PLAIN:
                 kinds, check, expected = _PLAIN[word]
                 if _is_any(value, kinds) and not check(value, argument):
-                    verdict.problems.append(Problem(at, expected % str(argument)[:_SHOWN_CHARS]))
+                    verdict.problems.append(Problem(at, expected.replace("%s", _shown(argument))))
             elif word in _NESTED:
                 verdict.add(_NESTED[word](self, node, argument, value, at))
         return verdict
@@ -97,6 +98,12 @@ _TYPES: Final[dict[str, tuple[type, ...]]] = {
     "number": (int, float),
 }
 _NUMBER: Final = (int, float)
+
+
+def _shown(argument: object) -> str:
+    """What a keyword asks for, as a schema has it; a type without quotes."""
+    text = argument if isinstance(argument, str) else json.dumps(argument, ensure_ascii=False)
+    return text[:_SHOWN_CHARS]
 
 
 def _is_any(value: object, kinds: tuple[type, ...]) -> bool:
@@ -146,7 +153,7 @@ _PLAIN: Final[dict[str, tuple[tuple[type, ...], Callable[[Any, Any], bool], str]
     "maxItems": ((list,), lambda value, bound: len(value) <= bound, "at most %s entries are expected"),
     "minProperties": ((dict,), lambda value, bound: len(value) >= bound, "at least %s fields are expected"),
     "maxProperties": ((dict,), lambda value, bound: len(value) <= bound, "at most %s fields are expected"),
-    "uniqueItems": ((list,), _is_unique, "no two equal entries are expected (%s)"),
+    "uniqueItems": ((list,), _is_unique, "no two equal entries are expected"),
 }
 _UNJUDGED: Final = frozenset({"pattern", "format", "patternProperties", "unevaluatedProperties", "unevaluatedItems"})
 
@@ -229,7 +236,7 @@ def _contains(judge: _Judge, node: Mapping[str, Any], argument: Any, value: Any,
     sure, possible = fits.count(True), len(fits) - fits.count(False)
     least, most = node.get("minContains", 1), node.get("maxContains", len(value))
     if possible < least or sure > most:
-        return Verdict([Problem(at, f"{least} or more entries of another kind are expected, at most {most}")])
+        return Verdict([Problem(at, f"{least} to {most} entries that fit `contains` are expected")])
     return Verdict(unsure=sure < least or possible > most)
 
 

@@ -51,19 +51,18 @@ def drifted(version: Version, trouble: HengeError) -> Report:
 
 def changed(version: Version, paths: Sequence[Path]) -> Report:
     """The report that somebody changed outputs, which do not hold the document any more."""
-    said = tuple(FieldError("", f"{path} is not as it was written"[:MAX_TEXT_CHARS]) for path in paths)
+    said = tuple(field_error("", f"{path} is not as it was written") for path in paths)
     return report_of(version, "drifted", "changed", said[:MAX_ERRORS])
 
 
 def unwritten(state: str, error: HengeError) -> Setback:
     """The setback of a file that could not be written."""
-    return Setback(state, "write-failed", FieldError("", error.message[:MAX_TEXT_CHARS]))
+    return Setback(state, "write-failed", field_error("", error.message))
 
 
 def unfit(problems: Iterable[Problem]) -> Setback:
     """The setback of a document that does not fit its schema."""
-    found = (FieldError(one.pointer[:MAX_TEXT_CHARS], one.message[:MAX_TEXT_CHARS]) for one in problems)
-    return Setback("rejected", "invalid", *found)
+    return Setback("rejected", "invalid", *(field_error(one.pointer, one.message) for one in problems))
 
 
 def failed(
@@ -83,7 +82,10 @@ def failed(
 
 def field_errors(error: HengeError) -> tuple[FieldError, ...]:
     """Where a document does not fit, or the one thing that is wrong."""
-    problems = [
-        FieldError(problem.pointer[:MAX_TEXT_CHARS], problem.message[:MAX_TEXT_CHARS]) for problem in error.problems
-    ]
-    return tuple(problems) or (FieldError("", error.message[:MAX_TEXT_CHARS]),)
+    problems = [field_error(problem.pointer, problem.message) for problem in error.problems]
+    return tuple(problems) or (field_error("", error.message),)
+
+
+def field_error(pointer: str, message: str) -> FieldError:
+    """What is wrong and where, as much of it as a frame takes."""
+    return FieldError(pointer[:MAX_TEXT_CHARS], message[:MAX_TEXT_CHARS])

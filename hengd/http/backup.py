@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from aiohttp import web
@@ -17,14 +17,17 @@ from henge_protocol.sealedfile import MAX_PASSPHRASE_BYTES, check_passphrase
 
 STUCK_S: Final = 60.0
 """A reader that takes nothing for so long is cut, so that it holds neither the copy nor the next backup."""
-_PIECE_BYTES: Final = 1024 * 1024
+LEAST_BYTES_S: Final = 64 * 1024
+"""And one that takes less than this on the average, after ``STUCK_S``."""
+_PIECE_BYTES: Final = 256 * 1024
 
 
 class BackupRoutes:
     """Make one and give it away."""
 
-    def __init__(self, backups: Backups) -> None:
+    def __init__(self, backups: Backups, *, monotonic: Callable[[], float]) -> None:
         self._backups = backups
+        self._monotonic = monotonic
 
     def table(self) -> Iterator[Route]:
         """The routes of this resource."""
@@ -33,7 +36,7 @@ class BackupRoutes:
         )  # fmt: skip
 
     async def backup(self, request: web.Request) -> web.StreamResponse:
-        """A backup sealed with the caller's passphrase; whoever gets less than all of it cannot open it."""
+        """A backup sealed with the caller's passphrase; what is cut is refused, and the keys come last."""
         Query(request)
         body = await json_object(request, shapes.fields_of(shapes.BackupBody))
         passphrase = check_passphrase(text_field(body, "passphrase", default=None, max_chars=MAX_PASSPHRASE_BYTES))
@@ -41,14 +44,18 @@ class BackupRoutes:
             response = web.StreamResponse(headers={"Content-Type": shapes.BACKUP.type})
             stamp(response, request[REQUEST_ID])
             await response.prepare(request)
+            begun, taken = self._monotonic(), 0
             while piece := await asyncio.to_thread(_next_piece, backup.pieces):
                 await _write(request, response, piece)
-            await response.write_eof()
+                taken += len(piece)
+                if taken < LEAST_BYTES_S * (self._monotonic() - begun - STUCK_S):
+                    raise _cut(request)
+        await response.write_eof()  # only now: whoever has all of it may ask for the next
         return response
 
 
 def _next_piece(pieces: Iterator[bytes]) -> bytes:
-    """About a megabyte at once: a thread is not worth less."""
+    """A quarter of a megabyte at once: a thread is not worth less."""
     taken = bytearray()
     while len(taken) < _PIECE_BYTES and (piece := next(pieces, None)) is not None:
         taken += piece
@@ -60,6 +67,10 @@ async def _write(request: web.Request, response: web.StreamResponse, piece: byte
         async with asyncio.timeout(STUCK_S):
             await response.write(piece)
     except TimeoutError:
-        if request.transport is not None:
-            request.transport.abort()
-        raise ConnectionResetError("the reader of a backup takes nothing") from None
+        raise _cut(request) from None
+
+
+def _cut(request: web.Request) -> ConnectionResetError:
+    if request.transport is not None:
+        request.transport.abort()
+    return ConnectionResetError("the reader of a backup takes too little")

@@ -317,16 +317,20 @@ def author_of(request: web.Request) -> Author:
 def change_request(request: web.Request, *more: str) -> Request:
     """Who wants a change, why, and whether only to see it, from the query of a writing request."""
     query = Query(request, *WRITE_QUERY, *more)
-    apply_set = query.text("set")
-    writer = Writer(check_name(apply_set, "set") if apply_set else "", take_over=query.flag("take_over"))
     return Request(
         author_of(request),
         query.text("message"),
         query.flag("dry_run"),
         all_at_once=query.flag("all_at_once"),
-        writer=writer,
+        writer=writer_of(query),
         prune=query.flag("prune"),
     )
+
+
+def writer_of(query: Query) -> Writer:
+    """For which apply-set a change is, and whether it may write what belongs to others (``OWNER_QUERY``)."""
+    apply_set = query.text("set")
+    return Writer(check_name(apply_set, "set") if apply_set else "", take_over=query.flag("take_over"))
 
 
 async def _continue(request: web.Request) -> web.Response | None:

@@ -26,7 +26,7 @@ log = logging.getLogger("hengd.audit")
 Act = Literal[
     "configuration.changed", "schema.tried", "device.joined", "device.approved", "device.retried", "operator.logged-in",
     "certificate.renewed", "identity.revoked", "token.created", "token.revoked",
-    "backup.made", "store.restored",
+    "backup.begun", "backup.made", "store.restored",
     "token.refused", "code.refused", "join-window.opened", "join-window.closed",
 ]  # fmt: skip
 ACTS: Final[tuple[str, ...]] = get_args(Act)

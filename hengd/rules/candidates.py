@@ -8,15 +8,16 @@ from typing import Final
 
 import msgspec
 
-from hengd.rules.change import Change
-from hengd.rules.configs import Request, read_manifests
+from hengd.records import ObjectChange
+from hengd.rules.audit import Guesses
+from hengd.rules.configs import Request, begin, read_manifests
 from hengd.rules.fleet import find_desired, find_document, required_object
 from hengd.rules.outcome import Moved
 from hengd.rules.redaction import SecretTexts, secret_texts
 from hengd.rules.schemas import SchemaCache
 from hengd.rules.vault import Vault
 from hengd.store import Store, Transaction
-from henge_protocol.errors import Internal, Invalid
+from henge_protocol.errors import HengeError, Internal, Invalid
 from henge_protocol.selector import Selector
 
 MAX_CANDIDATES: Final = 200
@@ -47,6 +48,7 @@ class Candidates:
         self._vault = vault
         self._clock = clock
         self._new_id = new_id
+        self._guesses = Guesses(store, vault, clock=clock)
 
     async def of(self, objects: Sequence[object], selector: Selector, request: Request) -> list[Candidate]:
         """The documents that devices, those that ``selector`` selects, would get by ``apply``; nothing is kept.
@@ -54,28 +56,28 @@ class Candidates:
         Refused as ``apply`` is, except for how wide it is; ``Invalid`` ``too_complex`` beyond ``MAX_CANDIDATES``.
         """
         manifests = await read_manifests(objects)
+        tried: list[ObjectChange] = []
 
         def operation(tx: Transaction) -> None:
-            change = Change(
-                tx,
-                self._schemas,
-                self._vault,
-                author=request.author,
-                message=request.message,
-                now=self._clock(),
-                new_id=self._new_id,
-                writer=request.writer,
-            )
+            change = begin(tx, self._schemas, self._vault, request, now=self._clock(), new_id=self._new_id)
             for manifest in manifests:
                 change.put(manifest)
-            moved = [one for one in change.finish(fields=False).devices if one.after]
+            try:
+                moved = [one for one in change.finish(fields=False).devices if one.after]
+            finally:
+                tried[:] = change.written
+            if (managed := change.refusal()) is not None:
+                raise managed
             chosen = [one for one in moved if selector.matches(required_object(tx, "Device", one.name).labels)]
             raise _Found([self._candidate(tx, one) for one in _not_too_many(chosen)])
 
         try:
             await self._store.write(operation)
-        except _Found as found:
-            return self._with_schemas_of_now(found.candidates)
+        except (HengeError, _Found) as undone:
+            await self._guesses.note(tried, request.author)
+            if isinstance(undone, _Found):
+                return self._with_schemas_of_now(undone.candidates)
+            raise
         raise AssertionError("the operation always raises")
 
     def _candidate(self, tx: Transaction, moved: Moved) -> Candidate:

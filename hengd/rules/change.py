@@ -23,7 +23,7 @@ from hengd.records import (
 from hengd.rules import audit
 from hengd.rules.certificates import forget_keys, identity_state, revoke_all
 from hengd.rules.documents import Documents
-from hengd.rules.fleet import find_object, missing, read_meta, required_object
+from hengd.rules.fleet import find_object, members_of, missing, read_meta, required_object
 from hengd.rules.layers import check_layers
 from hengd.rules.merge import merge, same
 from hengd.rules.notes import Committed, Cut
@@ -42,7 +42,7 @@ from hengd.rules.outcome import (
     retimes,
 )
 from hengd.rules.overrides import index_ends, running
-from hengd.rules.ownership import Ownership, Writer, members
+from hengd.rules.ownership import Ownership, Writer
 from hengd.rules.provenance import origins, without_origins
 from hengd.rules.schemas import SchemaCache, schema_digest
 from hengd.rules.vault import Vault
@@ -162,7 +162,7 @@ class Change:
         Devices that have joined stay as they are and belong to no set from now on: a file that is gone throws no
         hardware out.
         """
-        of_set = list(members(self.tx, apply_set))
+        of_set = list(members_of(self.tx, apply_set))
         doomed = [one for one in of_set if (one.kind, one.name) not in named and self.current(one.kind, one.name)]
         spared: list[str] = []
         for one in doomed:

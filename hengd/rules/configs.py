@@ -230,27 +230,12 @@ class Configs:
     async def _change(
         self, act: Callable[[Change], Pruned | None], request: Request, *, essential: bool = False
     ) -> Outcome:
-        if len(request.message) > MAX_MESSAGE_CHARS:
-            raise Invalid(
-                "bad_parameter",
-                f"the message has {len(request.message)} characters, at most {MAX_MESSAGE_CHARS} are kept",
-            )
         now = self._clock()
         tried: list[ObjectChange] = []
 
         def operation(tx: Transaction) -> Outcome:
-            change = Change(
-                tx,
-                self._schemas,
-                self._vault,
-                author=request.author,
-                message=request.message,
-                now=now,
-                new_id=self._new_id,
-                writer=request.writer,
-            )
+            change = begin(tx, self._schemas, self._vault, request, now=now, new_id=self._new_id)
             before = change.meta.revision
-            change.expect_fleet(request.fleet)
             pruned = act(change)
             try:
                 outcome = change.finish(fields=request.dry_run)
@@ -294,6 +279,23 @@ class _NotCommitted(Exception):
     def __init__(self, outcome: Outcome) -> None:
         super().__init__("dry run")
         self.outcome = outcome
+
+
+def begin(
+    tx: Transaction, schemas: SchemaCache, vault: Vault, request: Request, *, now: float, new_id: Callable[[], str]
+) -> Change:
+    """The change that is asked for; ``Invalid`` for too long a message, ``Stale`` if it was made for another fleet."""
+    if len(request.message) > MAX_MESSAGE_CHARS:
+        raise Invalid(
+            "bad_parameter",
+            f"the message has {len(request.message)} characters, at most {MAX_MESSAGE_CHARS} are kept",
+        )
+    change = Change(
+        tx, schemas, vault,
+        author=request.author, message=request.message, now=now, new_id=new_id, writer=request.writer,
+    )  # fmt: skip
+    change.expect_fleet(request.fleet)
+    return change
 
 
 def _too_wide(change: Change, schemas: SchemaCache, outcome: Outcome, pruned: Pruned | None) -> TooWide | None:

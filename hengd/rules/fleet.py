@@ -28,6 +28,7 @@ from hengd.rules.states import Line
 from hengd.rules.vault import OpenSecrets, Vault
 from hengd.store import Reader
 from henge_protocol.errors import Internal, NotFound
+from henge_protocol.model import PLURALS
 
 COMPARED: Final = 2000
 """Names that a refusal compares with one that does not exist: some 20 ms at most."""
@@ -81,6 +82,17 @@ def objects_of(tx: Reader, kind: str) -> Iterator[ObjectRecord]:
     """All objects of a kind in order of names."""
     for _, payload in tx.scan("objects", object_key(kind, "")):
         yield unpack(ObjectRecord, payload)
+
+
+def members_of(tx: Reader, apply_set: str) -> Iterator[ObjectRecord]:
+    """The objects of an apply-set."""
+    mark = f'"apply_set":"{apply_set}"'.encode()  # decoding every record costs ten times as much
+    for kind in PLURALS:
+        for _, payload in tx.scan("objects", object_key(kind, "")):
+            if mark in payload:
+                record = unpack(ObjectRecord, payload)
+                if record.apply_set == apply_set:
+                    yield record
 
 
 def device_by_id(tx: Reader, device_id: str) -> ObjectRecord | None:

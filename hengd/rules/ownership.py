@@ -7,17 +7,14 @@ turn, or by saying the same as the hand did. Overrides are no part of this: they
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
 from msgspec.structs import replace
 
-from hengd.records import ObjectRecord, object_key, unpack
+from hengd.records import ObjectRecord
 from hengd.rules.objects import content, object_path
-from hengd.store import Reader
 from henge_protocol.errors import Conflict, Problem
-from henge_protocol.model import PLURALS
 
 SHOWN: Final = 8
 MAX_NAMES: Final = 100
@@ -83,17 +80,6 @@ class Ownership:
         if not writer.apply_set:
             return differs and bool(found.apply_set)
         return found.apply_set not in ("", writer.apply_set) or (differs and bool(found.taken_from))
-
-
-def members(tx: Reader, apply_set: str) -> Iterator[ObjectRecord]:
-    """The objects of a set."""
-    mark = f'"apply_set":"{apply_set}"'.encode()  # decoding every record costs ten times as much
-    for kind in PLURALS:
-        for _, payload in tx.scan("objects", object_key(kind, "")):
-            if mark in payload:
-                record = unpack(ObjectRecord, payload)
-                if record.apply_set == apply_set:
-                    yield record
 
 
 def _is_owned(record: ObjectRecord) -> bool:

@@ -34,7 +34,9 @@ def backup_command(
     The daemon goes on meanwhile. Without the passphrase nobody can open the file, you included; 'hengd restore' makes
     a data folder of it again, here or on another machine.
     """
-    if (output is None) == (existing is None) or (force and output is None):
+    if force and existing is not None:
+        raise Invalid("bad_usage", "--force is for -o: --verify writes nothing", cure="leave --force out")
+    if (output is None) == (existing is None):
         raise Invalid("bad_usage", "either -o FILE or --verify FILE is needed", cure="hengectl backup -o henge.backup")
     if existing is not None:
         about = _verified(Path(existing), _passphrase(invocation, source, again=False))

@@ -121,8 +121,7 @@ class _Draft:
         """The daemon's refusal with the places of its problems in the text."""
         from hengectl import manifest
 
-        read = manifest.read([str(self.path)])
-        error.extra["places"] = [read.place(problem) for problem in error.problems]
+        manifest.read([str(self.path)]).add_places(error)
         return error
 
     def forget(self) -> None:

@@ -169,17 +169,22 @@ def unset_command(
         after = invocation.client.patch(target.path, patch, take_over=take_over, **query)
     code = _tell(invocation, target, before, after, wait=wait, timeout_s=timeout_s)
     for path in paths:
-        field = field_of(pointer(path))
         if path in ended and has(own, path):
+            field = field_of(pointer(path))
             invocation.note(
                 f"The override of {field} has ended; {target} itself still sets it: unset it again for that."
             )
         elif path not in present and path not in ended:
-            close = nearest(field, [field_of(pointer(one)) for one in leaves(own)])
-            meant = f" Did you mean {close}?" if close else ""
-            where = f" See where values come from: hengectl why {target.name}" if target.kind == DEVICE else ""
-            invocation.note(f"{target} did not set {field}.{meant or where}")
+            _tell_never_set(invocation, target, own, path)
     return code
+
+
+def _tell_never_set(invocation: Invocation, target: Ref, own: Mapping[str, Any], path: Path) -> None:
+    field = field_of(pointer(path))
+    close = nearest(field, [field_of(pointer(one)) for one in leaves(own)])
+    meant = f" Did you mean {close}?" if close else ""
+    where = f" See where values come from: hengectl why {target.name}" if target.kind == DEVICE else ""
+    invocation.note(f"{target} did not set {field}.{meant or where}")
 
 
 class _Sent(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from hengd import archive, restore
 from hengd.restore import Restored
 from henge_protocol import sealedfile
-from henge_protocol.errors import Conflict, HengeError, Invalid, StorageFull
+from henge_protocol.errors import Conflict, Denied, HengeError, Invalid, StorageFull
 from tests.service import Admin, Clock, Service, connected, device, group, schema, verify_store
 
 PASSPHRASE = "correct horse battery staple"
@@ -40,6 +41,10 @@ def put_back(backup: bytes, path: Path, passphrase: str = PASSPHRASE, **options:
         return restore.restore(
             stream, path, passphrase.encode(), **{"now": time.time(), "allow_network_fs": False} | options
         )
+
+
+def left_of_tries(folder: Path) -> list[Path]:
+    return list(folder.glob(".henge*"))
 
 
 async def elsewhere(path: Path, clock: Clock) -> Service:
@@ -72,7 +77,7 @@ async def test_everything_comes_back_on_another_machine(
             assert [item["spec"] for item in after["items"]] == [item["spec"] for item in before["items"]]
             assert after["metadata"]["epoch"] == done.epoch
             assert [one["what"] for one in (await there.ok("GET", "/v1/audit"))["items"]][-2:] == [
-                "backup.made", "store.restored",
+                "backup.begun", "store.restored",
             ]  # fmt: skip
             await there.set("lamp-1", note="moved")
             async with connected(other, lamp) as link:  # untouched: the same certificate, the same trust
@@ -143,8 +148,11 @@ async def test_tokens_are_void_and_revocations_made_since_are_not(
 async def test_a_dry_run_reads_everything_and_leaves_nothing(admin: Admin, tmp_path: Path) -> None:
     backup = await taken(admin)
 
+    (tmp_path / ".henge-try-killed").mkdir()
+
     assert put_back(backup, tmp_path / "other", only_try=True).about["devices"] == 0
     assert not (tmp_path / "other").exists()
+    assert left_of_tries(tmp_path) == []
 
 
 async def test_data_that_are_there_are_left_alone(daemon: Service, admin: Admin, data_dir: Path) -> None:
@@ -260,3 +268,19 @@ async def test_a_restore_that_is_cut_at_any_step_leaves_nothing_or_a_folder_that
     other = await elsewhere(tmp_path / "other", clock)
     await other.stop()
     other.clean()
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to make a folder of another user")
+async def test_a_folder_of_another_user_is_not_filled_with_files_that_he_cannot_read(
+    admin: Admin, tmp_path: Path
+) -> None:
+    backup = await taken(admin)
+    (tmp_path / "other").mkdir(mode=0o700)
+    os.chown(tmp_path / "other", 65534, 65534)
+
+    with pytest.raises(Denied) as refusal:
+        put_back(backup, tmp_path / "other")
+
+    assert "nobody" in refusal.value.message
+    assert os.listdir(tmp_path / "other") == []

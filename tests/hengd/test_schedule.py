@@ -10,7 +10,7 @@ from hengd.settings import load_settings
 from henge_protocol import sealedfile
 from henge_protocol.errors import Invalid
 from henge_protocol.sealedfile import read_header, unseal
-from tests.service import Service
+from tests.service import Admin, Service
 
 PASSPHRASE = b"correct horse battery staple"
 NIGHT = datetime(2027, 3, 1, 2, 0, tzinfo=UTC).timestamp()
@@ -76,6 +76,60 @@ async def test_a_backup_that_a_wrong_clock_dated_years_ahead_stops_none(nights: 
     await nights.schedule.turn()
 
     assert "henge-20270301T020000Z.backup" in nights.names
+
+
+async def test_backups_dated_in_the_future_push_no_new_one_out(nights: Nights) -> None:
+    for year in (2031, 2032, 2033, 2034):
+        (nights.folder / f"henge-{year}0101T000000Z.backup").write_bytes(b"of a clock that was ahead")
+    for _ in range(5):
+        await nights.schedule.turn()
+        nights.now += DAY_S
+
+    assert [name for name in nights.names if "2027" in name] == [
+        f"henge-2027030{day}T020000Z.backup" for day in (3, 4, 5)
+    ]
+    assert len(nights.names) == 7
+
+
+async def test_a_folder_that_is_not_there_costs_no_copy_and_no_record(nights: Nights, admin: Admin) -> None:
+    nights.folder.rmdir()
+    for _ in range(3):
+        await nights.schedule.turn()
+
+    assert await acts(admin) == []
+    nights.folder.mkdir()
+    await nights.schedule.turn()
+    assert await acts(admin) == ["backup.begun", "backup.made"]
+
+
+async def acts(admin: Admin) -> list[str]:
+    """What the audit says of backups."""
+    items = (await admin.ok("GET", "/v1/audit"))["items"]
+    return [one["what"] for one in items if one["what"].startswith("backup")]
+
+
+async def test_a_backup_without_the_key_of_the_secrets_says_so(
+    nights: Nights, data_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (data_dir / "keys" / "secrets.key").unlink()
+    await nights.schedule.turn()
+
+    assert len(nights.names) == 1
+    assert [record.event for record in caplog.records if record.levelname == "WARNING"] == ["backup_without_key"]  # type: ignore[attr-defined]
+
+
+async def test_older_ones_that_cannot_go_are_no_failed_backup(
+    nights: Nights, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hengd.schedule._drop", _stays)
+    await nights.schedule.turn()
+
+    assert len(nights.names) == 1
+    assert [record.event for record in caplog.records if record.levelname == "WARNING"] == ["backup_kept_too_many"]  # type: ignore[attr-defined]
+
+
+def _stays(_plan: Plan, _now: float) -> None:
+    raise OSError(1, "Operation not permitted")
 
 
 async def test_trouble_is_logged_and_leaves_nothing_behind(nights: Nights, caplog: pytest.LogCaptureFixture) -> None:

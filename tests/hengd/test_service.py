@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -79,6 +80,42 @@ def test_a_unit_of_somebody_else_is_left_alone(tmp_path: Path, told: Path) -> No
 
     assert place.unit.read_text().endswith("--mine\n")
     assert told.read_text() == ""
+
+
+def test_users_of_somebody_else_are_left_alone(tmp_path: Path, told: Path) -> None:
+    place = of_system(tmp_path)
+    assert place.sysusers is not None
+    place.sysusers.parent.mkdir(parents=True)
+    place.sysusers.write_text("u henge 990\n")
+    with pytest.raises(HengeError) as refused:
+        install(place, PROGRAM)
+    assert (refused.value.code, str(place.sysusers) in refused.value.message) == ("exists", True)
+    assert (told.read_text(), place.unit.exists()) == ("", False)
+
+    place.unit.parent.mkdir(parents=True)
+    place.unit.write_text(MADE_BY)
+    uninstall(place)
+    assert place.sysusers.read_text() == "u henge 990\n"
+    assert not place.unit.exists()
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="asks systemd how it reads the unit")
+@pytest.mark.parametrize("name", ["two words", "50%n", "$HOME; rm"])
+def test_systemd_finds_a_program_whose_path_has_signs_of_its_language(tmp_path: Path, name: str) -> None:
+    program = tmp_path / name / "hengd"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    unit = tmp_path / "hengd.service"
+    unit.write_text(f"[Service]\nExecStart={program_of(str(program.parent / 'python3'))}\n")
+    ran = subprocess.run(["systemd-analyze", "verify", str(unit)], capture_output=True, text=True, check=False)
+
+    assert (ran.returncode, ran.stderr) == (0, "")
+
+
+def test_a_path_with_signs_of_systemds_language_is_one_word_of_the_unit() -> None:
+    assert program_of("/no where/100%/python3") == '"/no where/100%%/python3" -m hengd'
+    assert program_of("/usr/bin/python3") == "/usr/bin/python3 -m hengd"
 
 
 def test_uninstalling_removes_what_was_written_and_nothing_else(tmp_path: Path, told: Path) -> None:

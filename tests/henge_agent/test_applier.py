@@ -394,6 +394,14 @@ async def test_the_check_command_has_the_last_word_before_a_document_is_applied(
     assert (tmp_path / "ran").read_text() == "x\n"
 
 
+async def test_a_candidates_check_command_ends_before_the_daemon_stops_waiting(state: State, path: Path) -> None:
+    async with running(make(state, path, check="sleep 600")) as applier:
+        report = await applier.check(config(RED, 0, intent="check", confirm_s=2))
+
+    assert (report.state, report.reason) == ("checked", "hook-timeout")
+    assert "1 s" in report.errors[0].message
+
+
 async def test_a_candidate_that_comes_while_another_document_is_applied_is_not_looked_at(
     state: State, path: Path, tmp_path: Path
 ) -> None:
@@ -797,7 +805,7 @@ async def test_a_document_that_does_not_fit_its_schema_is_rejected_with_its_fiel
 
     assert (report.state, report.reason) == ("rejected", "invalid")
     assert [(error.pointer, error.message) for error in report.errors] == [
-        ("/color", "one of ['red', 'blue', 'green'] is expected")
+        ("/color", 'one of ["red", "blue", "green"] is expected')
     ]
     assert path.read_bytes() == b'{"color":"red"}'
 

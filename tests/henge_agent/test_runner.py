@@ -311,6 +311,15 @@ async def test_the_same_trouble_is_told_once(
     assert caplog.text.count("because of stopping") == 1
 
 
+async def test_the_same_trouble_is_told_once_at_each_of_two_addresses(
+    joined: State, path: Path, world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with agent(at(joined, Address("127.0.0.1", 9), last_address="127.0.0.1:10"), path, world):
+        await world.asleep(4)
+
+    assert [caplog.text.count(f"answers at 127.0.0.1:{port}:") for port in (9, 10)] == [1, 1]
+
+
 async def test_close_codes_decide_how_long_to_stay_away(
     joined: State, scripted: Scripted, path: Path, world: World
 ) -> None:

@@ -67,6 +67,34 @@ def test_the_schema_says_what_has_to_be_started_again(changed: list[str], scope:
     assert scope_of(SCHEMA, [tuple(field.split(".")) for field in changed]) == scope
 
 
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"properties": {"kernel": {}}, "patternProperties": {"^ker": {"x-henge-restart": "reboot"}}},
+        {"allOf": [{"properties": {"color": {}}}], "unevaluatedProperties": {"x-henge-restart": "reboot"}},
+        {"properties": {"kernel": {"x-henge-restart": "reboot"}}, "additionalProperties": {"x-henge-restart": "none"}},
+        {
+            "patternProperties": {"^ker": {"x-henge-restart": "reboot"}},
+            "additionalProperties": {"x-henge-restart": "none"},
+        },
+    ],
+)
+def test_a_reboot_mark_counts_wherever_it_stands(schema: dict[str, Any]) -> None:
+    check_schema({"type": "object", **schema})
+
+    assert scope_of(schema, [("kernel",)]) == Scope(reboot=True)
+
+
+def test_a_mark_for_what_no_name_covers_does_not_reach_what_is_named() -> None:
+    schema = {
+        "properties": {"color": {"x-henge-restart": "none"}},
+        "additionalProperties": {"x-henge-restart": "reboot"},
+        "unevaluatedProperties": {"x-henge-restart": "reboot"},
+    }
+
+    assert scope_of(schema, [("color",)]) == Scope()
+
+
 def test_without_a_schema_everything_is() -> None:
     assert scope_of(None, [("color",)]) == Scope(everything=True)
     assert scope_of(None, []) == Scope()

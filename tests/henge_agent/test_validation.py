@@ -49,7 +49,7 @@ def test_what_is_certain_here_is_what_the_oracle_says(schema: dict[str, Any], va
     ("value", "found"),
     [
         ({"power": True, "color": "red"}, []),
-        ({"power": 1, "color": "blue"}, ["/power boolean is expected", "/color one of ['red', 'green'] is expected"]),
+        ({"power": 1, "color": "blue"}, ["/power boolean is expected", '/color one of ["red", "green"] is expected']),
         ({}, ["/power it is required and missing", "/color it is required and missing"]),
         ({"power": True, "color": "red", "dim": 1.0}, ["/dim integer is expected"]),
         ({"power": True, "color": "red", "dim": 101}, ["/dim at most 100 is expected"]),
@@ -104,3 +104,17 @@ def test_a_schema_that_asks_for_more_looks_than_anybody_has_time_for_is_not_judg
     verdict = judge({"$defs": twice, "$ref": "#/$defs/d0"}, {})
 
     assert verdict.fits is None
+
+
+@pytest.mark.parametrize(
+    ("schema", "value", "said"),
+    [
+        ({"contains": {"const": 1}, "maxContains": 2}, [1, 1, 1], "1 to 2 entries that fit `contains` are expected"),
+        ({"contains": {"const": 1}}, [2, 2], "1 to 2 entries that fit `contains` are expected"),
+        ({"uniqueItems": True}, [1, 1], "no two equal entries are expected"),
+        ({"const": {"a": True}}, 1, '{"a": true} is expected'),
+        ({"type": ["string", "null"]}, 1, '["string", "null"] is expected'),
+    ],
+)
+def test_what_is_expected_is_said_as_the_schema_has_it(schema: dict[str, Any], value: object, said: str) -> None:
+    assert [problem.message for problem in misfits(schema, value)] == [said]

@@ -21,7 +21,7 @@ CONNECTED = {
 """What stays in memory while a board is connected; the others are loaded when they are needed and dropped again."""
 MAX_CONNECTED_BYTES = 20_000
 MAX_BYTES = 30_000
-"""See docs/decisions/0007: both are above the 16 KB that were hoped for, and may only fall."""
+"""See docs/decisions/0009: both are above the 16 KB that were hoped for, and may only fall."""
 EXAMPLES = REPOSITORY / "examples" / "micropython"
 
 

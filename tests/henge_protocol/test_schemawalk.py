@@ -41,6 +41,7 @@ def test_a_mark_is_found(schema: dict[str, Any], path: tuple[str | int, ...]) ->
         ({"properties": {"wifi": DEEP}}, ("wifi",)),
         ({"properties": {"loop": {"$ref": "#/$defs/loop"}}, "$defs": {"loop": {"$ref": "#/$defs/loop"}}}, ("loop",)),
         ({"additionalProperties": False}, ("any",)),
+        ({"properties": {"ssid": {}}, "additionalProperties": SECRET}, ("ssid",)),
     ],
 )
 def test_what_is_not_marked_is_not_called_so(schema: dict[str, Any], path: tuple[str, ...]) -> None:

@@ -130,3 +130,9 @@ def test_without_a_daemon_it_is_unreachable(face: Face, tmp_path: Path) -> None:
 
     assert ran.code == UNREACHABLE
     assert not (tmp_path / "b").exists()
+
+
+async def test_force_is_refused_where_nothing_is_written(operator: Face, tmp_path: Path) -> None:
+    ran = await operator.run("backup", "--verify", str(tmp_path / "b"), "--force")
+
+    assert (ran.code, "--force is for -o" in ran.err) == (USAGE, True), ran

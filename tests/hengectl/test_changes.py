@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from hengectl import yamltext
-from hengectl.refusal import CONFLICT, INVALID, NO, OK, USAGE
+from hengectl.refusal import CONFLICT, INVALID, NO, OK, PARTIAL, USAGE
 from tests.hengectl.conftest import Face
 from tests.service import Admin, Service, device, group, schema
 
@@ -206,3 +206,18 @@ async def test_factoring_leaves_alone_what_belongs_to_a_set(person: Face, admin:
     assert "group/hall" not in out
 
     assert "group/hall" in await person.ok("factor", "--yes", "--take-over")
+
+
+async def test_files_that_write_what_belongs_to_others_are_not_right(person: Face, tmp_path: Path) -> None:
+    folder = str(tmp_path / "fleet")
+    changed = files(tmp_path / "changed", device("lamp-1", labels={"room": "hall"}, brightness=7))
+    for words in (("check", "-f", changed), ("check", "--on-device", "-f", changed)):
+        ran = await person.run(*words)
+        assert (ran.code, "apply-set git" in ran.err) == (CONFLICT, True), ran
+        assert "--take-over" in ran.err
+
+    await person.ok("check", "--take-over", "-f", changed)
+    await person.ok("check", "--set", "git", "-f", changed)
+    await person.ok("check", "--set", "git", "-f", folder)
+    allowed = await person.run("check", "--on-device", "--set", "git", "-f", changed)
+    assert (allowed.code, "lamp-1 is not connected" in allowed.out) == (PARTIAL, True), allowed

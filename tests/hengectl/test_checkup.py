@@ -37,7 +37,7 @@ def test_a_daemon_that_is_well_has_nothing_to_mend() -> None:
     found = [
         checkup.daemon(STATUS, "/run/henge/admin.sock"), checkup.clock(STATUS, NOW, NOW), *checkup.warnings(STATUS),
         *checkup.store(STATUS), checkup.backup(STATUS, now=NOW), *checkup.devices(STATUS),
-        *checkup.network(STATUS, [seen()]), checkup.certificate(NOW + 1e7, now=NOW),
+        *checkup.network(STATUS, [seen()]),
     ]  # fmt: skip
 
     assert set(verdicts(found)) == {"ok"}
@@ -61,7 +61,6 @@ def test_room_backups_and_versions_are_looked_at() -> None:
     assert verdicts(checkup.backup(STATUS, now=NOW + 8 * 86400)) == ["look"]
     assert verdicts(checkup.daemon(STATUS | {"version": "9.9"}, "x")) == ["look"]
     assert verdicts(checkup.warnings(STATUS | {"warnings": ["the clock"]})) == ["bad"]
-    assert verdicts(checkup.certificate(NOW + 5, now=NOW)) == ["look"]
 
 
 def test_devices_that_are_stuck_are_bad_and_those_away_are_not() -> None:

@@ -64,7 +64,7 @@ async def test_every_kind_of_act_leaves_its_record_and_the_chain_is_whole(daemon
     await admin.ok("DELETE", "/v1/operators/ada")
     answer = await admin.ok("GET", "/v1/audit?since=0&limit=1000")
 
-    elsewhere = {"backup.made", "store.restored"}  # told in test_restore
+    elsewhere = {"backup.begun", "backup.made", "store.restored"}  # told in test_restore
     assert {what for what, _ in said(answer)} == set(ACTS) - elsewhere
     assert said(answer)[:2] == [("join-window.opened", "join-window"), ("configuration.changed", "2 objects")]
     assert {one for what, one in said(answer) if what == "identity.revoked"} == {
@@ -234,8 +234,10 @@ async def test_trying_schemas_on_secrets_leaves_records(admin: Admin) -> None:
     await admin.ok("POST", "/v1/apply?dry_run=1", {"objects": guess("^c", "yes")})
     await admin.refused("POST", "/v1/apply?dry_run=1", {"objects": guess("^d", "no")})
     await admin.refused("POST", "/v1/apply", {"objects": guess("^e", "real")})
+    await admin.ok("POST", "/v1/check", {"objects": guess("^c", "asked")})
+    await admin.refused("POST", "/v1/check", {"objects": guess("^f", "asked-no")})
     await admin.ok("POST", "/v1/apply?dry_run=1", {"objects": [schema("plain", type="object")]})
     await admin.ok("POST", "/v1/apply", {"objects": [*guess("^c", "kept"), GUESS]})
     await admin.ok("POST", "/v1/apply?dry_run=1", {"objects": guess("^c", "kept")})
 
-    assert await tried() == ["schema/yes", "schema/no", "schema/real"]
+    assert await tried() == [f"schema/{name}" for name in ("yes", "no", "real", "asked", "asked-no")]
