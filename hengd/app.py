@@ -214,7 +214,9 @@ class App:
             clock=clock, monotonic=monotonic, new_id=_new_id, max_pending=self._settings["join.max_pending"],
         )  # fmt: skip
         deliveries, reports = Deliveries(store, vault), Reports(store, clock=clock)
-        self.contacts = Contacts(self.authority, deliveries, reports, self.presence, hub, self.events, clock=clock)
+        self.contacts = Contacts(
+            self.authority, deliveries, reports, self.presence, hub, self.events, clock=clock, monotonic=monotonic
+        )
         self._links = Links(self.contacts, monotonic=monotonic, chance=self._environment.chance)
         self._polls = PollRoutes(self.contacts)
         self._hub = hub

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from henge_protocol.errors import Invalid
@@ -46,6 +47,20 @@ def field_of(text: str) -> str:
     keys = text.split("/")[1:]
     dotted = all(key and not _NOT_DOTTED.intersection(key) for key in keys)
     return ".".join(keys) if dotted and text.startswith("/") else text
+
+
+def unclean_names(value: object) -> Iterator[tuple[str | int, ...]]:
+    """Where names with control characters stand, at any depth: no program can be told such a name."""
+    pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in pairs:
+        if isinstance(key, str) and not is_clean(key):
+            yield (key,)
+        yield from ((key, *below) for below in unclean_names(item))
+
+
+def is_clean(name: str) -> bool:
+    """Whether a name has neither control characters nor half a surrogate pair."""
+    return not any(unicodedata.category(char) in ("Cc", "Cs") for char in name)
 
 
 def _unescaped(token: str) -> str:

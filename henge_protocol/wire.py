@@ -111,6 +111,8 @@ class Welcome:
     """Unix seconds; a device without a clock of its own may set it forward from here."""
     ping_s: int = 30
     max_document: int = 0
+    up_s: int = 0
+    """How long the daemon has been up; 0 = it does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -352,6 +354,7 @@ def _welcome(header: dict[str, Any]) -> Welcome:
         _number(header, "time"),
         _number(header, "ping_s", 30, most=MAX_PING_S),
         _number(header, "max_document", most=MAX_SIZE_BYTES),
+        _number(header, "up_s"),
     )
 
 

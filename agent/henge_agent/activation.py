@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
@@ -11,11 +12,13 @@ from henge_agent.records import Version
 from henge_agent.scopes import Scope, changed_fields, scope_of
 from henge_agent.settings import Hooks
 from henge_agent.state import State
-from henge_protocol.fieldpath import pointer
+from henge_protocol.fieldpath import is_clean, pointer
 from henge_protocol.strictjson import parse
 
 MAX_LISTED_BYTES: Final = 64 * 1024
 """Of fields in a variable; Linux gives one 128 KiB and starts no program beyond that."""
+
+log = logging.getLogger(__name__)
 
 
 class Activation:
@@ -36,9 +39,17 @@ class Activation:
         """Run the commands that a change asks for until one fails; the last one's section and how it ended."""
         return await self._all(_asked_for(hooks, scope), version, returning=False)
 
-    async def give_back(self, hooks: Hooks, version: Version) -> tuple[str, Outcome] | None:
-        """Run all commands for the last good document, because programs may have seen another one."""
-        return await self._all([*hooks.sections.items(), ("", hooks.on_change)], version, returning=True)
+    async def give_back(self, hooks: Hooks, version: Version) -> None:
+        """Run all commands for the last good document, because programs may have seen another one; never raises."""
+        commands = [*hooks.sections.items(), ("", hooks.on_change)]
+        try:
+            ran = await self._all(commands, version, returning=True)
+        except Exception:  # it would come again at each start
+            log.exception("programs cannot be told that the last good document is back")
+            return
+        if ran is not None and not ran[1].succeeded:
+            said = ran[1].tail(200) or "it printed nothing"
+            log.warning("the on-change command failed with the last good document too: %s", said)
 
     async def _all(
         self, commands: Iterable[tuple[str, str]], version: Version, *, returning: bool
@@ -61,8 +72,9 @@ class Activation:
         environ = self._told(version, returning=returning) | {"HENGE_SECTION": section}
         try:
             return await run_command(command, environ, timeout_s=min(self._timeout_s, most_s))
-        except OSError as error:
-            return Outcome(126, timed_out=False, output=f"cannot run it: {error.strerror}".encode())
+        except (OSError, ValueError) as error:
+            said = getattr(error, "strerror", None) or str(error)
+            return Outcome(126, timed_out=False, output=f"cannot run it: {said}".encode())
 
     def _before(self, version: Version, *, returning: bool) -> Version | None:
         progress = self._state.progress
@@ -97,8 +109,10 @@ def _asked_for(hooks: Hooks, scope: Scope) -> Iterator[tuple[str, str]]:
 
 
 def _listed(names: list[str], separator: str) -> str:
+    """``*`` where a list would be too long, or a name in it could be taken for two or for the end."""
     text = separator.join(names)
-    return text if len(text.encode()) <= MAX_LISTED_BYTES else "*"
+    plain = all(is_clean(name) and separator not in name for name in names)
+    return text if plain and len(text.encode()) <= MAX_LISTED_BYTES else "*"
 
 
 def hook_environ(environ: Mapping[str, str]) -> dict[str, str]:

@@ -37,7 +37,7 @@ from henge_agent.schemas import Schemas
 from henge_agent.settings import Hooks, Output
 from henge_agent.standing import Standing
 from henge_agent.state import State
-from henge_agent.verdicts import Setback, failed, once_more, report_of, unwritten
+from henge_agent.verdicts import Setback, failed, once_more, report_of, surprises, unwritten
 from henge_protocol.errors import HengeError
 from henge_protocol.fieldpath import pointer
 from henge_protocol.keyfiles import DISK, Files
@@ -144,9 +144,10 @@ class Applier:
             return report_of(version, "checked", "busy")
         async with self._working:
             try:
-                candidate = await checked(config, version, self._outputs, self.schemas)
-                if self._hooks.check:
-                    await self._ask(candidate, max(TRAVEL_S, config.confirm_s - TRAVEL_S))
+                with surprises("checked"):
+                    candidate = await checked(config, version, self._outputs, self.schemas)
+                    if self._hooks.check:
+                        await self._ask(candidate, max(TRAVEL_S, config.confirm_s - TRAVEL_S))
             except Setback as setback:
                 return report_of(version, "checked", setback.reason, setback.errors)
         return report_of(version, "checked")
@@ -157,9 +158,9 @@ class Applier:
             await asyncio.to_thread(self._reboots.forget)
         await self._ledger.receipted(receipt)
 
-    async def reached(self) -> None:
+    async def reached(self, up_s: int = 0) -> None:
         """The daemon answered on a new connection: that acquits a trial, or convicts what was undone."""
-        await self._ledger.reached()
+        await self._ledger.reached(up_s)
 
     async def news(self, seen: int) -> int:
         """Wait until ``report`` or ``busy`` changed after the number ``seen`` was returned; -1 returns at once."""
@@ -194,9 +195,10 @@ class Applier:
             return not left
 
     async def notice_changes(self) -> bool:
-        """Look whether somebody changed outputs, and say so; True when they are to be put back."""
-        if self._at_work is not None:
-            return False
+        """Look whether somebody changed outputs, and say so; True when they are to be put back.
+
+        While a document is applied this waits: its own command may be who changes them.
+        """
         async with self._working:
             changed = await self._changed()
             if changed:
@@ -230,7 +232,8 @@ class Applier:
         if self._state.progress.trial is None or self._ledger.left_s:
             return
         async with self._working:
-            await self._ledger.undo()
+            if not await self._ledger.undo():
+                return
             if await self._restored():
                 self._ledger.note_trouble(None)
                 await self._tell_of_return()
@@ -261,7 +264,8 @@ class Applier:
     async def _handle(self, config: Config) -> None:
         version = Version(config.epoch, config.revision, config.digest)
         try:
-            await self._apply(version, config)
+            with surprises("rejected"):
+                await self._apply(version, config)
         except Setback as setback:
             said = f"{setback.state}: {setback}{once_more(setback.reason)}"
             log.warning("document %s %s", short_digest(version.digest), said)
@@ -282,9 +286,10 @@ class Applier:
                 await self._ask(candidate, self._hooks.timeout_s)
             await self._stage(candidate)
             try:
-                await asyncio.to_thread(self._write, candidate)
-                await self._prove(candidate)
-                await self._settle(candidate, config.confirm_s)
+                with surprises("rolled-back"):
+                    await asyncio.to_thread(self._write, candidate)
+                    await self._prove(candidate)
+                    await self._settle(candidate, config.confirm_s)
             except Setback as setback:
                 await asyncio.to_thread(self._reboots.take_back, version.digest)
                 await self._undo(setback)
@@ -382,10 +387,7 @@ class Applier:
             log.warning("%s is not applied; what ran before is back", short_digest(cut.digest))
             await asyncio.to_thread(self._reboots.take_back, cut.digest)
         if progress.running is not None and (cut is not None or self._standing.untold):
-            ran = await self._activation.give_back(self._hooks, progress.running)
-            if ran is not None and not ran[1].succeeded:
-                said = ran[1].tail(200) or "it printed nothing"
-                log.warning("the on-change command failed with the last good document too: %s", said)
+            await self._activation.give_back(self._hooks, progress.running)
         self._standing.untold = False
         if cut is not None:
             await self._ledger.keep_anyway(trial.dropped)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -18,6 +19,9 @@ from henge_protocol.wire import Config, FieldError
 
 MAX_DOCUMENT_BYTES: Final = 1024 * 1024
 """The largest document this agent takes; the daemon's schemas usually allow much less."""
+
+_LOCAL_CODES: Final = frozenset({"bad_file", "too_large"})
+"""Why a file of this device cannot be read. It may pass, and no document is to blame for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +44,11 @@ async def checked(config: Config, version: Version, outputs: Sequence[Output], s
     value = _value(config)
     schema = await _fitted(value, config.schema, schemas)
     try:
-        return Candidate(version, config.document, render_all(outputs, config.document, value), schema)
+        wanted = await asyncio.to_thread(render_all, outputs, config.document, value)
     except HengeError as error:
-        raise Setback("rejected", "invalid", *field_errors(error)) from None
+        reason = "write-failed" if error.code in _LOCAL_CODES else "invalid"
+        raise Setback("rejected", reason, *field_errors(error)) from None
+    return Candidate(version, config.document, wanted, schema)
 
 
 def _value(config: Config) -> object:
@@ -63,7 +69,11 @@ async def _fitted(value: object, digest: str, schemas: Schemas) -> Mapping[str, 
         schema = await schemas.get(digest)
     except HengeError as error:
         raise Setback("rejected", "schema-unavailable", *field_errors(error)) from None
-    found = misfits(schema, value) if schema is not None else []
+    try:
+        found = await asyncio.to_thread(misfits, schema, value) if schema is not None else []
+    except Exception as error:
+        said = f"this agent does not understand the schema ({type(error).__name__})"
+        raise Setback("rejected", "schema-unavailable", FieldError("", said)) from error
     if found:
         raise unfit(found)
     return schema

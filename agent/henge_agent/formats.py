@@ -197,7 +197,8 @@ def _ini_sections(
     lines = list(_ini_lines(table, pointer))
     if lines or (path and not table):
         section = ".".join(path) if path else TOP_SECTION
-        if not _INI_SECTION.fullmatch(section) or section != section.strip() or section == "DEFAULT":
+        fits = _INI_SECTION.fullmatch(section) and not _LINE_ENDS.search(section)
+        if not fits or section != section.strip() or section == "DEFAULT":
             raise cannot(pointer, f"{section!r} cannot be the name of a section")
         if section in seen:
             raise cannot(pointer, f"this and {seen[section]} would both become the section {section}")
@@ -214,7 +215,7 @@ def _ini_lines(table: Mapping[str, object], pointer: str) -> Iterator[str]:
         if isinstance(item, dict):
             continue
         spot = below(pointer, key)
-        if not _INI_KEY.fullmatch(key):
+        if not _INI_KEY.fullmatch(key) or _LINE_ENDS.search(key):
             raise cannot(spot, f"{key!r} cannot be a key in an INI file")
         if key.lower() in names:
             raise cannot(spot, f"{key!r} differs from another key only in case, which INI readers ignore")

@@ -38,6 +38,10 @@ class Ledger:
         self._needs_proof = needs_proof
         self._reached = False
         """Whether the daemon answered a new connection since the trial began."""
+        self._tried_at: float | None = None
+        """When the last trial began; None after a restart of the agent."""
+        self._was_late = False
+        """Whether a trial that is over got a little more time, because the agent had slept."""
         self._resumed = False
         self._verdict_until_s = clock() + VERDICT_S
         self._verdict_s = VERDICT_S
@@ -136,25 +140,44 @@ class Ledger:
         again = self.running.digest == version.digest
         await self.keep(lambda progress: trial.tried(progress, version, boot=self._boot, until_s=until_s))
         self._reached = self._reached and again
+        self._tried_at, self._was_late = self._clock(), False
         self._verdict_s = trial.verdict_s(confirm_s)
         self._trouble, self.changed, self._standing = "", False, None
 
-    async def undo(self) -> None:
-        """No receipt came in time. Who could be reached all the same has not said why, but the document is not it."""
-        reason = SERVER_UNREACHABLE if self._reached else ""
-        self._verdict_until_s = self._clock() + self._verdict_s
-        log.warning("document %s was not confirmed in time", short_digest(self.running.digest))
-        await self.keep_anyway(lambda progress: trial.undone(progress, reason, "no receipt came in time"))
+    async def undo(self) -> bool:
+        """No receipt came in time. Who could be reached all the same has not said why, but the document is not it.
 
-    async def reached(self) -> None:
-        """The daemon answered on a new connection."""
+        False when there is nothing to undo, because a receipt was being kept when the time ended.
+        """
+        reason = SERVER_UNREACHABLE if self._reached else ""
+        undone = False
+
+        def change(progress: Progress) -> Progress:
+            nonlocal undone
+            undone = progress.trial is not None
+            return trial.undone(progress, reason, "no receipt came in time") if undone else progress
+
+        digest = self.running.digest
+        self._verdict_until_s = self._clock() + self._verdict_s
+        await self.keep_anyway(change)
+        if undone:
+            log.warning("document %s was not confirmed in time", short_digest(digest))
+        return undone
+
+    async def reached(self, up_s: int = 0) -> None:
+        """The daemon, which has been up for so long (0: it does not say), answered on a new connection."""
         self._reached = True
         if trial.is_undecided(self.progress):
-            await self._decide(CONNECTIVITY_LOST)
+            was_away = up_s and self._tried_at is not None and self._clock() - up_s > self._tried_at
+            await self._decide(SERVER_UNREACHABLE if was_away else CONNECTIVITY_LOST)
         self._ring()
 
     async def look_for_verdict(self) -> None:
-        """Nobody answered for long enough: it was an outage."""
+        """Nobody answered for long enough: it was an outage. A trial whose end was slept through goes on a little."""
+        late = trial.slept_through(self.progress, self._clock())
+        if late != self.progress and not self._was_late:
+            self._was_late = True  # the receipt may have come meanwhile, and waits to be read
+            await self.keep_anyway(lambda progress: trial.slept_through(progress, self._clock()))
         if trial.is_undecided(self.progress) and self._clock() >= self._verdict_until_s:
             await self._decide(SERVER_UNREACHABLE)
 

@@ -18,10 +18,11 @@ from typing import Any, Final, cast
 
 from henge_agent.formats import render
 from henge_agent.parts import MISSING, part_of, with_own_values
+from henge_agent.records import Original
 from henge_agent.settings import Output
 from henge_agent.state import MAX_ORIGINAL_BYTES
 from henge_agent.templates import fill, template_text
-from henge_protocol.errors import HengeError, Invalid, NotFound, Problem
+from henge_protocol.errors import HengeError, Invalid, NotFound, Problem, TooLarge
 from henge_protocol.keyfiles import DISK, Files, drop_prepared, place_file, prepare_file, read_public, remove_file
 from henge_protocol.strictjson import canonical
 
@@ -40,6 +41,8 @@ class Written:
 
 def render_all(outputs: Sequence[Output], document: bytes, value: object) -> tuple[Written, ...]:
     """What each output's file has to hold for a document. Raises ``Invalid does_not_fit`` naming file and spot.
+
+    Raises ``bad_file`` or ``too_large`` for what lies on this device and cannot be read; that may pass.
 
     What a file holds of fields that are the device's own is read now and stays.
     """
@@ -86,7 +89,10 @@ def put_all(wanted: Sequence[Written], *, files: Files = DISK) -> Iterator[Path]
 
 def holds(wanted: Written) -> bool:
     """Whether the file is as it has to be: content and, where they were named, mode and owner."""
-    if content_of(wanted.path) != wanted.content:
+    try:
+        if content_of(wanted.path) != wanted.content:
+            return False
+    except TooLarge:  # whoever appends to it has made another file of it
         return False
     status = _status(wanted.path)
     if status is None:
@@ -110,6 +116,19 @@ def content_of(path: Path) -> bytes | None:
         return read_public(path, limit_bytes=MAX_ORIGINAL_BYTES)
     except NotFound:
         return None
+
+
+def original_of(path: Path) -> Original:
+    """What stands at an output's place now, to be put back one day. Raises as ``content_of``."""
+    content, status = content_of(path), _status(path)
+    if content is None or status is None:
+        return Original(None)
+    return Original(content, stat.S_IMODE(status.st_mode), (status.st_uid, status.st_gid))
+
+
+def put_back_of(path: Path, original: Original) -> Written:
+    """What the file has to hold to be the original again; its owner only where the agent may give files away."""
+    return Written(path, original.content, original.mode, original.owner if os.geteuid() == 0 else None)
 
 
 def _render(output: Output, document: bytes, value: object) -> bytes | None:

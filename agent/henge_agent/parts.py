@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from henge_agent.formats import TOP_SECTION, cannot, render
 from henge_agent.settings import Field, Format, Output
+from henge_protocol.errors import Invalid
 from henge_protocol.fieldpath import pointer
 from henge_protocol.strictjson import canonical
 
@@ -39,21 +40,21 @@ def part_of(value: object, path: Field) -> Any:
 def with_own_values(part: object, output: Output, standing: bytes | None) -> bytes | None:
     """What the output's file has to hold: ``part``, with the device's own fields as they stand in the file now.
 
-    A file that says the same in other words stays as it is. Raises ``Invalid does_not_fit``, also when the file
-    cannot be read as what it is: nobody's values are thrown away because of a slip.
+    A file that says the same in other words stays as it is. Raises ``Invalid``: ``does_not_fit``, or ``bad_file`` when
+    the file cannot be read as what it is: nobody's values are thrown away because of a slip.
     """
     value = _copied({} if part is MISSING else part)
     if not isinstance(value, dict):
         raise cannot("", "only an object can have unmanaged fields")
-    standing_value = None if standing is None else _read(standing, output.format)
+    standing_value = None if standing is None else _read(standing, output)
     for field in output.unmanaged:
         _drop(value, field)
-        for path, item in _own(standing_value or {}, field, output.format):
+        for path, item in _own(standing_value or {}, field, output):
             _set(value, path, item)
     if not value and part is MISSING:
         return None
     wanted = render(canonical(value), value, output.format)
-    if standing is not None and _same(standing_value, _read(wanted, output.format)):
+    if standing is not None and _same(standing_value, _read(wanted, output)):
         return standing
     return wanted
 
@@ -92,22 +93,35 @@ def _same(one: object, other: object) -> bool:
 # ---- files as values
 
 
-def _read(data: bytes, form: Format) -> dict[str, Any]:
+def _read(data: bytes, output: Output) -> dict[str, Any]:
+    form = output.format
     try:
         value = _READERS[form](data.decode())
     except (ValueError, RecursionError, configparser.Error) as error:
         line = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise cannot("", f"its own values cannot be kept, because it is not {form}: {line[:150]}") from None
+        raise _unreadable(output, f"it is not {form}: {line[:150]}") from None
     if not isinstance(value, dict):
-        raise cannot("", f"its own values cannot be kept, because it is no {form} object")
+        raise _unreadable(output, f"it is no {form} object")
     return value
+
+
+def _unreadable(output: Output, why: str) -> Invalid:
+    """No fault of the document: the file may be half saved, and whole a moment later."""
+    said = f"{output.path.name}: its own values cannot be kept, because {why}"
+    return Invalid("bad_file", said, cure=f"mend {output.path}")
 
 
 def _read_yaml(text: str) -> object:
     import yaml  # where no output is YAML with fields of its own, its memory is saved
 
+    class Plain(yaml.SafeLoader):
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            if self.check_event(yaml.AliasEvent):
+                raise ValueError("aliases (*name) are not read: a few lines of them can stand for all memory")
+            return super().compose_node(parent, index)
+
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, Plain)  # noqa: S506 - it is a safe one
     except yaml.YAMLError as error:
         raise ValueError(str(error)) from None
 
@@ -146,17 +160,17 @@ _READERS: Final[dict[Format, Any]] = {
 }
 
 
-def _own(standing: Mapping[str, Any], field: Field, form: Format) -> Iterator[tuple[Field, object]]:
+def _own(standing: Mapping[str, Any], field: Field, output: Output) -> Iterator[tuple[Field, object]]:
     """The device's own values at and below a field, with the paths at which they are written again."""
-    if form == "env":
+    if output.format == "env":
         name = re.sub(r"[^A-Z0-9_]", "_", "_".join(field).upper())
         yield from (((key,), item) for key, item in standing.items() if f"{key}_".startswith(f"{name}_"))
-    elif form == "ini":
+    elif output.format == "ini":
         yield from _own_ini(standing, field)
     else:
         item = part_of(standing, field)
         if item is not MISSING:
-            _check_plain(item, pointer(field))
+            _check_plain(item, pointer(field), output)
             yield field, item
 
 
@@ -170,8 +184,8 @@ def _own_ini(standing: Mapping[str, Mapping[str, str]], field: Field) -> Iterato
             yield from (((*field, *inside, key), item) for key, item in lines.items())
 
 
-def _check_plain(item: object, pointer: str) -> None:
+def _check_plain(item: object, pointer: str, output: Output) -> None:
     try:
         json.dumps(item, allow_nan=False)
     except (TypeError, ValueError):
-        raise cannot(pointer, "an unmanaged field holds what JSON does not know (a date, not a number)") from None
+        raise _unreadable(output, f"{pointer} holds what JSON does not know (a date, not a number)") from None

@@ -53,6 +53,15 @@ class Version:
 
 
 @dataclass(frozen=True, slots=True)
+class Original:
+    """What stood in an output's place before the agent first wrote there; no content: nothing did."""
+
+    content: bytes | None
+    mode: int | None = None
+    owner: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Progress:
     """What runs and what is still to be said about it; ``henge_agent.trial`` has the steps from one to the next."""
 

@@ -284,7 +284,7 @@ class Runner:
         return await poll.run(welcome)
 
     async def _welcomed(self, address: Address, welcome: Welcome) -> None:
-        await self._applier.reached()
+        await self._applier.reached(welcome.up_s)
         name = welcome.name or self._membership.name
         self._backoff.reset()
         self._troubles.clear()

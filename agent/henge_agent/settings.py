@@ -1,8 +1,9 @@
-"""What the command line says, read into types: addresses, outputs, durations, names. Pure."""
+"""What the command line says, read into types: addresses, outputs, durations, names."""
 
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -118,23 +119,34 @@ def read_output(text: str) -> Output:
     path = Path(name).expanduser().absolute()
     if ".." in path.parts:
         raise Invalid("bad_usage", f"output {path} has .. in its path", cure="name the file without detours")
-    if str(path).startswith(tuple(f"{root}/" for root in _SYSTEM_ROOTS)):
-        raise Invalid("bad_usage", f"output {path} is not in a place for files", cure="name a file elsewhere")
+    _check_place(path, path)
     return Output(path, format_name or _SUFFIXES.get(path.suffix.lower(), _by_name(path)))
 
 
 def check_outputs(outputs: tuple[Output, ...], state_dir: Path) -> tuple[Output, ...]:
-    """Return the outputs if none is named twice or lies in the agent's own folder, else ``Invalid bad_usage``."""
-    seen: set[Path] = set()
-    for output in outputs:
-        if output.path in seen:
+    """Return the outputs if none is named twice or lies in the agent's own folder, else ``Invalid bad_usage``.
+
+    Links in the folders are followed; nor may one be where another is prepared (``.NAME.new``).
+    """
+    own = Path(os.path.realpath(state_dir))
+    places = [Path(os.path.realpath(output.path.parent)) / output.path.name for output in outputs]
+    prepared = {place.with_name(f".{place.name}.new") for place in places}
+    for at, (output, place) in enumerate(zip(outputs, places, strict=True)):
+        if place in places[:at]:
             raise Invalid("bad_usage", f"output {output.path} is named twice", cure="name each file once")
-        if output.path.is_relative_to(state_dir.absolute()):
-            raise Invalid(
-                "bad_usage", f"output {output.path} lies in the agent's own folder", cure="name a file elsewhere"
-            )
-        seen.add(output.path)
+        if place in prepared:
+            said = f"output {output.path} has the name under which another output is prepared"
+            raise Invalid("bad_usage", said, cure="name another file")
+        if place.is_relative_to(own):
+            said = f"output {output.path} lies in the agent's own folder"
+            raise Invalid("bad_usage", said, cure="name a file elsewhere")
+        _check_place(output.path, place)
     return outputs
+
+
+def _check_place(path: Path, place: Path) -> None:
+    if str(place).startswith(tuple(f"{root}/" for root in _SYSTEM_ROOTS)):
+        raise Invalid("bad_usage", f"output {path} is not in a place for files", cure="name a file elsewhere")
 
 
 def read_duration_s(text: str) -> float:

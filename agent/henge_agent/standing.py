@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from henge_agent.outputs import Written, content_of, is_in_place, put, render_all
+from henge_agent.outputs import Written, is_in_place, original_of, put, put_back_of, render_all
 from henge_agent.settings import Output
 from henge_agent.state import State
 from henge_protocol.errors import HengeError, Invalid
@@ -32,7 +32,7 @@ class Standing:
         untouched = self._state.progress.running is None and self._state.progress.staged is None
         for output in self._outputs:
             if untouched or not self._state.knows_original(output.path):
-                self._state.keep_original(output.path, content_of(output.path))
+                self._state.keep_original(output.path, original_of(output.path))
 
     def restore(self, left: Sequence[Path]) -> None:
         """Make the outputs what the last good document asks for, or what stood there before the first one.
@@ -45,7 +45,7 @@ class Standing:
                 continue
             try:
                 if not self._state.knows_original(each.path):
-                    self._state.keep_original(each.path, content_of(each.path))
+                    self._state.keep_original(each.path, original_of(each.path))
                 if put(each, files=self._files):
                     log.info("wrote %s again from the last good document", each.path)
                     self.untold = True
@@ -68,5 +68,5 @@ class Standing:
                 raise Invalid("state_damaged", f"document {short_digest(running.digest)} is missing or damaged")
             return render_all(self._outputs, document, parse(document))
         if self._state.progress.staged is not None:
-            return tuple(Written(output.path, self._state.original(output.path)) for output in self._outputs)
+            return tuple(put_back_of(output.path, self._state.original(output.path)) for output in self._outputs)
         return ()

@@ -19,6 +19,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -28,6 +29,7 @@ from typing import Any, Final, TypeVar
 from henge_agent.records import (
     OTHER_SLOT,
     Membership,
+    Original,
     Progress,
     Slot,
     Version,
@@ -56,7 +58,9 @@ REJOIN: Final = "to come back it needs a new token: henge-agent join --replace -
 """What a person does about a device that the daemon lets in no more."""
 
 _ABSENT: Final = b"absent\n"
-_PRESENT: Final = b"present\n"
+_PRESENT: Final = b"present"
+_PRESENT_WITH: Final = re.compile(rb"present ([0-7]{1,4}) ([0-9]{1,10}) ([0-9]{1,10})")
+_MAX_HEAD_BYTES: Final = 64
 
 log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -197,22 +201,21 @@ class State:
         }
         self.keep_progress(replace(old, report=None, **named))
 
-    def keep_original(self, path: Path, content: bytes | None) -> None:
-        """Remember what stood at an output's place (None: nothing) before the agent first wrote there."""
-        data = _ABSENT if content is None else _PRESENT + content
-        write_private(self._original_file(path), data, files=self._files)
+    def keep_original(self, path: Path, original: Original) -> None:
+        """Remember what stood at an output's place before the agent first wrote there."""
+        write_private(self._original_file(path), _original_data(original), files=self._files)
 
     def knows_original(self, path: Path) -> bool:
         """Whether ``keep_original`` was called for this path."""
         return self._original_file(path).exists()
 
-    def original(self, path: Path) -> bytes | None:
-        """What stood at an output's place; None when there was nothing, or the agent never wrote there."""
+    def original(self, path: Path) -> Original:
+        """What stood at an output's place; without content when nothing did, or the agent never wrote there."""
         try:
-            data = read_private(self._original_file(path), limit_bytes=MAX_ORIGINAL_BYTES + len(_PRESENT))
+            data = read_private(self._original_file(path), limit_bytes=MAX_ORIGINAL_BYTES + _MAX_HEAD_BYTES)
         except NotFound:
-            return None
-        return data.removeprefix(_PRESENT) if data.startswith(_PRESENT) else None
+            return Original(None)
+        return _read_original(data)
 
     def _original_file(self, path: Path) -> Path:
         return self._originals / hashlib.sha256(os.fsencode(path)).hexdigest()
@@ -254,6 +257,26 @@ class State:
             remove_file(path, files=self._files)
         except HengeError as error:
             log.warning("a file of no more use stays: %s", error)
+
+
+def _original_data(original: Original) -> bytes:
+    """``absent``, or ``present``, mode in octal, user and group, in a line before the content."""
+    if original.content is None:
+        return _ABSENT
+    said = (
+        "" if original.mode is None or original.owner is None else " {:o} {} {}".format(original.mode, *original.owner)
+    )
+    return _PRESENT + said.encode() + b"\n" + original.content
+
+
+def _read_original(data: bytes) -> Original:
+    head, _, content = data.partition(b"\n")
+    if not head.startswith(_PRESENT):
+        return Original(None)
+    said = _PRESENT_WITH.fullmatch(head)
+    if said is None:  # an earlier version kept the content alone
+        return Original(content)
+    return Original(content, int(said[1], 8), (int(said[2]), int(said[3])))
 
 
 def set_aside(folder: Path) -> None:

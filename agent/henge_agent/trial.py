@@ -23,6 +23,10 @@ from henge_protocol.wire import FieldError, Receipt, Report
 
 VERDICT_S: Final = 60.0
 """How long the last good document may try to reach the daemon before it is called an outage."""
+LATE_S: Final = 2.0
+"""Who looks at a trial's end so much later was stopped, or the machine slept."""
+GRACE_S: Final = 10.0
+"""For what came meanwhile to be read."""
 CONNECTIVITY_LOST: Final = "connectivity-lost"
 SERVER_UNREACHABLE: Final = "server-unreachable"
 
@@ -67,6 +71,12 @@ def undone(progress: Progress, reason: str, text: str) -> Progress:
     if trial is None:
         raise LookupError("there is no trial to undo")
     return replace(progress, trial=None, staged=trial, report=_rolled_back(trial, reason, text))
+
+
+def slept_through(progress: Progress, now: float) -> Progress:
+    """The progress when the end of a trial was noticed long after it was over."""
+    late = progress.trial is not None and now - progress.until_s > LATE_S
+    return replace(progress, until_s=now + GRACE_S) if late else progress
 
 
 def decided(progress: Progress, reason: str) -> Progress:

@@ -22,6 +22,8 @@ from henge_protocol.fieldpath import pointer
 from henge_protocol.schemawalk import REF_PREFIX
 
 MAX_PROBLEMS: Final = 32
+MAX_LOOKS: Final = 200_000
+"""Of values at subschemas; a few seconds on the slowest board. The daemon has looked at all of it."""
 _SHOWN_CHARS: Final = 100
 
 
@@ -58,9 +60,13 @@ class _Judge:
 
     def __init__(self, root: Mapping[str, Any]) -> None:
         self._definitions = root.get("$defs", {})
+        self._looks = 0
 
     def look(self, node: Any, value: object, at: str) -> Verdict:
-        """Judge a value by a subschema."""
+        """Judge a value by a subschema; after ``MAX_LOOKS`` nobody here can tell."""
+        self._looks += 1
+        if self._looks > MAX_LOOKS:
+            return Verdict(unsure=True)
         if not isinstance(node, Mapping):
             return Verdict([] if node else [Problem(at, "nothing may stand here")])
         verdict = Verdict()

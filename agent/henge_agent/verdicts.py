@@ -1,8 +1,10 @@
-"""What is said of a document that was tried, in the protocol's words. Pure."""
+"""What is said of a document that was tried, in the protocol's words."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +16,8 @@ from henge_protocol.wire import MAX_ERRORS, MAX_TEXT_CHARS, FieldError, Report
 PASSING: Final = frozenset({"schema-unavailable", "write-failed", "hook-timeout", "server-unreachable"})
 """Reasons for which the daemon offers a document again by itself."""
 
+log = logging.getLogger(__name__)
+
 
 class Setback(Exception):
     """Raised by a step that did not succeed: why, in the protocol's words, and where."""
@@ -23,6 +27,19 @@ class Setback(Exception):
         self.state = state
         self.reason = reason
         self.errors = errors[:MAX_ERRORS]
+
+
+@contextmanager
+def surprises(state: str) -> Iterator[None]:
+    """Make a setback of what nobody expected: a document at fault must not end the agent, again at each start."""
+    try:
+        yield
+    except Setback:
+        raise
+    except Exception as error:
+        log.exception("a step failed in an unforeseen way")
+        said = f"a fault of the agent ({type(error).__name__}); its log has more"
+        raise Setback(state, "internal-error", FieldError("", said)) from error
 
 
 def report_of(version: Version, state: str, reason: str = "", errors: tuple[FieldError, ...] = ()) -> Report:

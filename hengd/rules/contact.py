@@ -33,6 +33,7 @@ class Contacts:
         events: EventLog,
         *,
         clock: Callable[[], float],
+        monotonic: Callable[[], float],
     ) -> None:
         self.authority = authority
         self.deliveries = deliveries
@@ -41,6 +42,13 @@ class Contacts:
         self.hub = hub
         self.events = events
         self.clock = clock
+        self._monotonic = monotonic
+        self._began = monotonic()
+
+    @property
+    def up_s(self) -> int:
+        """How long the daemon has been there for devices, in whole seconds from 1 on."""
+        return max(1, int(self._monotonic() - self._began))
 
     def identify(self, certificate: bytes | None) -> Caller:
         """Who shows this certificate (DER); see ``Authority.identify``."""
@@ -168,7 +176,7 @@ class Contact:
         """The answer to a hello."""
         deliveries, now = self._among.deliveries, int(self._among.clock())
         limit = deliveries.max_document(self.device_id)
-        return Welcome(version, deliveries.line.epoch, self.caller.name, now, ping_s, limit)
+        return Welcome(version, deliveries.line.epoch, self.caller.name, now, ping_s, limit, self._among.up_s)
 
     def receipt(self, report: Report) -> tuple[Receipt, bytes]:
         """The answer to a durable report, and its frame."""

@@ -16,7 +16,7 @@ from hengd.rules.schemas import SchemaCache, check_schema
 from hengd.rules.selection import Selection
 from hengd.store import Reader
 from henge_protocol.errors import Conflict, HengeError, Invalid, Problem
-from henge_protocol.fieldpath import pointer
+from henge_protocol.fieldpath import pointer, unclean_names
 from henge_protocol.model import is_secret_name
 from henge_protocol.selector import parse_selector
 
@@ -203,8 +203,9 @@ class _LayerCheck:
 
 
 def _faults(entry: SchemaEntry, values: object) -> list[Problem]:
-    """What is wrong with values of one layer: their form, or secrets where none belong and the other way round."""
-    return entry.compiled.validate_layer(values) or misplaced(entry.compiled, values)
+    """What is wrong with values of one layer: their form, their names, or secrets where none belong and vice versa."""
+    unclean = [Problem(pointer(path), "a name has control characters") for path in unclean_names(values)]
+    return entry.compiled.validate_layer(values) or misplaced(entry.compiled, values) or unclean
 
 
 def _in_use(path: str, users: Sequence[str], what: str, cure: str) -> Conflict:

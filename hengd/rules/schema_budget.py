@@ -16,7 +16,7 @@ from typing import Any, Final
 from hengd.rules.schema_keywords import DIALECT, FORMATS, REPLACEMENTS, ROOT_ONLY, SUPPORTED, in_place, subschemas
 from hengd.rules.schema_patterns import check_pattern
 from henge_protocol.errors import Invalid, Problem
-from henge_protocol.fieldpath import pointer
+from henge_protocol.fieldpath import is_clean, pointer, unclean_names
 from henge_protocol.model import SECRET_KEY
 from henge_protocol.schemawalk import REF_PREFIX, Node
 from henge_protocol.strictjson import canonical
@@ -330,6 +330,8 @@ def _check_examples(value: list[object], node: Node) -> Iterator[tuple[str, str]
 def _check_default(value: object, node: Node) -> Iterator[tuple[str, str]]:
     if node.get("writeOnly"):
         yield "bad_default", "a secret has no default: the schema is readable to everybody"
+    if any(unclean_names(value)):
+        yield "bad_default", "a name in it has control characters"
 
 
 def _check_names(value: Node, node: Node) -> Iterator[tuple[str, str]]:
@@ -338,7 +340,7 @@ def _check_names(value: Node, node: Node) -> Iterator[tuple[str, str]]:
         twin = spelled.setdefault(unicodedata.normalize("NFC", name), name)
         if twin != name:
             yield "bad_schema", f"the names {twin!a} and {name!a} look the same"
-        if not name or any(unicodedata.category(c) in ("Cc", "Cs") for c in name):
+        if not name or not is_clean(name):
             yield "bad_schema", f"the name {name!a} is empty or has control characters"
         if name == SECRET_KEY:
             yield "bad_schema", f"the name {SECRET_KEY} is taken by references to secrets"

@@ -51,6 +51,7 @@ _FIELDS = {
         ("time", 0, _INTEGER),
         ("ping_s", 30, 3600),
         ("max_document", 0, 1 << 31),
+        ("up_s", 0, _INTEGER),
     ),
     "config": (
         ("epoch", "", "epoch"),

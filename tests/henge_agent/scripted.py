@@ -287,7 +287,8 @@ class Scripted:
         if self.hold is not None:
             await self.hold(frame)
         assert isinstance(frame, Hello | Report)
-        body = encode(Receipt(frame.revision, frame.digest, frame.state))
+        withheld = isinstance(frame, Report) and not self.receipts  # the answer must be one all the same
+        body = encode(Receipt(frame.revision + withheld, frame.digest, frame.state))
         have = request.query.get("have")
         if have is not None and self.desired is not None and digest_of(self.desired) != have:
             body += b"\n" + encode(self.config())

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from hengd.rules.states import TRANSIENT_REASONS
-from henge_agent.activation import hook_environ
+from henge_agent.activation import Activation, hook_environ
 from henge_agent.applier import Applier
 from henge_agent.candidate import MAX_DOCUMENT_BYTES
 from henge_agent.records import Version
@@ -622,7 +622,7 @@ async def test_a_shared_file_that_somebody_spoiled_is_drift_until_it_can_be_read
         mended = await applier.put_back()
 
     assert noticed is not None
-    assert (noticed.state, noticed.reason, due, tried) == ("drifted", "invalid", False, True)
+    assert (noticed.state, noticed.reason, due, tried) == ("drifted", "write-failed", False, True)
     assert (back, left, mended) == (False, "own = = 1\n", True)
     assert path.read_text() == 'color = "red"\ndim = 1\nown = 1\n'
 
@@ -984,3 +984,66 @@ async def test_a_machine_is_never_started_again_unasked(state: State, path: Path
     applier = knowing(make(state, path, boot="boot-1"))
 
     await asyncio.wait_for(applier.reboot_when_asked(), 20)
+
+
+@pytest.mark.parametrize("name", ["x\0", "a\nb", "two words", "a\x85"])
+async def test_names_that_a_command_cannot_be_told_apart_are_a_star(state: State, path: Path, name: str) -> None:
+    told = f'echo "$HENGE_CHANGED $HENGE_CHANGED_FIELDS" | head -c 9 > {path}.said'
+    async with running(make(state, path, on_change=told, health="true", check="true")) as applier:
+        report = await verdict(applier, config(canonical({name: 1})))
+
+    assert report.state == "applied"
+    assert path.with_suffix(".json.said").read_text().startswith("*")
+
+
+async def test_a_step_that_fails_as_nobody_expected_takes_the_document_back_and_the_agent_lives(
+    state: State, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(make(state, path, on_change="true", health="true")) as applier:
+        await verdict(applier, config(RED))
+        monkeypatch.setattr(Activation, "scope", lambda *_: 1 / 0)
+        report = await verdict(applier, config(BLUE, 2))
+
+        assert (report.state, report.reason) == ("rolled-back", "internal-error")
+        assert path.read_bytes() == RED
+        monkeypatch.undo()
+        assert (await verdict(applier, config(GREEN, 3))).state == "applied"
+
+
+async def test_a_command_that_cannot_be_told_of_the_return_does_not_keep_the_agent_from_starting(
+    state: State, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(make(state, path, on_change="true")) as applier:
+        await verdict(applier, config(RED))
+    monkeypatch.setattr("henge_agent.activation.changed_fields", lambda *_: 1 / 0)
+    path.unlink()
+
+    assert await make(state, path, on_change="true").put_back()
+    assert path.read_bytes() == RED
+
+
+async def test_a_check_that_fails_as_nobody_expected_is_answered(
+    state: State, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Activation, "run", lambda *_, **__: 1 / 0)
+    report = await make(state, path, check="true").check(config(RED))
+
+    assert (report.state, report.reason) == ("checked", "internal-error")
+
+
+async def test_an_output_changed_while_its_document_is_applied_is_noticed_afterwards(
+    state: State, path: Path, tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "go")
+    async with running(make(state, path, on_change=f"echo spoiled > {path}; read line < {tmp_path}/go")) as applier:
+        applier.offer(config(RED))
+        seen = -1
+        while applier.report is None or applier.report.state != "applying":
+            seen = await applier.news(seen)
+        noticing = asyncio.create_task(applier.notice_changes())
+        await asyncio.to_thread((tmp_path / "go").write_text, "on\n")
+
+        assert await noticing
+        report = await idle(applier)
+
+    assert (report.state, report.reason) == ("drifted", "changed")

@@ -58,3 +58,30 @@ async def test_what_is_found_first_is_what_is_told(tmp_path: Path, config: Confi
 
     assert (setback.value.state, setback.value.reason) == ("rejected", reason)
     assert "".join(error.pointer for error in setback.value.errors) == pointer
+
+
+async def test_a_file_of_the_device_that_is_half_saved_is_no_fault_of_the_document(tmp_path: Path) -> None:
+    output = Output(tmp_path / "lamp.json", "json", unmanaged=(("own",),))
+    output.path.write_text('{"own":1, "col')
+    with pytest.raises(Setback) as setback:
+        await checked(CONFIG, VERSION, [output], schemas(tmp_path))
+
+    assert (setback.value.state, setback.value.reason) == ("rejected", "write-failed")
+    output.path.write_text('{"own":1}')
+    assert await checked(CONFIG, VERSION, [output], schemas(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [b'{"$defs":{"a":{"$ref":"#/$defs/a"}},"$ref":"#/$defs/a"}', b'{"properties":{"color":{"minLength":"x"}}}'],
+)
+async def test_a_schema_that_the_agent_does_not_understand_is_as_good_as_none(tmp_path: Path, schema: bytes) -> None:
+    async def answer() -> bytes:
+        return schema
+
+    odd = Schemas(tmp_path)
+    odd.source = answer
+    with pytest.raises(Setback) as setback:
+        await checked(replace(CONFIG, schema=digest_of(schema)), VERSION, [], odd)
+
+    assert (setback.value.state, setback.value.reason) == ("rejected", "schema-unavailable")

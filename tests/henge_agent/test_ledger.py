@@ -4,6 +4,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import stat
+import threading
 from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
@@ -11,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from henge_agent.applier import Applier
-from henge_agent.records import Version
+from henge_agent.records import Progress, Version
 from henge_agent.settings import Hooks, Output
 from henge_agent.state import State
 from henge_agent.trial import VERDICT_S
@@ -144,6 +147,41 @@ async def test_a_document_with_which_the_daemon_was_reached_is_not_blamed(begin:
 
         assert applier.report is not None
         assert (applier.report.state, applier.report.reason) == ("rolled-back", "server-unreachable")
+
+
+@pytest.mark.parametrize(
+    ("up_s", "reason"), [(0, "connectivity-lost"), (31, "connectivity-lost"), (29, "server-unreachable")]
+)
+async def test_a_daemon_that_was_away_during_the_trial_convicts_nobody(
+    begin: Begin, clock: Clock, up_s: int, reason: str
+) -> None:
+    async with running(begin()) as applier:
+        await confirm(applier, RED)
+        await late(applier, clock, BLUE)
+        await applier.reached(up_s)
+
+        assert applier.report is not None
+        assert (applier.report.state, applier.report.reason) == ("rolled-back", reason)
+
+
+async def test_an_agent_that_was_stopped_when_the_time_ended_first_hears_what_came_meanwhile(
+    begin: Begin, state: State, clock: Clock, path: Path
+) -> None:
+    async with running(begin()) as applier:
+        await confirm(applier, RED)
+        report = await verdict(applier, config(BLUE, 2, confirm_s=30))
+        clock.now += 60
+        await applier._look()
+        assert path.read_bytes() == BLUE
+        await applier.receipted(receipt_of(report))
+        assert state.progress.current == Version("e", 2, digest_of(BLUE))
+
+        await verdict(applier, config(GREEN, 3, confirm_s=30))
+        clock.now += 60
+        await applier._look()
+        clock.now += 60  # a second time it is not believed
+        await applier._look()
+        assert path.read_bytes() == BLUE
 
 
 async def test_what_was_undone_is_not_tried_again_before_the_daemon_knows(
@@ -332,3 +370,45 @@ async def cut_after(n: int, folder: Path, path: Path, clock: Clock, ending: str)
             with suppress(asyncio.CancelledError, Cut):
                 await task
     return finished
+
+
+async def test_a_receipt_that_is_being_kept_when_the_time_ends_confirms_the_document(
+    begin: Begin, state: State, path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeping, disk, keep = threading.Event(), threading.Event(), state.keep_progress
+
+    def slowly(progress: Progress) -> None:
+        keeping.set()
+        disk.wait(20)
+        keep(progress)
+
+    async with running(begin()) as applier:
+        report = await verdict(applier, config(RED, confirm_s=30))
+        monkeypatch.setattr(state, "keep_progress", slowly)
+        receipted = asyncio.create_task(applier.receipted(receipt_of(report)))
+        await asyncio.to_thread(keeping.wait, 20)
+        clock.now += 30
+        undoing = asyncio.create_task(applier._look())
+        await asyncio.sleep(0)
+        disk.set()
+        await asyncio.gather(receipted, undoing)
+        await confirm(applier, BLUE, 2)
+
+    assert state.progress.current == Version("e", 2, digest_of(BLUE))
+    assert state.progress.previous == Version("e", 1, digest_of(RED))
+    assert path.read_bytes() == BLUE
+
+
+async def test_the_first_document_undone_leaves_the_mode_and_owner_that_were_there_before(
+    begin: Begin, path: Path, clock: Clock
+) -> None:
+    owner = (12, 34) if os.geteuid() == 0 else (os.geteuid(), os.getegid())
+    path.write_bytes(b"mine")
+    path.chmod(0o604)
+    os.chown(path, *owner)
+    async with running(begin(on_change=f"[ $HENGE_ROLLBACK ] || {{ rm {path}; echo '{{}}' > {path}; }}")) as applier:
+        await late(applier, clock, BLUE)
+
+    status = path.stat()
+    assert path.read_bytes() == b"mine"
+    assert (stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid) == (0o604, *owner)

@@ -9,6 +9,7 @@ import pytest
 
 from henge_agent.outputs import Written, content_of, holds, put, put_all, render_all
 from henge_agent.settings import Output, read_output
+from henge_agent.state import MAX_ORIGINAL_BYTES
 from henge_protocol.errors import HengeError, Invalid, StorageFull
 from tests.henge_agent.cutting import Cut, CuttingFiles, FullDisk, Unplaceable
 
@@ -252,5 +253,14 @@ def test_a_file_whose_own_fields_cannot_be_read_is_left_alone(tmp_path: Path) ->
     with pytest.raises(Invalid) as refusal:
         render_all([output], b"", {"on": True})
 
-    assert refusal.value.code == "does_not_fit"
+    assert refusal.value.code == "bad_file"
     assert "lamp.toml: its own values cannot be kept" in refusal.value.message
+
+
+def test_a_file_that_grew_beyond_all_reason_is_written_again(tmp_path: Path) -> None:
+    wanted = Written(tmp_path / "lamp.json", b"{}")
+    wanted.path.write_bytes(b" " * (MAX_ORIGINAL_BYTES + 1))
+
+    assert not holds(wanted)
+    assert put(wanted)
+    assert wanted.path.read_bytes() == b"{}"

@@ -76,6 +76,7 @@ def test_own_fields_stay_whatever_the_document_and_the_file_say(form: Any, docum
         ("json", b"\xff"),
         ("toml", b"a = = 1"),
         ("toml", b"own = 2026-01-02"),
+        ("yaml", b"a: &a [1]\nown: *a\n"),
         ("yaml", b"a: [1"),
         ("yaml", b"own: 2026-01-02"),
         ("yaml", b"own: .nan"),
@@ -86,11 +87,11 @@ def test_own_fields_stay_whatever_the_document_and_the_file_say(form: Any, docum
         ("ini", b"[a]\n[a]\n"),
     ],
 )
-def test_a_file_that_cannot_be_read_refuses_the_document(form: str, standing: bytes) -> None:
+def test_a_file_that_cannot_be_read_is_the_files_fault_and_not_the_documents(form: str, standing: bytes) -> None:
     with pytest.raises(Invalid) as refusal:
         with_own_values({"color": "red"}, output(form, "own"), standing)
 
-    assert refusal.value.code == "does_not_fit"
+    assert refusal.value.code == "bad_file"
 
 
 def test_without_a_file_own_fields_are_not_made() -> None:

@@ -106,6 +106,29 @@ def test_outputs_named_twice_or_in_the_agents_folder_are_refused(tmp_path: Path)
             check_outputs(wrong, tmp_path / "state")
 
 
+def test_outputs_that_meet_behind_links_or_beside_each_other_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "state").mkdir()
+    for link, target in (("link", "real"), ("alias", "state"), ("p", "/proc/self")):
+        (tmp_path / link).symlink_to(target)
+
+    def outputs(*names: str) -> tuple[Output, ...]:
+        return tuple(read_output(f"{tmp_path}/{name}") for name in names)
+
+    assert check_outputs(outputs("real/x", "link/y"), tmp_path / "state")
+    for wrong in (
+        ("real/x", "link/x"),
+        ("alias/progress.json",),
+        ("p/comm",),
+        ("x", ".x.new"),
+        ("link/.x.new", "real/x"),
+    ):
+        with pytest.raises(Invalid):
+            check_outputs(outputs(*wrong), tmp_path / "state")
+    with pytest.raises(Invalid):
+        check_outputs(outputs("state/x"), tmp_path / "alias")
+
+
 @pytest.mark.parametrize(("text", "seconds"), [("60s", 60), ("60", 60), ("1.5m", 90), ("500ms", 0.5), ("1h", 3600)])
 def test_a_duration_is_read(text: str, seconds: float) -> None:
     assert read_duration_s(text) == seconds

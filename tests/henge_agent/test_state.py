@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from henge_agent.records import Membership, Progress, Version
+from henge_agent.records import Membership, Original, Progress, Version
 from henge_agent.state import State, is_running, read_membership, read_progress
 from henge_protocol.errors import Conflict, Denied, HengeError, Invalid, StorageFull
 from henge_protocol.model import digest_of
@@ -178,10 +178,11 @@ def test_a_joining_key_is_for_one_purpose(state: State) -> None:
 
 
 def test_originals_remember_a_file_and_its_absence(state: State, tmp_path: Path) -> None:
-    state.keep_original(tmp_path / "there", b"mine")
-    state.keep_original(tmp_path / "absent", None)
+    mine = Original(b"mine", 0o604, (12, 34))
+    state.keep_original(tmp_path / "there", mine)
+    state.keep_original(tmp_path / "absent", Original(None))
 
-    assert (state.original(tmp_path / "there"), state.original(tmp_path / "absent")) == (b"mine", None)
+    assert (state.original(tmp_path / "there"), state.original(tmp_path / "absent")) == (mine, Original(None))
     assert state.knows_original(tmp_path / "absent")
     assert not state.knows_original(tmp_path / "never")
 
@@ -240,7 +241,7 @@ def test_a_full_disk_keeps_what_was(tmp_path: Path) -> None:
 
 
 def delivery(state: State) -> None:
-    state.keep_original(Path("/etc/lamp.json"), b"mine")
+    state.keep_original(Path("/etc/lamp.json"), Original(b"mine"))
     state.keep_document(NEW)
     state.keep_progress(replace(state.progress, staged=version(NEW)))
     state.keep_progress(Progress(version(NEW), state.progress.current, None, report(NEW)))
@@ -337,3 +338,14 @@ def test_opening_a_folder_can_be_cut_anywhere(tmp_path: Path) -> None:
         break
 
     assert n > 3
+
+
+@pytest.mark.parametrize(("kept", "content"), [(b"present\nold", b"old"), (b"absent\n", None)])
+def test_an_original_of_an_earlier_version_has_content_alone(
+    state: State, tmp_path: Path, kept: bytes, content: bytes | None
+) -> None:
+    state.keep_original(tmp_path / "x", Original(None))
+    (file,) = (state.folder / "originals").iterdir()
+    file.write_bytes(kept)
+
+    assert state.original(tmp_path / "x") == Original(content)

@@ -99,6 +99,13 @@ def test_every_keyword_that_henge_takes_is_judged_left_or_means_nothing_here() -
     assert SUPPORTED - ANNOTATIONS == {*_PLAIN, *_NESTED, *_UNJUDGED, *partners} - ANNOTATIONS
 
 
+def test_a_schema_that_asks_for_more_looks_than_anybody_has_time_for_is_not_judged() -> None:
+    twice = {f"d{n}": {"allOf": [{"$ref": f"#/$defs/d{n + 1}"}] * 2} for n in range(40)}
+    verdict = judge({"$defs": twice, "$ref": "#/$defs/d0"}, {})
+
+    assert verdict.fits is None
+
+
 @pytest.mark.parametrize(
     ("schema", "value", "said"),
     [

@@ -68,3 +68,12 @@ async def test_an_identity_that_ended_is_offered_nothing(contact: Contact, admin
     assert cuts
     assert not contact.hold(cut)
     assert contact.due_to("", fresh=True) == (None, 0.0)
+
+
+async def test_the_welcome_says_how_long_the_daemon_has_been_up(daemon: Service, contact: Contact) -> None:
+    first = contact.welcome(1, 30).up_s
+    daemon.clock.advance(60)
+    then = contact.welcome(1, 30).up_s
+    daemon.clock.advance(60)
+
+    assert (first >= 1, then >= 60, contact.welcome(1, 30).up_s >= then + 60) == (True, True, True)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
+
 from tests.hengd.rules.conftest import Desk
 from tests.service import LAMP, device, group, schema
 
@@ -42,3 +46,26 @@ async def test_a_field_is_not_held_against_a_schema_that_does_not_declare_it(des
     error = await desk.refused(group("yard", "room=yard", color="pink"))
 
     assert "schema lamp" in error.message
+
+
+OPEN = {"type": "object", "properties": {"extra": {"type": "object"}}}
+
+
+@pytest.mark.parametrize("value", [{"x\0": 1}, {"deep": [{"a\nb": 1}]}, {"\x85": {}}])
+async def test_a_name_with_control_characters_is_refused_where_a_schema_leaves_names_open(
+    desk: Desk, value: dict[str, Any]
+) -> None:
+    await desk.apply(schema("lamp", **OPEN), device("one", extra={"née ☃": 1}))
+    for refused in (group("hall", "room=hall", extra=value), device("two", extra=value)):
+        error = await desk.refused(refused)
+
+        assert error.code == "does_not_fit"
+        assert error.problems[0].pointer.startswith("/spec/values/extra/")
+        assert "control characters" in error.problems[0].message
+
+
+async def test_a_default_has_no_names_with_control_characters(desk: Desk) -> None:
+    fields = {"e": {"type": "object", "default": {"\0": 1}}}
+    error = await desk.refused(schema("lamp", type="object", properties=fields))
+
+    assert error.code == "bad_default"
