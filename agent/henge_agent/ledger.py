@@ -168,7 +168,8 @@ class Ledger:
         """The daemon, which has been up for so long (0: it does not say), answered on a new connection."""
         self._reached = True
         if trial.is_undecided(self.progress):
-            was_away = up_s and self._tried_at is not None and self._clock() - up_s > self._tried_at
+            began_s = self._clock() - up_s - 1  # whole seconds are told, the rest is cut off
+            was_away = up_s and self._tried_at is not None and began_s > self._tried_at
             await self._decide(SERVER_UNREACHABLE if was_away else CONNECTIVITY_LOST)
         self._ring()
 

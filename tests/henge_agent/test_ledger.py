@@ -150,7 +150,8 @@ async def test_a_document_with_which_the_daemon_was_reached_is_not_blamed(begin:
 
 
 @pytest.mark.parametrize(
-    ("up_s", "reason"), [(0, "connectivity-lost"), (31, "connectivity-lost"), (29, "server-unreachable")]
+    ("up_s", "reason"),
+    [(0, "connectivity-lost"), (31, "connectivity-lost"), (28, "server-unreachable"), (29, "connectivity-lost")],
 )
 async def test_a_daemon_that_was_away_during_the_trial_convicts_nobody(
     begin: Begin, clock: Clock, up_s: int, reason: str
