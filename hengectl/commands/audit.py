@@ -13,7 +13,8 @@ from henge_protocol.audit import Link, parse_link, verify
 from henge_protocol.errors import Conflict, HengeError, Invalid, Malformed, NotFound
 from henge_protocol.model import MAX_LISTED
 from hengectl.invocation import Command, Group, Invocation, with_invocation
-from hengectl.kinds import Object, list_of
+from hengectl.kinds import Object
+from hengectl.listing import tell_list
 from hengectl.options import output_option
 from hengectl.render import Table, age, plural, safe
 
@@ -38,15 +39,13 @@ def audit_list(invocation: Invocation, limit: int, since: int | None, everything
     else:
         answer = invocation.client.get("/v1/audit", since=since, limit=limit).json()
     items = answer["items"]
-    if form in ("json", "yaml"):
-        invocation.paper.data(answer if everything else list_of(items), form)
-    elif form == "name":
-        for item in items:
-            invocation.paper.say(f"audit/{item['number']}")
-    elif items:
-        invocation.paper.table(_table(items, now=invocation.now(), wide=form == "wide"))
-    else:
-        invocation.note("There are no such records.")
+    tell_list(
+        invocation, items, form,
+        name=lambda item: f"audit/{item['number']}",
+        rows=lambda: invocation.paper.table(_table(items, now=invocation.now(), wide=form == "wide")),
+        nothing="There are no such records.",
+        data=answer if everything else None,
+    )  # fmt: skip
 
 
 @audit_command.command("verify", cls=Command, short_help="Compute the chain anew.")

@@ -10,10 +10,11 @@ import click
 from henge_protocol.errors import Invalid
 from henge_protocol.model import MAX_LISTED
 from hengectl.changes import tell_needs, tell_result
-from hengectl.columns import View, changes_text, done_text, table_of
+from hengectl.columns import changes_text, done_text
 from hengectl.differences import say_fields, tell_differences, tell_overrides
 from hengectl.invocation import Command, Invocation, with_invocation
-from hengectl.kinds import DEVICE, OBJECT_KINDS, REVISION, SECRET, Ref, list_of
+from hengectl.kinds import DEVICE, OBJECT_KINDS, REVISION, SECRET, Ref
+from hengectl.listing import tell_list, tell_table
 from hengectl.options import (
     RefType,
     all_at_once_option,
@@ -40,24 +41,23 @@ def history_command(
     object_ = str(target) if target else ""
     fields = diff or form in (None, "wide")
     items = invocation.client.revisions(limit, object_, before=before, diff=fields)
-    if form in ("json", "yaml"):
-        invocation.paper.data(list_of(items), form)
-    elif form == "name":
-        for item in items:
-            invocation.paper.say(f"revision/{item['revision']}")
-    elif items and diff:
+    if target is not None and not items and before is None and form in (None, "wide"):
+        invocation.client.read(target)  # refused if it does not exist; what was deleted has a history
+
+    def rows() -> None:
+        if not diff:
+            tell_table(invocation, REVISION, items, form)
+            return
         for item in items:
             _tell_revision(invocation, item, target, _identity(items, target))
-    elif items:
-        view = View(invocation.now(), invocation.paper.style)
-        invocation.paper.table(table_of(REVISION, items, view, wide=form == "wide", labels=False))
-    elif before is not None:
-        invocation.note(f"There is nothing before revision {before}.")
-    elif target is not None:
-        invocation.client.read(target)  # refused if it does not exist; what was deleted has a history
-        invocation.note(f"{target} was never changed.")
-    else:
-        invocation.note("Nothing was changed yet.")
+
+    nothing = f"{target} was never changed." if target is not None else "Nothing was changed yet."
+    tell_list(
+        invocation, items, form,
+        name=lambda item: f"revision/{item['revision']}",
+        rows=rows,
+        nothing=nothing if before is None else f"There is nothing before revision {before}.",
+    )  # fmt: skip
 
 
 def _tell_revision(invocation: Invocation, item: Mapping[str, Any], target: Ref | None, identity: str) -> None:

@@ -12,7 +12,8 @@ from henge_protocol.joining import format_code, parse_code
 from henge_protocol.model import ROLES
 from hengectl.columns import View, table_of
 from hengectl.invocation import Command, Group, Invocation, with_invocation
-from hengectl.kinds import JOIN, OPERATOR, SCHEMA, TOKEN, Object, list_of, name_of
+from hengectl.kinds import JOIN, OPERATOR, SCHEMA, TOKEN, Object, name_of
+from hengectl.listing import tell_list, tell_table
 from hengectl.options import Duration, Name, Pattern, labels_option, output_option, yes_option
 from hengectl.render import left, plural, safe, unix_s
 from hengectl.tokens import TOKEN_TTL_S, tell_next_step
@@ -85,16 +86,12 @@ def token_create(
 def token_list(invocation: Invocation, form: str | None) -> None:
     """Show the tokens that were given out and how much is left of each; never the tokens themselves."""
     items = sorted(invocation.client.items(TOKEN), key=lambda one: (_is_spent(one), str(one.get("created", ""))))
-    if form in ("json", "yaml"):
-        invocation.paper.data(list_of(items), form)
-    elif form == "name":
-        for item in items:
-            invocation.paper.say(f"token/{safe(str(item['id']))}")
-    elif items:
-        view = View(invocation.now(), invocation.paper.style)
-        invocation.paper.table(table_of(TOKEN, items, view, wide=form == "wide", labels=False))
-    else:
-        invocation.note("There are no tokens.")
+    tell_list(
+        invocation, items, form,
+        name=lambda item: f"token/{item['id']}",
+        rows=lambda: tell_table(invocation, TOKEN, items, form),
+        nothing="There are no tokens.",
+    )  # fmt: skip
 
 
 def _is_spent(token: Object) -> bool:

@@ -10,11 +10,10 @@ import click
 
 from henge_protocol.errors import HengeError, Invalid, Malformed, NotFound, TooLarge
 from hengectl.changes import tell_needs, tell_result
-from hengectl.columns import View, table_of
 from hengectl.invocation import Command, Group, Invocation, with_invocation
-from hengectl.kinds import SECRET, Ref, list_of
+from hengectl.kinds import SECRET, Ref
+from hengectl.listing import tell_list, tell_table
 from hengectl.options import SECRET_NAME, all_at_once_option, dry_run_option, message_option, output_option, yes_option
-from hengectl.render import safe
 
 MAX_FILE_BYTES: Final = 64 * 1024
 
@@ -73,16 +72,12 @@ def secret_set(
 def secret_list(invocation: Invocation, form: str | None) -> None:
     """Show which secrets there are, how old they are and who uses them; never their values."""
     items = invocation.client.items(SECRET)
-    if form in ("json", "yaml"):
-        invocation.paper.data(list_of(items), form)
-    elif form == "name":
-        for item in items:
-            invocation.paper.say(f"secret/{safe(item['metadata']['name'])}")
-    elif items:
-        view = View(invocation.now(), invocation.paper.style)
-        invocation.paper.table(table_of(SECRET, items, view, wide=form == "wide", labels=False))
-    else:
-        invocation.note("There are no secrets. Make one with: hengectl secret set NAME")
+    tell_list(
+        invocation, items, form,
+        name=lambda item: f"secret/{item['metadata']['name']}",
+        rows=lambda: tell_table(invocation, SECRET, items, form),
+        nothing="There are no secrets. Make one with: hengectl secret set NAME",
+    )  # fmt: skip
 
 
 @secret_command.command("delete", cls=Command, writes=True, short_help="Forget a secret that nobody uses.")
