@@ -19,6 +19,8 @@ FLEET = pki.new_id(b"fleet of the tst")
 DEVICE = pki.new_id(b"a lamp in attic.")
 NOW = time.time()
 YEAR_S = 365 * pki.DAY_S
+SPKI = pki.key_spki_der(pki.generate_key())
+"""Of some key that nobody needs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,16 @@ class Fleet:
 
     server_ca: pki.Authority = field(default_factory=lambda: pki.make_ca("server", FLEET, now=NOW - 1.5 * YEAR_S))
     client_ca: pki.Authority = field(default_factory=lambda: pki.make_ca("client", FLEET, now=NOW - 1.5 * YEAR_S))
+
+    def client(self, **changes: Any) -> bytes:
+        """A device's certificate (DER), or another as ``changes`` say."""
+        what: dict[str, Any] = {"role": "device", "subject": DEVICE, "now": NOW, "lifetime_s": 90 * pki.DAY_S}
+        return pki.issue_client(self.client_ca, changes.pop("spki", SPKI), fleet_id=FLEET, **(what | changes))
+
+    def server(self, **changes: Any) -> bytes:
+        """A daemon's certificate (DER), or another as ``changes`` say."""
+        what: dict[str, Any] = {"dns_names": ["Hengd.LAN"], "ip_addresses": ["192.168.1.2", "fd00::1"], "now": NOW}
+        return pki.issue_server(self.server_ca, fleet_id=FLEET, **(what | changes))[0]
 
     def server_identity(self, ca: pki.Authority | None = None) -> bytes:
         issued, key = pki.issue_server(

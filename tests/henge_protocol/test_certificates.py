@@ -23,9 +23,7 @@ from henge_protocol.certificates import (
     validity,
 )
 from henge_protocol.errors import HengeError, Invalid
-from tests.henge_protocol.authorities import DEVICE, FLEET, NOW, Fleet, key_usage, leaf
-
-SPKI = pki.key_spki_der(pki.generate_key())
+from tests.henge_protocol.authorities import DEVICE, FLEET, Fleet, key_usage, leaf
 
 
 @pytest.fixture(scope="module")
@@ -33,20 +31,10 @@ def fleet() -> Fleet:
     return Fleet()
 
 
-def client(fleet: Fleet, **changes: Any) -> bytes:
-    what: dict[str, Any] = {"role": "device", "subject": DEVICE, "now": NOW, "lifetime_s": 90 * pki.DAY_S}
-    return pki.issue_client(fleet.client_ca, changes.pop("spki", SPKI), fleet_id=FLEET, **(what | changes))
-
-
-def server(fleet: Fleet, **changes: Any) -> bytes:
-    what: dict[str, Any] = {"dns_names": ["Hengd.LAN"], "ip_addresses": ["192.168.1.2", "fd00::1"], "now": NOW}
-    return pki.issue_server(fleet.server_ca, fleet_id=FLEET, **(what | changes))[0]
-
-
 def test_identities_are_read_back(fleet: Fleet) -> None:
-    assert identity_of(client(fleet)) == Identity(FLEET, "device", DEVICE)
-    assert identity_of(client(fleet, role="admin", subject="ada")) == Identity(FLEET, "admin", "ada")
-    assert identity_of(server(fleet)) == Identity(FLEET, "server", "")
+    assert identity_of(fleet.client()) == Identity(FLEET, "device", DEVICE)
+    assert identity_of(fleet.client(role="admin", subject="ada")) == Identity(FLEET, "admin", "ada")
+    assert identity_of(fleet.server()) == Identity(FLEET, "server", "")
 
 
 URI = f"henge://{FLEET}/device/{DEVICE}"
@@ -120,7 +108,7 @@ def test_mutated_certificates_raise_nothing_but_our_own_errors(at: int, put: byt
             pass
 
 
-MUTATED = client(Fleet())
+MUTATED = Fleet().client()
 
 
 def test_fingerprints_are_those_of_openssl(fleet: Fleet) -> None:
@@ -135,7 +123,7 @@ def test_fingerprints_are_those_of_openssl(fleet: Fleet) -> None:
 
 def test_a_key_matches_only_its_own_certificate(fleet: Fleet) -> None:
     key = pki.generate_key()
-    certificate = client(fleet, spki=pki.key_spki_der(key))
+    certificate = fleet.client(spki=pki.key_spki_der(key))
 
     assert key_matches(certificate, key)
     assert not key_matches(certificate, pki.generate_key())

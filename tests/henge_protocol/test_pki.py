@@ -18,24 +18,12 @@ from hypothesis import strategies as st
 from henge_protocol import pki
 from henge_protocol.errors import Conflict, Invalid
 from henge_protocol.joining import is_id
-from tests.henge_protocol.authorities import DEVICE, FLEET, NOW, Fleet, key_usage
-
-SPKI = pki.key_spki_der(pki.generate_key())
+from tests.henge_protocol.authorities import DEVICE, FLEET, NOW, SPKI, Fleet, key_usage
 
 
 @pytest.fixture(scope="module")
 def fleet() -> Fleet:
     return Fleet()
-
-
-def client(fleet: Fleet, **changes: Any) -> bytes:
-    what: dict[str, Any] = {"role": "device", "subject": DEVICE, "now": NOW, "lifetime_s": 90 * pki.DAY_S}
-    return pki.issue_client(fleet.client_ca, changes.pop("spki", SPKI), fleet_id=FLEET, **(what | changes))
-
-
-def server(fleet: Fleet, **changes: Any) -> bytes:
-    what: dict[str, Any] = {"dns_names": ["Hengd.LAN"], "ip_addresses": ["192.168.1.2", "fd00::1"], "now": NOW}
-    return pki.issue_server(fleet.server_ca, fleet_id=FLEET, **(what | changes))[0]
 
 
 def load(der: bytes) -> x509.Certificate:
@@ -114,7 +102,7 @@ def test_the_other_authority_a_leaf_and_anothers_key_are_no_authority(fleet: Fle
     ca = fleet.server_ca
     for authority, code in (
         (fleet.client_ca, "bad_certificate"),
-        (pki.Authority(server(fleet), ca.key_pem), "bad_certificate"),
+        (pki.Authority(fleet.server(), ca.key_pem), "bad_certificate"),
         (pki.Authority(ca.certificate_der, pki.generate_key()), "key_type"),
         (pki.Authority(ca.certificate_der, b"no key"), "key_type"),
     ):
@@ -124,7 +112,7 @@ def test_the_other_authority_a_leaf_and_anothers_key_are_no_authority(fleet: Fle
 
 
 def test_a_server_certificate_has_the_documented_profile(fleet: Fleet) -> None:
-    der = server(fleet)
+    der = fleet.server()
     names = extension(der, x509.SubjectAlternativeName).value
 
     assert_is_leaf_of(der, fleet.server_ca, ExtendedKeyUsageOID.SERVER_AUTH)
@@ -135,14 +123,14 @@ def test_a_server_certificate_has_the_documented_profile(fleet: Fleet) -> None:
 
 
 def test_a_server_certificate_begins_with_its_authority_and_ends_two_years_from_now(fleet: Fleet) -> None:
-    begin, end = pki.validity(server(fleet))
+    begin, end = pki.validity(fleet.server())
 
     assert begin == pki.validity(fleet.server_ca.certificate_der)[0]
     assert end == int(NOW) + 2 * 365 * pki.DAY_S
 
 
 def test_a_server_certificate_is_valid_even_while_the_clock_stands_before_its_authority(fleet: Fleet) -> None:
-    begin, end = pki.validity(server(fleet, now=0))
+    begin, end = pki.validity(fleet.server(now=0))
 
     assert end == begin + 2 * 365 * pki.DAY_S
 
@@ -150,7 +138,7 @@ def test_a_server_certificate_is_valid_even_while_the_clock_stands_before_its_au
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl command to play a device with a slow clock")
 def test_a_device_whose_clock_stands_at_the_authoritys_birth_verifies_the_server(fleet: Fleet, tmp_path: Path) -> None:
     (tmp_path / "ca.pem").write_bytes(pki.certificate_pem(fleet.server_ca.certificate_der))
-    (tmp_path / "leaf.pem").write_bytes(pki.certificate_pem(server(fleet)))
+    (tmp_path / "leaf.pem").write_bytes(pki.certificate_pem(fleet.server()))
     birth = pki.validity(fleet.server_ca.certificate_der)[0]
     command = ["openssl", "verify", "-x509_strict", "-purpose", "sslserver", "-CAfile", str(tmp_path / "ca.pem")]
     command += ["-verify_hostname", pki.server_name(FLEET)]
@@ -167,7 +155,7 @@ def test_a_device_whose_clock_stands_at_the_authoritys_birth_verifies_the_server
 
 @pytest.mark.parametrize(("role", "subject"), [("device", DEVICE), ("admin", "ada-1")])
 def test_a_client_certificate_has_the_documented_profile(fleet: Fleet, role: Any, subject: str) -> None:
-    der = client(fleet, role=role, subject=subject)
+    der = fleet.client(role=role, subject=subject)
     names = extension(der, x509.SubjectAlternativeName).value
 
     assert_is_leaf_of(der, fleet.client_ca, ExtendedKeyUsageOID.CLIENT_AUTH)
@@ -178,12 +166,12 @@ def test_a_client_certificate_has_the_documented_profile(fleet: Fleet, role: Any
 
 
 def test_no_leaf_outlives_its_authority(fleet: Fleet) -> None:
-    assert pki.validity(client(fleet, lifetime_s=1e9))[1] == pki.validity(fleet.client_ca.certificate_der)[1]
-    assert pki.validity(server(fleet, lifetime_s=1e9))[1] == pki.validity(fleet.server_ca.certificate_der)[1]
+    assert pki.validity(fleet.client(lifetime_s=1e9))[1] == pki.validity(fleet.client_ca.certificate_der)[1]
+    assert pki.validity(fleet.server(lifetime_s=1e9))[1] == pki.validity(fleet.server_ca.certificate_der)[1]
 
 
 def test_certificates_fit_a_boards_receive_buffer(fleet: Fleet) -> None:
-    leaf_bytes, ca_bytes = len(client(fleet)), len(fleet.client_ca.certificate_der)
+    leaf_bytes, ca_bytes = len(fleet.client()), len(fleet.client_ca.certificate_der)
 
     assert leaf_bytes <= 600
     assert ca_bytes <= 500
@@ -192,14 +180,14 @@ def test_certificates_fit_a_boards_receive_buffer(fleet: Fleet) -> None:
 @pytest.mark.parametrize("name", ["a b", "", "ü.lan", "*.lan", "a..b", "a" * 64 + ".lan", "x\n"])
 def test_names_that_cannot_stand_in_a_certificate_are_refused(fleet: Fleet, name: str) -> None:
     with pytest.raises(Invalid) as refusal:
-        server(fleet, dns_names=[name])
+        fleet.server(dns_names=[name])
 
     assert refusal.value.code == "bad_setting"
 
 
 def test_addresses_that_are_none_are_refused(fleet: Fleet) -> None:
     with pytest.raises(Invalid):
-        server(fleet, ip_addresses=["192.168.1"])
+        fleet.server(ip_addresses=["192.168.1"])
 
 
 @pytest.mark.parametrize(
@@ -215,14 +203,14 @@ def test_addresses_that_are_none_are_refused(fleet: Fleet) -> None:
 )
 def test_clients_that_henge_does_not_know_get_no_certificate(fleet: Fleet, change: dict[str, Any], code: str) -> None:
     with pytest.raises(Invalid) as refusal:
-        client(fleet, **change)
+        fleet.client(**change)
 
     assert refusal.value.code == code
 
 
 def test_the_authoritys_own_key_gets_no_certificate(fleet: Fleet) -> None:
     with pytest.raises(Conflict) as refusal:
-        client(fleet, spki=pki.key_spki_der(fleet.client_ca.key_pem))
+        fleet.client(spki=pki.key_spki_der(fleet.client_ca.key_pem))
 
     assert refusal.value.code == "key_in_use"
 
@@ -238,7 +226,7 @@ def test_spki_sha256_is_the_same_for_request_key_and_certificate(fleet: Fleet) -
     key = pki.generate_key()
     csr = pki.read_csr(pki.make_csr(key, "x"))
 
-    assert csr.spki_sha256 == pki.spki_sha256(client(fleet, spki=csr.spki_der))
+    assert csr.spki_sha256 == pki.spki_sha256(fleet.client(spki=csr.spki_der))
     assert csr.spki_sha256 == hashlib.sha256(pki.key_spki_der(key)).digest()
 
 

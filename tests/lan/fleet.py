@@ -98,6 +98,17 @@ class Home:
         """Let the daemon know the schema and these devices."""
         daemon.admin.call("POST", "/v1/apply", {"objects": [schema(), *(device(name) for name in names)]})
 
+    def settled(self, name: str, *others: str) -> LanDaemon:
+        """A daemon with a lamp that was told its address, a board, and what of ``others`` finds it; all in sync."""
+        daemon = self.daemon(1, name).start()
+        self.fleet(daemon, "lamp", *others, "board")
+        self.agent(daemon, 11, "lamp", address="10.77.0.1")
+        for number, other in enumerate(others, 12):
+            self.agent(daemon, number, other)
+        self.board(daemon, 20, "board")
+        daemon.in_sync("lamp", *others, "board")
+        return daemon
+
     def agent(self, daemon: LanDaemon, number: int, name: str, *, address: str = "") -> Host:
         """A Linux device that joins, at an address or at what mDNS finds, and runs; on a host of its own."""
         host, state = self.lan.host(number), self.folder / name

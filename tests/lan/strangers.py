@@ -28,14 +28,10 @@ asyncio.run(main(*sys.argv[1:]))
 
 
 def test_devices_stay_with_their_fleet_when_another_daemon_takes_its_address(home: Home) -> None:
-    ours, stranger = home.daemon(1, "ours").start(), home.daemon(2, "stranger").start()
-    for daemon in (ours, stranger):
-        home.fleet(daemon, "lamp", "searcher", "board")
-    home.agent(ours, 11, "lamp", address="10.77.0.1")
-    home.agent(ours, 12, "searcher")
-    home.board(ours, 13, "board")
     names = ("lamp", "searcher", "board")
-    ours.in_sync(*names)
+    stranger = home.daemon(2, "stranger").start()
+    home.fleet(stranger, *names)
+    ours = home.settled("ours", "searcher")
 
     ours.host.move(50)
     stranger.host.also(1)
@@ -53,13 +49,8 @@ def test_devices_stay_with_their_fleet_when_another_daemon_takes_its_address(hom
 
 
 def test_the_old_daemon_was_started_again_beside_the_one_restored_from_its_backup(home: Home) -> None:
-    old = home.daemon(1, "old").start()
-    home.fleet(old, "lamp", "searcher", "board")
-    home.agent(old, 11, "lamp", address="10.77.0.1")
-    home.agent(old, 12, "searcher")
-    home.board(old, 13, "board")
     names = ("lamp", "searcher", "board")
-    old.in_sync(*names)
+    old = home.settled("old", "searcher")
     backup = home.folder / "henge.backup"
     old.hengectl("backup", "-o", str(backup), "--passphrase-file", "-")
     old.kill()

@@ -35,11 +35,7 @@ def test_who_was_cut_off_goes_on_and_is_right_again_when_the_cable_is_back(home:
 
 
 def test_the_daemon_was_cut_off_and_nobody_is_lost(home: Home) -> None:
-    daemon = home.daemon(1, "hengd").start()
-    home.fleet(daemon, "lamp", "board")
-    home.agent(daemon, 11, "lamp", address="10.77.0.1")
-    home.board(daemon, 13, "board")
-    daemon.in_sync("lamp", "board")
+    daemon = home.settled("hengd")
 
     daemon.host.unplug()
     for name in ("lamp", "board"):
@@ -53,11 +49,7 @@ def test_the_daemon_was_cut_off_and_nobody_is_lost(home: Home) -> None:
 
 
 def test_changes_arrive_in_bad_weather(home: Home) -> None:
-    daemon = home.daemon(1, "hengd").start()
-    home.fleet(daemon, "lamp", "board")
-    home.agent(daemon, 11, "lamp", address="10.77.0.1")
-    home.board(daemon, 13, "board")
-    daemon.in_sync("lamp", "board")
+    daemon = home.settled("hengd")
 
     home.lan.whole_frames()
     with daemon.host.weather(loss=0.3, delay_s=0.2):
@@ -71,11 +63,7 @@ def test_changes_arrive_in_bad_weather(home: Home) -> None:
 
 
 def test_a_daemon_that_starts_in_bad_weather_finds_its_devices_again(home: Home) -> None:
-    daemon = home.daemon(1, "hengd").start()
-    home.fleet(daemon, "lamp", "board")
-    home.agent(daemon, 11, "lamp", address="10.77.0.1")
-    home.board(daemon, 13, "board")
-    daemon.in_sync("lamp", "board")
+    daemon = home.settled("hengd")
 
     home.lan.whole_frames()
     with daemon.host.weather(loss=0.3, delay_s=0.2):
@@ -90,13 +78,8 @@ def test_a_daemon_that_starts_in_bad_weather_finds_its_devices_again(home: Home)
 
 
 def test_the_daemon_has_another_address(home: Home) -> None:
-    daemon = home.daemon(1, "hengd").start()
-    home.fleet(daemon, "lamp", "searcher", "board")
-    home.agent(daemon, 11, "lamp", address="10.77.0.1")
-    home.agent(daemon, 12, "searcher")
-    home.board(daemon, 13, "board")
     names = ("lamp", "searcher", "board")
-    daemon.in_sync(*names)
+    daemon = home.settled("hengd", "searcher")
 
     daemon.host.move(50)
     for name in names:
