@@ -39,10 +39,10 @@ from hengd.room import (
     release_ballast,
     system_error,
 )  # fmt: skip
-from hengd.transactions import Reader, Transaction, open_databases, open_environment
+from hengd.transactions import Ahead, Reader, Transaction, open_databases, open_environment
 from henge_protocol.errors import HengeError, Internal, StorageFull
 
-__all__ = ["Figures", "Reader", "Store", "Transaction"]
+__all__ = ["Ahead", "Figures", "Reader", "Store", "Transaction"]
 
 log = logging.getLogger("hengd.store")
 

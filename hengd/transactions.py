@@ -5,8 +5,9 @@ Every record carries a version and a checksum over its database, key and payload
 
 from __future__ import annotations
 
+import heapq
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any, Final
@@ -80,6 +81,62 @@ class Reader:
     def count(self, database: str) -> int:
         """How many records a database holds."""
         return int(self._txn.stat(self._databases[database])["entries"])
+
+
+class Ahead(Reader):
+    """The view of ``tx`` as it will be with ``changes`` to one database, of which nothing is written yet.
+
+    The engine gives the pages of what was undone to the next commit and writes whatever is left in them; what may
+    turn out to be something that must never be on the disk is therefore looked at here first. None is a deletion.
+    """
+
+    __slots__ = ("_changed", "_changes", "_order")
+
+    def __init__(self, tx: Reader, database: str, changes: Mapping[bytes, bytes | None]) -> None:
+        super().__init__(tx._txn, tx._databases)
+        self._changed = database
+        self._changes = changes
+        self._order = sorted(changes)
+
+    def get(self, database: str, key: bytes) -> bytes | None:
+        """As ``Reader.get``."""
+        if database == self._changed and key in self._changes:
+            return self._changes[key]
+        return super().get(database, key)
+
+    def scan(self, database: str, prefix: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        """As ``Reader.scan``."""
+        stored = super().scan(database, prefix)
+        if database != self._changed:
+            yield from stored
+            return
+        new = [key for key in self._order if key.startswith(prefix)]
+        kept = ((key, payload) for key, payload in stored if key not in self._changes)
+        told = ((key, payload) for key in new if (payload := self._changes[key]) is not None)
+        yield from heapq.merge(kept, told)
+
+    def keys(self, database: str, prefix: bytes = b"") -> list[bytes]:
+        """As ``Reader.keys``."""
+        return [key for key, _ in self.scan(database, prefix)]
+
+    def scan_back(self, database: str, before: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
+        """As ``Reader.scan_back``, of the databases that do not change."""
+        self._refuse(database)
+        return super().scan_back(database, before)
+
+    def keys_after(self, database: str, key: bytes, *, most: int) -> list[bytes]:
+        """As ``Reader.keys_after``, of the databases that do not change."""
+        self._refuse(database)
+        return super().keys_after(database, key, most=most)
+
+    def count(self, database: str) -> int:
+        """As ``Reader.count``, of the databases that do not change."""
+        self._refuse(database)
+        return super().count(database)
+
+    def _refuse(self, database: str) -> None:
+        if database == self._changed:
+            raise LookupError(f"{database} is not read this way while it changes")
 
 
 class Transaction(Reader):

@@ -46,7 +46,7 @@ from hengd.rules.ownership import Ownership, Writer
 from hengd.rules.provenance import origins, without_origins
 from hengd.rules.schemas import SchemaCache, schema_digest
 from hengd.rules.vault import Vault
-from hengd.store import Transaction
+from hengd.store import Ahead, Transaction
 from henge_protocol.errors import Conflict, Denied, Invalid, PreconditionRequired, Stale
 from henge_protocol.model import check_name, version_tag
 
@@ -237,8 +237,9 @@ class Change:
             return Outcome(self.meta.revision, self.meta.epoch, False, done, (), total=self.tx.count("ids"))
         self.written = real
         revision = self.meta.revision + 1
-        self._store(real)
-        check_layers(self.tx, self._schemas, real)
+        records = {object_key(one.kind, one.name): pack(one.after) if one.after else None for one in real}
+        check_layers(Ahead(self.tx, "objects", records), self._schemas, real)  # a secret in the open is never stored
+        self._store(real, records)
         done = tuple(compared(one, change) for one, change in zip(done, told, strict=True))
         documents = Documents(self.tx, self._schemas, self._vault, revision, Differences() if fields else None)
         moved, rung = documents.render_anew(real)
@@ -331,15 +332,14 @@ class Change:
             )
         return ObjectChange(kind=key[0], name=key[1], before=before, after=after)
 
-    def _store(self, changes: Sequence[ObjectChange]) -> None:
-        for change in changes:
-            key = object_key(change.kind, change.name)
+    def _store(self, changes: Sequence[ObjectChange], records: Mapping[bytes, bytes | None]) -> None:
+        for change, (key, record) in zip(changes, records.items(), strict=True):
             index_ends(self.tx, change)
-            if change.after is None:
+            if record is None:
                 self.tx.delete("objects", key)
                 continue
-            self.tx.put("objects", key, pack(change.after))
-            if change.after.id:
+            self.tx.put("objects", key, record)
+            if change.after and change.after.id:
                 self.tx.put("ids", change.after.id.encode(), change.name.encode())
 
     # ---- the revision --------------------------------------------------------------------------------

@@ -39,6 +39,11 @@ class Admin:
         self._connection: http.client.HTTPConnection | None = None
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
+        """The value that one request is answered with; raises as ``fetch``."""
+        text = self.fetch(method, path, body)
+        return json.loads(text) if text else None
+
+    def fetch(self, method: str, path: str, body: Any = None) -> bytes:
         """One request; ``Refused`` for a problem document, ``OSError`` or ``HTTPException`` when the daemon dies."""
         if self._connection is None:
             self._connection = http.client.HTTPConnection("henge", timeout=PATIENCE_S)
@@ -57,7 +62,7 @@ class Admin:
             self.close()
         if response.status >= 300:
             raise Refused(response.status, json.loads(text))
-        return json.loads(text) if text else None
+        return text
 
     def close(self) -> None:
         """Hang up."""

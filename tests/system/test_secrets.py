@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import subprocess
 from collections.abc import Iterator
@@ -98,9 +99,15 @@ def test_nobody_but_the_device_ever_has_a_byte_of_a_secret_s6(daemon: Daemon, tm
             "describe group/home", "history", "history secret/wifi/home -o json", "get revision 1", "get revision 2",
             "get revision 4 -o yaml", "events --since 0 -o json", "status", "rollback --all --to 2 --dry-run",
             "rollback group/home --to 0 --dry-run", "unset device/node-1 level", "rollback device/node-1 --to 2",
+            "audit list -o json", "audit verify", "factor --dry-run", "doctor --no-mdns -o json",
         ):  # fmt: skip
             assert person.types(*words.split()) in (0, 1), words
         daemon.admin.until("node-1", config="in-sync")
+        assert person.types("check", "-f", str(tmp_path / "fleet.yaml"), "--on-device") == 6
+        sealed, shown = tmp_path / "henge.backup", tmp_path / "support.tar.gz"
+        assert person.types("backup", "-o", str(sealed), "--passphrase-file", "-", stdin=b"correct horse battery") == 0
+        assert person.types("support", "-o", str(shown), "--no-mdns") == 0
+        metrics = daemon.admin.fetch("GET", "/metrics")
         kept = {path: path.read_bytes() for path in daemon.data.rglob("*") if path.is_file()}  # under way
         daemon.stop()
         daemon.start()
@@ -109,6 +116,8 @@ def test_nobody_but_the_device_ever_has_a_byte_of_a_secret_s6(daemon: Daemon, tm
 
     places: dict[str, bytes] = {f"{path} under way": content for path, content in kept.items()}
     places |= {str(path): path.read_bytes() for path in daemon.data.rglob("*") if path.is_file()}
+    places |= {"a backup": sealed.read_bytes(), "what is shown to supporters": gzip.decompress(shown.read_bytes())}
+    places |= {"the metrics": metrics}
     places |= {"what a person saw": person.seen, "the daemon's log": daemon.output.encode()}
     assert any(place.endswith("data.mdb") for place in places)
     assert b"secret wifi/home" in person.seen

@@ -488,3 +488,18 @@ async def test_a_sealed_value_under_another_name_is_noticed(desk: Desk) -> None:
         desk.vault.get(tx, "wifi/home")
 
     assert refusal.value.code == "storage_corrupt"
+
+
+async def test_a_secret_that_was_refused_for_standing_in_the_open_is_in_no_page_of_the_store(
+    desk: Desk, tmp_path: Path
+) -> None:
+    """The engine gives the memory of what was undone to the next commit, and writes what is left in it."""
+    await fleet(desk)
+    for number in range(30):
+        with pytest.raises(HengeError):
+            await desk.apply(group("home", "place=home", bound="node", wifi={"ssid": "den", "psk": "Kanarienvogel"}))
+        with pytest.raises(HengeError):
+            await desk.apply(device("one", "node", {"place": "home"}, wifi={"psk": "Kanarienvogel"}), dry=True)
+        await desk.apply(group("home", "place=home", bound="node", wifi={"ssid": f"den {number}"}))
+
+    assert b"Kanarienvogel" not in (tmp_path / "state" / "data" / "db" / "data.mdb").read_bytes()
