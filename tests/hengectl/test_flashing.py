@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import json
 import os
+import pty
+import subprocess
 import sys
+import tty
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +18,7 @@ import pytest
 
 from henge_protocol.joining import parse_token
 from hengectl import flashing
-from tests.henge_micro.boards import SOURCE, Board
+from tests.henge_micro.boards import REPOSITORY, SOURCE, Board
 from tests.henge_micro.conftest import interpreter_of
 from tests.hengectl.conftest import Face
 from tests.service import Admin, Service, device, schema
@@ -197,3 +202,36 @@ async def test_a_missing_board_is_told(person: Face, usb: Path) -> None:
     assert ran.code != 0
     assert "no device found" in ran.err
     assert "mpremote devs" in ran.err
+
+
+@pytest.fixture
+def console(tmp_path: Path) -> Iterator[tuple[str, Path, subprocess.Popen[bytes]]]:
+    """The port of a board that is a real MicroPython behind a terminal, the folder that is its flash, and its power."""
+    board, interpreter = tmp_path / "flash", interpreter_of("native")
+    board.mkdir()
+    ours, theirs = pty.openpty()
+    tty.setraw(theirs)
+    command = [str(interpreter.path), str(REPOSITORY / "tests" / "henge_micro" / "on_board" / "raw_repl.py")]
+    with subprocess.Popen(command, stdin=ours, stdout=ours, cwd=board) as power:
+        try:
+            yield os.ttyname(theirs), board, power
+        finally:
+            power.kill()
+            os.close(ours)
+            os.close(theirs)
+
+
+async def test_the_real_mpremote_copies_to_a_real_micropython(
+    person: Face, admin: Admin, console: tuple[str, Path, subprocess.Popen[bytes]]
+) -> None:
+    port, board, power = console
+    (board / "data.txt").write_text("what the board had")
+    await person.ok("device", "add", "lamp-1", "--usb", "--port", port)
+
+    assert setup_in(board)["name"] == "lamp-1"
+    client = REPOSITORY / "micropython" / "henge_micro"
+    assert {path.name: path.read_bytes() for path in (board / "lib" / "henge_micro").iterdir()} == {
+        path.name: path.read_bytes() for path in client.glob("*.py")
+    }
+    assert (board / "data.txt").read_text() == "what the board had"
+    assert await asyncio.to_thread(power.wait, 20) == 0, "it was reset at the end"

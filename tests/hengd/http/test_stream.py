@@ -466,6 +466,16 @@ async def test_a_device_gets_its_own_document_whatever_it_says_of_itself(daemon:
         assert all(b"cellar" not in config.document for config in link.documents)
 
 
+async def test_no_fact_that_a_device_reports_puts_it_into_a_group(daemon: Service, admin: Admin) -> None:
+    await admin.apply(schema(), group("vault", "room=vault", color="blue"), device("lamp-1", labels={"room": "hall"}))
+    lamp = await daemon.join(admin, "lamp-1")
+    async with connected(daemon, lamp, facts={"room": "vault", "labels": "room=vault", "schema": "lamp"}) as link:
+        assert (await link.apply_next())["color"] == "green"
+        await admin.set("lamp-1", brightness=7)
+        assert await link.apply_next() == {"brightness": 7, "color": "green"}
+    assert (await admin.ok("GET", "/v1/devices/lamp-1"))["metadata"]["labels"] == {"room": "hall"}
+
+
 async def test_a_device_whose_document_is_damaged_is_closed_and_the_others_go_on(daemon: Service, admin: Admin) -> None:
     await admin.apply(schema(), device("lamp-1", brightness=1), device("lamp-2", brightness=2))
     lamp, other = await daemon.join(admin, "lamp-1"), await daemon.join(admin, "lamp-2")
