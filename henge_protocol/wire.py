@@ -46,6 +46,7 @@ MAX_CONTACT_S: Final = 366 * 86400
 MAX_DAY_S: Final = 86400
 """For ``confirm_s`` and ``retry_after_s``: a device that waits longer looks broken to its owner."""
 MAX_PING_S: Final = 3600
+MAX_RENEW_WITHIN_S: Final = 7 * 86400
 MAX_SIZE_BYTES: Final = 2**31
 MAX_VERSION: Final = 999
 
@@ -118,6 +119,8 @@ class Welcome:
     max_document: int = 0
     up_s: int = 0
     """How long the daemon has been up; 0 = it does not say."""
+    renew_within_s: int = 0
+    """The device is asked to renew its identity within this time; 0 = it is not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,6 +289,7 @@ def _welcome(header: dict[str, Any]) -> Welcome:
         number_field(header, "ping_s", 30, most=MAX_PING_S),
         number_field(header, "max_document", most=MAX_SIZE_BYTES),
         number_field(header, "up_s"),
+        number_field(header, "renew_within_s", most=MAX_RENEW_WITHIN_S),
     )
 
 

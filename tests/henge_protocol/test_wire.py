@@ -54,7 +54,8 @@ messages = st.one_of(
         st.lists(field_errors, max_size=3).map(tuple),
     ),
     st.builds(
-        wire.Welcome, st.integers(0, wire.MAX_VERSION), epochs, visible, numbers, st.integers(0, wire.MAX_PING_S), sizes
+        wire.Welcome, st.integers(0, wire.MAX_VERSION), epochs, visible, numbers, st.integers(0, wire.MAX_PING_S),
+        sizes, numbers, st.integers(0, wire.MAX_RENEW_WITHIN_S),
     ),
     st.builds(wire.Config, epochs, numbers, digests, days, st.sampled_from(sorted(INTENTS)), st.binary(max_size=200)),
     st.builds(wire.Receipt, numbers, st.just("") | digests, lasting),
@@ -221,6 +222,7 @@ def test_the_document_lists_the_states_and_which_end_a_delivery() -> None:
         f"0 to {wire.MAX_CONTACT_S:,}",
         f"seconds, at most {wire.MAX_DAY_S:,}",
         f"seconds, at most {wire.MAX_PING_S:,}",
+        f"seconds, at most {wire.MAX_RENEW_WITHIN_S:,}",
         f"This document describes version {wire.PROTOCOL_VERSION}.",
     ],
 )
