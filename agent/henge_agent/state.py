@@ -57,6 +57,8 @@ MAX_ORIGINAL_BYTES: Final = 4 * 1024 * 1024
 """A larger file in an output's place is somebody's mistake, not a configuration."""
 REJOIN: Final = "to come back it needs a new token: henge-agent join --replace --token-file FILE"
 """What a person does about a device that the daemon lets in no more."""
+FOREIGN: Final = "unsupported_protocol"
+"""What is kept of a daemon that shares no protocol version with this agent."""
 
 _ABSENT: Final = b"absent\n"
 _PRESENT: Final = b"present"

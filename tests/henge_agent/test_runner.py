@@ -413,13 +413,22 @@ def membership_of(state: State) -> Membership:
     return found
 
 
-async def test_versions_that_do_not_overlap_ask_hourly(
-    joined: State, scripted: Scripted, path: Path, world: World
+@pytest.mark.parametrize("websockets", [True, False])
+async def test_versions_that_do_not_overlap_ask_hourly_and_are_told(
+    joined: State, scripted: Scripted, path: Path, world: World, caplog: pytest.LogCaptureFixture, websockets: bool
 ) -> None:
     world.held, world.chance = True, 0.0
-    scripted.on_frame = lambda frame: Error("unsupported_protocol", "") if isinstance(frame, Hello) else None
+    if websockets:
+        foreign = Error("unsupported_protocol", "this daemon is from the future")
+        scripted.on_frame = lambda frame: foreign if isinstance(frame, Hello) else None
+    else:
+        scripted.websockets, scripted.refuse = False, (422, "unsupported_protocol")
     async with agent(at(joined, scripted.address), path, world):
         assert await world.asleep() == [2880.0]
+
+    assert membership_of(joined).refused == "unsupported_protocol"
+    assert ("from the future" if websockets else "because of unsupported_protocol") in caplog.text
+    assert "running the last good document" in world.told[-1]
 
 
 async def test_without_websockets_it_long_polls_and_tries_again_after_a_while(
