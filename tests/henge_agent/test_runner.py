@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 import os
 import time
@@ -23,7 +24,7 @@ from henge_agent.state import State, read_membership
 from henge_protocol import pki
 from henge_protocol.model import digest_of
 from henge_protocol.trust import server_name
-from henge_protocol.wire import Bye, Error, Hello, Message, Report, Welcome
+from henge_protocol.wire import Bye, Error, Hello, Message, Report, Welcome, encode
 from tests.henge_agent.cutting import FullDisk
 from tests.henge_agent.scripted import EPOCH, Scripted, serving
 from tests.henge_protocol.authorities import FLEET, NOW, YEAR_S, Fleet, leaf
@@ -623,6 +624,24 @@ async def test_a_document_that_is_rejected_is_not_asked_for_again_by_the_agent(
 
     assert report.reason == "not-json"
     assert len(scripted.reports) == 1
+
+
+async def test_what_a_daemon_of_the_future_says_beyond_version_1_changes_nothing(
+    joined: State, scripted: Scripted, path: Path, world: World
+) -> None:
+    scripted.desired, scripted.revision = RED, 1
+    config, _, document = encode(scripted.config()).partition(b"\n")
+    scripted.desired = None
+    async with agent(at(joined, scripted.address), path, world):
+        await scripted.seen(lambda: scripted.hellos)
+        [socket] = scripted.sockets
+        await socket.send_str('{"type":"weather","degrees":21}')
+        await socket.send_str(json.dumps({**json.loads(config), "weather": {"degrees": 21}}) + "\n" + document.decode())
+        await scripted.reported("applied", digest_of(RED))
+
+    assert [frame.code for frame in scripted.frames if isinstance(frame, Error)] == ["unknown_type"]
+    assert scripted.connections == 1
+    assert path.read_bytes() == RED
 
 
 async def test_useless_frames_are_answered_and_the_link_stays(

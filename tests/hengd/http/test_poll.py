@@ -389,6 +389,22 @@ async def test_a_hello_by_post_needs_a_common_version(
     assert status["client"] == "future/2"
 
 
+async def test_what_a_device_of_the_future_posts_beyond_version_1_changes_nothing(
+    daemon: Service, admin: Admin, lamp: Identity
+) -> None:
+    async with polling(daemon, lamp) as device_:
+        unknown = await device_.refused("POST", "/v1/device/report", b'{"type":"weather","degrees":21}')
+        hello = b'{"type":"hello","protocol":[1,9],"weather":{"degrees":21}}'
+        answer = await device_.client.call("POST", "/v1/device/report?have=", hello)
+        config = decode(answer.body.partition(b"\n")[2])
+        assert isinstance(config, Config)
+        report = {"type": "report", "digest": config.digest, "state": "applied", "weather": [21]}
+        await device_.client.ok("POST", "/v1/device/report", report)
+
+    assert (unknown.status, unknown.code) == (400, "unknown_type")
+    assert (await admin.until("lamp-1", config="in-sync"))["client"] == ""
+
+
 async def test_a_daemon_that_no_longer_speaks_version_1_refuses_every_request_of_it(
     daemon: Service, lamp: Identity
 ) -> None:
