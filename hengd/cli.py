@@ -347,10 +347,13 @@ def main() -> NoReturn:
         say(f"Error: {error.message}", *([f"Cure: {error.cure}"] if error.cure else []), err=True)
         sys.exit(_exit_code(error))
     except OSError as error:
-        if error.errno not in UNWRITTEN or error.filename is not None:
+        if error.filename is not None:
+            say(f"Error: cannot use {error.filename}: {error.strerror}", err=True)
+        elif error.errno in UNWRITTEN:
+            say(f"Error: cannot write the output ({error.strerror})", err=True)
+        else:
             raise
-        say(f"Error: cannot write the output ({error.strerror})", err=True)
-        sys.exit(EXIT_STORAGE)
+        sys.exit(EXIT_DENIED if isinstance(error, PermissionError) else EXIT_STORAGE)
     sys.exit(0)
 
 

@@ -241,11 +241,19 @@ def load_settings(
 
 def settings_files(config: Path | None, config_dir: Path) -> list[Path]:
     """The files that are read, the weakest first; a file named by the user must exist."""
-    drop_ins = sorted((config_dir / "conf.d").glob("*.toml"))
+    drop_ins = _drop_ins(config_dir / "conf.d")
     if config is not None:
         return [*drop_ins, config]
     default = config_dir / "hengd.toml"
     return [*drop_ins, default] if default.exists() else drop_ins
+
+
+def _drop_ins(folder: Path) -> list[Path]:
+    """What is in a folder that need not be there; one that may not be read is not passed over in silence."""
+    try:
+        return sorted(folder / name for name in os.listdir(folder) if name.endswith(".toml"))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def default_file() -> str:
