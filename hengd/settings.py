@@ -240,12 +240,17 @@ def load_settings(
 
 
 def settings_files(config: Path | None, config_dir: Path) -> list[Path]:
-    """The files that are read, the weakest first; a file named by the user must exist."""
-    drop_ins = _drop_ins(config_dir / "conf.d")
-    if config is not None:
-        return [*drop_ins, config]
+    """The files that are read, the weakest first; a file named by the user must exist.
+
+    Raises ``Invalid bad_setting`` for a folder that may not be looked into.
+    """
     default = config_dir / "hengd.toml"
-    return [*drop_ins, default] if default.exists() else drop_ins
+    try:
+        drop_ins = _drop_ins(config_dir / "conf.d")
+        own = [default] if config is None and default.exists() else []
+    except OSError as error:
+        raise Invalid("bad_setting", f"cannot use {error.filename}: {error.strerror}") from error
+    return [*drop_ins, *own] if config is None else [*drop_ins, config]
 
 
 def _drop_ins(folder: Path) -> list[Path]:

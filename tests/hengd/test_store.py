@@ -467,6 +467,23 @@ async def test_a_file_that_is_not_ours_is_refused_and_left_alone(tmp_path: Path,
     assert (tmp_path / "data.mdb").read_bytes() == content
 
 
+@pytest.mark.parametrize("table", [b"", b"garbage" * 900, None])
+async def test_the_table_of_readers_is_made_anew(tmp_path: Path, table: bytes | None) -> None:  # F19
+    store = Store.open(tmp_path)
+    await store.write(putting(b"key", b"value"))
+    await store.close()
+    (tmp_path / "lock.mdb").unlink()
+    if table is not None:
+        (tmp_path / "lock.mdb").write_bytes(table)
+    again = Store.open(tmp_path)
+    try:
+        await again.write(putting(b"other", b"value"))
+
+        assert value_of(again, b"key") == value_of(again, b"other") == b"value"
+    finally:
+        await again.close()
+
+
 async def test_another_programs_database_is_refused_and_left_alone(tmp_path: Path) -> None:
     other = lmdb.open(str(tmp_path), max_dbs=4)
     with other.begin(write=True) as txn:
