@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import random
 import subprocess
 import threading
@@ -445,6 +447,25 @@ async def test_closing_commits_what_is_queued_and_answers_it(tmp_path: Path) -> 
     await asyncio.wait_for(store.close(), 10)
     assert await asyncio.gather(*writes) == [None] * 1000
     assert len(on_disk(tmp_path)) == 1000
+
+
+@pytest.mark.parametrize(
+    ("number", "said", "cure"),
+    [
+        pytest.param(errno.ENOSPC, "is full", "free space", id="F21 no room"),
+        pytest.param(errno.EDQUOT, "is full", "free space", id="F41 a quota"),
+        pytest.param(errno.EROFS, "has become read-only", "make it writable again", id="F40 a worn-out card"),
+    ],
+)
+async def test_a_disk_that_takes_no_more_is_told_as_what_it_is(
+    store: Store, tmp_path: Path, number: int, said: str, cure: str
+) -> None:
+    with pytest.raises(StorageFull) as refused:
+        await store.write(raising(OSError(number, os.strerror(number))))
+
+    assert f"the disk of {tmp_path} {said}" in refused.value.message
+    assert cure in refused.value.cure
+    assert value_of(store, b"half") is None
 
 
 async def test_after_closing_a_write_is_refused(tmp_path: Path) -> None:
