@@ -13,6 +13,8 @@ PYTHON_IMAGE ?= docker.io/library/python:3.13-slim-bookworm
 BUILD_FLAGS ?=
 # Tests wait more than they compute: one process more than there are processors. `WORKERS=0` runs them in this one.
 WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
+# Programs that the tests start by the hundred are compiled once, not at every start.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help run demo board test lint format bench powerloss diskfaults lantest boottest imagetest debtest manifests wheeltest image deb venv lock man dist clean
