@@ -185,6 +185,22 @@ async def test_a_useless_frame_is_told_once_and_the_third_ends_the_link(  # W28,
         assert await link.gone() == 1008
 
 
+@pytest.mark.parametrize(("size", "fits"), [(8191, True), (8192, True), (8193, False)])
+async def test_a_message_of_a_device_has_at_most_8_kib_w16(
+    daemon: Service, lamp: Identity, size: int, fits: bool
+) -> None:
+    start = '{"type":"weather","x":"'
+    async with connected(daemon, lamp) as link:
+        await link.config()
+        await link.socket.send_str(start + "x" * (size - len(start) - 2) + '"}')
+        if fits:
+            event = await link.event()
+            assert isinstance(event, Error)
+            assert event.code == "unknown_type"
+        else:
+            assert await link.gone() == 1009
+
+
 async def test_faults_are_forgiven_after_a_minute(daemon: Service, lamp: Identity, clock: Clock) -> None:
     async with connected(daemon, lamp) as link:
         await link.config()
@@ -563,7 +579,7 @@ async def test_a_newer_link_of_the_same_device_replaces_the_older(
     await admin.until("lamp-1", connection="offline")
 
 
-async def test_a_certificate_that_expires_while_connected_is_served_for_a_day_more(
+async def test_a_certificate_that_expires_while_connected_is_served_for_a_day_more(  # W43
     daemon: Service, lamp: Identity, clock: Clock
 ) -> None:
     async with connected(daemon, lamp) as link:
