@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from hengd.http import parse
+from henge_protocol.errors import Invalid
 from tests.hengd.http.conftest import Standing
 from tests.hengd.http.raw import exchange, request
 from tests.service import device
@@ -368,3 +369,25 @@ async def test_an_apply_of_3000_devices_is_within_the_limits(standing: Standing)
 
     assert len(made["objects"]) == 3000
     assert await standing.unmoved()
+
+
+@pytest.mark.parametrize(
+    ("facts", "fine"),
+    [
+        pytest.param({f"f{n}": 1 for n in range(31)}, True, id="31"),
+        pytest.param({f"f{n}": 1 for n in range(32)}, True, id="32"),
+        pytest.param({f"f{n}": 1 for n in range(33)}, False, id="33"),
+        pytest.param({"k" * 63: 1}, True, id="key-of-63"),
+        pytest.param({"k" * 64: 1}, True, id="key-of-64"),
+        pytest.param({"k" * 65: 1}, False, id="key-of-65"),
+        pytest.param({"a": "x" * 127}, True, id="text-of-127"),
+        pytest.param({"a": "x" * 128}, True, id="text-of-128"),
+        pytest.param({"a": "x" * 129}, False, id="text-of-129"),
+    ],
+)
+async def test_facts_of_a_device_have_limits(facts: dict[str, Any], fine: bool) -> None:
+    if fine:
+        assert parse.facts_field({"facts": facts}) == facts
+        return
+    with pytest.raises(Invalid):
+        parse.facts_field({"facts": facts})

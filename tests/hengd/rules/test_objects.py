@@ -122,6 +122,26 @@ def test_an_object_obeys_the_limits_of_json_however_it_came(kind: str, value: ob
     assert "docs/limits.md" in error.cure
 
 
+@pytest.mark.parametrize(
+    ("kind", "field", "least", "most"),
+    [
+        ("Schema", "max_document", 64, 2**20),
+        ("Schema", "confirm_s", 1, 3600),
+        ("Group", "priority", 0, 1000),
+    ],
+)
+def test_a_number_of_a_manifest_is_good_from_its_least_to_its_most(
+    kind: str, field: str, least: int, most: int
+) -> None:
+    for number in (least, least + 1, most - 1, most):
+        spec = {"schema": {}} if kind == "Schema" else {}
+        manifest = parse_manifest({"kind": kind, "metadata": {"name": "x"}, "spec": {**spec, field: number}})
+        assert manifest.spec[field] == number
+    for number in (least - 1, most + 1):
+        error = refusal_of({"kind": kind, "metadata": {"name": "x"}, "spec": {**spec, field: number}})
+        assert [one.pointer for one in error.problems] == [f"/spec/{field}"]
+
+
 def test_a_record_gives_its_manifest_back() -> None:
     record = ObjectRecord(kind="Device", name="lamp-1", spec={"schema": "", "values": {}}, labels={"a": "b"})
 
