@@ -11,7 +11,7 @@ from hengd.rules.objects import inside, object_path
 from hengd.rules.overrides import values_of
 from hengd.rules.references import misplaced, references
 from hengd.rules.refusals import MAX_PROBLEMS
-from hengd.rules.rendering import SchemaEntry
+from hengd.rules.rendering import SchemaEntry, alike
 from hengd.rules.schemas import SchemaCache, check_schema
 from hengd.rules.selection import Selection
 from hengd.store import Reader
@@ -205,7 +205,7 @@ class _LayerCheck:
 def _faults(entry: SchemaEntry, values: object) -> list[Problem]:
     """What is wrong with values of one layer: their form, their names, or secrets where none belong and vice versa."""
     unclean = [Problem(pointer(path), "a name has control characters") for path in unclean_names(values)]
-    return entry.compiled.validate_layer(values) or misplaced(entry.compiled, values) or unclean
+    return entry.compiled.validate_layer(values) or misplaced(entry.compiled, values) or unclean or alike(values)
 
 
 def _in_use(path: str, users: Sequence[str], what: str, cure: str) -> Conflict:

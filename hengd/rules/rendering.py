@@ -19,7 +19,7 @@ from hengd.rules.references import placed
 from hengd.rules.schemas import CompiledSchema
 from hengd.rules.selection import Selection
 from henge_protocol.errors import Invalid, Problem
-from henge_protocol.fieldpath import Path, pointer, tokens
+from henge_protocol.fieldpath import Path, pointer, tokens, twin_names
 from henge_protocol.model import digest_of
 from henge_protocol.selector import Selector, parse_selector
 from henge_protocol.strictjson import canonical
@@ -244,6 +244,8 @@ def _made(schema: SchemaEntry, merged: dict[str, Any], secrets: Secrets) -> Docu
         problems = put.problems or schema.compiled.validate(put.values)
     else:
         problems = schema.compiled.validate(merged)
+    if not problems and not data.isascii():
+        problems = alike(merged)
     if problems:
         return _refused(schema, "does_not_fit", *problems)
     if holds_secrets:
@@ -252,6 +254,11 @@ def _made(schema: SchemaEntry, merged: dict[str, Any], secrets: Secrets) -> Docu
         text = f"the document has {len(data)} bytes, schema {schema.name} allows {schema.max_document}"
         return _refused(schema, "document_too_large", Problem("", text))
     return Document(data, digest_of(data), schema.confirm_s, shown=shown, schema=fitted)
+
+
+def alike(values: object) -> list[Problem]:
+    """Names side by side that a person cannot tell apart: one of them is what somebody meant to change."""
+    return [Problem(pointer(path), "another name beside it looks the same") for path in twin_names(values)]
 
 
 def _opened(values: object) -> bytes:
