@@ -493,6 +493,25 @@ async def test_a_patch_removes_what_is_null_and_keeps_the_rest_v19(daemon: Servi
     assert patched["spec"]["values"] == {"wifi": {"ssid": "home"}}
 
 
+@pytest.mark.parametrize(
+    "patch",
+    [
+        pytest.param([], id="V20-empty"),
+        pytest.param([{"op": "test", "path": "/spec/values/color", "value": "red"}], id="V20-json-patch"),
+        pytest.param([{"op": "remove", "path": "/spec"}] * 6_000, id="V20-6000-operations"),
+        pytest.param("red", id="text"),
+        pytest.param(7, id="number"),
+    ],
+)
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_patch_that_is_no_object_is_refused_with_an_example(standing: Standing, patch: Any) -> None:
+    answer = await standing.admin.refused("PATCH", "/v1/devices/lamp-1", patch)
+
+    assert (answer.status, answer.code) == (422, "bad_object")
+    assert '{"spec": {"values": {"color": "red"}}}' in answer.json["detail"]
+    assert await standing.unmoved()
+
+
 async def test_a_null_that_hides_is_put_and_survives_patches_v19(daemon: Service, admin: Admin) -> None:
     await admin.apply(schema(), group("all", color="red", priority=0), device("lamp-1"))
     hiding = device("lamp-1")

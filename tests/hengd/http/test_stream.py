@@ -8,6 +8,7 @@ import json
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -327,6 +328,25 @@ async def test_a_delivery_whose_end_is_overdue_no_longer_blocks_the_next(
             sweep(daemon)
             await link.report(first, "applying")
         assert json.loads((await link.config()).document)["color"] == "red"
+
+
+async def test_who_runs_something_else_than_was_sent_is_not_in_sync_and_sent_it_once_more_in_time_v38(
+    daemon: Service, admin: Admin, lamp: Identity, clock: Clock
+) -> None:
+    async with connected(daemon, lamp) as link:
+        first = await link.config()
+        for _ in range(first.confirm_s // 20 + 2):
+            clock.advance(20)
+            sweep(daemon)
+            await link.report(replace(first, digest="ab" * 32))
+        again = await link.config()
+        shown = (await admin.ok("GET", "/v1/devices/lamp-1"))["status"]
+        await link.report(again)
+
+        assert again == first
+        assert (shown["config"], shown["reported"]["running"]) == ("pending", "ab" * 32)
+        assert len(link.documents) == 2
+    assert (await admin.ok("GET", "/v1/devices/lamp-1"))["status"]["config"] == "in-sync"
 
 
 async def test_a_rejected_document_is_not_offered_again_until_it_changes(
