@@ -636,7 +636,7 @@ def test_v03_integers_beyond_the_range_never_arrive(value: int) -> None:
     ("kind", "value", "message"),
     [
         ("integer", 1.0, "1.0 has a fraction and is not a whole number; write 1"),
-        ("integer", -0.0, "-0.0 has a fraction and is not a whole number; write -0"),
+        ("integer", -0.0, "-0.0 has a fraction and is not a whole number; write 0"),
         ("integer", 1e300, None),
         ("integer", True, "true is not a whole number"),
         ("integer", "1", '"1" is not a whole number'),
@@ -680,11 +680,18 @@ def test_v11_length_counts_code_points() -> None:
 @pytest.mark.parametrize(
     ("name", "good", "bad"),
     [
-        ("date", ["2026-02-28", "9998-12-31"], ["2026-02-30", "9999-01-01", "20260228", "2026-2-8"]),
+        (
+            "date",
+            ["2026-02-28", "0002-01-01", "9998-12-31"],
+            ["2026-02-30", "0000-01-01", "0001-12-31", "9999-01-01", "20260228", "2026-2-8"],
+        ),
         (
             "date-time",
             ["2026-01-01T00:00:00Z", "2026-01-01T00:00:00.5+01:00"],
-            ["2026-01-01T00:00:00", "2016-12-31T23:59:60Z", "9999-12-31T23:59:59Z", "2026-02-30T00:00:00Z"],
+            [
+                *("2026-01-01T00:00:00", "2016-12-31T23:59:60Z", "9999-12-31T23:59:59Z", "2026-02-30T00:00:00Z"),
+                *("0000-01-01T00:00:00Z", "0001-01-01T00:00:00+01:00", "2026-01-01 00:00:00Z"),
+            ],
         ),
         ("time", ["12:00:00Z"], ["12:00:00", "23:59:60Z", "24:00:00Z"]),
         ("ipv4", ["192.0.2.1"], ["010.0.0.1", "1", "127.1", "1.2.3.4.5", "256.0.0.1", " 1.2.3.4"]),
