@@ -272,6 +272,15 @@ def test_status_says_that_the_daemon_lets_the_device_in_no_more(
     assert "henge-agent join --replace --token-file FILE" in out
 
 
+def test_status_says_that_the_daemon_speaks_another_protocol(capsys: pytest.CaptureFixture[str], joined: State) -> None:
+    joined.update_membership(lambda membership: replace(membership, refused="unsupported_protocol"))
+
+    out, _ = run(capsys, "status", code=0)
+
+    assert "refused    unsupported_protocol: the daemon speaks other versions of the protocol; update" in out
+    assert "--replace" not in out
+
+
 def test_every_code_has_an_exit_code_and_files_have_their_own() -> None:
     assert {exit_code(HengeError(code, "x")) for code in CODES if code != "bad_file"} <= {
         1, 2, 65, 69, 70, 73, 74, 75, 76, 77, 78
