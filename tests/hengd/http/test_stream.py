@@ -128,6 +128,19 @@ async def test_a_link_that_says_no_hello_is_closed_after_ten_seconds(  # W41
         assert await link.gone() == 4003
 
 
+@pytest.mark.parametrize("versions", [(1, 1), (1, 7)])
+async def test_the_highest_version_that_both_speak_is_chosen(
+    daemon: Service, lamp: Identity, versions: tuple[int, int]
+) -> None:
+    async with raw_link(daemon, lamp) as link:
+        assert (await link.hello(protocol=versions)).protocol == 1
+
+    daemon.speaks = (1, 3)
+    await daemon.restart()
+    async with raw_link(daemon, lamp) as link:
+        assert (await link.hello(protocol=versions)).protocol == min(versions[1], 3)
+
+
 @pytest.mark.parametrize("versions", [(2, 9), (7, 7)])
 async def test_versions_that_do_not_overlap_are_told_and_closed(  # W40
     daemon: Service, lamp: Identity, versions: tuple[int, int]
@@ -137,7 +150,42 @@ async def test_versions_that_do_not_overlap_are_told_and_closed(  # W40
         event = await link.event()
         assert isinstance(event, Error)
         assert event.code == "unsupported_protocol"
+        assert event.message.endswith(", this daemon 1; update hengd")
         assert await link.gone() == 4002
+
+
+async def test_a_device_without_a_common_version_is_shown_until_it_has_one(
+    daemon: Service, admin: Admin, lamp: Identity, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with connected(daemon, lamp) as link:
+        await link.apply_next()
+    for _ in range(2):
+        async with raw_link(daemon, lamp) as link:
+            await link.send(Hello(protocol=(2, 3), client="future/2"))
+            assert await link.gone() == 4002
+    status = await admin.until("lamp-1", client="future/2")
+
+    assert [record.levelname for record in caplog.records if "speaks protocol 2 to 3" in record.message] == ["WARNING"]
+    assert condition(status) == ("True", "it speaks protocol 2 to 3, this daemon 1; update hengd")
+    assert (status["client"], status["config"]) == ("future/2", "in-sync"), "what it ran when it last could say so"
+    await daemon.restart()
+    async with daemon.admin() as again:
+        assert condition((await again.ok("GET", "/v1/devices/lamp-1"))["status"])[0] == "True", "it is durable"
+        async with connected(daemon, lamp):
+            status = await again.until("lamp-1", client="test/1")
+
+    assert condition(status) == ("False", "protocol 1 is spoken")
+
+
+async def test_who_was_never_seen_is_not_said_to_speak_anything(admin: Admin, lamp: Identity) -> None:
+    status = (await admin.ok("GET", "/v1/devices/lamp-1"))["status"]
+
+    assert condition(status) == ("False", "it never said what it speaks")
+
+
+def condition(status: dict[str, Any]) -> tuple[str, str]:
+    """Whether the protocol of a device is unsupported, and what is said of it."""
+    return next((one["status"], one["message"]) for one in status["conditions"] if one["type"] == "ProtocolUnsupported")
 
 
 async def test_a_second_hello_is_a_fault_and_the_link_stays(daemon: Service, lamp: Identity) -> None:
