@@ -122,7 +122,7 @@ class Links:
         if self.stopping:
             return Refusal(503, "stopping", "the daemon is shutting down", ("Retry-After: 5",))
         try:
-            caller = self._contacts.identify(peer.certificate)
+            caller = self._contacts.identify(peer.certificate, peer.address)
             check_caller(caller, Auth.DEVICE)
         except HengeError as error:
             return refusal_of(error)

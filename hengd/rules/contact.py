@@ -66,9 +66,9 @@ class Contacts:
         """How long the daemon has been there for devices, in whole seconds from 1 on."""
         return max(1, int(self.monotonic() - self._began))
 
-    def identify(self, certificate: bytes | None) -> Caller:
+    def identify(self, certificate: bytes | None, address: str) -> Caller:
         """Who shows this certificate (DER); see ``Authority.identify``."""
-        return self.authority.identify(certificate)
+        return self.authority.identify(certificate, address)
 
     def meet(self, caller: Caller, address: str) -> Contact:
         """A conversation with the device behind a certificate."""

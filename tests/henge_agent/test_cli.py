@@ -104,6 +104,13 @@ def test_a_device_that_has_not_joined_says_so(capsys: pytest.CaptureFixture[str]
         assert "henge-agent join" in err
 
 
+@pytest.mark.parametrize("option", ["--state-dir", "--config"])
+def test_a_folder_of_a_user_that_there_is_not_is_refused(capsys: pytest.CaptureFixture[str], option: str) -> None:
+    _, err = run(capsys, "run", option, "~no-such-user/henge", code=2)
+
+    assert "'~no-such-user/henge' is below the home" in err
+
+
 def test_the_next_step_keeps_the_folder_that_was_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     for words in (["--state-dir", str(tmp_path / "own")], [f"--state-dir={tmp_path / 'own'}"]):
         _, err = run(capsys, "status", *words, code=78)
@@ -116,7 +123,7 @@ def test_the_next_step_keeps_the_folder_that_was_named(capsys: pytest.CaptureFix
         (b"", 65),
         (b"henge-join-1.x", 65),
         (b"\xff\xfe", 65),
-        (b"x" * 5000, 76),
+        (b"x" * 5000, 65),
         (None, 66),
     ],
 )

@@ -228,10 +228,11 @@ async def test_what_is_not_a_report_is_refused(daemon: Service, lamp: Identity, 
         assert (answer.status, answer.code) == (400, code)
 
 
-async def test_a_report_that_is_too_large_is_refused(daemon: Service, lamp: Identity) -> None:
+@pytest.mark.parametrize(("size", "status"), [(8191, 400), (8192, 400), (8193, 413)])
+async def test_a_report_that_is_too_large_is_refused(daemon: Service, lamp: Identity, size: int, status: int) -> None:
     async with polling(daemon, lamp) as device_:
-        answer = await device_.refused("POST", "/v1/device/report", b" " * 9000)
-    assert answer.status == 413
+        answer = await device_.refused("POST", "/v1/device/report", b" " * size)
+    assert answer.status == status
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import json
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -233,6 +234,22 @@ async def test_a_useless_frame_is_told_once_and_the_third_ends_the_link(  # W28,
         assert await link.gone() == 1008
 
 
+@pytest.mark.parametrize(("size", "fits"), [(8191, True), (8192, True), (8193, False)])
+async def test_a_message_of_a_device_has_at_most_8_kib_w16(
+    daemon: Service, lamp: Identity, size: int, fits: bool
+) -> None:
+    start = '{"type":"weather","x":"'
+    async with connected(daemon, lamp) as link:
+        await link.config()
+        await link.socket.send_str(start + "x" * (size - len(start) - 2) + '"}')
+        if fits:
+            event = await link.event()
+            assert isinstance(event, Error)
+            assert event.code == "unknown_type"
+        else:
+            assert await link.gone() == 1009
+
+
 async def test_faults_are_forgiven_after_a_minute(daemon: Service, lamp: Identity, clock: Clock) -> None:
     async with connected(daemon, lamp) as link:
         await link.config()
@@ -359,6 +376,25 @@ async def test_a_delivery_whose_end_is_overdue_no_longer_blocks_the_next(
             sweep(daemon)
             await link.report(first, "applying")
         assert json.loads((await link.config()).document)["color"] == "red"
+
+
+async def test_who_runs_something_else_than_was_sent_is_not_in_sync_and_sent_it_once_more_in_time_v38(
+    daemon: Service, admin: Admin, lamp: Identity, clock: Clock
+) -> None:
+    async with connected(daemon, lamp) as link:
+        first = await link.config()
+        for _ in range(first.confirm_s // 20 + 2):
+            clock.advance(20)
+            sweep(daemon)
+            await link.report(replace(first, digest="ab" * 32))
+        again = await link.config()
+        shown = (await admin.ok("GET", "/v1/devices/lamp-1"))["status"]
+        await link.report(again)
+
+        assert again == first
+        assert (shown["config"], shown["reported"]["running"]) == ("pending", "ab" * 32)
+        assert len(link.documents) == 2
+    assert (await admin.ok("GET", "/v1/devices/lamp-1"))["status"]["config"] == "in-sync"
 
 
 async def test_a_rejected_document_is_not_offered_again_until_it_changes(
@@ -611,7 +647,7 @@ async def test_a_newer_link_of_the_same_device_replaces_the_older(
     await admin.until("lamp-1", connection="offline")
 
 
-async def test_a_certificate_that_expires_while_connected_is_served_for_a_day_more(
+async def test_a_certificate_that_expires_while_connected_is_served_for_a_day_more(  # W43
     daemon: Service, lamp: Identity, clock: Clock
 ) -> None:
     async with connected(daemon, lamp) as link:
