@@ -352,5 +352,6 @@ def _translated(error: web.HTTPException, request: web.Request) -> HengeError:
             "method_not_allowed", f"{error.method} is not possible here, {allow} is", extra={"allow": allow}
         )
     if isinstance(error, web.HTTPNotFound):
-        return NotFound("no_such_route", f"there is nothing at {path}", cure="see docs/http-api.md")
+        cure = "see docs/http-api.md; if hengectl asked, it is of another version: hengectl version"
+        return NotFound("no_such_route", f"there is nothing at {path}", cure=cure)
     return Internal("internal", f"unexpected answer {error.status}")
