@@ -124,8 +124,8 @@ def test_what_is_no_object_is_refused_with_its_place(
     ("text", "code", "place"),
     [
         ('{"a": 1,}', "bad_json", ":1:"),
-        ('{\n"a": NaN}', "number_out_of_range", "f.json: "),
-        ('{"a": 1, "a": 2}', "duplicate_key", "f.json: "),
+        ('{\n"a": NaN}', "number_out_of_range", "f.json: /a: "),
+        ('{"b": {"a": 1, "a": 2}}', "duplicate_key", "f.json: /b: "),
         ("[" * 100_000, "too_deep", "f.json: "),
     ],
 )
