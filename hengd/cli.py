@@ -300,6 +300,8 @@ def _restored(done: Restored, folder: Path, *, dry_run: bool) -> list[str]:
         there = (folder / "data").exists()
         refused = [f"{folder} has data already: restoring into it would be refused."] if there else []
         return [*lines, "The backup is good; nothing was kept of the try.", *refused]
+    if done.migrated is not None:
+        lines.append(f"It was made by an older henge: format {done.migrated.before} became {done.migrated.after}.")
     if not about["secrets"]:
         lines.append("The key of the secrets was not in the backup: put it back, or set the secrets anew.")
     return [
