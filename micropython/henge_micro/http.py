@@ -16,9 +16,6 @@ CONNECT_S = 15
 ANSWER_S = 20
 PIECE_BYTES = 512
 MAX_BODY_BYTES = 4096
-MAX_HEAD_BYTES = 4096
-BAD_CERTIFICATE = -0x7A00
-"""mbedTLS' word for a certificate that is right in everything but what it is for; others are a ``ValueError``."""
 
 
 class Connection:
@@ -118,7 +115,7 @@ class Connection:
         await self._stream.drain()
 
     async def _head(self):
-        self.left, self.retry_after_s, size = MAX_HEAD_BYTES, None, 0
+        self.left, self.retry_after_s, size = 4096, None, 0  # a head may have so many bytes
         status = (await self._line()).split(None, 2)
         if len(status) < 2 or not status[0].startswith(b"HTTP/1.") or not status[1].isdigit():
             raise Trouble("unreachable", "no HTTP answer")
@@ -200,5 +197,6 @@ class Connection:
         except ValueError as error:  # what the TLS library says of a certificate
             raise Trouble("pin_mismatch", str(error).strip())
         except (OSError, EOFError) as error:
-            bad = error.args and error.args[0] == BAD_CERTIFICATE
+            # mbedTLS' word for a certificate that is right in everything but what it is for; others are a ValueError
+            bad = error.args and error.args[0] == -0x7A00
             raise Trouble("pin_mismatch" if bad else "unreachable", str(error))
