@@ -40,9 +40,11 @@ from hengd.service import service
 from hengd.settings import Settings, default_file, load_settings, settings_files, toml
 from hengd.welcome import welcome
 from henge_protocol import __version__
+from henge_protocol.arguments import FILE, CarefulCommand, told_of
 from henge_protocol.errors import Denied, HengeError, Invalid
-from henge_protocol.keyfiles import read_passphrase
+from henge_protocol.keyfiles import file_refusal, open_once, read_passphrase
 from henge_protocol.notify import notify
+from henge_protocol.peertext import printable
 from henge_protocol.places import admin_socket, config_dir, state_dir
 from henge_protocol.sealedfile import check_passphrase
 
@@ -76,7 +78,13 @@ A_PATH: Final = click.Path(path_type=Path, readable=False)
 """What may be wrong with a path is told by whoever uses it, with its cure and exit code; click would say: usage."""
 
 
-class _Group(click.Group):
+class _Commands(click.Group):
+    """Commands that take nothing doubtful."""
+
+    command_class = CarefulCommand
+
+
+class _Program(_Commands):
     """``hengd --listen ...`` without a command means ``hengd run --listen ...``."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -94,7 +102,7 @@ def _common(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=_Program, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="hengd")
 def cli() -> None:
     """The henge daemon: keeps the configuration of a fleet and pushes it to its devices."""
@@ -156,7 +164,7 @@ def check(config: Path | None, data_dir: Path | None) -> None:
 
 @cli.command(short_help="Make a data folder from a backup.")
 @click.argument("file", type=A_PATH)
-@click.option("--passphrase-file", "source", metavar="FILE|-", help="Read the passphrase there, not from a prompt.")
+@click.option("--passphrase-file", "source", type=FILE, metavar="FILE|-", help="Not from a prompt but from there.")
 @click.option("--revocations", type=A_PATH, metavar="FILE", help="The journal of the data folder that is given up.")
 @click.option("--dry-run", is_flag=True, help="Do everything in a folder beside it and leave nothing.")
 @_common
@@ -178,7 +186,9 @@ def restore(
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that a try is cleaned up
     passphrase = check_passphrase(_passphrase(source))
     try:
-        with file.open("rb") as stream:
+        with open_once(file) as stream:
+            if not stream.seekable():
+                raise Invalid("bad_file", f"{file} is a pipe, and a backup is read twice", cure="put it into a file")
             done = restore_backup(
                 stream, folder, passphrase, now=time.time(), journal=revocations, only_try=dry_run,
                 allow_network_fs=settings["store.allow_network_fs"],
@@ -198,7 +208,7 @@ def accept(config: Path | None, data_dir: Path | None) -> None:
     click.echo(f"The store had seen {shown(before)}. It is {shown(now)} now; certificates are issued from here on.")
 
 
-@cli.group("config")
+@cli.group("config", cls=_Commands)
 def config_group() -> None:
     """Show settings."""
 
@@ -337,19 +347,25 @@ def main() -> NoReturn:
     except click.exceptions.Exit as done:
         sys.exit(done.exit_code)
     except click.ClickException as error:
-        error.show()
+        say(told_of(error), err=True)
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
     except HengeError as error:
-        say(f"Error: {error.message}", *([f"Cure: {error.cure}"] if error.cure else []), err=True)
-        sys.exit(_exit_code(error))
+        _end(error)
     except OSError as error:
-        if error.errno not in UNWRITTEN or error.filename is not None:
+        if isinstance(error.filename, str | bytes):
+            _end(file_refusal(error, Path(os.fsdecode(error.filename)), "use"))
+        if error.errno not in UNWRITTEN:
             raise
         say(f"Error: cannot write the output ({error.strerror})", err=True)
         sys.exit(EXIT_STORAGE)
     sys.exit(0)
+
+
+def _end(error: HengeError) -> NoReturn:
+    say(*map(printable, (f"Error: {error.message}", *([f"Cure: {error.cure}"] if error.cure else []))), err=True)
+    sys.exit(_exit_code(error))
 
 
 def _exit_code(error: HengeError) -> int:

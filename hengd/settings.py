@@ -7,6 +7,7 @@ file, ``conf.d/*.toml`` in lexical order before it, built-in. The daemon never w
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import socket
 import tomllib
@@ -15,11 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from henge_protocol.errors import HengeError, Invalid
+from henge_protocol.errors import HengeError, Invalid, NotFound
+from henge_protocol.keyfiles import file_refusal, read_once
 from henge_protocol.model import is_name
 from henge_protocol.places import DEVICES_PORT
 from henge_protocol.quantity import parse_duration_s, parse_size_bytes
 
+MAX_FILE_BYTES: Final = 1024 * 1024
+"""More is no file of settings."""
 ENV_PREFIX: Final = "HENGE_"
 CLIENT_VARIABLES: Final = frozenset(
     {"HENGE_SOCKET", "HENGE_SERVER", "HENGE_CONTEXT", "HENGE_COLOR", "HENGE_OUTPUT", "HENGE_CONFIG", "HENGE_DATA_DIR"}
@@ -228,12 +232,18 @@ def load_settings(
 
 
 def settings_files(config: Path | None, config_dir: Path) -> list[Path]:
-    """The files that are read, the weakest first; a file named by the user must exist."""
-    drop_ins = sorted((config_dir / "conf.d").glob("*.toml"))
-    if config is not None:
-        return [*drop_ins, config]
+    """The files that are read, the weakest first; a file named by the user must exist.
+
+    Raises ``Invalid`` ``bad_setting`` where the system does not let it look: what stands there must not be left out.
+    """
     default = config_dir / "hengd.toml"
-    return [*drop_ins, default] if default.exists() else drop_ins
+    try:
+        drop_ins = _drop_ins(config_dir / "conf.d")
+        if config is not None:
+            return [*drop_ins, config]
+        return [*drop_ins, default] if default.exists() else drop_ins
+    except OSError as error:
+        raise _unread(file_refusal(error, Path(error.filename), "read")) from None
 
 
 def default_file() -> str:
@@ -275,15 +285,25 @@ def _value(key: str, raw: Any, origin: str) -> Value:
         raise Invalid("bad_setting", f"{origin}: {key}: {error.message}", cure=cure) from None
 
 
+def _drop_ins(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder / name for name in os.listdir(folder) if name.endswith(".toml"))
+    except FileNotFoundError:
+        return []
+
+
+def _unread(error: HengeError) -> Invalid:
+    cure = "make one: hengd config default" if isinstance(error, NotFound) else error.cure
+    return Invalid("bad_setting", error.message, cure=cure)
+
+
 def _file_entries(path: Path) -> list[tuple[str, Any]]:
     try:
-        if path.stat().st_size > 1024 * 1024:
-            raise Invalid("bad_setting", f"{path} is larger than 1 MiB; that is not a configuration file")
-        tree = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise Invalid(
-            "bad_setting", f"{path} cannot be read ({error})", cure="make one: hengd config default"
-        ) from None
+        tree = tomllib.loads(read_once(path, limit_bytes=MAX_FILE_BYTES)[0].decode("utf-8-sig"))
+    except HengeError as error:
+        raise _unread(error) from None
+    except UnicodeDecodeError as error:
+        raise Invalid("bad_setting", f"{path} is not UTF-8 ({error})", cure="save it as UTF-8") from None
     except tomllib.TOMLDecodeError as error:
         raise Invalid("bad_setting", f"{path} is not TOML: {error}") from None
     entries: list[tuple[str, Any]] = []

@@ -17,9 +17,9 @@ import os
 import stat
 import sys
 from pathlib import Path
-from typing import NoReturn, Protocol
+from typing import BinaryIO, NoReturn, Protocol
 
-from henge_protocol.errors import Denied, Invalid, Malformed, NotFound, StorageFull, TooLarge
+from henge_protocol.errors import Denied, HengeError, Invalid, Malformed, NotFound, StorageFull, TooLarge
 
 PRIVATE_MODE = 0o600
 PUBLIC_MODE = 0o644
@@ -33,7 +33,7 @@ _WRITE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEX
 _READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 """Not through a symbolic link, and without waiting for the other end of a pipe."""
 
-_OPENED_BY_THE_SHELL = ("/dev/fd/", "/proc/self/fd/")
+_OPENED_BY_THE_SHELL = ("/dev/fd/", "/proc/self/fd/", "/dev/stdin")
 """Somebody writes at the other end of such a pipe, so it can be waited for."""
 
 
@@ -138,15 +138,16 @@ def read_public(path: Path, *, limit_bytes: int = MAX_FILE_BYTES) -> bytes:
 
 
 def read_passphrase(source: str) -> str:
-    """The first line of a private file, or of standard input for ``-``.
+    """The first line of a private file, of a pipe that the shell made, or of standard input for ``-``.
 
     Raises as ``read_private``, and ``Malformed bad_encoding`` for what is not UTF-8.
     """
-    data = (
-        sys.stdin.buffer.readline(MAX_FILE_BYTES)
-        if source == "-"
-        else read_private(Path(source).resolve(), by_group=True)
-    )
+    if source == "-":
+        data = sys.stdin.buffer.readline(MAX_FILE_BYTES)
+    elif source.startswith(_OPENED_BY_THE_SHELL):
+        data, _ = read_once(Path(source))
+    else:
+        data = read_private(Path(os.path.realpath(source)), by_group=True)
     try:
         return data.split(b"\n", 1)[0].rstrip(b"\r").decode()
     except UnicodeDecodeError:
@@ -160,18 +161,48 @@ def read_once(path: Path, *, limit_bytes: int = MAX_FILE_BYTES) -> tuple[bytes, 
     pipe that the shell made is read to its end, a named one as far as it is filled. Raises as ``read_public``.
     """
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        fd = _open_once(path)
         try:
             mode = os.fstat(fd).st_mode
-            if not stat.S_ISREG(mode) and not stat.S_ISFIFO(mode):
-                raise Invalid("bad_file", f"{path} is neither a file nor a pipe")
-            os.set_blocking(fd, str(path).startswith(_OPENED_BY_THE_SHELL))
             data = _read_all(fd, path, limit_bytes)
         finally:
             os.close(fd)
     except OSError as error:
         _refuse(error, path, "read")
     return data, stat.S_IMODE(mode) if stat.S_ISREG(mode) else 0
+
+
+def open_once(path: Path) -> BinaryIO:
+    """As ``read_once``, for what is too large to be held: the file or pipe, open. Raises as ``read_public``."""
+    try:
+        return open(_open_once(path), "rb")
+    except OSError as error:
+        _refuse(error, path, "read")
+
+
+def file_refusal(error: OSError, path: Path, verb: str) -> HengeError:
+    """What the system said of a file, as a refusal that names it; ``verb`` is what was to be done with it.
+
+    ``StorageFull storage_full``, ``NotFound bad_file`` when it is absent, else ``Invalid bad_file``.
+    """
+    refusal = _file_refusal(error, path, verb)
+    refusal.__cause__ = error  # which tells exit codes apart
+    return refusal
+
+
+def _file_refusal(error: OSError, path: Path, verb: str) -> HengeError:
+    reason = error.strerror or type(error).__name__
+    if error.errno in FULL:
+        return StorageFull("storage_full", f"cannot {verb} {path}: {reason}", cure="free space on that disk")
+    if error.errno == errno.ELOOP:
+        return Invalid("bad_file", f"{path} is a symbolic link, and links are not followed here")
+    if error.errno == errno.ENOENT and verb == "write":
+        reason = f"{reason}; its folder is missing: mkdir -p {path.parent}"
+    cure = "look at the path" if error.errno == errno.ENOENT else ""
+    if error.errno in (errno.EACCES, errno.EPERM):
+        cure = _cure_of_denial(path, verb)
+    kind = NotFound if error.errno == errno.ENOENT else Invalid
+    return kind("bad_file", f"cannot {verb} {path}: {reason}", cure=cure)
 
 
 def make_private_dir(path: Path, *, files: Files = DISK) -> None:
@@ -190,6 +221,26 @@ def make_private_dir(path: Path, *, files: Files = DISK) -> None:
             sync_folder(path.parent, files=files)
     except OSError as error:
         _refuse(error, path, "create")
+
+
+def _cure_of_denial(path: Path, verb: str) -> str:
+    """Whose file or folder it is that the system keeps closed: the first folder on the way, else what was meant."""
+    ways = [folder for folder in reversed(path.absolute().parents) if not os.access(folder, os.X_OK)]
+    closed = ways[0] if ways else path if verb == "read" else path.parent
+    return f"run it as the user who owns {closed}, or have that given to you; see: ls -ld {closed}"
+
+
+def _open_once(path: Path) -> int:
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        mode = os.fstat(fd).st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISFIFO(mode):
+            raise Invalid("bad_file", f"{path} is neither a file nor a pipe")
+        os.set_blocking(fd, str(path).startswith(_OPENED_BY_THE_SHELL))
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
 
 
 def _temporary(path: Path) -> str:
@@ -262,12 +313,4 @@ def _check_private_dir(path: Path) -> None:
 
 
 def _refuse(error: OSError, path: Path, verb: str) -> NoReturn:
-    reason = error.strerror or type(error).__name__
-    if error.errno in FULL:
-        raise StorageFull("storage_full", f"cannot {verb} {path}: {reason}", cure="free space on that disk") from error
-    if error.errno == errno.ELOOP:
-        raise Invalid("bad_file", f"{path} is a symbolic link, and links are not followed here") from error
-    if error.errno == errno.ENOENT and verb == "write":
-        reason = f"{reason}; its folder is missing: mkdir -p {path.parent}"
-    kind = NotFound if error.errno == errno.ENOENT else Invalid
-    raise kind("bad_file", f"cannot {verb} {path}: {reason}") from error
+    raise file_refusal(error, path, verb) from error

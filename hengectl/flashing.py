@@ -16,10 +16,12 @@ from urllib.parse import urlsplit
 
 import click
 
+from henge_protocol.arguments import FILE
 from henge_protocol.errors import Conflict, Invalid, NotFound
 from henge_protocol.keyfiles import replace_file
 from henge_protocol.places import DEVICES_PORT
 from henge_protocol.quantity import format_duration
+from hengectl.address import parse_address
 from hengectl.invocation import Command, Invocation, with_invocation
 from hengectl.kinds import DEVICE, SCHEMA, Ref
 from hengectl.options import DURATION, Name, labels_option
@@ -47,10 +49,14 @@ asyncio.run(client.run())
 @click.command("add", cls=Command, writes=True, short_help="Prepare a MicroPython board to join.")
 @click.argument("device", metavar="NAME", type=Name())
 @click.option("--usb", is_flag=True, help="Copy it to the board on USB (needs mpremote).")
-@click.option("--port", default="auto", help="With --usb: the board's serial port, if there are several.")
 @click.option(
-    "--print", "folder", type=click.Path(path_type=Path), metavar="DIR", help="Write the files into DIR instead."
+    "--port",
+    type=FILE,
+    default="auto",
+    metavar="PORT",
+    help="With --usb: the board's serial port, if there are several.",
 )
+@click.option("--print", "folder", type=FILE, metavar="DIR", help="Write the files into DIR instead.")
 @click.option("--schema", type=Name(SCHEMA), default=None, help="Give it this schema when it joins.")
 @labels_option
 @click.option("--wifi", "ssid", metavar="SSID", help="The network that the board joins; asks for the password.")
@@ -64,7 +70,7 @@ def add_command(
     device: str,
     usb: bool,
     port: str,
-    folder: Path | None,
+    folder: str | None,
     schema: str | None,
     labels: dict[str, str],
     ssid: str | None,
@@ -81,17 +87,18 @@ def add_command(
     if usb and importlib.util.find_spec("mpremote") is None:
         cure = "install it with: pip install mpremote; or use --print DIR"
         raise Invalid("bad_usage", "mpremote is not installed here", cure=cure)
+    server = _place(reach) if reach is not None else ""
     _refuse_joined(invocation, device)
     if folder is not None:
-        _tell_prepared_before(invocation, folder, device)
+        _tell_prepared_before(invocation, Path(folder), device)
     wifi = {"ssid": ssid, "password": _password(ssid)} if ssid else None
-    setup = {"name": device, "server": reach or _reachable(invocation), "schema": schema, "wifi": wifi}
+    setup = {"name": device, "server": server or _reachable(invocation), "schema": schema, "wifi": wifi}
     body = {"kind": "join", "name": device, "ttl_s": ttl_s, "uses": 1, "labels": labels}
     made = invocation.client.post("/v1/tokens", body | ({"schema": schema} if schema else {})).json()
     setup["token"] = str(made["token"])
     content = {key: value for key, value in setup.items() if value}
     if folder is not None:
-        _write(folder, content)
+        _write(Path(folder), content)
         invocation.paper.say(f"device/{device} is prepared in {folder}")
         invocation.note(
             f"Within {format_duration(ttl_s)}: copy what is in it to the board's root and restart the board."
@@ -102,6 +109,15 @@ def add_command(
         _write(Path(place), content)
         _copy(Path(place), port)
     invocation.paper.say(f"device/{device} is prepared; the board restarts and joins")
+
+
+def _place(reach: str) -> str:
+    """Where the board finds the daemon; ``click.BadParameter`` for what is no host with a port."""
+    try:
+        address = parse_address(reach)
+    except Invalid as error:
+        raise click.BadParameter(f"{error.message}; {error.cure}", param_hint="--reach") from None
+    return address.url.removeprefix("https://")
 
 
 def _refuse_joined(invocation: Invocation, device: str) -> None:

@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from henge_protocol import strictjson
 from henge_protocol.errors import HengeError, Invalid, Malformed, NotFound, Problem, TooLarge
 from henge_protocol.fieldpath import tokens
+from henge_protocol.keyfiles import file_refusal
 from henge_protocol.model import API_VERSION, PLURALS, is_name
 from hengectl.yamltext import MAX_DEPTH, Node, read_documents
 
@@ -161,7 +162,7 @@ def _files(path: Path, *, may_be_empty: bool) -> list[Path]:
     if not path.is_dir():
         return [path]
     found: list[Path] = []
-    for folder, folders, names in os.walk(path):
+    for folder, folders, names in os.walk(path, onerror=_refuse_unread):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         found += [Path(folder, name) for name in names if name.endswith(SUFFIXES) and not name.startswith(".")]
         if len(found) > MAX_FILES:
@@ -169,6 +170,11 @@ def _files(path: Path, *, may_be_empty: bool) -> list[Path]:
     if not found and not may_be_empty:
         raise Invalid("bad_object", f"there is no {', '.join('*' + suffix for suffix in SUFFIXES)} file in {path}")
     return sorted(found)
+
+
+def _refuse_unread(error: OSError) -> NoReturn:
+    """What stands in a folder that cannot be listed would pass for deleted."""
+    raise file_refusal(error, Path(os.fsdecode(error.filename)), "read") from None
 
 
 def _bytes(path: Path) -> bytes:
@@ -188,7 +194,7 @@ def _bytes(path: Path) -> bytes:
             "bad_file", f"{path} {why}", cure="name a file or a folder that is there, or - for a pipe"
         ) from None
     except OSError as error:
-        raise Invalid("bad_file", f"cannot read {path}: {error.strerror}") from None
+        raise file_refusal(error, path, "read") from None
 
 
 def _rest(file: Any, first: bytes | None) -> bytes:

@@ -8,6 +8,7 @@ that nobody refers to.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -71,13 +72,14 @@ class Credential:
 def load(folder: Path) -> Contexts:
     """Read the contexts; none if there is no file. ``Invalid`` ``bad_setting`` names file and key."""
     path = folder / CONTEXTS_NAME
-    if not path.exists():
+    try:
+        content = keyfiles.read_public(_followed(path))
+    except NotFound:
         return Contexts(path)
     import tomllib  # 12 ms that people without contexts need not wait for
 
     try:
-        text = keyfiles.read_public(path.resolve()).decode()
-        table = tomllib.loads(text)
+        table = tomllib.loads(content.decode())
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise Invalid("bad_setting", f"{path} is not TOML: {error}", cure=f"mend or remove {path}") from None
     return _contexts(path, table)
@@ -86,7 +88,7 @@ def load(folder: Path) -> Contexts:
 def save(contexts: Contexts) -> None:
     """Write the contexts in one step; ``Invalid`` ``bad_file`` or ``StorageFull``."""
     keyfiles.make_private_dir(contexts.path.parent)
-    keyfiles.replace_file(contexts.path.resolve(), _toml(contexts).encode())
+    keyfiles.replace_file(_followed(contexts.path), _toml(contexts).encode())
 
 
 def add(contexts: Contexts, profile: Profile) -> Contexts:
@@ -171,6 +173,11 @@ def _renew_after(folder: Path) -> float:
         return float(value)
     except (ValueError, KeyError, TypeError):
         raise Invalid("bad_setting", f"{folder / DATES_FILE} is damaged", cure="hengectl login URL again") from None
+
+
+def _followed(path: Path) -> Path:
+    """Where the file really lies: people keep it as a link into another folder. A circle of links stays as it is."""
+    return Path(os.path.realpath(path))
 
 
 def _credentials(config: Path) -> Path:

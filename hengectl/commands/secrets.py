@@ -8,7 +8,9 @@ from typing import Any, Final
 
 import click
 
-from henge_protocol.errors import HengeError, Invalid, Malformed, NotFound, TooLarge
+from henge_protocol.arguments import FILE
+from henge_protocol.errors import HengeError, Invalid, Malformed, TooLarge
+from henge_protocol.keyfiles import read_once
 from hengectl.changes import tell_needs, tell_result
 from hengectl.invocation import Command, Group, Invocation, with_invocation
 from hengectl.kinds import SECRET, Ref
@@ -29,7 +31,7 @@ def secret_command() -> None:
 @secret_command.command("set", cls=Command, writes=True, short_help="Give a secret a value.")
 @click.argument("name", metavar="NAME", type=SECRET_NAME)
 @click.argument("value", metavar="", nargs=-1, type=click.UNPROCESSED)
-@click.option("--from-file", "source", metavar="FILE|-", default=None, help="Read the value there, not from a prompt.")
+@click.option("--from-file", "source", type=FILE, metavar="FILE|-", help="Read the value there, not from a prompt.")
 @click.option("--json", "as_json", is_flag=True, help="The value is JSON: a number, a list, an object.")
 @dry_run_option
 @all_at_once_option
@@ -107,17 +109,11 @@ def _asked(invocation: Invocation, name: str) -> bytes:
 
 
 def _read(source: str) -> bytes:
-    try:
-        if source == "-":
-            data = sys.stdin.buffer.read(MAX_FILE_BYTES + 1)
-        else:
-            with Path(source).open("rb") as file:
-                data = file.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        kind = NotFound if isinstance(error, FileNotFoundError) else Invalid
-        raise kind("bad_file", f"{ascii(source)[1:-1][:80]} cannot be read: {error.strerror}") from None
+    if source != "-":
+        return read_once(Path(source), limit_bytes=MAX_FILE_BYTES)[0]
+    data = sys.stdin.buffer.read(MAX_FILE_BYTES + 1)
     if len(data) > MAX_FILE_BYTES:
-        raise TooLarge("too_large", f"{ascii(source)[1:-1][:80]} is larger than a secret may be")
+        raise TooLarge("too_large", "standard input is larger than a secret may be")
     return data
 
 

@@ -97,6 +97,54 @@ def test_an_option_given_twice_exits_2(capsys: pytest.CaptureFixture[str], line:
     assert "is given twice" in err
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        pytest.param(["join", ""], "'[URL]': it is empty", id="C04 address"),
+        pytest.param(["join", "h", "--token-file="], "'--token-file': it is empty", id="C04 file"),
+        pytest.param(["join", "h", "--token", ""], "'--token': it is empty", id="C04 token"),
+        pytest.param(["join", "h", "--name", ""], "'--name': it is empty", id="C04 name"),
+        pytest.param(["join", "h", "--schema="], "'--schema': it is empty", id="C04 schema"),
+        pytest.param(["run", "--config", ""], "'--config': it is empty", id="C04 settings"),
+        pytest.param(["run", "--output", ""], "'--output': it is empty", id="C04 output"),
+        pytest.param(["run", "--hook-timeout="], "'--hook-timeout': it is empty", id="C04 time"),
+        pytest.param(["status", "--state-dir", ""], "'--state-dir': it is empty", id="C04 folder"),
+        pytest.param(["join", "\udcff"], r"'\udcff' is not UTF-8", id="C31 address"),
+        pytest.param(["join", "h", "--name", "\udcff"], r"'\udcff' is not UTF-8", id="C31 name"),
+        pytest.param(["status", "\x07"], r"argument (\x07)", id="C30 escaped"),
+        pytest.param(["status", "--state", "x"], "No such option '--state'", id="C06 abbreviated"),
+        pytest.param(["staus"], "Did you mean 'status'?", id="C02 command"),
+        pytest.param(["join", "::1", "--accept-first"], "IPv6 address stands in brackets", id="C08 IPv6"),
+        pytest.param(["join", "u@h", "--accept-first"], "is not a daemon's address", id="C08 user"),
+        pytest.param(["join", "h:65536", "--accept-first"], "1 to 65535", id="C08 port"),
+        pytest.param(["run", "--hook-timeout", "1e9"], "'1e9' is not a time", id="C07 exponent"),
+        pytest.param(["run", "--hook-timeout", "nan"], "'nan' is not a time", id="C07 nan"),
+        pytest.param(["run", "--hook-timeout", "-1s"], "'-1s' is not a time", id="C07 negative"),
+    ],
+)
+def test_what_is_doubtful_is_no_guess(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, words: list[str], told: str
+) -> None:
+    out, err = run(capsys, *words, code=2)
+
+    assert (out, told in err, err.isascii()) == ("", True, True), err
+    assert "\x07" not in err
+    assert not (tmp_path / "state").exists()
+
+
+def test_hooks_may_be_none_and_may_name_files_of_any_bytes(capsys: pytest.CaptureFixture[str]) -> None:
+    _, err = run(capsys, "run", "--on-change", "", "--health", "/x/\udcff", "--output", "/x/\udcff", code=78)
+
+    assert err.startswith("Error: this device has not joined a fleet yet")
+
+
+def test_the_name_of_a_file_cannot_move_the_cursor(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    _, err = run(capsys, "run", "--config", str(tmp_path / "x\x1b[2J"), code=66)
+
+    assert r"x\x1b[2J: No such file" in err
+    assert "\x1b" not in err
+
+
 def test_a_device_that_has_not_joined_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     for command in ("run", "status"):
         _, err = run(capsys, command, code=78)

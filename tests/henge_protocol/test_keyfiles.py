@@ -237,3 +237,62 @@ def test_what_is_handed_over_once_has_a_limit(tmp_path: Path) -> None:
 
     with pytest.raises(TooLarge):
         keyfiles.read_once(tmp_path / "token", limit_bytes=10)
+
+
+def test_what_is_too_large_to_be_held_is_handed_over_open(tmp_path: Path) -> None:
+    (tmp_path / "backup").write_bytes(b"x" * 100)
+    with keyfiles.open_once(tmp_path / "backup") as file:
+        assert file.read(3) == b"xxx"
+
+
+@pytest.mark.parametrize("made", ["folder", "device", "pipe", "absent", "loop"])
+def test_what_never_ends_or_never_comes_is_not_waited_for(tmp_path: Path, made: str) -> None:  # F01
+    path = tmp_path / "it"
+    if made == "folder":
+        path.mkdir()
+    elif made == "device":
+        path.symlink_to("/dev/zero")
+    elif made == "pipe":
+        os.mkfifo(path)
+    elif made == "loop":
+        path.symlink_to(path)
+
+    if made == "pipe":  # nobody writes
+        assert keyfiles.read_once(path) == (b"", 0)
+        with keyfiles.open_once(path) as file:
+            assert file.read(1) == b""
+        return
+    for read in (keyfiles.read_once, keyfiles.open_once):
+        with pytest.raises((Invalid, NotFound), match=str(path)):
+            read(path)
+    with pytest.raises((Invalid, NotFound)):
+        keyfiles.read_passphrase(str(path))
+
+
+def test_a_passphrase_comes_through_a_pipe_of_the_shell() -> None:
+    reading, writing = os.pipe()
+    try:
+        os.write(writing, b"correct horse\n")
+        os.close(writing)
+        assert keyfiles.read_passphrase(f"/dev/fd/{reading}") == "correct horse"
+    finally:
+        os.close(reading)
+
+
+@pytest.mark.parametrize(("verb", "shut", "shown"), [
+    ("read", (), "etc/henge/key"),
+    ("write", (), "etc/henge"),
+    ("read", ("etc",), "etc"),
+    ("write", ("etc", "etc/henge"), "etc"),
+])  # fmt: skip
+def test_a_denial_names_what_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str, shut: tuple[str, ...], shown: str
+) -> None:
+    """Root may do everything, so the system's answers are played."""
+    closed = [tmp_path / one for one in shut]
+    monkeypatch.setattr(keyfiles.os, "access", lambda path, _mode: path not in closed)
+    error = PermissionError(errno.EACCES, "Permission denied")
+    refusal = keyfiles.file_refusal(error, tmp_path / "etc/henge/key", verb)
+
+    assert refusal.message == f"cannot {verb} {tmp_path / 'etc/henge/key'}: Permission denied"
+    assert refusal.cure.endswith(f"; see: ls -ld {tmp_path / shown}")

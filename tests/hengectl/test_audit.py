@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -78,3 +79,14 @@ async def test_a_file_of_something_else_is_refused(person: Face, tmp_path: Path)
         codes.append((await person.run("audit", "verify", "-f", str(file))).code)
 
     assert codes == [6, 6, 6, 6]
+
+
+def test_a_file_of_records_is_not_waited_for(face: Face, tmp_path: Path) -> None:  # F01
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "deep").write_text("[" * 100_000)
+    told = {str(tmp_path / "pipe"): "is not JSON", str(tmp_path / "deep"): "is not JSON", "/dev/zero": "neither a file",
+            str(tmp_path): "neither a file"}  # fmt: skip
+    for name, words in told.items():
+        ran = face.now("audit", "verify", "-f", name)
+        assert (ran.code, ran.out) == (6, "")
+        assert words in ran.err

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
+import shutil
 import socket
 import subprocess
 import sys
@@ -12,6 +14,7 @@ import click
 import pytest
 
 from henge_protocol.errors import Internal, StorageFull
+from henge_protocol.joining import format_token, new_token
 from hengectl import cli
 from tests.hengectl.conftest import Face
 
@@ -137,6 +140,43 @@ def test_what_is_not_meant_so_is_a_usage_error(face: Face, arguments: str, words
     assert ran.out == ""
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        pytest.param(["apply", "-f", ""], "'--filename': it is empty", id="C04 a file"),
+        pytest.param(["apply", "-k", ""], "'--kustomize': it is empty", id="C04 a folder"),
+        pytest.param(["check", "-f", "x", "-f", ""], "'--filename': it is empty", id="C04 one of several files"),
+        pytest.param(["device", "add", "pico", "--print", ""], "'--print': it is empty", id="C04 where to write"),
+        pytest.param(["backup", "-o", ""], "'--output': it is empty", id="C04 what to make"),
+        pytest.param(["secret", "set", "x", "--from-file="], "'--from-file': it is empty", id="C04 what to read"),
+        pytest.param(["get", "devices", "-l", ""], "'--selector': it is empty", id="C04 whom"),
+        pytest.param(["factor", "--selector=", "--yes"], "'--selector': it is empty", id="C04 whom to change"),
+        pytest.param(["audit", "verify", "--known", ""], "'--known': it is empty", id="C04 what to compare with"),
+        pytest.param(["why", "lamp-1", ""], "'[FIELD]': it is empty", id="C04 an argument"),
+        pytest.param(["status", "--context", ""], "'--context': it is empty", id="C04 behind the command"),
+        pytest.param(["set", "device/lamp-1", "a=\udcff"], r"'a=\udcff' is not UTF-8", id="C31 a value"),
+        pytest.param(["set", "device/lamp-1", "a=1", "-m", "\udcff"], r"'\udcff' is not UTF-8", id="C31 a message"),
+        pytest.param(["why", "lamp-1", "\udcff"], r"'\udcff' is not UTF-8", id="C31 a field"),
+        pytest.param(["version", "\x1b[31mx"], r"argument (\x1b[31mx)", id="C30 what is shown is escaped"),
+        pytest.param(["get", "devices", "\x1b[31mx"], r"'\x1b[31mx' is not of the form", id="C09 a name"),
+        pytest.param(["device", "add", "pico", "--print", "x", "--reach", "h:0"], "not 1 to 65535", id="C08 port 0"),
+        pytest.param(["device", "add", "pico", "--print", "x", "--reach", "http://h"], "https", id="C08 scheme"),
+        pytest.param(["device", "add", "pico", "--print", "x", "--reach", "h/x"], "more than", id="C08 path"),
+        pytest.param(["support", "-o", "-"], "- is none", id="support is no stream"),
+    ],
+)
+def test_what_a_script_may_send_by_mistake_is_a_usage_error(
+    face: Face, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, words: list[str], told: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ran = face.now(*words)
+
+    assert (ran.code, ran.out) == (2, ""), ran
+    assert told in ran.err
+    assert ran.err.isascii()
+    assert [one.name for one in tmp_path.iterdir()] == ["home"]
+
+
 def test_options_may_stand_on_either_side_of_the_command(face: Face) -> None:
     before = face.now("--socket", "/absent", "status")
 
@@ -187,6 +227,83 @@ def test_a_wrong_variable_is_named_and_an_empty_one_is_none(face: Face) -> None:
 
     assert ran.code == 2
     assert "HENGE_COLOR is 'pink'" in ran.err
+
+
+@pytest.mark.parametrize("name", ["HENGE_SEVER", "HENGE_SOCKETT", "HENGE_SERVER_URL", "HENGE_COLOUR"])
+def test_a_misspelled_variable_is_warned_of_once(face: Face, name: str) -> None:  # C19
+    face.environ(**{name: "x", "HENGE_TOKEN_FILE": "x", "HENGE_LISTEN__SOCKET": "x", "HENGE_CONFIG": "x"})
+    ran = face.now("paths")
+
+    assert ran.code == 0
+    [warning] = ran.err.splitlines()
+    assert warning.startswith(f"Warning: hengectl knows no variable {name}; did you mean HENGE_")
+
+
+CLOSED = """
+import os, sys
+from hengectl import cli
+real_lstat, real_open = os.lstat, os.open
+def denied(real):
+    def call(path, *arguments, **named):
+        if str(path).endswith("henge/config.toml"):
+            raise PermissionError(13, "Permission denied", path)
+        return real(path, *arguments, **named)
+    return call
+os.lstat, os.open = denied(real_lstat), denied(real_open)
+sys.exit(cli.run(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(
+    "line", ["status", "context list", "context use home", "logout --yes", "--context home status", "--server h status"]
+)
+def test_contexts_that_the_system_keeps_closed_are_named_with_a_cure(face: Face, line: str) -> None:
+    """Root may read everything, so the system's answer is played."""
+    folder = face.home / ".config/henge"
+    folder.mkdir(parents=True)
+    (folder / "config.toml").write_text("")
+    command = [sys.executable, "-c", CLOSED, *line.split()]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+    assert (ran.returncode, ran.stdout) == (6, ""), ran
+    assert ran.stderr.startswith(f"Error: cannot read {folder}/config.toml: Permission denied\n")
+    assert f"see: ls -ld {folder}/config.toml" in ran.stderr
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.getuid() != 0 or not shutil.which("setpriv"), reason="needs root and setpriv")
+@pytest.mark.parametrize("line", ["status", "context list", "context use home", "login https://h --token-file TOKEN"])
+@pytest.mark.parametrize("owned", [".config", ".config/henge", ".config/henge/config.toml"])
+def test_contexts_of_another_user_are_named_with_a_cure(face: Face, tmp_path: Path, line: str, owned: str) -> None:
+    """Root without its capabilities is a user like others."""
+    config = face.home / ".config/henge/config.toml"
+    config.parent.mkdir(parents=True, mode=0o700)
+    config.write_text("")
+    config.chmod(0o600)
+    (face.home / ".config").chmod(0o700)
+    os.chown(face.home / owned, 65534, 65534)
+    token = tmp_path / "token"
+    token.write_text(format_token(new_token("admin", b"x" * 32, random=secrets.token_bytes)))
+    command = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", sys.executable, "-m", "hengectl"]
+    words = [str(token) if word == "TOKEN" else word for word in line.split()]
+    ran = subprocess.run([*command, *words], cwd=ROOT, capture_output=True, text=True, check=False)
+
+    assert (ran.returncode, ran.stdout) == (6, ""), ran
+    assert f"Error: cannot read {config}: Permission denied\n" in ran.stderr
+    assert ran.stderr.endswith(f"see: ls -ld {face.home / owned}\n")
+
+
+def test_a_file_that_a_command_may_not_use_is_never_the_outputs_trouble(
+    face: Face, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied", "/x/y")
+
+    monkeypatch.setattr("hengectl.commands.apply.apply_files", failing)
+    ran = face.now("apply", "-f", "x")
+
+    assert ran.code == 6
+    assert ran.err.startswith("Error: cannot use /x/y: Permission denied\nNothing was changed.\n")
 
 
 def test_no_home_is_no_obstacle_on_the_daemons_machine(face: Face) -> None:

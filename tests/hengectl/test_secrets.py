@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -189,3 +190,22 @@ async def test_a_reference_in_a_field_that_is_no_secret_is_refused_as_text(
     assert "wifi.ssid is no secret in the schema: it would be the text secret/wifi/home" in named.err
     await person.ok("set", "device/lamp-1", "wifi.ssid=secret/of/life", *for_a_while)
     await person.ok("set", "device/lamp-1", "--json", 'wifi.ssid="secret/wifi/home"', *for_a_while)
+
+
+@pytest.mark.parametrize(
+    ("made", "code", "told"),
+    [("pipe", 6, "empty"), ("device", 6, "neither a file nor a pipe"), ("folder", 6, "neither a file nor a pipe"),
+     ("absent", 3, "No such file")],
+)  # fmt: skip
+async def test_a_value_is_not_waited_for(person: Face, tmp_path: Path, made: str, code: int, told: str) -> None:  # F01
+    path = tmp_path / "value"
+    if made == "pipe":
+        os.mkfifo(path)
+    elif made == "device":
+        path.symlink_to("/dev/zero")
+    elif made == "folder":
+        path.mkdir()
+    ran = await person.run("secret", "set", "wifi/home", "--from-file", str(path))
+
+    assert (ran.code, ran.out) == (code, "")
+    assert told in ran.err
