@@ -219,14 +219,17 @@ def make_private_dir(path: Path, *, files: Files = DISK) -> None:
             _check_private_dir(path)
         else:
             sync_folder(path.parent, files=files)
+    except FileExistsError:
+        raise Invalid("bad_file", f"{path.parent} is not a folder", cure="name another folder") from None
     except OSError as error:
         _refuse(error, path, "create")
 
 
 def _cure_of_denial(path: Path, verb: str) -> str:
-    """Whose file or folder it is that the system keeps closed: the first folder on the way, else what was meant."""
-    ways = [folder for folder in reversed(path.absolute().parents) if not os.access(folder, os.X_OK)]
-    closed = ways[0] if ways else path if verb == "read" else path.parent
+    """Names what is closed: the first folder on the way that lets nobody through, the folder to write in, the file."""
+    there = [folder for folder in path.absolute().parents if os.path.lexists(folder)]
+    shut = [folder for folder in there if not os.access(folder, os.X_OK)]
+    closed = shut[-1] if shut else there[0] if verb in ("write", "create", "remove") else path
     return f"run it as the user who owns {closed}, or have that given to you; see: ls -ld {closed}"
 
 

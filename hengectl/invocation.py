@@ -29,6 +29,8 @@ HELP_OPTIONS: Final = {"help_option_names": ["-h", "--help"]}
 _GIVEN: Final = "hengectl.given"
 _INVOCATION: Final = "hengectl.invocation"
 _COMMAND: Final = "hengectl.command"
+MAX_WIDTH_DIGITS: Final = 4
+"""No terminal has ten thousand columns, and Python reads no number of thousands of digits."""
 _VARIABLES: Final = ("HENGE_SOCKET", "HENGE_SERVER", "HENGE_CONTEXT", "HENGE_COLOR")
 _ELSEWHERE: Final = ("login", "logout", "context", "paths", "completion")
 """Commands in hints that must not be aimed at the daemon of this run."""
@@ -185,7 +187,9 @@ def with_invocation(function: Callable[Concatenate[Invocation, P], R]) -> Callab
 
     @functools.wraps(function)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
-        return function(invocation_of(click.get_current_context()), *args, **kwargs)
+        invocation = invocation_of(click.get_current_context())
+        _warn_of_misspelled(invocation)
+        return function(invocation, *args, **kwargs)
 
     return wrapper
 
@@ -230,7 +234,6 @@ def made_invocation(meta: Mapping[str, Any]) -> Invocation | None:
 
 def _make(meta: Mapping[str, Any], environ: Mapping[str, str]) -> Invocation:
     given: Mapping[str, Any] = meta.get(_GIVEN, {})
-    _warn_of_misspelled(environ)
     options = Choice(given.get("socket", ""), given.get("server", ""), given.get("context", ""))
     colour = given.get("color") or _colour_variable(environ)
     terminal = sys.stdout.isatty()
@@ -252,11 +255,11 @@ def _make(meta: Mapping[str, Any], environ: Mapping[str, str]) -> Invocation:
     )
 
 
-def _warn_of_misspelled(environ: Mapping[str, str]) -> None:
+def _warn_of_misspelled(invocation: Invocation) -> None:
     """A variable that chooses the daemon and is misspelled chooses none: another one might be changed."""
-    for name in sorted(environ):
+    for name in sorted(invocation.environ):
         if name.startswith("HENGE_") and name not in _VARIABLES and (meant := nearest(name, _VARIABLES, cutoff=0.85)):
-            click.echo(printable(f"Warning: hengectl knows no variable {name}; did you mean {meant}?"), err=True)
+            invocation.note(f"Warning: hengectl knows no variable {name}; did you mean {meant}?")
 
 
 def _colour_variable(environ: Mapping[str, str]) -> str:
@@ -272,8 +275,9 @@ def _progress(environ: Mapping[str, str]) -> Progress:
 
 
 def _terminal_width(environ: Mapping[str, str], stream: TextIO) -> int:
-    if environ.get("COLUMNS", "").isdecimal():
-        return int(environ["COLUMNS"])
+    told = environ.get("COLUMNS", "")
+    if told.isdecimal() and len(told) <= MAX_WIDTH_DIGITS:
+        return int(told)
     try:
         return os.get_terminal_size(stream.fileno()).columns
     except OSError:

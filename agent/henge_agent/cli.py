@@ -43,7 +43,7 @@ from henge_protocol.arguments import FILE, CarefulCommand, told_of
 from henge_protocol.errors import Conflict, HengeError, Invalid, Malformed, NotFound
 from henge_protocol.hints import repeated
 from henge_protocol.joining import JoinToken, format_code, parse_token
-from henge_protocol.keyfiles import read_once
+from henge_protocol.keyfiles import file_refusal, read_once
 from henge_protocol.model import check_name
 from henge_protocol.peertext import printable
 from henge_protocol.places import agent_config_file, agent_state_dir
@@ -52,7 +52,6 @@ if TYPE_CHECKING:  # cryptography and aiohttp wait until they are needed
     from henge_agent.enrol import Chance, Joined
 
 F = TypeVar("F", bound=Callable[..., Any])
-
 MAX_TOKEN_FILE_BYTES: Final = 4096
 
 _EXIT_CODES: Final = {
@@ -111,19 +110,25 @@ def run_command_line(arguments: list[str]) -> int:
         click.echo("Interrupted.", err=True)
         return 130
     except HengeError as error:
-        click.echo(printable(f"Error: {error.message}"), err=True)
-        if error.cure:
-            click.echo(printable(f"  {_here(error.cure, _given_folder(arguments))}"), err=True)
-        return exit_code(error)
+        return _refused(error, arguments)
     except Exception as error:  # the outermost boundary of the program
         if "--debug" in arguments:
             raise
-        if isinstance(error, OSError) and error.errno in _UNWRITTEN and error.filename is None:
+        if isinstance(error, OSError) and isinstance(error.filename, str | bytes):
+            return _refused(file_refusal(error, Path(os.fsdecode(error.filename)), "use"), arguments)
+        if isinstance(error, OSError) and error.errno in _UNWRITTEN:
             click.echo(f"Error: cannot write the output ({error.strerror})", err=True)
             return 74
         click.echo(f"Error: henge-agent failed: {type(error).__name__}: {error}", err=True)
         click.echo("  run it again with --debug and report what it says", err=True)
         return 70
+
+
+def _refused(error: HengeError, arguments: Sequence[str]) -> int:
+    click.echo(printable(f"Error: {error.message}"), err=True)
+    if error.cure:
+        click.echo(printable(f"  {_here(error.cure, _given_folder(arguments))}"), err=True)
+    return exit_code(error)
 
 
 def _given_folder(arguments: Sequence[str]) -> list[str]:

@@ -70,7 +70,7 @@ def _to_standard_output(invocation: Invocation, source: str | None) -> None:
     if sys.stdout.isatty():
         raise Invalid("bad_usage", "a terminal is no place for a backup", cure="hengectl backup -o henge.backup")
     passphrase = _passphrase(invocation, source, again=True)
-    write = _writer(sys.stdout.buffer, Path("-"))
+    write = _writer(sys.stdout.buffer, Path("standard output"))
     invocation.client.save("/v1/backup", {"passphrase": passphrase}, write, patience_s=PATIENCE_S)
     sys.stdout.buffer.flush()
 

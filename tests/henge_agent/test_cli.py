@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -269,6 +270,31 @@ def test_a_key_that_others_can_read_exits_77(capsys: pytest.CaptureFixture[str],
     for command in ("run", "status"):
         _, err = run(capsys, command, code=77)
         assert f"chmod 600 {joined.folder}/identity-a.pem" in err
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.getuid() != 0 or not shutil.which("setpriv"), reason="needs root and setpriv")
+@pytest.mark.parametrize("owned", ["", "membership.json", "identity-a.pem", "lock"])
+@pytest.mark.parametrize("line", ["run", "join h --replace --token-file TOKEN"])
+def test_the_state_of_another_user_exits_77_and_names_what_is_closed(
+    joined: State, tmp_path: Path, owned: str, line: str
+) -> None:  # C42
+    """Root without its capabilities is a user like others."""
+    joined.close()
+    token = tmp_path / "token"
+    token.touch(0o600)
+    token.write_text(token_text())
+    closed = joined.folder / owned
+    os.chown(closed, 65534, 65534)
+    words = [str(token) if word == "TOKEN" else word for word in line.split()]
+    ran = subprocess.run(
+        ["setpriv", "--bounding-set=-all", "--inh-caps=-all", *command(*words, "--state-dir", str(joined.folder))],
+        env=environ(), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+    assert (ran.returncode, ran.stdout) == (77, ""), ran
+    assert "Permission denied" in ran.stderr
+    assert f"see: ls -ld {closed}\n" in ran.stderr
 
 
 def test_status_says_what_runs_and_what_is_owed(capsys: pytest.CaptureFixture[str], joined: State) -> None:

@@ -200,9 +200,9 @@ def test_a_file_where_the_folder_should_be_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     (tmp_path / "link").symlink_to(tmp_path)
 
-    for path in (tmp_path / "file", tmp_path / "file" / "below", tmp_path / "link"):
-        with pytest.raises(Invalid):
-            keyfiles.make_private_dir(path)
+    for path, named in (("file", "file"), ("file/below", "file"), ("link", "link")):
+        with pytest.raises(Invalid, match=f"{tmp_path / named} is not a folder"):
+            keyfiles.make_private_dir(tmp_path / path)
 
 
 def test_a_full_disk_makes_no_folder(tmp_path: Path) -> None:
@@ -284,11 +284,13 @@ def test_a_passphrase_comes_through_a_pipe_of_the_shell() -> None:
     ("write", (), "etc/henge"),
     ("read", ("etc",), "etc"),
     ("write", ("etc", "etc/henge"), "etc"),
+    ("create", (), "etc/henge"),
 ])  # fmt: skip
 def test_a_denial_names_what_is_closed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str, shut: tuple[str, ...], shown: str
 ) -> None:
     """Root may do everything, so the system's answers are played."""
+    (tmp_path / "etc/henge").mkdir(parents=True)
     closed = [tmp_path / one for one in shut]
     monkeypatch.setattr(keyfiles.os, "access", lambda path, _mode: path not in closed)
     error = PermissionError(errno.EACCES, "Permission denied")

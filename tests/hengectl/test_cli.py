@@ -306,6 +306,15 @@ def test_a_file_that_a_command_may_not_use_is_never_the_outputs_trouble(
     assert ran.err.startswith("Error: cannot use /x/y: Permission denied\nNothing was changed.\n")
 
 
+@pytest.mark.parametrize("columns", ["0", "1", "20", "-1", "x", "\u00b2", "9" * 5000])
+def test_the_width_of_a_terminal_may_be_anything(face: Face, columns: str) -> None:  # C29
+    face.environ(COLUMNS=columns, TERM="xterm")
+    ran = face.now("paths", terminal=True)
+
+    assert (ran.code, ran.err) == (0, "")
+    assert "config.toml" in ran.out
+
+
 def test_no_home_is_no_obstacle_on_the_daemons_machine(face: Face) -> None:
     face.environ(HOME="")
 
@@ -393,7 +402,7 @@ def test_tab_knows_commands_and_kinds() -> None:
     def offered(*words: str) -> set[str]:
         environ = {
             **os.environ, "_HENGECTL_COMPLETE": "bash_complete", "COMP_WORDS": " ".join(words),
-            "COMP_CWORD": str(len(words) - 1), "HENGE_SOCKET": "/absent",
+            "COMP_CWORD": str(len(words) - 1), "HENGE_SOCKET": "/absent", "HENGE_SEVER": "misspelled",
         }  # fmt: skip
         command = [sys.executable, "-m", "hengectl"]
         ran = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False)

@@ -1181,6 +1181,35 @@ async def test_a_certificate_is_renewed_in_passing(face: Face, daemon: Service, 
     await face.ok("whoami")
 
 
+@pytest.mark.parametrize("trouble", ["folder", "full"])
+async def test_no_token_is_spent_where_the_credential_cannot_be_kept(
+    face: Face, daemon: Service, admin: Admin, monkeypatch: pytest.MonkeyPatch, trouble: str
+) -> None:  # C21
+    token = (await admin.ok("POST", "/v1/tokens", {"kind": "admin"}))["token"]
+    folder = face.home / ".config/henge"
+    folder.mkdir(parents=True, mode=0o700)
+    with monkeypatch.context() as patched:
+        if trouble == "folder":
+            (folder / "credentials").touch()
+        else:
+
+            def full(*_: object) -> None:
+                raise OSError(28, "No space left on device")
+
+            patched.setattr("henge_protocol.keyfiles._write_new", full)
+        ran = await face.run("login", daemon.url, "--token-file", "-", "--name", "ada", stdin=token)
+
+    assert ran.code == (6 if trouble == "folder" else 1), ran
+    assert str(folder / "credentials") in ran.err
+    assert "Nothing was changed." in ran.err
+    assert [one["uses"] - one["used"] for one in (await admin.ok("GET", "/v1/tokens"))["items"]] == [1]
+    assert (await admin.ok("GET", "/v1/operators"))["items"] == []
+    assert not (folder / "config.toml").exists()
+    if trouble == "full":
+        await face.ok("login", daemon.url, "--token-file", "-", "--name", "ada", stdin=token)
+        assert [one.name for one in (folder / "credentials").iterdir()] != []
+
+
 async def test_a_devices_token_does_not_log_in(face: Face, daemon: Service, admin: Admin) -> None:
     token = (await admin.ok("POST", "/v1/tokens", {}))["token"]
 
@@ -1236,6 +1265,39 @@ async def interrupted(process: asyncio.subprocess.Process) -> int:
                 return await asyncio.wait_for(asyncio.shield(asyncio.ensure_future(process.wait())), 0.5)
             except TimeoutError:
                 continue
+
+
+@pytest.mark.parametrize(
+    ("arguments", "where", "last"),
+    [
+        pytest.param(
+            ("token", "create", "-q"), "http.client.HTTPConnection.getresponse",
+            "It is not known whether the change was made. Look: hengectl history", id="C26 sent, no answer yet",
+        ),
+        pytest.param(
+            ("set", "device/lamp-1", "color=red", "--wait"), "hengectl.delivery.wait_for",
+            "The change is made; only the waiting ended.", id="C26 while waiting",
+        ),
+        pytest.param(("get", "devices"), "http.client.HTTPConnection.getresponse", "Interrupted.", id="C26 read"),
+        pytest.param(
+            ("backup", "-o", "-", "--passphrase-file", "-"), "http.client.HTTPConnection.getresponse", "Interrupted.",
+            id="C26 a backup changes nothing",
+        ),
+    ],
+)  # fmt: skip
+async def test_an_interruption_says_what_became_of_the_change(
+    person: Face, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], where: str, last: str
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(where, interrupt)
+        ran = await person.run(*arguments, stdin="correct horse battery")
+
+    assert ran.code == 130
+    assert ran.err.splitlines()[-1] == last
+    assert "Interrupted." in ran.err
 
 
 @pytest.mark.parametrize(
