@@ -72,6 +72,11 @@ def test_no_command_shows_them_all(face: Face) -> None:
     ("arguments", "words"),
     [
         ("gett devices", "Did you mean 'get'?"),
+        ("token creat", "Did you mean 'create'?"),
+        ("help nosuch", "There is no command 'nosuch'"),
+        ("get devices --nope -h", "No such option '--nope'"),
+        ("get devices lamp-*", "is not of the form"),
+        ("delete device/lamp-* --yes", "is not of the form"),
         ("get events", "Shown by: hengectl events"),
         ("get devices --selectr a=b", "Did you mean '--selector'?"),
         ("describe device lamp-1 lamp-2", "one thing is described at a time"),
@@ -92,6 +97,7 @@ def test_no_command_shows_them_all(face: Face) -> None:
         ("apply -f x --timeout 0s", "not between"),
         ("apply -f x --timeout -1", "not of the form"),
         ("apply -f x --timeout 5x", "not of the form"),
+        ("apply -f x --timeout 1e9", "not of the form"),
         ("apply -f x --timeout nan", "not of the form"),
         ("apply -f x --timeout 99999d", "not between"),
         ("set lamp-1 a=b", "is not of the form KIND/NAME"),
@@ -175,6 +181,77 @@ def test_what_a_script_may_send_by_mistake_is_a_usage_error(
     assert told in ran.err
     assert ran.err.isascii()
     assert [one.name for one in tmp_path.iterdir()] == ["home"]
+
+
+def _admin_token() -> str:
+    return format_token(new_token("admin", b"x" * 32, random=secrets.token_bytes))
+
+
+@pytest.mark.parametrize(
+    ("form", "code", "told"),
+    [
+        pytest.param("\ufeff  {} \r\n\n", 7, "cannot reach the daemon", id="C13 white space around"),
+        pytest.param("{head}\n{tail}", 6, "", id="C13 wrapped"),
+        pytest.param("{head} {tail}", 6, "white space inside", id="C13 a space inside"),
+        pytest.param('"{}"', 6, "does not begin with", id="C13 quotes"),
+        pytest.param("", 6, "it is empty", id="C13 nothing"),
+        pytest.param("{}\0", 6, "", id="C13 NUL"),
+    ],
+)
+def test_a_token_is_taken_as_people_copy_it_or_refused(face: Face, form: str, code: int, told: str) -> None:
+    token = _admin_token()
+    given = form.format(token, head=token[:30], tail=token[30:])
+    ran = face.now("-v", "--debug", "login", "https://127.0.0.1:9", "--token-file", "-", stdin=given)
+
+    assert (ran.code, ran.out, told in ran.err) == (code, "", True), ran
+    assert token[30:] not in ran.err
+    assert not (face.home / ".config").exists()
+
+
+def test_a_token_on_the_command_line_works_is_warned_of_and_not_repeated(face: Face) -> None:  # C12, C46
+    token = _admin_token()
+    ran = face.now("-v", "--debug", "login", "https://127.0.0.1:9", "--token", token)
+
+    assert ran.code == 7
+    assert "Warning: a token on the command line is visible to others" in ran.err
+    assert token[30:] not in ran.err
+
+
+@pytest.mark.parametrize(
+    ("made", "code", "told"),
+    [
+        pytest.param("open", 7, "Warning: others can read", id="C14 others can read it"),
+        pytest.param("link", 7, "cannot reach", id="C14 behind a link"),
+        pytest.param("empty", 6, "it is empty", id="C14 empty"),
+        pytest.param("large", 6, "more than 1024 bytes", id="C14 1 MiB"),
+        pytest.param("binary", 6, "is not text", id="C14 binary"),
+        pytest.param("folder", 6, "neither a file nor a pipe", id="C14 folder"),
+        pytest.param("pipe", 6, "it is empty", id="C14 pipe that nobody fills"),
+        pytest.param("absent", 3, "No such file", id="C14 absent"),
+        pytest.param("loop", 6, "symbolic link", id="C14 circle of links"),
+    ],
+)
+def test_a_file_of_a_token_is_read_warned_of_or_refused(
+    face: Face, tmp_path: Path, made: str, code: int, told: str
+) -> None:
+    path = tmp_path / "token"
+    content = {"empty": b"\n", "large": b"x" * 2**20, "binary": b"\xff\xfe"}
+    if made == "folder":
+        path.mkdir()
+    elif made == "pipe":
+        os.mkfifo(path)
+    elif made in ("loop", "link"):
+        path.symlink_to({"loop": path, "link": tmp_path / "real"}[made])
+        (tmp_path / "real").touch(0o600)
+        (tmp_path / "real").write_text(_admin_token())
+    elif made != "absent":
+        path.touch()
+        path.chmod(0o644 if made == "open" else 0o600)
+        path.write_bytes(content.get(made) or _admin_token().encode())
+    ran = face.now("login", "https://127.0.0.1:9", "--token-file", str(path))
+
+    assert (ran.code, ran.out, told in ran.err) == (code, "", True), ran
+    assert ("Warning" in ran.err) == (made == "open")
 
 
 def test_options_may_stand_on_either_side_of_the_command(face: Face) -> None:
@@ -283,7 +360,7 @@ def test_contexts_of_another_user_are_named_with_a_cure(face: Face, tmp_path: Pa
     (face.home / ".config").chmod(0o700)
     os.chown(face.home / owned, 65534, 65534)
     token = tmp_path / "token"
-    token.write_text(format_token(new_token("admin", b"x" * 32, random=secrets.token_bytes)))
+    token.write_text(_admin_token())
     command = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", sys.executable, "-m", "hengectl"]
     words = [str(token) if word == "TOKEN" else word for word in line.split()]
     ran = subprocess.run([*command, *words], cwd=ROOT, capture_output=True, text=True, check=False)

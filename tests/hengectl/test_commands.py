@@ -19,7 +19,19 @@ from henge_protocol.errors import Unreachable
 from henge_protocol.wire import FieldError
 from hengectl import yamltext
 from tests.hengectl.conftest import Face
-from tests.service import LAMP, Admin, Identity, ScriptedDevice, Service, connected, device, group, raw_link, schema
+from tests.service import (
+    LAMP,
+    Admin,
+    Clock,
+    Identity,
+    ScriptedDevice,
+    Service,
+    connected,
+    device,
+    group,
+    raw_link,
+    schema,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -1179,6 +1191,42 @@ async def test_a_certificate_is_renewed_in_passing(face: Face, daemon: Service, 
     assert (folder / "identity.pem").read_bytes() != first
     assert json.loads((folder / "dates.json").read_text())["renew_after"] > 1
     await face.ok("whoami")
+
+
+@pytest.mark.parametrize(("days", "code"), [(40, 0), (240, 4)])
+async def test_a_certificate_that_has_ended_is_renewed_or_the_way_back_is_told(
+    face: Face, daemon: Service, admin: Admin, clock: Clock, days: int, code: int
+) -> None:  # C24
+    token = (await admin.ok("POST", "/v1/tokens", {"kind": "admin"}))["token"]
+    await face.ok("login", daemon.url, "--token-file", "-", "--context", "casa", stdin=token)
+    clock.advance(days * 86400)
+    ran = await face.run("whoami")
+
+    assert ran.code == code, ran
+    if code:
+        assert f"your certificate for {daemon.url} is expired and cannot be renewed" in ran.err
+        assert f"there: hengectl token create --admin, then here: hengectl login {daemon.url}" in ran.err.lower()
+
+
+async def test_a_daemon_that_is_not_the_one_of_the_context_is_refused_and_nothing_gets_round_it(
+    face: Face, daemon: Service, admin: Admin, tmp_path: Path, clock: Clock
+) -> None:  # C23
+    token = (await admin.ok("POST", "/v1/tokens", {"kind": "admin"}))["token"]
+    await face.ok("login", daemon.url, "--token-file", "-", "--context", "casa", stdin=token)
+    config = face.home / ".config/henge/config.toml"
+    other = Service(tmp_path / "other", clock)
+    await other.start()
+    try:
+        config.write_text(config.read_text().replace(daemon.url, other.url))
+        ran = await face.run("status")
+        guessed = await face.run("status", "--insecure")
+    finally:
+        await other.stop()
+        other.clean()
+
+    assert ran.code == 7
+    assert f"the server at {other.url} is not the one you logged in to" in ran.err
+    assert (guessed.code, "No such option" in guessed.err) == (2, True)
 
 
 @pytest.mark.parametrize("trouble", ["folder", "full"])
