@@ -51,7 +51,8 @@ def read_url(url: str) -> tuple[str, int]:
         port = parts.port
     except ValueError as error:
         raise Invalid("bad_usage", f"{ascii(url)[:80]} is not a daemon's address: {error}", cure=cure) from None
-    if parts.scheme != "https" or not parts.hostname or parts.path not in ("", "/") or parts.query or parts.username:
+    more = parts.path not in ("", "/") or parts.query or parts.username
+    if parts.scheme != "https" or not parts.hostname or port == 0 or more:
         raise Invalid("bad_usage", f"{ascii(url)[:80]} is not a daemon's address", cure=cure)
     return parts.hostname, port or DEVICES_PORT
 

@@ -18,7 +18,7 @@ import click
 
 from henge_protocol.arguments import FILE
 from henge_protocol.errors import Conflict, Invalid, NotFound
-from henge_protocol.keyfiles import replace_file
+from henge_protocol.keyfiles import file_refusal, replace_file
 from henge_protocol.places import DEVICES_PORT
 from henge_protocol.quantity import format_duration
 from hengectl.address import parse_address
@@ -91,6 +91,7 @@ def add_command(
     _refuse_joined(invocation, device)
     if folder is not None:
         _tell_prepared_before(invocation, Path(folder), device)
+        _write_client(Path(folder))  # what cannot be written is told before there is a token
     wifi = {"ssid": ssid, "password": _password(ssid)} if ssid else None
     setup = {"name": device, "server": server or _reachable(invocation), "schema": schema, "wifi": wifi}
     body = {"kind": "join", "name": device, "ttl_s": ttl_s, "uses": 1, "labels": labels}
@@ -98,7 +99,7 @@ def add_command(
     setup["token"] = str(made["token"])
     content = {key: value for key, value in setup.items() if value}
     if folder is not None:
-        _write(Path(folder), content)
+        _write_setup(Path(folder), content)
         invocation.paper.say(f"device/{device} is prepared in {folder}")
         invocation.note(
             f"Within {format_duration(ttl_s)}: copy what is in it to the board's root and restart the board."
@@ -106,7 +107,8 @@ def add_command(
         invocation.note(f"  cd {folder} && mpremote cp -r lib main.py {SETUP_FILE} : + rtc --set + reset")
         return
     with tempfile.TemporaryDirectory() as place:
-        _write(Path(place), content)
+        _write_client(Path(place))
+        _write_setup(Path(place), content)
         _copy(Path(place), port)
     invocation.paper.say(f"device/{device} is prepared; the board restarts and joins")
 
@@ -146,8 +148,8 @@ def _tell_prepared_before(invocation: Invocation, folder: Path, device: str) -> 
     invocation.note(f"What was prepared in {folder} before is replaced.")
 
 
-def _write(folder: Path, setup: dict[str, Any]) -> None:
-    """The board's root: ``lib/henge_micro``, the setup, and a ``main.py`` unless there is one."""
+def _write_client(folder: Path) -> None:
+    """The board's root without its setup: ``lib/henge_micro``, and a ``main.py`` unless there is one."""
     library = folder / "lib" / "henge_micro"
     try:
         library.mkdir(parents=True, exist_ok=True)
@@ -156,7 +158,10 @@ def _write(folder: Path, setup: dict[str, Any]) -> None:
         if not (folder / "main.py").exists():
             (folder / "main.py").write_text(STARTER, "utf-8")
     except OSError as error:
-        raise Invalid("bad_file", f"cannot write into {folder}: {error.strerror}") from error
+        raise file_refusal(error, Path(error.filename or folder), "write") from error
+
+
+def _write_setup(folder: Path, setup: dict[str, Any]) -> None:
     replace_file(folder / SETUP_FILE, json.dumps(setup, ensure_ascii=False, indent=1).encode() + b"\n")
 
 
