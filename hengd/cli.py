@@ -41,7 +41,7 @@ from hengd.settings import Settings, default_file, load_settings, settings_files
 from hengd.welcome import welcome
 from henge_protocol import __version__
 from henge_protocol.arguments import FILE, CarefulCommand, told_of
-from henge_protocol.errors import Denied, HengeError, Invalid
+from henge_protocol.errors import Denied, HengeError, Invalid, Malformed
 from henge_protocol.keyfiles import file_refusal, open_once, read_passphrase
 from henge_protocol.notify import notify
 from henge_protocol.peertext import printable
@@ -56,6 +56,8 @@ EXIT_CODES: Final = {
     "storage_corrupt": 65,
     "bad_authority": 65,
     "bad_backup": 65,
+    "bad_encoding": 65,
+    "too_large": 65,
     "bad_passphrase": 2,
     "bad_usage": 2,
     "exists": 73,
@@ -295,7 +297,10 @@ def _passphrase(source: str | None) -> str:
     if not sys.stdin.isatty():
         message = "a passphrase is needed and nobody can be asked"
         raise Invalid("bad_usage", message, cure="add --passphrase-file FILE, or - for standard input")
-    return str(click.prompt("Passphrase", hide_input=True, err=True))
+    try:
+        return str(click.prompt("Passphrase", hide_input=True, err=True))
+    except UnicodeDecodeError:
+        raise Malformed("bad_encoding", "the passphrase is not UTF-8", cure="type it anew") from None
 
 
 def _restored(done: Restored, folder: Path, *, dry_run: bool) -> list[str]:

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import click
 
 from henge_protocol.arguments import FILE
-from henge_protocol.errors import Conflict, Invalid, NotFound
+from henge_protocol.errors import Conflict, Invalid, Malformed, NotFound
 from henge_protocol.keyfiles import file_refusal, replace_file
 from henge_protocol.places import DEVICES_PORT
 from henge_protocol.quantity import format_duration
@@ -92,7 +92,7 @@ def add_command(
     if folder is not None:
         _tell_prepared_before(invocation, Path(folder), device)
         _write_client(Path(folder))  # what cannot be written is told before there is a token
-    wifi = {"ssid": ssid, "password": _password(ssid)} if ssid else None
+    wifi = {"ssid": ssid, "password": _password(invocation, ssid)} if ssid else None
     setup = {"name": device, "server": server or _reachable(invocation), "schema": schema, "wifi": wifi}
     body = {"kind": "join", "name": device, "ttl_s": ttl_s, "uses": 1, "labels": labels}
     made = invocation.client.post("/v1/tokens", body | ({"schema": schema} if schema else {})).json()
@@ -205,7 +205,14 @@ def _reachable(invocation: Invocation) -> str:
     return ""
 
 
-def _password(ssid: str) -> str:
+def _password(invocation: Invocation, ssid: str) -> str:
     if not sys.stdin.isatty():
-        return sys.stdin.readline().rstrip("\r\n")
-    return str(click.prompt(f"Password of {ssid}", hide_input=True, default="", show_default=False, err=True))
+        return _decoded(sys.stdin.buffer.readline().rstrip(b"\r\n"))
+    return invocation.hidden(f"Password of {ssid}", default="")
+
+
+def _decoded(password: bytes) -> str:
+    try:
+        return password.decode()
+    except UnicodeDecodeError:
+        raise Malformed("bad_encoding", "the password is not UTF-8", cure="type it anew") from None

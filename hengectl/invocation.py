@@ -13,7 +13,7 @@ from typing import Any, Concatenate, Final, ParamSpec, TextIO, TypeVar
 import click
 
 from henge_protocol.arguments import FILE, refuse_doubtful
-from henge_protocol.errors import HengeError, Invalid
+from henge_protocol.errors import HengeError, Invalid, Malformed
 from henge_protocol.hints import repeated
 from henge_protocol.peertext import printable
 from hengectl.client import Client
@@ -103,6 +103,20 @@ class Invocation:
         typed = click.prompt(f"Type {name} to {doing} it", default="", show_default=False, err=True)
         if typed.strip() != name:
             raise Invalid("bad_usage", f"that was not {name}; nothing was done")
+
+    def hidden(self, question: str, *, again: bool = False, default: str | None = None) -> str:
+        """Ask for what nobody may see, twice if ``again``; ``Malformed`` ``bad_encoding`` for what is not UTF-8."""
+        self.progress.clear()
+        try:
+            typed = str(
+                click.prompt(
+                    question, hide_input=True, confirmation_prompt=again, default=default, show_default=False, err=True
+                )
+            )
+            typed.encode()
+        except UnicodeError:
+            raise Malformed("bad_encoding", "what was typed is not UTF-8", cure="type it anew") from None
+        return typed
 
     def _need_person(self, nothing_done: str) -> None:
         if not self.interactive:

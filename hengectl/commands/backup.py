@@ -89,7 +89,7 @@ def _asked(invocation: Invocation, *, again: bool) -> str:
             "bad_usage", "a passphrase is needed and nobody can be asked",
             cure="add --passphrase-file FILE, or - for standard input",
         )  # fmt: skip
-    return str(click.prompt("Passphrase", hide_input=True, confirmation_prompt=again, err=True))
+    return invocation.hidden("Passphrase", again=again)
 
 
 @contextlib.contextmanager

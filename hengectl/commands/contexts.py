@@ -186,7 +186,7 @@ def _read_token(invocation: Invocation, token: str | None, token_file: str | Non
             "bad_usage", "a token is needed and nobody can be asked", cure="add --token-file FILE, or - for a pipe"
         )
     invocation.note(f"A token lets you in. On {address.host} run: hengectl token create --admin")
-    return parse_token(click.prompt("Token", hide_input=True, err=True))
+    return parse_token(invocation.hidden("Token"))
 
 
 def _token_text(invocation: Invocation, token_file: str) -> str:

@@ -104,8 +104,7 @@ def _no_argument(name: str, why: str = "") -> Invalid:
 def _asked(invocation: Invocation, name: str) -> bytes:
     if not invocation.interactive:
         raise _no_argument(name, "nobody can be asked here, and ")
-    typed: str = click.prompt(f"Value of {name}", hide_input=True, confirmation_prompt=True, err=True)
-    return typed.encode("utf-8", "surrogateescape")
+    return invocation.hidden(f"Value of {name}", again=True).encode()
 
 
 def _read(source: str) -> bytes:

@@ -259,6 +259,24 @@ def test_settings_that_the_system_keeps_closed_are_78_and_not_left_out(
 
 
 @pytest.mark.parametrize(
+    ("content", "told"),
+    [(b"\xff" * 20, "the passphrase is not UTF-8"), (b"x" * 70_000, "has more than 65536 bytes")],
+    ids=["binary", "large"],
+)
+def test_a_file_that_holds_no_passphrase_is_65(home: Path, content: bytes, told: str) -> None:
+    (home / "passphrase").touch(0o600)
+    (home / "passphrase").write_bytes(content)
+    (home / "backup").write_bytes(b"x")
+    refused = hengd(
+        home, "restore", str(home / "backup"), "--data-dir", str(home / "data"), "--passphrase-file",
+        str(home / "passphrase"),
+    )  # fmt: skip
+
+    assert (refused.returncode, told in refused.stderr) == (65, True), refused
+    assert not (home / "data").exists()
+
+
+@pytest.mark.parametrize(
     ("words", "told"),
     [
         pytest.param("{folder}", "{folder} is neither a file nor a pipe", id="folder"),

@@ -254,6 +254,22 @@ def test_a_file_of_a_token_is_read_warned_of_or_refused(
     assert ("Warning" in ran.err) == (made == "open")
 
 
+@pytest.mark.parametrize("words", [["4711 0815"], ["4711", "0815"], ["4711-0815"], ["4 7 1 1 0 8 1 5"], ["47110815"]])
+def test_a_code_is_taken_as_people_type_it(face: Face, words: list[str]) -> None:  # C36
+    ran = face.now("--socket", "/absent", "approve", *words, "--yes")
+
+    assert ran.code == 7
+    assert "cannot reach the daemon" in ran.err
+
+
+@pytest.mark.parametrize("code", ["4711081", "471108155", "4711081x", "\uff14\uff17\uff11\uff110815", "4711_0815", "-"])
+def test_what_is_no_code_is_a_usage_error(face: Face, code: str) -> None:  # C36
+    ran = face.now("approve", code, "--yes")
+
+    assert (ran.code, ran.out) == (2, "")
+    assert "has 8 digits" in ran.err
+
+
 def test_options_may_stand_on_either_side_of_the_command(face: Face) -> None:
     before = face.now("--socket", "/absent", "status")
 

@@ -1300,6 +1300,21 @@ async def test_names_are_completed(person: Face) -> None:
     assert await asyncio.to_thread(offered) == ["device/lamp-1", "device/lamp-2"]
 
 
+async def test_only_names_are_offered_whatever_a_daemon_calls_its_devices(
+    person: Face, monkeypatch: pytest.MonkeyPatch
+) -> None:  # C45
+    from click import Context
+
+    from hengectl.cli import hengectl
+    from hengectl.kinds import DEVICE
+    from hengectl.offering import names
+
+    hostile = ["$(reboot)", "a b", "a;b", "`x`", "\x1b[31m", "-x", "a\nb", "../x", "lamp-1"]
+    monkeypatch.setattr("hengectl.client.Client.items", lambda *_: [{"metadata": {"name": name}} for name in hostile])
+    with Context(hengectl) as ctx:
+        assert [item.value for item in names(ctx, (DEVICE,), "", prefixed=False)] == ["lamp-1"]
+
+
 async def interrupted(process: asyncio.subprocess.Process) -> int:
     """Press Ctrl-C until the process ends, as people do; its exit code.
 

@@ -125,6 +125,15 @@ async def test_it_has_to_be_said_where_to(person: Face, admin: Admin, options: t
     assert (await admin.ok("GET", "/v1/tokens"))["items"] == []
 
 
+async def test_a_password_that_is_not_utf_8_is_refused_before_there_is_a_token(
+    person: Face, admin: Admin, tmp_path: Path
+) -> None:
+    ran = await person.run("device", "add", "lamp-1", "--print", str(tmp_path / "x"), "--wifi", "home", stdin=b"\xff\n")
+
+    assert (ran.code, "the password is not UTF-8" in ran.err) == (6, True), ran
+    assert (await admin.ok("GET", "/v1/tokens"))["items"] == []
+
+
 async def test_a_folder_that_cannot_be_written_is_told_before_there_is_a_token(
     person: Face, admin: Admin, tmp_path: Path
 ) -> None:

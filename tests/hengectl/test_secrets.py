@@ -98,6 +98,20 @@ async def test_a_person_is_asked_twice_and_sees_nothing(
     assert await document(daemon) == {"psk": "typed in secret"}
 
 
+async def test_what_is_typed_and_is_not_utf_8_is_refused(
+    person: Face, daemon: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def typed(_: str) -> str:
+        raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
+
+    for prompt in (typed, lambda _: "\udcff"):
+        monkeypatch.setattr(click.termui, "hidden_prompt_func", prompt)
+        ran = await person.run("secret", "set", "wifi/home", terminal=True)
+
+        assert (ran.code, "what was typed is not UTF-8" in ran.err) == (6, True), ran
+        assert await document(daemon) == {"psk": VALUE}
+
+
 async def test_secrets_are_listed_with_their_users(person: Face) -> None:
     listed, got = await person.ok("secret", "list"), await person.ok("get", "secrets")
 
