@@ -138,7 +138,7 @@ def run(
     flags = {
         "listen.devices": devices,
         "listen.local": local,
-        "listen.socket": str(socket_path) if socket_path else None,
+        "listen.socket": str(socket_path.absolute()) if socket_path else None,
         "daemon.name": name,
         "join.mdns": False if no_mdns else None,
         "daemon.log_level": log_level,
@@ -189,8 +189,6 @@ def restore(
     passphrase = check_passphrase(_passphrase(source))
     try:
         with open_once(file) as stream:
-            if not stream.seekable():
-                raise Invalid("bad_file", f"{file} is a pipe, and a backup is read twice", cure="put it into a file")
             done = restore_backup(
                 stream, folder, passphrase, now=time.time(), journal=revocations, only_try=dry_run,
                 allow_network_fs=settings["store.allow_network_fs"],

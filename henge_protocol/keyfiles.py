@@ -27,6 +27,8 @@ PRIVATE_DIR_MODE = 0o700
 MAX_FILE_BYTES = 64 * 1024
 """Enough for a key with its chain or a profile; larger files are somebody's mistake."""
 
+_PIECE_BYTES = 1024 * 1024
+
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 _WRITE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -147,9 +149,9 @@ def read_passphrase(source: str) -> str:
     elif source.startswith(_OPENED_BY_THE_SHELL):
         data, _ = read_once(Path(source))
     else:
-        data = read_private(Path(os.path.realpath(source)), by_group=True)
+        data = read_private(followed(Path(source)), by_group=True)
     try:
-        return data.split(b"\n", 1)[0].rstrip(b"\r").decode()
+        return data.split(b"\n", 1)[0].rstrip(b"\r").decode("utf-8-sig")
     except UnicodeDecodeError:
         raise Malformed("bad_encoding", "the passphrase is not UTF-8", cure="type it anew") from None
 
@@ -161,9 +163,9 @@ def read_once(path: Path, *, limit_bytes: int = MAX_FILE_BYTES) -> tuple[bytes, 
     pipe that the shell made is read to its end, a named one as far as it is filled. Raises as ``read_public``.
     """
     try:
-        fd = _open_once(path)
+        fd, mode = _open_once(path)
         try:
-            mode = os.fstat(fd).st_mode
+            os.set_blocking(fd, str(path).startswith(_OPENED_BY_THE_SHELL))
             data = _read_all(fd, path, limit_bytes)
         finally:
             os.close(fd)
@@ -173,11 +175,21 @@ def read_once(path: Path, *, limit_bytes: int = MAX_FILE_BYTES) -> tuple[bytes, 
 
 
 def open_once(path: Path) -> BinaryIO:
-    """As ``read_once``, for what is too large to be held: the file or pipe, open. Raises as ``read_public``."""
+    """As ``read_once``, for what is too large to be read in one go: open, to be read piece by piece and closed.
+
+    A pipe that nobody writes to is empty.
+    """
     try:
-        return open(_open_once(path), "rb")
+        fd, _ = _open_once(path)
     except OSError as error:
         _refuse(error, path, "read")
+    os.set_blocking(fd, True)
+    return open(fd, "rb")
+
+
+def followed(path: Path) -> Path:
+    """Where a link leads that somebody may have made on purpose; one that leads in a circle leads nowhere."""
+    return Path(os.path.realpath(path))
 
 
 def file_refusal(error: OSError, path: Path, verb: str) -> HengeError:
@@ -233,17 +245,14 @@ def _cure_of_denial(path: Path, verb: str) -> str:
     return f"run it as the user who owns {closed}, or have that given to you; see: ls -ld {closed}"
 
 
-def _open_once(path: Path) -> int:
+def _open_once(path: Path) -> tuple[int, int]:
+    """Descriptor and mode of a file or a pipe; raises ``OSError`` and ``Invalid bad_file``."""
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        mode = os.fstat(fd).st_mode
-        if not stat.S_ISREG(mode) and not stat.S_ISFIFO(mode):
-            raise Invalid("bad_file", f"{path} is neither a file nor a pipe")
-        os.set_blocking(fd, str(path).startswith(_OPENED_BY_THE_SHELL))
-    except BaseException:
+    mode = os.fstat(fd).st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISFIFO(mode):
         os.close(fd)
-        raise
-    return fd
+        raise Invalid("bad_file", f"{path} is neither a file nor a pipe")
+    return fd, mode
 
 
 def _temporary(path: Path) -> str:
@@ -285,7 +294,7 @@ def _read(path: Path, limit_bytes: int, *, closed_to: int) -> bytes:
 
 def _read_all(fd: int, path: Path, limit_bytes: int) -> bytes:
     data = bytearray()
-    while chunk := os.read(fd, limit_bytes + 1 - len(data)):
+    while chunk := os.read(fd, min(limit_bytes + 1 - len(data), _PIECE_BYTES)):
         data += chunk
         if len(data) > limit_bytes:
             raise TooLarge("too_large", f"{path} has more than {limit_bytes} bytes")

@@ -124,7 +124,7 @@ def nothing_found(seen: Sequence[Sighting], *, stale: Path | None = None) -> Unr
 
 
 def _contexts_or_none(around: Surroundings) -> Contexts | None:
-    """Somebody without a home has no contexts, and may still use the sockets."""
+    """Somebody without a home, or with another's, has no contexts, and may still use the sockets."""
     try:
         folder = places.contexts_dir(around.environ)
     except Invalid:

@@ -159,10 +159,10 @@ def _sources(names: Sequence[str], *, may_be_empty: bool) -> Iterator[tuple[Sour
 
 
 def _files(path: Path, *, may_be_empty: bool) -> list[Path]:
-    if not path.is_dir():
+    if not os.path.isdir(path):  # no error for what may not be looked at: reading it says what is wrong
         return [path]
     found: list[Path] = []
-    for folder, folders, names in os.walk(path, onerror=_refuse_unread):
+    for folder, folders, names in os.walk(path, onerror=_refuse_folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         found += [Path(folder, name) for name in names if name.endswith(SUFFIXES) and not name.startswith(".")]
         if len(found) > MAX_FILES:
@@ -172,8 +172,8 @@ def _files(path: Path, *, may_be_empty: bool) -> list[Path]:
     return sorted(found)
 
 
-def _refuse_unread(error: OSError) -> NoReturn:
-    """What stands in a folder that cannot be listed would pass for deleted."""
+def _refuse_folder(error: OSError) -> NoReturn:
+    """With ``--prune`` the objects of files that were not seen would be deleted."""
     raise file_refusal(error, Path(os.fsdecode(error.filename)), "read") from None
 
 

@@ -8,7 +8,6 @@ that nobody refers to.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -75,13 +74,14 @@ def load(folder: Path) -> Contexts:
     """Read the contexts; none if there is no file. ``Invalid`` ``bad_setting`` names file and key."""
     path = folder / CONTEXTS_NAME
     try:
-        content = keyfiles.read_public(_followed(path))
+        data = keyfiles.read_public(keyfiles.followed(path))
     except NotFound:
         return Contexts(path)
     import tomllib  # 12 ms that people without contexts need not wait for
 
     try:
-        table = tomllib.loads(content.decode())
+        text = data.decode("utf-8-sig")
+        table = tomllib.loads(text)
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise Invalid("bad_setting", f"{path} is not TOML: {error}", cure=f"mend or remove {path}") from None
     return _contexts(path, table)
@@ -90,7 +90,7 @@ def load(folder: Path) -> Contexts:
 def save(contexts: Contexts) -> None:
     """Write the contexts in one step; ``Invalid`` ``bad_file`` or ``StorageFull``."""
     keyfiles.make_private_dir(contexts.path.parent)
-    keyfiles.replace_file(_followed(contexts.path), _toml(contexts).encode())
+    keyfiles.replace_file(keyfiles.followed(contexts.path), _toml(contexts).encode())
 
 
 def add(contexts: Contexts, profile: Profile) -> Contexts:
@@ -143,7 +143,7 @@ def prepare(contexts: Contexts) -> None:
     folder = _credentials(contexts.path)
     keyfiles.make_private_dir(contexts.path.parent)
     keyfiles.make_private_dir(folder)
-    for path in (folder / IDENTITY_FILE, _followed(contexts.path)):
+    for path in (folder / IDENTITY_FILE, keyfiles.followed(contexts.path)):
         keyfiles.prepare_file(path, bytes(_ROOM_BYTES))
         keyfiles.drop_prepared(path)
 
@@ -188,11 +188,6 @@ def _renew_after(folder: Path) -> float:
         return float(value)
     except (ValueError, KeyError, TypeError):
         raise Invalid("bad_setting", f"{folder / DATES_FILE} is damaged", cure="hengectl login URL again") from None
-
-
-def _followed(path: Path) -> Path:
-    """Where the file really lies: people keep it as a link into another folder. A circle of links stays as it is."""
-    return Path(os.path.realpath(path))
 
 
 def _credentials(config: Path) -> Path:

@@ -33,6 +33,7 @@ from hengd.rules.certificates import (
     supersede_unused,
 )  # fmt: skip
 from hengd.rules.fleet import device_by_id, read_meta, required_object
+from hengd.rules.limits import RateLimit
 from hengd.rules.notes import Cut
 from hengd.rules.outcome import Author
 from hengd.rules.timekeeping import Timekeeper
@@ -51,6 +52,9 @@ EXPIRED_OK_S: Final = 180 * pki.DAY_S
 """How long after its end a certificate may still renew itself; a drawer is not an attack."""
 RENEW_AT: Final = 2 / 3
 MAX_RENEWALS_PER_HOUR: Final = 3
+ALARM_EVERY_S: Final = 600.0
+"""Between two lines about certificates that are not on the list, in the long run."""
+ALARMS_AT_ONCE: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +115,7 @@ class Authority:
         self._cut: set[tuple[str, str]] = set()
         self._holders: dict[tuple[str, str], set[Callable[[], None]]] = {}
         self._renewals: dict[str, list[float]] = {}
+        self._alarms = RateLimit(1 / ALARM_EVERY_S, ALARMS_AT_ONCE)
         self.server_ca = server_ca
         self._own_keys = {pki.spki_sha256(der).hex() for der in (server_ca, client_ca.certificate_der)}
         with store.read() as tx:
@@ -120,14 +125,15 @@ class Authority:
 
     # ---- who is it -----------------------------------------------------------------------------------
 
-    def identify(self, certificate_der: bytes | None) -> Caller:
-        """The caller behind a certificate; raises ``Denied`` with the reason."""
+    def identify(self, certificate_der: bytes | None, address: str = "") -> Caller:
+        """The caller behind a certificate that ``address`` shows; raises ``Denied`` with the reason."""
         if certificate_der is None:
             return NOBODY
         sha256 = pki.fingerprint(certificate_der)
         with self._store.read() as tx:
             record = find_certificate(tx, sha256)
             if record is None:
+                self._tell_unlisted(sha256, address)
                 raise Denied("unknown_certificate", "this certificate is not on the daemon's list", cure="join again")
             self._refuse_state(record)
             name = self._name(tx, record)
@@ -135,6 +141,17 @@ class Authority:
         return Caller(
             record.role, record.subject, name, max(0.0, -left_s), max(0.0, left_s), sha256,
             record.rights if record.role == "admin" else "", record.state == "issued",
+        )  # fmt: skip
+
+    def _tell_unlisted(self, sha256: bytes, address: str) -> None:
+        """Only who has our authority's key makes one that was never on the list; a few lines say so."""
+        try:
+            self._alarms.take("", now=self._monotonic())
+        except Limited:
+            return
+        log.warning(
+            "a certificate that our client authority signed and that is not on the list was refused (%s)",
+            pki.format_fingerprint(sha256), extra={"event": "unlisted_certificate", "remote": address},
         )  # fmt: skip
 
     async def used(self, caller: Caller) -> None:
@@ -229,6 +246,10 @@ class Authority:
             )  # fmt: skip
 
         return await self._store.write(operation)
+
+    def renew_within_s(self, caller: Caller) -> int:
+        """Within how many seconds this device should renew its identity, sooner than by itself; 0 = in its own time."""
+        return 0
 
     def operators(self) -> list[Operator]:
         """Operators who can still use or renew a certificate, by name."""

@@ -22,7 +22,7 @@ from hengectl.render import Table, age, plural, safe
 
 AT_ONCE: Final = MAX_LISTED
 MAX_FILE_BYTES: Final = 256 * 1024 * 1024
-"""A guard against files that never end; half a million records have less."""
+"""Some ten times what a daemon keeps."""
 
 
 @click.group("audit", cls=Group, short_help="Who did what; verify that no record was changed.")
@@ -104,8 +104,8 @@ def _read(file: Path) -> dict[str, Any]:
     cure = f"make such a file: hengectl audit list --all -o json > {file}"
     try:
         answer = json.loads(read_once(file, limit_bytes=MAX_FILE_BYTES)[0])
-    except NotFound:
-        raise NotFound("bad_file", f"{file} does not exist", cure=cure) from None
+    except NotFound as error:
+        raise NotFound(error.code, error.message, cure=cure) from None
     except (ValueError, RecursionError):
         raise Invalid("bad_file", f"{file} is not JSON", cure=cure) from None
     if not isinstance(answer, dict):
