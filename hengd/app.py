@@ -253,7 +253,7 @@ class App:
         environment = self._environment
         daemon = Daemon(
             self._settings.name, __version__, environment.clock(), str(environment.data_dir), self.urls, self._checks,
-            self._pulse.vitals,
+            self._pulse.vitals, self._turned_away,
         )  # fmt: skip
         resources = (
             StatusRoutes(
@@ -362,6 +362,10 @@ class App:
             "listeners": bool(self._gates),
             "serving": not self._edge.stopping,
         }
+
+    def _turned_away(self) -> tuple[int, int]:
+        refused = sum(gate.refusals.total() for gate in self._gates)
+        return refused, sum(gate.handshake_failures.total() for gate in self._gates)
 
     async def _announce(self) -> None:
         host, port = self.addresses[DEVICES]
