@@ -227,11 +227,11 @@ class Edge:
             yield
             return
         cut = cutter_of(request)
-        self._authority.hold("admin", caller.subject, cut)
+        self._authority.ends.hold("admin", caller.subject, cut)
         try:
             yield
         finally:
-            self._authority.release("admin", caller.subject, cut)
+            self._authority.ends.release("admin", caller.subject, cut)
 
     def _route_of(self, request: web.Request) -> Route:
         refusal = request.match_info.http_exception

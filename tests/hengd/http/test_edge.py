@@ -15,7 +15,8 @@ import pytest_asyncio
 from aiohttp import web
 
 from hengd.http.edge import OPERATORS, Auth, Edge, Route
-from hengd.rules.authority import BOARD_LIFETIME_S, NOBODY
+from hengd.rules.authority import NOBODY
+from hengd.rules.issuing import BOARD_LIFETIME_S
 from hengd.rules.outcome import Author
 from henge_protocol import pki
 from henge_protocol.errors import CODES
@@ -165,7 +166,7 @@ def forged(service: Service, victim: Identity, now: float, *, role: Any = "devic
     """A certificate that chains to our client authority, made with its real key behind the daemon's back (S10)."""
     key = pki.generate_key()
     der = pki.issue_client(
-        service.app.authority._client_ca,
+        service.app.authority.issuer._client_ca,
         pki.key_spki_der(key),
         fleet_id=service.app.authority.fleet,
         role=role,

@@ -140,7 +140,7 @@ async def test_a_replacement_ends_the_identity_and_makes_a_token_or_neither(
 ) -> None:
     device = (await desk.enrol(await desk.token()))["device_id"]
     before = len(desk.tokens.list())
-    desk.authority._journal = tmp_path if is_journal_broken else desk.authority._journal
+    desk.authority.ends._journal = tmp_path if is_journal_broken else desk.authority.ends._journal
     with suppress(IsADirectoryError):
         await desk.tokens.replace("lamp-1", {"ttl_s": 60}, Author("ada", "test", may_end_identities=True))
     with desk.store.read() as tx:
@@ -148,7 +148,7 @@ async def test_a_replacement_ends_the_identity_and_makes_a_token_or_neither(
 
     made = len(desk.tokens.list()) - before
     assert (state, made) == (("active", 0) if is_journal_broken else ("revoked", 1))
-    assert desk.authority.is_cut("device", device) is not is_journal_broken
+    assert desk.authority.ends.is_cut("device", device) is not is_journal_broken
 
 
 async def test_an_older_record_without_new_fields_is_read(desk: Desk) -> None:
