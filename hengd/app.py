@@ -20,7 +20,7 @@ from aiohttp import web
 from hengd.aftermath import Aftermath
 from hengd.announce import Announcer, local_addresses
 from hengd.backup import Backups
-from hengd.datadir import DataDir, open_data_dir, server_identity
+from hengd.datadir import DataDir, open_data_dir
 from hengd.events import EventLog
 from hengd.http.admission import GateLimits, connections_within
 from hengd.http.audit import AuditRoutes
@@ -41,6 +41,7 @@ from hengd.http.secrets import SecretRoutes
 from hengd.http.status import Daemon, StatusRoutes
 from hengd.http.stream import Links
 from hengd.hub import Hub
+from hengd.leaf import server_leaf
 from hengd.listen import bind_error, bind_tcp, bind_unix
 from hengd.local import local_admin
 from hengd.pulse import Pulse
@@ -187,7 +188,7 @@ class App:
         self._opened.push_async_callback(self._store.close)
         self._store.on_failure(lambda reason: None if self.failed.done() else self.failed.set_result(reason))
         with self._store.read() as tx:
-            refuse_foreign_store(read_meta(tx), self._folder.database, fleet=self._folder.keys.fleet)
+            refuse_foreign_store(read_meta(tx), self._folder.database, fleet=self._folder.authorities.fleet)
 
     def _assemble(self, folder: DataDir) -> None:
         clock, monotonic = self._environment.clock, self._environment.monotonic
@@ -197,10 +198,7 @@ class App:
         )
         self.events = EventLog(start=int(clock() * 1000))
         self.presence = Presence()
-        self.authority = Authority(
-            store, folder.keys.server.certificate_der, folder.keys.client, folder.journal,
-            clock=clock, monotonic=monotonic,
-        )  # fmt: skip
+        self.authority = Authority(store, folder.authorities, folder.journal, clock=clock, monotonic=monotonic)
         self.configs = Configs(store, schemas, vault, self.presence, clock=clock, new_id=_new_id)
         self._candidates = Candidates(store, schemas, vault, clock=clock, new_id=_new_id)
         self.secrets = Secrets(store, self.configs)
@@ -322,14 +320,16 @@ class App:
         return min(wanted, within)
 
     def _server_context(self) -> ssl.SSLContext:
-        keys = self._folder.keys
+        authorities = self._folder.authorities
         with self._store.read() as tx:
             now = self.authority.timekeeper.now(tx)
+        leaf = server_leaf(authorities, names=self._names(), now=now)
+        return device_server_context(leaf.pem, authorities.client_ders)
+
+    def _names(self) -> list[str]:
+        """What the server's certificate is for, beside the fleet's own name."""
         names = ["localhost", "127.0.0.1", socket.gethostname().lower(), *self._settings["tls.names"]]
-        pem = server_identity(
-            self._folder.authorities, keys.server, fleet=self.authority.fleet, names=_usable(names), now=now
-        )
-        return device_server_context(pem, [keys.client.certificate_der])
+        return _usable(names)
 
     def urls(self) -> dict[str, list[str]]:
         """Where the daemon can be reached, by listener."""

@@ -20,7 +20,7 @@ from typing import Any, Final
 import lmdb
 import msgspec
 
-from hengd.archive import AUTHORITIES, JOURNAL, SECRETS_KEY, pack
+from hengd.archive import AUTHORITIES, JOURNAL, OFFLINE_KEY, SECRETS_KEY, SERVER_KEY, UNDER_WAY, pack
 from hengd.datadir import DataDir
 from hengd.records import META_KEY, Meta
 from hengd.records import pack as packed
@@ -115,7 +115,7 @@ class Backups:
         """Everything but the store. Read after the copy was made: the journal must know whatever the copy knows."""
         data = self._folder.path / "data"
         try:
-            small = {name: (data / name).read_bytes() for name in AUTHORITIES}
+            small = members(data)
             if self._folder.journal.exists():
                 small[JOURNAL] = self._folder.journal.read_bytes()
         except OSError as error:
@@ -125,6 +125,14 @@ class Backups:
         except Unavailable:
             pass  # locked; the header says that the key is not in it
         return small
+
+
+def members(data: Path) -> dict[str, bytes]:
+    """What a folder ``data`` has of the authorities, by their names in the archive; raises OSError."""
+    is_offline = (data / OFFLINE_KEY).exists() and not (data / SERVER_KEY).exists()
+    needed = [name for name in AUTHORITIES if name != SERVER_KEY or not is_offline]
+    others = [name for name in UNDER_WAY if (data / name).exists()]
+    return {name: (data / name).read_bytes() for name in (*needed, *others)}
 
 
 def verify_copy(folder: Path) -> tuple[Meta, dict[str, int]]:

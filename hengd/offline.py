@@ -26,7 +26,7 @@ async def accept_clock(data_dir: Path, settings: Settings, *, now: float) -> flo
     map_bytes = settings.bytes("store.map_size")
     folder = open_data_dir(data_dir, allow_network_fs=settings["store.allow_network_fs"], now=now, map_bytes=map_bytes)
     with closing(folder):
-        trouble = doubt(now, pki.EARLIEST_CREATION, pki.validity(folder.keys.client.certificate_der)[1])
+        trouble = doubt(now, pki.EARLIEST_CREATION, pki.validity(folder.authorities.client.certificate_der)[1])
         if trouble is not None:
             raise Unavailable(
                 trouble.code, trouble.message.partition(";")[0], cure="set the clock (timedatectl), then try again"
@@ -34,7 +34,7 @@ async def accept_clock(data_dir: Path, settings: Settings, *, now: float) -> flo
         store = Store.open(folder.database, map_bytes=map_bytes)
         try:
             with store.read() as tx:
-                refuse_foreign_store(read_meta(tx), folder.database, fleet=folder.keys.fleet)
+                refuse_foreign_store(read_meta(tx), folder.database, fleet=folder.authorities.fleet)
             return await store.write(lambda tx: _moved(tx, now))
         finally:
             await store.close()

@@ -167,6 +167,10 @@ class CertificateRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults
     at: float = 0.0
     rights: str = "admin"
     """Operators only: viewer, editor or admin."""
+    told: list[str] = []
+    """Which server authorities its owner was told to trust, as ``authorities.short``; none: nobody kept account yet."""
+    signed_by: str = ""
+    """Which client authority signed it; empty: nobody kept account yet."""
 
 
 class TokenRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -19,9 +19,10 @@ from typing import Any, BinaryIO, Final
 
 import msgspec
 
-from hengd.archive import AUTHORITIES, JOURNAL, SECRETS_KEY, unpack
+from hengd.archive import AUTHORITIES, JOURNAL, SECRETS_KEY, UNDER_WAY, unpack
+from hengd.authorities import Authorities
 from hengd.backup import verify_copy
-from hengd.datadir import build_data, load_keys, new_epoch, unused_data_dir
+from hengd.datadir import build_data, new_epoch, unused_data_dir
 from hengd.journal import append_end, read_ends, read_named_ends
 from hengd.keyring import own_key
 from hengd.records import FORMAT, META_KEY, pack
@@ -154,17 +155,17 @@ def _fill(
 ) -> Restored:
     """Everything in the new folder but the store's copy, which lies there; then the store begins its new line."""
     (new / "ca").mkdir(mode=0o700, exist_ok=True)
-    for name in AUTHORITIES:
-        write = write_private if name.endswith(".key") else write_public
-        write(new / name, small[name])
-    keys = load_keys(new / "ca")
+    for name in (*AUTHORITIES, *UNDER_WAY):
+        if name in small:
+            (write_public if name.endswith(".crt") else write_private)(new / name, small[name])
+    authorities = Authorities(new / "ca")
     write_private(new / JOURNAL, small.get(JOURNAL, b""))
     known = read_ends(new / JOURNAL)
     news = {who: at for who, at in ended.items() if at > known.get(who, 0.0)}
     for (role, subject), at in news.items():
         append_end(new / JOURNAL, at, role, subject, durable=False)
     meta, _ = verify_copy(new / "db")
-    refuse_foreign_store(meta, new / "db", fleet=keys.fleet)
+    refuse_foreign_store(meta, new / "db", fleet=authorities.fleet)
     epoch = _begin_line(new / "db", now)
     return Restored(header.about, epoch, len(news))
 

@@ -284,6 +284,8 @@ CODES: dict[str, str] = {
     "storage_failed": "The store failed; the daemon stops rather than limp.",
     "storage_corrupt": "The store's file is cut off or damaged, or a record's checksum does not match.",
     "storage_foreign": "The folder holds data that is not ours, or newer than this program.",
+    "wrong_authority": "The key or file is not of the authority that it is brought for.",
+    "certificate_due": "The server's own certificate should be made again, and the key for that is kept elsewhere.",
     "bad_authority": "The certificate or key of one of the daemon's own authorities is damaged or not the right one.",
     "storage_unsuitable": "The folder lies on a file system that cannot keep the store's promises.",
     "already_running": "Another daemon works on this data folder.",

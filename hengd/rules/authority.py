@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from hengd.authorities import Authorities
 from hengd.records import CertificateRecord
 from hengd.rules.certificates import Operator, activate, find_certificate, live_operators
 from hengd.rules.ends import Ends
@@ -56,8 +57,7 @@ class Authority:
     def __init__(
         self,
         store: Store,
-        server_ca: bytes,
-        client_ca: pki.Authority,
+        authorities: Authorities,
         journal: Path,
         *,
         clock: Callable[[], float],
@@ -66,15 +66,23 @@ class Authority:
         self._store = store
         self._clock = clock
         self._monotonic = monotonic
-        ends = float(pki.validity(client_ca.certificate_der)[1])
-        self.timekeeper = Timekeeper(store, ends=ends, clock=clock, monotonic=monotonic)
+        self._authorities = authorities
+        self.timekeeper = Timekeeper(store, ends=self._client_ca_ends, clock=clock, monotonic=monotonic)
         self._renewals: dict[str, list[float]] = {}
         with store.read() as tx:
             self.fleet = read_meta(tx).fleet
-        self.server_ca = server_ca
-        self.pin = pki.fingerprint(server_ca)
         self.ends = Ends(store, journal, clock=clock)
-        self.issuer = Issuer(server_ca, client_ca, self.fleet, self.ends, self.timekeeper, clock=clock)
+        self.issuer = Issuer(authorities, self.ends, self.timekeeper, clock=clock)
+
+    @property
+    def server_cas(self) -> tuple[bytes, ...]:
+        """The server authorities in force (DER), the one that signs first; two during a rotation."""
+        return self._authorities.server_ders
+
+    @property
+    def pin(self) -> bytes:
+        """SHA-256 of the server authority that signs: what tokens and announcements name."""
+        return pki.fingerprint(self._authorities.server.certificate_der)
 
     def identify(self, certificate_der: bytes | None) -> Caller:
         """The caller behind a certificate; raises ``Denied`` with the reason."""
@@ -147,6 +155,9 @@ class Authority:
                 "no_such_object", f"operator/{name} does not exist or was revoked", cure="see: hengectl get operators"
             )
         await self.ends.revoke("admin", name, by)
+
+    def _client_ca_ends(self) -> float:
+        return float(pki.validity(self._authorities.client.certificate_der)[1])
 
     def _count_renewal(self, caller: Caller) -> None:
         now = self._monotonic()

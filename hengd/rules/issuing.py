@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 from typing import Any, Final
 
+from hengd.authorities import Authorities, short
 from hengd.records import CertificateRecord
 from hengd.rules import audit
 from hengd.rules.certificates import add_certificate, drop_spent, supersede_unused
@@ -37,49 +38,51 @@ class Issuer:
     """Signs certificates of devices and operators of one fleet."""
 
     def __init__(
-        self, server_ca: bytes, client_ca: pki.Authority, fleet: str, ends: Ends, timekeeper: Timekeeper,
-        *, clock: Callable[[], float],
-    ) -> None:  # fmt: skip
-        self._client_ca = client_ca
-        self._fleet = fleet
+        self, authorities: Authorities, ends: Ends, timekeeper: Timekeeper, *, clock: Callable[[], float]
+    ) -> None:
+        self._authorities = authorities
         self._ends = ends
         self._timekeeper = timekeeper
         self._clock = clock
-        self.server_ca = server_ca
-        self._own_keys = {pki.spki_sha256(der).hex() for der in (server_ca, client_ca.certificate_der)}
 
     def issue(
         self, tx: Transaction, *, role: str, subject: str, name: str, spki_der: bytes, via: str, by: str, board: bool,
         author: Author, rights: str = "admin",
     ) -> dict[str, Any]:  # fmt: skip
         """Put a new certificate on the list and return the identity that its owner stores (DER in base64)."""
-        now = self._clock()
+        now, authorities, client_ca = self._clock(), self._authorities, self._authorities.client
         self._timekeeper.check(tx)
         der = pki.issue_client(
-            self._client_ca, spki_der, fleet_id=self._fleet, role="admin" if role == "admin" else "device",
+            client_ca, spki_der, fleet_id=authorities.fleet, role="admin" if role == "admin" else "device",
             subject=subject, now=now, lifetime_s=_lifetime_s(role, board=board),
         )  # fmt: skip
         not_after = float(pki.validity(der)[1])
         spki = pki.spki_sha256(der).hex()
-        if spki in self._own_keys:
+        if spki in _keys_of(authorities):
             raise Conflict("key_in_use", "the public key is an authority's", cure="make a new key and ask again")
         record = CertificateRecord(
             role=role, subject=subject, spki=spki, not_after=not_after, state="issued", via=via, by=by,
             at=max(now, math.nextafter(self._ends.last(role, subject), math.inf)), rights=rights,
+            told=[short(der) for der in authorities.server_ders], signed_by=short(client_ca.certificate_der),
         )  # fmt: skip
         drop_spent(tx, role, subject, now=now)
         supersede_unused(tx, record)
         add_certificate(tx, pki.fingerprint(der), record)
         audit.note(tx, _ISSUED[role, via], f"{NOUNS[role]}/{name}", author, now=now)
         return {
-            "fleet": self._fleet,
+            "fleet": authorities.fleet,
             "device_id" if role == "device" else "admin": subject,
             "name": name,
             "certificate": base64.b64encode(der).decode(),
-            "server_ca": [base64.b64encode(self.server_ca).decode()],
+            "server_ca": [base64.b64encode(der).decode() for der in authorities.server_ders],
             "now": int(now),
             "renew_after": int(now + (not_after - now) * RENEW_AT),
         }
+
+
+def _keys_of(authorities: Authorities) -> set[str]:
+    ders = (*authorities.server_ders, *authorities.client_ders)
+    return {pki.spki_sha256(der).hex() for der in ders}
 
 
 def _lifetime_s(role: str, *, board: bool) -> float:

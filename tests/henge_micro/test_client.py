@@ -126,7 +126,7 @@ async def test_a_wrong_token_is_refused_in_the_daemon_s_words(
     small: Interpreter, new_board: MakeBoard, daemon: Service
 ) -> None:
     board = await new_board(small)
-    board.setup["token"] = foreign_token(daemon.app.authority.server_ca)
+    board.setup["token"] = foreign_token(daemon.app.authority.server_cas[0])
     await board.start()
     await board.prints("token_invalid")
 

@@ -166,7 +166,7 @@ def forged(service: Service, victim: Identity, now: float, *, role: Any = "devic
     """A certificate that chains to our client authority, made with its real key behind the daemon's back (S10)."""
     key = pki.generate_key()
     der = pki.issue_client(
-        service.app.authority.issuer._client_ca,
+        service.app._folder.authorities.client,
         pki.key_spki_der(key),
         fleet_id=service.app.authority.fleet,
         role=role,

@@ -38,11 +38,9 @@ class Registry:
 
     def start(self) -> None:
         """A new authority, as after a restart."""
-        keys = self._folder.keys
         self.authority = Authority(
-            self.store, keys.server.certificate_der, keys.client, self.journal,
-            clock=lambda: self.now, monotonic=lambda: self.now,
-        )  # fmt: skip
+            self.store, self._folder.authorities, self.journal, clock=lambda: self.now, monotonic=lambda: self.now
+        )
 
     async def issue(self, subject: str = "ada", role: str = "admin") -> bytes:
         """A new certificate, by token."""

@@ -59,9 +59,10 @@ class Desk:
 async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
     folder = open_data_dir(tmp_path / "state", allow_network_fs=True, now=NOW, map_bytes=2**24)
     store = Store.open(folder.database, map_bytes=2**24)
-    server, client = folder.keys.server.certificate_der, folder.keys.client
     try:
-        yield Desk(store, lambda clock: Authority(store, server, client, folder.journal, clock=clock, monotonic=clock))
+        yield Desk(
+            store, lambda clock: Authority(store, folder.authorities, folder.journal, clock=clock, monotonic=clock)
+        )
     finally:
         await store.close()
         folder.close()
