@@ -41,7 +41,7 @@ from hengd.rules import (
 )
 from hengd.settings import SETTINGS, Setting, load_settings, toml
 from henge_agent.cli import cli as agent_cli
-from henge_protocol import model, selector, session, strictjson, wire
+from henge_protocol import header, model, selector, session, strictjson, wire
 from henge_protocol.errors import CODES
 from hengectl.cli import hengectl
 from tests.service import Service
@@ -323,7 +323,7 @@ JSON = strictjson.LIMITS
         f"silence | pinged after {LINK.ping_after_s:g} s, {LINK.reply_s:g} s to answer |",
         f"what was sent stays unread | {LINK.stuck_s:g} s |",
         f"facts of a device | {wire.MAX_FACTS} entries, {wire.MAX_FACT_CHARS} characters each |",
-        f"errors of a report | {wire.MAX_ERRORS}, {wire.MAX_TEXT_CHARS} characters each |",
+        f"errors of a report | {wire.MAX_ERRORS}, {header.MAX_TEXT_CHARS} characters each |",
         f"the older one: close {session.CLOSE_REPLACED} |",
         f"name | {model.MAX_NAME_CHARS} characters",
         f"labels of an object | {selector.MAX_LABELS};",

@@ -139,6 +139,10 @@ class Authority:
 
         return await self._store.write(operation)
 
+    def renew_within_s(self, caller: Caller) -> int:
+        """Within how many seconds this device should renew its identity, sooner than by itself; 0 = in its own time."""
+        return 0
+
     def operators(self) -> list[Operator]:
         """Operators who can still use or renew a certificate, by name."""
         with self._store.read() as tx:

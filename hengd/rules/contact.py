@@ -176,7 +176,10 @@ class Contact:
         """The answer to a hello."""
         deliveries, now = self._among.deliveries, int(self._among.clock())
         limit = deliveries.max_document(self.device_id)
-        return Welcome(version, deliveries.line.epoch, self.caller.name, now, ping_s, limit, self._among.up_s)
+        return Welcome(
+            version, deliveries.line.epoch, self.caller.name, now, ping_s, limit, self._among.up_s,
+            self._among.authority.renew_within_s(self.caller),
+        )  # fmt: skip
 
     def receipt(self, report: Report) -> tuple[Receipt, bytes]:
         """The answer to a durable report, and its frame."""

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -50,6 +51,7 @@ class World:
     _slept: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def sleep(self, seconds: float) -> None:
+        seconds = next((long for long in _RENEWAL_SLEEPS_S if math.isclose(seconds, long, abs_tol=60)), seconds)
         self.sleeps.append(seconds)
         self._slept.set()
         await (asyncio.Event().wait() if self.held or seconds in _RENEWAL_SLEEPS_S else asyncio.sleep(0))
@@ -488,6 +490,51 @@ async def test_an_identity_due_is_renewed_and_the_link_comes_back_with_it(
 
     assert joined.membership is not None
     assert (joined.membership.slot, joined.membership.trial) == ("b", None)
+
+
+@pytest.mark.parametrize("websockets", [True, False])
+async def test_a_daemon_that_asks_for_a_renewal_gets_one(
+    joined: State, scripted: Scripted, path: Path, world: World, websockets: bool
+) -> None:
+    world.chance, scripted.renew_within_s, scripted.websockets = 0.0, 3600, websockets
+    async with agent(at(joined, scripted.address), path, world):
+        await scripted.seen(lambda: len(scripted.certificates) == 2)
+        await scripted.want(RED)
+        await scripted.reported("applied")
+
+    assert joined.membership is not None
+    assert (joined.membership.slot, joined.membership.trial) == ("b", None)
+    assert scripted.renewals_wanted == 1
+
+
+async def test_a_daemon_that_asks_again_need_not_wait_for_the_next_try_after_a_failure(
+    joined: State, scripted: Scripted, path: Path, world: World
+) -> None:
+    at(joined, scripted.address, last_address=str(scripted.address), renew_at=1)
+    scripted.refuse_renewal = (503, "clock_suspect")
+    async with agent(joined, path, world):
+        await scripted.seen(lambda: scripted.renewals_wanted and scripted.sockets)
+        scripted.refuse_renewal, scripted.renew_within_s, world.chance = None, 3600, 0.0
+        for socket in list(scripted.sockets):
+            await socket.close(code=1001)
+        await scripted.seen(lambda: len(scripted.certificates) == 2)
+
+    assert scripted.renewals_wanted == 2
+
+
+async def test_who_has_a_new_identity_on_trial_is_not_asked_for_another(
+    joined: State, scripted: Scripted, world: World
+) -> None:
+    at(joined, scripted.address, trial="b")
+    world.chance = 0.0
+    applier = Applier(joined, (), Hooks(), environ={})
+    runner = Runner(joined, applier, Greeting("boot-1", {}), world.surroundings())
+    await runner._welcomed(scripted.address, Welcome(renew_within_s=1))
+    assert runner._renewal.left_s(2**37) > 60
+
+    at(joined, scripted.address, trial=None)
+    await runner._welcomed(scripted.address, Welcome(renew_within_s=1))
+    assert runner._renewal.left_s(2**37) <= 0
 
 
 async def test_an_expired_identity_is_renewed_at_once(

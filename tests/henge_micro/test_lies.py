@@ -223,6 +223,20 @@ async def test_a_daemon_that_cannot_renew_now_is_connected_to_all_the_same(board
     assert liar.renewals == 0
 
 
+async def test_a_daemon_that_asks_for_a_renewal_and_refuses_it_is_not_asked_again_at_once(
+    board: Board, liar: Scripted
+) -> None:
+    await board.off()
+    liar.refuse_renewal, liar.renew_within_s = (503, "clock_suspect"), 1
+    await board.start()
+    await board.prints("clock_suspect")
+    for document in (RED, GREEN):
+        await liar.want(document)
+        await liar.reported("applied", digest_of(document))
+
+    assert (liar.renewals_wanted, liar.renewals) == (1, 0)
+
+
 async def test_a_power_cut_right_after_renewal_leaves_an_identity_that_works(board: Board, liar: Scripted) -> None:
     await board.off()
     board.change("identity", renew_at=1)
