@@ -24,6 +24,7 @@ from hengd.datadir import DataDir, open_data_dir
 from hengd.events import EventLog
 from hengd.http.admission import GateLimits, connections_within
 from hengd.http.audit import AuditRoutes
+from hengd.http.authorities import AuthorityRoutes
 from hengd.http.backup import BackupRoutes
 from hengd.http.checks import CheckRoutes
 from hengd.http.devices import DeviceRoutes
@@ -41,7 +42,6 @@ from hengd.http.secrets import SecretRoutes
 from hengd.http.status import Daemon, StatusRoutes
 from hengd.http.stream import Links
 from hengd.hub import Hub
-from hengd.leaf import server_leaf
 from hengd.listen import bind_error, bind_tcp, bind_unix
 from hengd.local import local_admin
 from hengd.pulse import Pulse
@@ -59,6 +59,7 @@ from hengd.rules.fleet import read_meta, refuse_foreign_store
 from hengd.rules.joins import Joins
 from hengd.rules.presence import Presence
 from hengd.rules.reports import Reports
+from hengd.rules.rotation import Rotation
 from hengd.rules.schemas import SchemaCache
 from hengd.rules.secrets import Secrets
 from hengd.rules.tokens import Tokens
@@ -101,6 +102,8 @@ class App:
         self._gates: list[Gate] = []
         self._pulse = Pulse()
         self._announcer: Announcer | None = None
+        self._announced = b""
+        """The server authority that the announcement names."""
         self._background: list[asyncio.Task[None]] = []
         """What goes on as long as the daemon does."""
         self._opened = AsyncExitStack()
@@ -128,6 +131,7 @@ class App:
         self._assemble(self._folder)
         self._upkeep.tell_doubt()
         await tend_vault(self.vault, self._store)
+        await self.rotation.make_up()
         await self.overrides.end_due()
         if self.founded and settings.seconds("join.window_after_init"):
             await self.joins.open(settings.seconds("join.window_after_init"), ITSELF)
@@ -199,6 +203,10 @@ class App:
         self.events = EventLog(start=int(clock() * 1000))
         self.presence = Presence()
         self.authority = Authority(store, folder.authorities, folder.journal, clock=clock, monotonic=monotonic)
+        self.rotation = Rotation(
+            store, folder.authorities, self.authority, names=self._names, put_in_force=self._put_authorities_in_force,
+            recall=lambda: self._links.recall(self._settings.seconds("limits.retry_after")), clock=clock,
+        )  # fmt: skip
         self.configs = Configs(store, schemas, vault, self.presence, clock=clock, new_id=_new_id)
         self._candidates = Candidates(store, schemas, vault, clock=clock, new_id=_new_id)
         self.secrets = Secrets(store, self.configs)
@@ -241,7 +249,7 @@ class App:
         resources = (
             StatusRoutes(
                 daemon, self._store, self.authority, self.devices, self.joins, self.vault, self.overrides,
-                clock=environment.clock,
+                self.rotation, clock=environment.clock,
             ),
             ObjectRoutes(self._store, self.configs, self.overrides, self.devices, self.events),
             DeviceRoutes(self.configs, self.devices, self.authority, self.tokens, self.contacts.reports),
@@ -250,6 +258,7 @@ class App:
             EnrolRoutes(self.authority, self.tokens, self.joins),
             JoiningRoutes(self.tokens, self.joins, self.devices),
             OperatorRoutes(self.authority),
+            AuthorityRoutes(self.rotation, self._folder.authorities, self.devices, self._backups),
             AuditRoutes(self._audit),
             BackupRoutes(self._backups, monotonic=environment.monotonic),
             CheckRoutes(Checks(self._candidates, self.presence, self._links.ask)),
@@ -320,11 +329,7 @@ class App:
         return min(wanted, within)
 
     def _server_context(self) -> ssl.SSLContext:
-        authorities = self._folder.authorities
-        with self._store.read() as tx:
-            now = self.authority.timekeeper.now(tx)
-        leaf = server_leaf(authorities, names=self._names(), now=now)
-        return device_server_context(leaf.pem, authorities.client_ders)
+        return device_server_context(self.rotation.renewed_leaf().pem, self._folder.authorities.client_ders)
 
     def _names(self) -> list[str]:
         """What the server's certificate is for, beside the fleet's own name."""
@@ -348,12 +353,20 @@ class App:
             "serving": not self._edge.stopping,
         }
 
+    async def _put_authorities_in_force(self) -> None:
+        """New connections are verified by the authorities as they are now, and devices are told who signs."""
+        self._renew_server_certificate()
+        if self._announcer is not None and self._announced != self.authority.pin:
+            await self._announcer.stop()
+            await self._announce()
+
     async def _announce(self) -> None:
         host, port = self.addresses[DEVICES]
         if not self._settings["join.mdns"] or host.startswith("127."):
             return
+        self._announced = self.authority.pin
         self._announcer = Announcer(
-            name=self._settings.name, port=port, fleet_id=self.authority.fleet, server_ca_fingerprint=self.authority.pin
+            name=self._settings.name, port=port, fleet_id=self.authority.fleet, server_ca_fingerprint=self._announced
         )
         await self._announcer.start()
 

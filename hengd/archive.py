@@ -21,12 +21,14 @@ from typing import Final, cast
 from henge_protocol.sealedfile import damaged
 
 STORE: Final = "db/data.mdb"
+SERVER_CA: Final = "ca/server-ca.crt"
 SERVER_KEY: Final = "ca/server-ca.key"
-AUTHORITIES: Final = ("ca/server-ca.crt", SERVER_KEY, "ca/client-ca.crt", "ca/client-ca.key")
+AUTHORITIES: Final = (SERVER_CA, SERVER_KEY, "ca/client-ca.crt", "ca/client-ca.key")
+LEAF: Final = "ca/server.pem"
 OFFLINE_KEY: Final = "ca/server-ca.offline"
 UNDER_WAY: Final = (
     "ca/server-ca-next.crt", "ca/server-ca-next.key", "ca/server-ca-old.crt", "ca/client-ca-old.crt", OFFLINE_KEY,
-    "ca/server.pem",
+    LEAF,
 )  # fmt: skip
 """Beside the authorities, as far as it is there."""
 JOURNAL: Final = "revocations"

@@ -46,6 +46,17 @@ LEAF: Final = "server.pem"
 
 
 @dataclass(frozen=True, slots=True)
+class InForce:
+    """The authorities as records of certificates name them (``short``)."""
+
+    servers: tuple[str, ...]
+    """Two while a rotation is under way, the one that signs first."""
+    client: str
+    is_client_moving: bool
+    """What another client authority signed is still let in."""
+
+
+@dataclass(frozen=True, slots=True)
 class _Found:
     """What the folder holds."""
 
@@ -64,6 +75,7 @@ class Authorities:
         """Raises ``Internal bad_authority``, ``Denied`` if a file is open to others or closed to us."""
         self.folder = folder
         self._files = files
+        self.in_force: InForce
         self._read()
 
     @property
@@ -233,6 +245,8 @@ class Authorities:
         following = self._authority("server", "server-ca-next") if self._has("server-ca-next.crt") else None
         self._found = _Found(fleet, server, following, self._old("server"), client, self._old("client"))
         self._check_fleet()
+        servers = tuple(short(der) for der in self.server_ders)
+        self.in_force = InForce(servers, short(client.certificate_der), self.old_client is not None)
 
     def _check_fleet(self) -> None:
         found = self._found

@@ -20,7 +20,7 @@ from typing import Any, Final
 import lmdb
 import msgspec
 
-from hengd.archive import AUTHORITIES, JOURNAL, OFFLINE_KEY, SECRETS_KEY, SERVER_KEY, UNDER_WAY, pack
+from hengd.archive import AUTHORITIES, JOURNAL, LEAF, OFFLINE_KEY, SECRETS_KEY, SERVER_KEY, UNDER_WAY, pack
 from hengd.datadir import DataDir
 from hengd.records import META_KEY, Meta
 from hengd.records import pack as packed
@@ -95,6 +95,28 @@ class Backups:
                 await asyncio.to_thread(shutil.rmtree, copy, ignore_errors=True)
         finally:
             self._is_busy = False
+
+    async def authorities(self, passphrase: bytes, by: Author) -> Iterator[bytes]:
+        """Both authorities with their keys as a sealed file, piece by piece; ask for them on a thread.
+
+        Raises ``Conflict key_elsewhere``, and as ``disk_refusal``.
+        """
+        try:
+            small = members(self._folder.path / "data")
+        except OSError as error:
+            raise disk_refusal(error, f"{error.filename} cannot be read") from error
+        if SERVER_KEY not in small:
+            raise Conflict(
+                "key_elsewhere",
+                "the server authority's key is kept elsewhere, so there is nothing to export",
+                cure="copy the file that holds it; or bring it back first: hengd ca import FILE",
+            )
+        small.pop(LEAF, None)
+        now = self._clock()
+        about = {"kind": "authorities", "fleet": self._folder.authorities.fleet, "made": _moment(now),
+                 "henge": __version__}  # fmt: skip
+        await self._store.write(lambda tx: audit.note(tx, "authority.exported", "authority/server", by, now=now))
+        return seal(pack(small, None), passphrase, about, salt=os.urandom(SALT_BYTES))
 
     def _room_for_a_copy(self) -> Path:
         """A new private folder on a disk that has room for the copy."""

@@ -18,6 +18,7 @@ import click
 import uvloop
 
 from hengd.app import App, Environment
+from hengd.care import asked_passphrase, ca, told_problems
 from hengd.elsewhere import announce
 from hengd.keyring import find_keys
 from hengd.logs import start_logs
@@ -40,8 +41,7 @@ from hengd.service import service
 from hengd.settings import Settings, default_file, load_settings, settings_files, toml
 from hengd.welcome import welcome
 from henge_protocol import __version__
-from henge_protocol.errors import Denied, HengeError, Invalid
-from henge_protocol.keyfiles import read_passphrase
+from henge_protocol.errors import Denied, HengeError
 from henge_protocol.notify import notify
 from henge_protocol.places import admin_socket, config_dir, state_dir
 from henge_protocol.sealedfile import check_passphrase
@@ -69,6 +69,12 @@ EXIT_CODES: Final = {
     "storage_full": 74,
     "bad_file": 74,
     "service_failed": 69,
+    "no_daemon": 69,
+    "unreachable": 69,
+    "left_behind": 75,
+    "rotation_step": 73,
+    "key_elsewhere": 73,
+    "wrong_authority": 65,
 }
 UNWRITTEN: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 """What the system says of standard output that leads to a file which takes no more."""
@@ -102,6 +108,7 @@ def cli() -> None:
 
 cli.add_command(service)
 cli.add_command(announce)
+cli.add_command(ca)
 
 
 @cli.command()
@@ -176,7 +183,7 @@ def restore(
     """
     settings, folder = _settings(config, {}), _data_dir(data_dir)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that a try is cleaned up
-    passphrase = check_passphrase(_passphrase(source))
+    passphrase = check_passphrase(asked_passphrase(source))
     try:
         with file.open("rb") as stream:
             done = restore_backup(
@@ -279,15 +286,6 @@ def _on_signal(stop: asyncio.Event) -> None:
     stop.set()
 
 
-def _passphrase(source: str | None) -> str:
-    if source is not None:
-        return read_passphrase(source)
-    if not sys.stdin.isatty():
-        message = "a passphrase is needed and nobody can be asked"
-        raise Invalid("bad_usage", message, cure="add --passphrase-file FILE, or - for standard input")
-    return str(click.prompt("Passphrase", hide_input=True, err=True))
-
-
 def _restored(done: Restored, folder: Path, *, dry_run: bool) -> list[str]:
     about = done.about
     lines = [
@@ -342,7 +340,8 @@ def main() -> NoReturn:
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
     except HengeError as error:
-        say(f"Error: {error.message}", *([f"Cure: {error.cure}"] if error.cure else []), err=True)
+        cure = [f"Cure: {error.cure}"] if error.cure else []
+        say(f"Error: {error.message}", *told_problems(error), *cure, err=True)
         sys.exit(_exit_code(error))
     except OSError as error:
         if error.errno not in UNWRITTEN or error.filename is not None:

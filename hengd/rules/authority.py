@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from hengd.authorities import Authorities
-from hengd.records import CertificateRecord
+from hengd.records import CertificateRecord, RotationRecord
+from hengd.rules.anchors import is_outdated
 from hengd.rules.certificates import Operator, activate, find_certificate, live_operators
 from hengd.rules.ends import Ends
 from hengd.rules.fleet import device_by_id, read_meta
@@ -46,6 +47,8 @@ class Caller:
     """What an operator may do: viewer, editor or admin; empty for others."""
     issued: bool = False
     """The certificate is used for the first time."""
+    is_outdated: bool = False
+    """It was issued under authorities that are not those in force; see ``anchors``."""
 
 
 NOBODY: Final = Caller("nobody")
@@ -69,6 +72,8 @@ class Authority:
         self._authorities = authorities
         self.timekeeper = Timekeeper(store, ends=self._client_ca_ends, clock=clock, monotonic=monotonic)
         self._renewals: dict[str, list[float]] = {}
+        self.within_s = RotationRecord().within_s
+        """Within which time those are to renew whose certificate is outdated."""
         with store.read() as tx:
             self.fleet = read_meta(tx).fleet
         self.ends = Ends(store, journal, clock=clock)
@@ -97,6 +102,7 @@ class Authority:
         return Caller(
             record.role, record.subject, name, max(0.0, -left_s), max(0.0, left_s), sha256,
             record.rights if record.role == "admin" else "", record.state == "issued",
+            is_outdated(record, self._authorities.in_force),
         )  # fmt: skip
 
     async def used(self, caller: Caller) -> None:
@@ -140,8 +146,8 @@ class Authority:
         return await self._store.write(operation)
 
     def renew_within_s(self, caller: Caller) -> int:
-        """Within how many seconds this device should renew its identity, sooner than by itself; 0 = in its own time."""
-        return 0
+        """Within how many seconds this caller should renew its identity, sooner than by itself; 0 = in its own time."""
+        return self.within_s if caller.is_outdated else 0
 
     def operators(self) -> list[Operator]:
         """Operators who can still use or renew a certificate, by name."""

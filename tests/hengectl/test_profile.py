@@ -16,7 +16,7 @@ from hengectl.profile import Contexts, Profile
 def made(folder: Path, name: str = "home") -> Contexts:
     contexts = profile.load(folder)
     one = Profile(name, Address("192.168.1.20"), "f" * 26, "ab" * 32, profile.credential_dir(contexts, name))
-    profile.write_credential(one.credential, identity_pem=b"pem", server_ca=b"der", renew_after=5.0)
+    profile.write_credential(one.credential, identity_pem=b"pem", server_cas=[b"der"], renew_after=5.0)
     return profile.add(contexts, one)
 
 
