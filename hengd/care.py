@@ -23,7 +23,7 @@ from hengd.rules.rotation import MAX_WITHIN_S
 from hengd.settings import Settings, load_settings, settings_files
 from henge_protocol import pki
 from henge_protocol.errors import Conflict, HengeError, Invalid, Unreachable
-from henge_protocol.keyfiles import read_passphrase, sync_folder
+from henge_protocol.keyfiles import open_once, read_passphrase, sync_folder
 from henge_protocol.places import admin_socket, admin_sockets, config_dir, state_dir
 from henge_protocol.quantity import format_duration, parse_duration_s
 from henge_protocol.sealedfile import check_passphrase, damaged, read_header, unseal
@@ -309,7 +309,7 @@ def _key_of(path: Path, passphrase: str) -> bytes:
 
 def _read(path: Path, passphrase: str) -> dict[str, bytes]:
     """The small members of a sealed file, read to its end."""
-    with path.open("rb") as file:
+    with open_once(path) as file:
         header = read_header(file.read)
         return unpack(unseal(header, file.read, passphrase.encode()), None)
 

@@ -42,6 +42,7 @@ from hengd.settings import Settings, default_file, load_settings, settings_files
 from hengd.welcome import welcome
 from henge_protocol import __version__
 from henge_protocol.errors import Denied, HengeError
+from henge_protocol.keyfiles import open_once
 from henge_protocol.notify import notify
 from henge_protocol.places import admin_socket, config_dir, state_dir
 from henge_protocol.sealedfile import check_passphrase
@@ -54,6 +55,8 @@ EXIT_CODES: Final = {
     "storage_corrupt": 65,
     "bad_authority": 65,
     "bad_backup": 65,
+    "bad_encoding": 65,
+    "too_large": 65,
     "bad_passphrase": 2,
     "bad_usage": 2,
     "exists": 73,
@@ -135,7 +138,7 @@ def run(
     flags = {
         "listen.devices": devices,
         "listen.local": local,
-        "listen.socket": str(socket_path) if socket_path else None,
+        "listen.socket": str(socket_path.absolute()) if socket_path else None,
         "daemon.name": name,
         "join.mdns": False if no_mdns else None,
         "daemon.log_level": log_level,
@@ -185,7 +188,7 @@ def restore(
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that a try is cleaned up
     passphrase = check_passphrase(asked_passphrase(source))
     try:
-        with file.open("rb") as stream:
+        with open_once(file) as stream:
             done = restore_backup(
                 stream, folder, passphrase, now=time.time(), journal=revocations, only_try=dry_run,
                 allow_network_fs=settings["store.allow_network_fs"],
@@ -344,10 +347,13 @@ def main() -> NoReturn:
         say(f"Error: {error.message}", *told_problems(error), *cure, err=True)
         sys.exit(_exit_code(error))
     except OSError as error:
-        if error.errno not in UNWRITTEN or error.filename is not None:
+        if error.filename is not None:
+            say(f"Error: cannot use {error.filename}: {error.strerror}", err=True)
+        elif error.errno in UNWRITTEN:
+            say(f"Error: cannot write the output ({error.strerror})", err=True)
+        else:
             raise
-        say(f"Error: cannot write the output ({error.strerror})", err=True)
-        sys.exit(EXIT_STORAGE)
+        sys.exit(EXIT_DENIED if isinstance(error, PermissionError) else EXIT_STORAGE)
     sys.exit(0)
 
 

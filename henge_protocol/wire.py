@@ -205,10 +205,15 @@ def decode(frame: bytes | str) -> Message:
     return reader(header)
 
 
-def choose_version(theirs: tuple[int, int], ours: tuple[int, int] = SUPPORTED) -> int | None:
+def choose_version(theirs: tuple[int, int], ours: tuple[int, int]) -> int | None:
     """The highest protocol version that both ranges hold, or None."""
     highest = min(theirs[1], ours[1])
     return highest if highest >= max(theirs[0], ours[0]) else None
+
+
+def versions_text(versions: tuple[int, int]) -> str:
+    """A range of protocol versions for people: ``1``, ``1 to 7``."""
+    return str(versions[0]) if versions[0] == versions[1] else f"{versions[0]} to {versions[1]}"
 
 
 def _dump(header: Mapping[str, Any]) -> bytes:

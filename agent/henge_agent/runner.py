@@ -23,7 +23,7 @@ from henge_agent.poll import Poll, read_welcome
 from henge_agent.records import Membership
 from henge_agent.renew import USELESS_CODES, Due, exchange_as, renew, settle_trial
 from henge_agent.settings import Address, read_address
-from henge_agent.state import REJOIN, State
+from henge_agent.state import FOREIGN, REJOIN, State
 from henge_agent.watch import Watch
 from henge_protocol.backoff import BOOT_SPREAD_S, Backoff
 from henge_protocol.errors import HengeError, Untrusted
@@ -58,7 +58,7 @@ HOPELESS_CODES: Final = USELESS_CODES | {
     "approval_required",
     "certificate_required",
     "no_such_device",
-    "unsupported_protocol",
+    FOREIGN,
 }
 """What only a person can mend: look again every hour."""
 
@@ -241,7 +241,7 @@ class Runner:
             reason = "untrusted" if isinstance(error, Untrusted) else error.code
             return Ended(reason, retry_after_s=retry_after_s(error))
         if ended.welcome is None:
-            said = f"the connection ended before the daemon welcomed this device ({ended.reason})"
+            said = f"the connection ended before the daemon welcomed this device ({ended.said or ended.reason})"
             self._trouble(str(address), said, "")
         return ended
 
@@ -304,7 +304,7 @@ class Runner:
         if ended.welcome is not None:
             self._tell_end(reason)
         self._around.tell(f"not connected ({reason}); running the last good document")
-        if reason in USELESS_CODES:
+        if reason in USELESS_CODES or reason == FOREIGN:
             await self._contacts.keep_refusal(reason)
         if reason in HOPELESS_CODES:
             return self._spread_s(HOURLY_S)

@@ -6,6 +6,7 @@ list is refused. How identities end is in ``ends``, how certificates are made in
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from hengd.rules.certificates import Operator, activate, find_certificate, live_
 from hengd.rules.ends import Ends
 from hengd.rules.fleet import device_by_id, read_meta
 from hengd.rules.issuing import Issuer
+from hengd.rules.limits import RateLimit
 from hengd.rules.outcome import Author
 from hengd.rules.timekeeping import Timekeeper
 from hengd.store import Reader, Store, Transaction
@@ -25,9 +27,14 @@ from henge_protocol import pki
 from henge_protocol.csr import read_csr
 from henge_protocol.errors import Denied, Limited, NotFound, StorageFull
 
+log = logging.getLogger("hengd.authority")
+
 EXPIRED_OK_S: Final = 180 * pki.DAY_S
 """How long after its end a certificate may still renew itself; a drawer is not an attack."""
 MAX_RENEWALS_PER_HOUR: Final = 3
+ALARM_EVERY_S: Final = 600.0
+"""Between two lines about certificates that are not on the list, in the long run."""
+ALARMS_AT_ONCE: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +79,7 @@ class Authority:
         self._authorities = authorities
         self.timekeeper = Timekeeper(store, ends=self._client_ca_ends, clock=clock, monotonic=monotonic)
         self._renewals: dict[str, list[float]] = {}
+        self._alarms = RateLimit(1 / ALARM_EVERY_S, ALARMS_AT_ONCE)
         self.within_s = RotationRecord().within_s
         """Within which time those are to renew whose certificate is outdated."""
         with store.read() as tx:
@@ -89,13 +97,16 @@ class Authority:
         """SHA-256 of the server authority that signs: what tokens and announcements name."""
         return pki.fingerprint(self._authorities.server.certificate_der)
 
-    def identify(self, certificate_der: bytes | None) -> Caller:
-        """The caller behind a certificate; raises ``Denied`` with the reason."""
+    def identify(self, certificate_der: bytes | None, address: str = "") -> Caller:
+        """The caller behind a certificate that ``address`` shows; raises ``Denied`` with the reason."""
         if certificate_der is None:
             return NOBODY
         sha256 = pki.fingerprint(certificate_der)
         with self._store.read() as tx:
-            record = _listed(tx, sha256)
+            record = find_certificate(tx, sha256)
+            if record is None:
+                self._tell_unlisted(sha256, address)
+                raise _unlisted()
             self.ends.refuse(record)
             name = _name(tx, record)
             left_s = record.not_after - self.timekeeper.now(tx)
@@ -103,6 +114,17 @@ class Authority:
             record.role, record.subject, name, max(0.0, -left_s), max(0.0, left_s), sha256,
             record.rights if record.role == "admin" else "", record.state == "issued",
             is_outdated(record, self._authorities.in_force),
+        )  # fmt: skip
+
+    def _tell_unlisted(self, sha256: bytes, address: str) -> None:
+        """Only who has our authority's key makes one that was never on the list; a few lines say so."""
+        try:
+            self._alarms.take("", now=self._monotonic())
+        except Limited:
+            return
+        log.warning(
+            "a certificate that our client authority signed and that is not on the list was refused (%s)",
+            pki.format_fingerprint(sha256), extra={"event": "unlisted_certificate", "remote": address},
         )  # fmt: skip
 
     async def used(self, caller: Caller) -> None:
@@ -133,7 +155,9 @@ class Authority:
         spki_der = read_csr(csr).spki_der if csr is not None else pki.spki_der(shown_der)
 
         def operation(tx: Transaction) -> dict[str, Any]:
-            record = _listed(tx, caller.certificate)
+            record = find_certificate(tx, caller.certificate)
+            if record is None:
+                raise _unlisted()
             self.ends.refuse(record)
             if record.state == "issued":
                 activate(tx, caller.certificate)
@@ -181,11 +205,8 @@ class Authority:
         self._renewals[caller.subject] = [*recent, now]
 
 
-def _listed(tx: Reader, sha256: bytes) -> CertificateRecord:
-    record = find_certificate(tx, sha256)
-    if record is None:
-        raise Denied("unknown_certificate", "this certificate is not on the daemon's list", cure="join again")
-    return record
+def _unlisted() -> Denied:
+    return Denied("unknown_certificate", "this certificate is not on the daemon's list", cure="join again")
 
 
 def _name(tx: Reader, record: CertificateRecord) -> str:

@@ -17,6 +17,8 @@ ANSWER_S = 20
 PIECE_BYTES = 512
 MAX_BODY_BYTES = 4096
 MAX_HEAD_BYTES = 4096
+BAD_CERTIFICATE = -0x7A00
+"""mbedTLS' word for a certificate that is right in everything but what it is for; others are a ``ValueError``."""
 
 
 class Connection:
@@ -198,4 +200,5 @@ class Connection:
         except ValueError as error:  # what the TLS library says of a certificate
             raise Trouble("pin_mismatch", str(error).strip())
         except (OSError, EOFError) as error:
-            raise Trouble("unreachable", str(error))
+            bad = error.args and error.args[0] == BAD_CERTIFICATE
+            raise Trouble("pin_mismatch" if bad else "unreachable", str(error))

@@ -221,16 +221,39 @@ def test_a_file_that_the_system_does_not_let_it_use_is_77(home: Path) -> None:
     assert (refused.returncode, "hengd.lock: Permission denied" in refused.stderr) == (77, True)
 
 
+AS_A_USER = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", str(HENGD)]
+"""Root without its capabilities is a user like others."""
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.getuid() != 0 or not shutil.which("setpriv"), reason="needs root and setpriv")
+@pytest.mark.parametrize(
+    "arguments", [["check"], ["accept-clock", "--data-dir", "closed/data"], ["check", "--config", "closed/x"]]
+)
+def test_what_lies_in_a_folder_that_it_may_not_enter_is_named(home: Path, arguments: list[str]) -> None:
+    closed = home / "closed"
+    closed.mkdir(0o700)
+    os.chown(closed, 65534, 65534)
+    refused = hengd(
+        home, *(word.replace("closed", str(closed)) for word in arguments), program=AS_A_USER,
+        CONFIGURATION_DIRECTORY=str(closed) if len(arguments) == 1 else str(home),
+    )  # fmt: skip
+
+    assert refused.returncode in (77, 78), refused
+    assert "Permission denied" in refused.stderr
+    assert str(closed) in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
 @pytest.mark.root
 @pytest.mark.skipif(os.getuid() != 0 or not shutil.which("setpriv"), reason="needs root and setpriv")
 @pytest.mark.parametrize("owned", [".", "data/db/data.mdb", "data/ca/client-ca.key", "hengd.lock"])
 def test_what_belongs_to_another_user_is_77_and_named(home: Path, owned: str) -> None:  # C39, F15
-    """Root without its capabilities is a user like others."""
     with running(home, *serving(home)) as process:
         process.send_signal(signal.SIGTERM)
         assert process.wait(PATIENCE_S) == 0
     os.chown(home / "data" / owned, 65534, 65534)
-    refused = hengd(home, *serving(home), program=["setpriv", "--bounding-set=-all", "--inh-caps=-all", str(HENGD)])
+    refused = hengd(home, *serving(home), program=AS_A_USER)
     assert refused.returncode == 77, refused
     assert "Permission denied" in refused.stderr
     assert str(home / "data" / owned) in refused.stderr
@@ -277,8 +300,17 @@ def test_a_file_that_is_no_backup_is_65_and_a_passphrase_must_come_from_somewher
     absent = hengd(home, "restore", str(home / "nosuch"), *options)
     nobody = hengd(home, "restore", str(home / "letter"), "--data-dir", str(home / "d"))
 
+    os.mkfifo(home / "pipe")
+    (home / "huge").touch(0o600)
+    os.truncate(home / "huge", 2**33)
+    (home / "loop").symlink_to("loop")
+    odd = [hengd(home, "restore", str(home / name), *options) for name in ("pipe", "loop", ".")]
+    large = hengd(home, "restore", str(home / "letter"), *options[:-1], str(home / "huge"))
+
     assert (refused.returncode, absent.returncode, nobody.returncode) == (65, 74, 2)
-    for ran in (refused, absent, nobody):
+    assert [ran.returncode for ran in (*odd, large)] == [74, 74, 74, 65]  # F01, F02, F04
+    assert "through a pipe" in odd[0].stderr
+    for ran in (refused, absent, nobody, *odd, large):
         assert ran.stderr.startswith("Error: ")
         assert "Traceback" not in ran.stderr
     assert not (home / "d").exists()

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives import serialization
 
 from hengd import datadir
 from hengd.datadir import NETWORK_FILE_SYSTEMS, DataDir, file_system_of, open_data_dir
@@ -204,6 +205,17 @@ def test_a_disk_that_breaks_promises_is_refused_unless_asked_for(
     open_data_dir(tmp_path / "state", allow_network_fs=True, now=NOW, map_bytes=64 * MIB).close()
 
 
+def test_a_folder_in_memory_is_warned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:  # F15
+    mounts = mountinfo(tmp_path, "tmpfs", str(tmp_path))
+    monkeypatch.setattr(datadir, "file_system_of", lambda path: file_system_of(path, mounts))
+    opened(tmp_path / "state").close()
+
+    [record] = [record for record in caplog.records if record.name == "hengd.datadir"]
+    assert str(tmp_path / "state") in record.getMessage()
+
+
 def test_the_file_system_is_that_of_the_nearest_mount_point(tmp_path: Path) -> None:
     mounts = mountinfo(tmp_path, "nfs4", "/srv/my\\040data")
     for path, kind in (("/srv/my data/henge", "nfs4"), ("/srv/my data", "nfs4"), ("/srv/my datax", "ext4"),
@@ -302,12 +314,19 @@ def bend(which: str) -> dict[str, Callable[[Path], object]]:
         "key empty": rewritten(key, lambda data: b""),
         "key cut off": rewritten(key, lambda data: data[:100]),
         "key with a wrong label": rewritten(key, lambda data: data.replace(b"PRIVATE", b"PUBLIC")),
+        "key encrypted": rewritten(key, encrypted),
         "key of another certificate": rewritten(key, lambda data: pki.generate_key()),
         "key a folder": replaced_by_folder,
         "key too large": rewritten(key, lambda data: data + bytes(100_000)),
         "files swapped": swapped,
         "files of another fleet": of_another_fleet,
     }
+
+
+def encrypted(key_pem: bytes) -> bytes:
+    key = serialization.load_pem_private_key(key_pem, None)
+    kept = serialization.BestAvailableEncryption(b"a passphrase")
+    return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, kept)
 
 
 def link(path: Path) -> None:

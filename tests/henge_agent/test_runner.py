@@ -2,8 +2,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 import os
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -22,11 +24,14 @@ from henge_agent.settings import Address, Hooks, Output
 from henge_agent.state import State, read_membership
 from henge_protocol import pki
 from henge_protocol.model import digest_of
+from henge_protocol.tls import device_server_context
 from henge_protocol.trust import server_name
-from henge_protocol.wire import Bye, Error, Hello, Message, Report, Welcome
+from henge_protocol.wire import Bye, Error, Hello, Message, Report, Welcome, encode
+from tests.henge_agent import scripted as scripts
 from tests.henge_agent.cutting import FullDisk
 from tests.henge_agent.scripted import EPOCH, Scripted, serving
 from tests.henge_protocol.authorities import FLEET, NOW, YEAR_S, Fleet, leaf
+from tests.henge_protocol.impostors import IMPOSTORS
 
 _RENEWAL_SLEEPS_S = (3600.0, 1.5 * 86400)
 """Between looks at whether the identity is due, and after a failed renewal (by a chance of 0.5)."""
@@ -307,6 +312,47 @@ async def test_a_server_that_is_not_ours_sees_no_frame_and_is_left_alone_for_min
     assert (impostor.connections, impostor.frames) == (0, [])
 
 
+@pytest.mark.parametrize("identity", IMPOSTORS.values(), ids=IMPOSTORS.keys())
+async def test_whoever_took_the_daemons_address_sees_no_frame_and_the_document_stays_t33(
+    joined: State, fleet: Fleet, path: Path, world: World, identity: Callable[[Fleet], bytes]
+) -> None:
+    world.held = True
+    path.write_bytes(RED)
+    impostor = Scripted(fleet, desired=BLUE, revision=1)
+    async with serving(impostor, identity(fleet)):
+        state = at(joined, impostor.address, known_time=int(time.time()))
+        async with agent(state, path, world):
+            assert await world.asleep() == [300.0]
+
+    assert (impostor.connections, impostor.frames, impostor.polls) == (0, [], 0)
+    assert path.read_bytes() == RED
+
+
+async def test_somebody_in_between_who_asks_for_no_certificate_is_told_of_and_rarely_asked_t38(
+    joined: State,
+    scripted: Scripted,
+    path: Path,
+    world: World,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(scripts, "device_server_context", asking_for_nothing)
+    world.held, world.chance = True, 0.0
+    stripped = Scripted(scripted.fleet)
+    async with serving(stripped), agent(at(joined, stripped.address), path, world):
+        assert await world.asleep() == [2880.0]
+
+    assert "because of certificate_required" in caplog.text
+    assert stripped.frames == []
+
+
+def asking_for_nothing(*arguments: Any) -> ssl.SSLContext:
+    """TLS that hides from the daemon who comes."""
+    context = device_server_context(*arguments)
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
 @pytest.mark.parametrize("code", ["certificate_revoked", "certificate_superseded", "unknown_certificate"])
 async def test_a_refused_identity_asks_hourly(
     joined: State, scripted: Scripted, path: Path, world: World, code: str, caplog: pytest.LogCaptureFixture
@@ -413,13 +459,22 @@ def membership_of(state: State) -> Membership:
     return found
 
 
-async def test_versions_that_do_not_overlap_ask_hourly(
-    joined: State, scripted: Scripted, path: Path, world: World
+@pytest.mark.parametrize("websockets", [True, False])
+async def test_versions_that_do_not_overlap_ask_hourly_and_are_told(
+    joined: State, scripted: Scripted, path: Path, world: World, caplog: pytest.LogCaptureFixture, websockets: bool
 ) -> None:
     world.held, world.chance = True, 0.0
-    scripted.on_frame = lambda frame: Error("unsupported_protocol", "") if isinstance(frame, Hello) else None
+    if websockets:
+        foreign = Error("unsupported_protocol", "this daemon is from the future")
+        scripted.on_frame = lambda frame: foreign if isinstance(frame, Hello) else None
+    else:
+        scripted.websockets, scripted.refuse = False, (422, "unsupported_protocol")
     async with agent(at(joined, scripted.address), path, world):
         assert await world.asleep() == [2880.0]
+
+    assert membership_of(joined).refused == "unsupported_protocol"
+    assert ("from the future" if websockets else "because of unsupported_protocol") in caplog.text
+    assert "running the last good document" in world.told[-1]
 
 
 async def test_without_websockets_it_long_polls_and_tries_again_after_a_while(
@@ -614,6 +669,24 @@ async def test_a_document_that_is_rejected_is_not_asked_for_again_by_the_agent(
 
     assert report.reason == "not-json"
     assert len(scripted.reports) == 1
+
+
+async def test_what_a_daemon_of_the_future_says_beyond_version_1_changes_nothing(
+    joined: State, scripted: Scripted, path: Path, world: World
+) -> None:
+    scripted.desired, scripted.revision = RED, 1
+    config, _, document = encode(scripted.config()).partition(b"\n")
+    scripted.desired = None
+    async with agent(at(joined, scripted.address), path, world):
+        await scripted.seen(lambda: scripted.hellos)
+        [socket] = scripted.sockets
+        await socket.send_str('{"type":"weather","degrees":21}')
+        await socket.send_str(json.dumps({**json.loads(config), "weather": {"degrees": 21}}) + "\n" + document.decode())
+        await scripted.reported("applied", digest_of(RED))
+
+    assert [frame.code for frame in scripted.frames if isinstance(frame, Error)] == ["unknown_type"]
+    assert scripted.connections == 1
+    assert path.read_bytes() == RED
 
 
 async def test_useless_frames_are_answered_and_the_link_stays(

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator
+import json
+import ssl
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from henge_protocol.csr import read_csr
 from henge_protocol.joining import format_token
 from henge_protocol.model import digest_of
-from henge_protocol.wire import Report, encode
+from henge_protocol.wire import Error, Report, encode
 from tests.henge_agent import scripted as scripts
 from tests.henge_agent.scripted import Scripted, serving
 from tests.henge_micro.boards import RUN, Board, Interpreter, eventually
 from tests.henge_protocol.authorities import Fleet
+from tests.henge_protocol.impostors import IMPOSTORS, Impostor, claim, pretending
 
 GREEN, RED = b'{"color":"green"}', b'{"color":"red"}'
 
@@ -237,6 +241,18 @@ async def test_a_daemon_that_asks_for_a_renewal_and_refuses_it_is_not_asked_agai
     assert (liar.renewals_wanted, liar.renewals) == (1, 0)
 
 
+async def test_what_a_daemon_of_the_future_says_beyond_version_1_changes_nothing(board: Board, liar: Scripted) -> None:
+    said = len(liar.frames)
+    liar.desired, liar.revision = RED, liar.revision + 1
+    config, _, document = encode(liar.config()).partition(b"\n")
+    [socket] = liar.sockets
+    await socket.send_str('{"type":"weather","degrees":21}')
+    await socket.send_str(json.dumps({**json.loads(config), "weather": {"degrees": 21}}) + "\n" + document.decode())
+    await liar.reported("applied", digest_of(RED))
+
+    assert [frame.code for frame in liar.frames[said:] if isinstance(frame, Error)] == ["unknown_type"]
+
+
 async def test_a_power_cut_right_after_renewal_leaves_an_identity_that_works(board: Board, liar: Scripted) -> None:
     await board.off()
     board.change("identity", renew_at=1)
@@ -305,6 +321,50 @@ async def test_whoever_answers_nonsense_is_no_daemon(
         server.close()
 
     assert line.startswith(f"henge: {code}"), line
+
+
+@pytest.mark.parametrize("identity", IMPOSTORS.values(), ids=IMPOSTORS.keys())
+async def test_an_impostor_with_the_right_public_claim_gets_no_byte_of_the_token_e49_t33(
+    small: Interpreter, liar: Scripted, tmp_path: Path, identity: Callable[[Fleet], bytes]
+) -> None:
+    impostor, token = Impostor(claim(liar.fleet)), liar.token()
+    context = scripts.device_server_context(identity(liar.fleet), [liar.fleet.client_ca.certificate_der])
+    async with pretending(impostor, context) as port:
+        setup = setup_for(liar, port) | {"token": format_token(token)}
+        board = Board(small, tmp_path / "lamp-1", setup)
+        try:
+            await board.start(PATIENT + RUN)
+            await board.prints("henge: pin_mismatch")
+        finally:
+            await board.off()
+
+    assert impostor.requests == 1
+    assert not impostor.heard_of(token)
+    assert not (board.folder / "identity").exists()
+
+
+async def test_somebody_in_between_who_asks_for_no_certificate_is_told_of_t38(
+    board: Board, liar: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await board.off()
+    honest = scripts.device_server_context
+
+    def asking_for_nothing(*arguments: Any) -> ssl.SSLContext:
+        context = honest(*arguments)
+        context.verify_mode = ssl.CERT_NONE
+        return context
+
+    monkeypatch.setattr(scripts, "device_server_context", asking_for_nothing)
+    stripped = Scripted(liar.fleet, desired=RED, revision=9)
+    async with serving(stripped):
+        board.setup = setup_for(stripped)
+        board.change("seen", address=f"127.0.0.1:{stripped.address.port}")
+        await board.start(PATIENT + RUN)
+        alone = await board.says("config")
+        await board.prints("certificate_required")
+        await board.off()
+
+    assert (alone, stripped.frames) == ({"color": "green"}, [])
 
 
 async def test_a_frame_of_the_wrong_form_is_answered_and_the_link_stays(board: Board, liar: Scripted) -> None:

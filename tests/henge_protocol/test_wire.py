@@ -171,8 +171,12 @@ def test_the_highest_common_version_is_chosen(
     assert wire.choose_version(theirs, ours) == chosen
 
 
-def test_our_own_versions_are_the_default() -> None:
-    assert wire.choose_version(wire.SUPPORTED) == wire.PROTOCOL_VERSION
+def test_the_newest_of_our_own_versions_is_what_we_welcome_with() -> None:
+    assert wire.choose_version(wire.SUPPORTED, wire.SUPPORTED) == wire.Welcome().protocol == wire.PROTOCOL_VERSION
+
+
+def test_a_range_of_versions_is_told_in_words() -> None:
+    assert [wire.versions_text(one) for one in ((1, 1), (1, 7))] == ["1", "1 to 7"]
 
 
 # --- docs/protocol.md -------------------------------------------------------------------------------------

@@ -229,6 +229,35 @@ async def test_every_route_answers_every_caller_by_the_rule_s1(fleet: Fleet, cal
     assert wrong == []
 
 
+def served_to(auth: Auth) -> str:
+    """A caller whom routes of ``auth`` let through."""
+    callers = {Auth.ENROL: "none", Auth.DEVICE: "active", Auth.DEVICE_EXPIRED: "active"}
+    return callers.get(auth, "socket")
+
+
+async def test_every_route_refuses_a_parameter_that_it_does_not_know_r27(fleet: Fleet) -> None:
+    wrong = []
+    for (method, path, auth), route in zip(targets(fleet.service), fleet.service.app.routes, strict=True):
+        body = None if route.takes is None else {}
+        answer = await fleet.clients[served_to(auth)].call(method, f"{path}?no_such=1", body)
+        if (answer.status, answer.code) != (400, "unknown_parameter"):
+            wrong.append((method, path, answer.status, answer.body[:200]))
+
+    assert wrong == []
+
+
+async def test_every_route_that_takes_no_body_refuses_one_r17(fleet: Fleet) -> None:
+    wrong = []
+    for (method, path, auth), route in zip(targets(fleet.service), fleet.service.app.routes, strict=True):
+        if route.takes is not None:
+            continue
+        answer = await fleet.clients[served_to(auth)].call(method, path, {})
+        if (answer.status, answer.code) != (400, "body_refused"):
+            wrong.append((method, path, answer.status, answer.body[:200]))
+
+    assert wrong == []
+
+
 async def test_the_table_covers_every_route_and_each_kind_of_caller_somewhere(fleet: Fleet) -> None:
     kinds = {auth for _, _, auth in targets(fleet.service)}
 
@@ -255,7 +284,7 @@ async def test_viewers_read_editors_change_configuration_admins_decide_who_belon
         *(f"{method} /v1/secrets/{{secret}}" for method in ("PUT", "DELETE")),
     }  # fmt: skip
     assert {route for route in by_role["admin"] if route.startswith("GET ")} == {
-        "GET /v1/tokens", "GET /v1/operators", "GET /v1/audit",
+        "GET /v1/tokens", "GET /v1/operators", "GET /v1/audit", "GET /v1/authorities",
     }  # fmt: skip
 
 
