@@ -284,10 +284,8 @@ def _keep(path: Path, sealed: bytes, passphrase: str) -> str:
         certificate = pki.certificate_der(members[SERVER_CA])
         if not pki.key_matches(certificate, members.get(SERVER_KEY, b"")):
             raise damaged("its key is not of its authority")
-        os.link(temporary, path)  # never over a file that came meanwhile
+        temporary.replace(path)
         sync_folder(path.parent)
-    except FileExistsError:
-        raise Conflict("exists", f"{path} exists; nothing was done", cure="choose another name") from None
     except OSError as error:
         raise disk_refusal(error, f"{path} cannot be written; nothing was removed") from error
     finally:

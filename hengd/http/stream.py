@@ -82,7 +82,7 @@ class Links:
         self.stopping = True
         self.recall(retry_after_s, "stopping")
 
-    def recall(self, retry_after_s: int, reason: str = "renew") -> None:
+    def recall(self, retry_after_s: int, reason: str = "greet-anew") -> None:
         """End all links and say when to come back, so that each device is greeted anew; not all at once."""
         spread_s = max(1, len(self._open_links) // 200)
         for link in list(self._open_links):

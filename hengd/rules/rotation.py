@@ -23,7 +23,7 @@ from hengd.rules.authority import EXPIRED_OK_S, Authority
 from hengd.rules.outcome import Author
 from hengd.store import Reader, Store, Transaction
 from henge_protocol import pki
-from henge_protocol.errors import Conflict, Problem, Unavailable
+from henge_protocol.errors import Conflict, Problem, StorageFull, Unavailable
 
 log = logging.getLogger("hengd.rotation")
 
@@ -280,11 +280,14 @@ class Rotation:
             return Step(changed=True)
 
     async def make_up(self) -> None:
-        """At the start: write into the audit the step that a cut kept out of it."""
+        """At the start: write into the audit the step that a cut kept out of it; on a full disk at a later one."""
         record, now = self.record(), told_by(self._authorities)
         if record.in_force and record.in_force != now:
             act, which = step_between(record.in_force, now, is_switched=record.switched > 0)
-            await self._note(act, which, _ITSELF)
+            try:
+                await self._note(act, which, _ITSELF)
+            except StorageFull as error:
+                log.warning("%s is not in the audit yet: %s", act, error, extra={"event": "upkeep_waits"})
 
     # ---- parts of steps ------------------------------------------------------------------------------
 

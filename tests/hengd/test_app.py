@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -188,3 +189,35 @@ async def test_a_server_certificate_that_cannot_be_written_leaves_the_one_before
 
     assert kept == before
     assert await server_certificate(daemon) != before
+
+
+@pytest.mark.parametrize("flags", [{"listen.devices": "0.0.0.0:0", "join.mdns": True}])
+async def test_the_network_is_told_of_the_server_authority_that_signs(
+    data_dir: Path, clock: Clock, flags: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[str, bytes]] = []
+
+    class Recorder:
+        def __init__(self, *, server_ca_fingerprint: bytes, **more: object) -> None:
+            self._fingerprint = server_ca_fingerprint
+
+        async def start(self) -> None:
+            told.append(("start", self._fingerprint))
+
+        async def stop(self) -> None:
+            told.append(("stop", self._fingerprint))
+
+    monkeypatch.setattr("hengd.app.Announcer", Recorder)
+    service = Service(data_dir, clock, flags)
+    await service.start()
+    try:
+        async with service.admin() as admin:
+            first = service.app.authority.pin
+            await admin.ok("POST", "/v1/authorities/server/begin")
+            assert told == [("start", first)]
+            await admin.ok("POST", "/v1/authorities/server/switch")
+            assert told == [("start", first), ("stop", first), ("start", service.app.authority.pin)]
+    finally:
+        await service.stop()
+        service.clean()
+    assert service.app.authority.pin != first

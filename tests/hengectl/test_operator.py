@@ -29,7 +29,8 @@ def test_the_authorities_that_the_daemon_names_are_those_to_verify_it_by(number:
     "odd",
     [
         answer([]), answer(AUTHORITIES), answer(AUTHORITIES[:1] * 2), answer([b"no certificate"]),
-        answer(AUTHORITIES[:1], server_ca="x"), answer(AUTHORITIES[:1], fleet="x"), answer(AUTHORITIES[:1], name=None) | {"certificate": "*"},
+        answer(AUTHORITIES[:1], server_ca="x"), answer(AUTHORITIES[:1], fleet="x"),
+        answer(AUTHORITIES[:1], certificate="*"), answer(AUTHORITIES[:1], renew_after="soon"),
         {key: value for key, value in answer(AUTHORITIES[:1]).items() if key != "server_ca"}, [], "x", None,
     ],
 )  # fmt: skip
