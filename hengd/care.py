@@ -22,7 +22,8 @@ from hengd.room import disk_refusal
 from hengd.rules.rotation import MAX_WITHIN_S
 from hengd.settings import Settings, load_settings, settings_files
 from henge_protocol import pki
-from henge_protocol.errors import Conflict, HengeError, Invalid, Unreachable
+from henge_protocol.arguments import FILE, CarefulCommand
+from henge_protocol.errors import Conflict, HengeError, Invalid, Malformed, Unreachable
 from henge_protocol.keyfiles import open_once, read_passphrase, sync_folder
 from henge_protocol.places import admin_socket, admin_sockets, config_dir, state_dir
 from henge_protocol.quantity import format_duration, parse_duration_s
@@ -85,11 +86,19 @@ def _with_whereabouts(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _passphrase_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    option = click.option("--passphrase-file", "source", metavar="FILE|-", help="Read it there, not from a prompt.")
+    option = click.option(
+        "--passphrase-file", "source", type=FILE, metavar="FILE|-", help="Not from a prompt but from there."
+    )
     return option(command)
 
 
-@click.group("ca")
+class _Group(click.Group):
+    """Its commands take nothing doubtful."""
+
+    command_class = CarefulCommand
+
+
+@click.group("ca", cls=_Group)
 def ca() -> None:
     """Care for the authorities that devices and the daemon know each other by."""
 
@@ -106,7 +115,7 @@ def status(where: Whereabouts, *, output: str) -> None:
 # ---- rotation
 
 
-@ca.group("rotate")
+@ca.group("rotate", cls=_Group)
 def rotate() -> None:
     """Replace an authority without cutting devices: begin, wait, switch, finish."""
 
@@ -258,7 +267,10 @@ def asked_passphrase(source: str | None, *, again: bool = False) -> str:
     if source is not None:
         passphrase = read_passphrase(source)
     elif sys.stdin.isatty():
-        passphrase = str(click.prompt("Passphrase", hide_input=True, confirmation_prompt=again, err=True))
+        try:
+            passphrase = str(click.prompt("Passphrase", hide_input=True, confirmation_prompt=again, err=True))
+        except UnicodeDecodeError:
+            raise Malformed("bad_encoding", "the passphrase is not UTF-8", cure="type it anew") from None
     else:
         message = "a passphrase is needed and nobody can be asked"
         raise Invalid("bad_usage", message, cure="add --passphrase-file FILE, or - for standard input")

@@ -6,6 +6,7 @@
     data/db/            the store
     data/ca/            both authorities and the server's own certificate (``authorities``)
     data/revocations    journal of revocations, append only
+    data/before-format-2/   a store of an older format as it was (``migrations``)
 
 The first start builds ``data.new`` completely, syncs it and renames it: a power cut leaves either nothing or
 a folder that starts.
@@ -21,7 +22,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -29,6 +30,7 @@ from typing import Final
 import lmdb
 
 from hengd.authorities import Authorities, make_authorities
+from hengd.migrations import MIGRATIONS, Migration, Opening
 from hengd.records import FORMAT, META_KEY, Meta, ObjectRecord, object_key, pack
 from hengd.room import disk_refusal, make_ballast
 from hengd.transactions import Transaction, open_databases, open_environment
@@ -63,6 +65,10 @@ class DataDir:
     def journal(self) -> Path:
         """Journal of revocations."""
         return self.path / "data" / "revocations"
+
+    def opening(self, migrations: Mapping[int, Migration] = MIGRATIONS) -> Opening:
+        """What opens the store's databases, after bringing a store of an older format to today's."""
+        return Opening(self.database, fleet=self.authorities.fleet, keep=self.path / "data", migrations=migrations)
 
     def close(self) -> None:
         """Give the folder free for another daemon."""

@@ -9,7 +9,6 @@ from typing import Final
 
 from hengd.datadir import DataDir, open_data_dir
 from hengd.rules import audit
-from hengd.rules.fleet import read_meta, refuse_foreign_store
 from hengd.rules.outcome import Author
 from hengd.rules.timekeeping import doubt, mark_of, set_mark
 from hengd.settings import Settings
@@ -58,10 +57,8 @@ async def _opened(data_dir: Path, settings: Settings, *, now: float) -> AsyncIte
     map_bytes = settings.bytes("store.map_size")
     folder = open_data_dir(data_dir, allow_network_fs=settings["store.allow_network_fs"], now=now, map_bytes=map_bytes)
     with closing(folder):
-        store = Store.open(folder.database, map_bytes=map_bytes)
+        store = Store.open(folder.database, map_bytes=map_bytes, databases_of=folder.opening().databases)
         try:
-            with store.read() as tx:
-                refuse_foreign_store(read_meta(tx), folder.database, fleet=folder.authorities.fleet)
             yield folder, store
         finally:
             await store.close()

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
+import lmdb
 import msgspec
 
 from hengd.archive import AUTHORITIES, JOURNAL, SECRETS_KEY, UNDER_WAY, unpack
@@ -25,18 +26,21 @@ from hengd.backup import verify_copy
 from hengd.datadir import build_data, new_epoch, unused_data_dir
 from hengd.journal import append_end, read_ends, read_named_ends
 from hengd.keyring import own_key
+from hengd.migrations import MIGRATIONS, Migrated, Migration, Opening
 from hengd.records import FORMAT, META_KEY, pack
 from hengd.room import disk_refusal, free_bytes
 from hengd.rules import audit
-from hengd.rules.fleet import read_meta, refuse_foreign_store
+from hengd.rules.fleet import read_meta
 from hengd.rules.outcome import Author
 from hengd.transactions import Transaction, open_databases, open_environment
-from henge_protocol.errors import Conflict, Denied, Invalid, StorageFull
+from henge_protocol.errors import Conflict, Denied, Internal, Invalid, StorageFull
 from henge_protocol.keyfiles import make_private_dir, read_private, write_private, write_public
 from henge_protocol.sealedfile import Header, damaged, read_header, unseal
 
 _ROOM: Final = 1.2
 """So many times the backup's size must be free: the store is opened, and grows by a page or two."""
+_ROOM_TO_MIGRATE: Final = 2.2
+"""The same for a store of an older format, which may be written anew."""
 _TRY: Final = ".henge-try-"
 _GROWTH_BYTES: Final = 16 * 1024 * 1024
 _AUTHOR: Final = Author("henge", "restore", may_end_identities=False)
@@ -51,6 +55,19 @@ class Restored:
     epoch: str
     revocations: int
     """How many the journal of the old machine added."""
+    migrated: Migrated | None
+    """Whether the backup was of an older format."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """What there is to work with, besides the backup's content."""
+
+    header: Header
+    ended: Mapping[tuple[str, str], float]
+    """Whom the journal of the folder that is given up knows as revoked, and since when."""
+    migrations: Mapping[int, Migration]
+    now: float
 
 
 def restore(
@@ -62,6 +79,7 @@ def restore(
     allow_network_fs: bool,
     journal: Path | None = None,
     only_try: bool = False,
+    migrations: Mapping[int, Migration] = MIGRATIONS,
 ) -> Restored:
     """Make the data of ``path``, which has none, from a backup; ``only_try`` does everything and leaves nothing.
 
@@ -83,38 +101,36 @@ def restore(
     file.seek(begin)
     header = read_header(file.read)
     pieces = unseal(header, file.read, passphrase)
+    given = _Given(header, ended, migrations, now)
     if only_try:
-        return _tried(path, file, header, pieces, ended, now=now)
+        return _tried(path, file, pieces, given)
     _refuse_foreign_folder(path)
     with unused_data_dir(path, allow_network_fs=allow_network_fs, now=now):
-        _check_room(path, file)
+        _check_room(path, file, header)
         filled: list[Restored] = []
 
         def fill(new: Path) -> None:
             small = unpack(pieces, new / "db" / "data.mdb")
-            filled.append(_fill(new, header, small, ended, now=now))
+            filled.append(_fill(new, small, given))
             _put_key(path, small.get(SECRETS_KEY))
 
         build_data(path, fill)
         return filled[0]
 
 
-def _tried(
-    path: Path, file: BinaryIO, header: Header, pieces: Iterator[bytes], ended: Mapping[tuple[str, str], float],
-    *, now: float,
-) -> Restored:  # fmt: skip
+def _tried(path: Path, file: BinaryIO, pieces: Iterator[bytes], given: _Given) -> Restored:
     """Everything in a private folder beside ``path``, which is gone afterwards: nobody else ever sees the keys."""
     place = path.parent
     while not place.exists():
         place = place.parent
-    _check_room(place, file)
+    _check_room(place, file, given.header)
     try:
         for left in place.glob(f"{_TRY}*"):  # of a try that was killed
             shutil.rmtree(left, ignore_errors=True)
         with tempfile.TemporaryDirectory(prefix=_TRY, dir=place) as folder:
             new = Path(folder)
             (new / "db").mkdir(mode=0o700)
-            return _fill(new, header, unpack(pieces, new / "db" / "data.mdb"), ended, now=now)
+            return _fill(new, unpack(pieces, new / "db" / "data.mdb"), given)
     except OSError as error:
         raise disk_refusal(error, f"the backup cannot be tried in {place}") from error
 
@@ -142,8 +158,9 @@ def _refuse_foreign_folder(path: Path) -> None:
     )
 
 
-def _check_room(path: Path, file: BinaryIO) -> None:
-    needed, free = int(os.fstat(file.fileno()).st_size * _ROOM), free_bytes(path)
+def _check_room(path: Path, file: BinaryIO, header: Header) -> None:
+    room = _ROOM if header.about.get("format") == FORMAT else _ROOM_TO_MIGRATE
+    needed, free = int(os.fstat(file.fileno()).st_size * room), free_bytes(path)
     if free < needed:
         raise StorageFull(
             "storage_full",
@@ -152,9 +169,7 @@ def _check_room(path: Path, file: BinaryIO) -> None:
         )
 
 
-def _fill(
-    new: Path, header: Header, small: dict[str, bytes], ended: Mapping[tuple[str, str], float], *, now: float
-) -> Restored:
+def _fill(new: Path, small: dict[str, bytes], given: _Given) -> Restored:
     """Everything in the new folder but the store's copy, which lies there; then the store begins its new line."""
     (new / "ca").mkdir(mode=0o700, exist_ok=True)
     for name in (*AUTHORITIES, *UNDER_WAY):
@@ -163,13 +178,24 @@ def _fill(
     authorities = Authorities(new / "ca")
     write_private(new / JOURNAL, small.get(JOURNAL, b""))
     known = read_ends(new / JOURNAL)
-    news = {who: at for who, at in ended.items() if at > known.get(who, 0.0)}
+    news = {who: at for who, at in given.ended.items() if at > known.get(who, 0.0)}
     for (role, subject), at in news.items():
         append_end(new / JOURNAL, at, role, subject, durable=False)
-    meta, _ = verify_copy(new / "db")
-    refuse_foreign_store(meta, new / "db", fleet=authorities.fleet)
-    epoch = _begin_line(new / "db", now)
-    return Restored(header.about, epoch, len(news))
+    migrated = _bring_up_to_date(new / "db", authorities.fleet, given.migrations)
+    verify_copy(new / "db")
+    epoch = _begin_line(new / "db", given.now)
+    return Restored(given.header.about, epoch, len(news), migrated)
+
+
+def _bring_up_to_date(folder: Path, fleet: str, migrations: Mapping[int, Migration]) -> Migrated | None:
+    """Today's format, if the backup is of an older one; as it was it lies in the backup."""
+    with closing(open_environment(folder, (folder / "data.mdb").stat().st_size + _GROWTH_BYTES)) as env:
+        try:
+            opening = Opening(folder, fleet=fleet, keep=None, migrations=migrations)
+            opening.databases(env)
+            return opening.migrated
+        except lmdb.Error as error:
+            raise Internal("storage_foreign", f"{folder}/data.mdb is not a store of henge ({error})") from error
 
 
 def _begin_line(folder: Path, now: float) -> str:

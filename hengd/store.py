@@ -97,16 +97,27 @@ class Store:
         self._thread = threading.Thread(target=self._write_loop, name="store-writer", daemon=True)
 
     @classmethod
-    def open(cls, folder: Path, *, map_bytes: int = 1024**3) -> Store:
-        """Open (or make) the environment in ``folder``, which exists and is private. The caller holds the lock file."""
-        loop, env = asyncio.get_running_loop(), None
+    def open(
+        cls,
+        folder: Path,
+        *,
+        map_bytes: int = 1024**3,
+        databases_of: Callable[[Any], dict[str, Any]] = open_databases,
+    ) -> Store:
+        """Open (or make) the environment in ``folder``, which exists and is private. The caller holds the lock file.
+
+        ``databases_of`` opens what is in it, before anybody else reads or writes; what it raises is raised.
+        """
+        loop = asyncio.get_running_loop()
         try:
             env = open_environment(folder, map_bytes)
-            databases = open_databases(env)
-            env.reader_check()
-        except lmdb.Error as error:
-            if env is not None:
+            try:
+                databases = databases_of(env)
+                env.reader_check()
+            except BaseException:
                 env.close()
+                raise
+        except lmdb.Error as error:
             if system_error(error):
                 raise disk_refusal(error, f"{folder}/data.mdb cannot be opened") from error
             raise Internal(

@@ -55,9 +55,10 @@ async def blank(small: Interpreter, liar: Scripted, tmp_path: Path) -> AsyncIter
 
 @pytest.fixture
 async def board(blank: Board, liar: Scripted) -> Board:
-    """A board that runs the green document."""
+    """A board that runs the green document, confirmed: a power cut does not take it back."""
     await blank.start(HASTY)
     await liar.reported("applied", digest_of(GREEN))
+    await eventually(lambda: not any(blank.record("progress")[name] for name in ("trial", "report")))
     return blank
 
 
