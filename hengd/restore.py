@@ -20,9 +20,10 @@ from typing import Any, BinaryIO, Final
 import lmdb
 import msgspec
 
-from hengd.archive import AUTHORITIES, JOURNAL, SECRETS_KEY, unpack
+from hengd.archive import AUTHORITIES, JOURNAL, SECRETS_KEY, UNDER_WAY, unpack
+from hengd.authorities import Authorities
 from hengd.backup import verify_copy
-from hengd.datadir import build_data, load_keys, new_epoch, unused_data_dir
+from hengd.datadir import build_data, new_epoch, unused_data_dir
 from hengd.journal import append_end, read_ends, read_named_ends
 from hengd.keyring import own_key
 from hengd.migrations import MIGRATIONS, Migrated, Migration, Opening
@@ -171,16 +172,16 @@ def _check_room(path: Path, file: BinaryIO, header: Header) -> None:
 def _fill(new: Path, small: dict[str, bytes], given: _Given) -> Restored:
     """Everything in the new folder but the store's copy, which lies there; then the store begins its new line."""
     (new / "ca").mkdir(mode=0o700, exist_ok=True)
-    for name in AUTHORITIES:
-        write = write_private if name.endswith(".key") else write_public
-        write(new / name, small[name])
-    keys = load_keys(new / "ca")
+    for name in (*AUTHORITIES, *UNDER_WAY):
+        if name in small:
+            (write_public if name.endswith(".crt") else write_private)(new / name, small[name])
+    authorities = Authorities(new / "ca")
     write_private(new / JOURNAL, small.get(JOURNAL, b""))
     known = read_ends(new / JOURNAL)
     news = {who: at for who, at in given.ended.items() if at > known.get(who, 0.0)}
     for (role, subject), at in news.items():
         append_end(new / JOURNAL, at, role, subject, durable=False)
-    migrated = _bring_up_to_date(new / "db", keys.fleet, given.migrations)
+    migrated = _bring_up_to_date(new / "db", authorities.fleet, given.migrations)
     verify_copy(new / "db")
     epoch = _begin_line(new / "db", given.now)
     return Restored(given.header.about, epoch, len(news), migrated)

@@ -22,6 +22,7 @@ from hengd.rules.expiry import Overrides
 from hengd.rules.fleet import read_meta
 from hengd.rules.health import warnings_of
 from hengd.rules.joins import Joins
+from hengd.rules.rotation import Rotation
 from hengd.rules.vault import Vault
 from hengd.store import Figures, Store
 from henge_protocol import pki
@@ -57,7 +58,7 @@ class StatusRoutes:
 
     def __init__(
         self, daemon: Daemon, store: Store, authority: Authority, devices: Devices, joins: Joins, vault: Vault,
-        overrides: Overrides, *, clock: Callable[[], float],
+        overrides: Overrides, rotation: Rotation, *, clock: Callable[[], float],
     ) -> None:  # fmt: skip
         self._daemon = daemon
         self._store = store
@@ -66,6 +67,7 @@ class StatusRoutes:
         self._joins = joins
         self._vault = vault
         self._overrides = overrides
+        self._rotation = rotation
         self._clock = clock
 
     def table(self) -> Iterator[Route]:
@@ -162,6 +164,7 @@ class StatusRoutes:
                 self._authority.timekeeper.trouble(tx),
                 self._vault.trouble(tx),
                 *self._overrides.stuck[:SHOWN],
+                *self._rotation.troubles(),
             )
         return warnings_of(figures, self._daemon.data_dir, troubles)
 
