@@ -37,6 +37,7 @@ from hengd.http.objects import ObjectRoutes
 from hengd.http.openapi import OpenApiRoutes
 from hengd.http.operators import OperatorRoutes
 from hengd.http.poll import PollRoutes
+from hengd.http.rescue import RescueRoutes
 from hengd.http.secrets import SecretRoutes
 from hengd.http.status import Daemon, StatusRoutes
 from hengd.http.stream import Links
@@ -58,8 +59,10 @@ from hengd.rules.fleet import read_meta, refuse_foreign_store
 from hengd.rules.joins import Joins
 from hengd.rules.presence import Presence
 from hengd.rules.reports import Reports
+from hengd.rules.rescue import Rescue
 from hengd.rules.schemas import SchemaCache
 from hengd.rules.secrets import Secrets
+from hengd.rules.taking import Taking
 from hengd.rules.tokens import Tokens
 from hengd.schedule import Schedule, plan_of
 from hengd.settings import Settings
@@ -213,6 +216,8 @@ class App:
             store, self.authority, schemas, vault, self.events,
             clock=clock, monotonic=monotonic, new_id=_new_id, max_pending=self._settings["join.max_pending"],
         )  # fmt: skip
+        self._rescue = Rescue(store, self.authority, vault, clock=clock, monotonic=monotonic)
+        self._taking = Taking(store, self.authority, schemas, vault, clock=clock, new_id=_new_id)
         deliveries, reports = Deliveries(store, vault), Reports(store, clock=clock)
         self.contacts = Contacts(
             self.authority, deliveries, reports, self.presence, hub, self.events, clock=clock, monotonic=monotonic
@@ -243,7 +248,7 @@ class App:
         resources = (
             StatusRoutes(
                 daemon, self._store, self.authority, self.devices, self.joins, self.vault, self.overrides,
-                clock=environment.clock,
+                self._rescue, clock=environment.clock,
             ),
             ObjectRoutes(self._store, self.configs, self.overrides, self.devices, self.events),
             DeviceRoutes(self.configs, self.devices, self.authority, self.tokens, self.contacts.reports),
@@ -251,6 +256,7 @@ class App:
             HistoryRoutes(self.configs, self.events),
             EnrolRoutes(self.authority, self.tokens, self.joins),
             JoiningRoutes(self.tokens, self.joins, self.devices),
+            RescueRoutes(self._rescue, self._taking),
             OperatorRoutes(self.authority),
             AuditRoutes(self._audit),
             BackupRoutes(self._backups, monotonic=environment.monotonic),

@@ -6,6 +6,8 @@
     ca/{server,client}-ca.{crt,key}               both authorities
     revocations                                   the journal, if there is one
     secrets.key                                   the key of the secrets, if it was not locked
+
+A file that holds only the authorities is one without the store.
 """
 
 from __future__ import annotations
@@ -23,7 +25,6 @@ JOURNAL: Final = "revocations"
 SECRETS_KEY: Final = "secrets.key"
 
 _SMALL: Final = frozenset({*AUTHORITIES, JOURNAL, SECRETS_KEY})
-_NEEDED: Final = frozenset({STORE, *AUTHORITIES})
 _PIECE_BYTES: Final = 1024 * 1024
 _MAX_SMALL_BYTES: Final = 64 * 1024 * 1024
 
@@ -42,8 +43,10 @@ def pack(small: Mapping[str, bytes], store: Path) -> Iterator[bytes]:
     yield bytes(2 * tarfile.BLOCKSIZE)
 
 
-def unpack(pieces: Iterable[bytes], store: Path) -> dict[str, bytes]:
+def unpack(pieces: Iterable[bytes], store: Path | None) -> dict[str, bytes]:
     """Write the store's copy to ``store`` and return the small members; reads ``pieces`` to their end.
+
+    Without ``store`` its copy is left where it is, and need not be there.
 
     Raises ``Invalid bad_backup`` for what is no archive of ``pack``, and OSError.
     """
@@ -54,16 +57,17 @@ def unpack(pieces: Iterable[bytes], store: Path) -> dict[str, bytes]:
             for member in archive:
                 _check_member(member, found)
                 found[member.name] = b"" if member.name == STORE else _content(archive, member)
-                if member.name == STORE:
+                if member.name == STORE and store is not None:
                     _write(archive, member, store)
     except (tarfile.TarError, EOFError) as error:
         raise damaged(f"its archive cannot be read ({type(error).__name__})") from None
     while stream.read(_PIECE_BYTES):
         pass
-    missing = sorted(_NEEDED - found.keys())
+    needed = AUTHORITIES if store is None else (*AUTHORITIES, STORE)
+    missing = sorted(set(needed) - found.keys())
     if missing:
         raise damaged(f"{missing[0]} is not in it")
-    del found[STORE]
+    found.pop(STORE, None)
     return found
 
 

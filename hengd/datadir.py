@@ -255,7 +255,7 @@ class _Lock:
 def _found(new: Path, now: float, map_bytes: int) -> None:
     fleet = pki.new_id(secrets.token_bytes(16))
     _make_keys(new / "ca", fleet, now)
-    _make_store(new / "db", fleet, now, map_bytes)
+    make_store(new / "db", fleet, now, map_bytes)
 
 
 def _make_keys(folder: Path, fleet: str, now: float) -> None:
@@ -266,7 +266,8 @@ def _make_keys(folder: Path, fleet: str, now: float) -> None:
         write_public(folder / f"{which}-ca.crt", pki.certificate_pem(authority.certificate_der))
 
 
-def _make_store(folder: Path, fleet: str, now: float, map_bytes: int) -> None:
+def make_store(folder: Path, fleet: str, now: float, map_bytes: int) -> None:
+    """Found an empty store of a fleet; ``lmdb.Error`` and OSError."""
     env = open_environment(folder, min(map_bytes, 16 * 1024 * 1024))
     try:
         databases = open_databases(env)

@@ -1,5 +1,7 @@
 """A backup becomes a data folder again, here or elsewhere: checked to its last byte before anything is written.
 
+A file that holds only the authorities, or of which only they are taken, founds an empty store of the same fleet.
+
 The restored fleet goes on as a new history line: devices that ran something newer than the backup are held and shown,
 and tokens, which may have been used since, are gone. Revocations are never forgotten: those in the journal of the old
 machine count too, if there is one.
@@ -11,9 +13,10 @@ import os
 import pwd
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -21,7 +24,7 @@ import msgspec
 
 from hengd.archive import AUTHORITIES, JOURNAL, SECRETS_KEY, unpack
 from hengd.backup import verify_copy
-from hengd.datadir import build_data, load_keys, new_epoch, unused_data_dir
+from hengd.datadir import build_data, load_keys, make_store, new_epoch, unused_data_dir
 from hengd.journal import append_end, read_ends, read_named_ends
 from hengd.keyring import own_key
 from hengd.records import FORMAT, META_KEY, pack
@@ -38,6 +41,8 @@ _ROOM: Final = 1.2
 """So many times the backup's size must be free: the store is opened, and grows by a page or two."""
 _TRY: Final = ".henge-try-"
 _GROWTH_BYTES: Final = 16 * 1024 * 1024
+_KINDS: Final = ("backup", "authorities")
+"""What a file can hold: everything, or the authorities alone."""
 _AUTHOR: Final = Author("henge", "restore", may_end_identities=False)
 
 
@@ -50,6 +55,8 @@ class Restored:
     epoch: str
     revocations: int
     """How many the journal of the old machine added."""
+    founded: bool = False
+    """The store is a new one: only the authorities were taken."""
 
 
 def restore(
@@ -61,11 +68,13 @@ def restore(
     allow_network_fs: bool,
     journal: Path | None = None,
     only_try: bool = False,
+    only_authorities: bool = False,
 ) -> Restored:
     """Make the data of ``path``, which has none, from a backup; ``only_try`` does everything and leaves nothing.
 
-    ``journal`` is the journal of revocations of a folder that is given up. Interrupted at any point it leaves either
-    nothing or a folder that starts.
+    With ``only_authorities``, or from a file that holds nothing else, the store is founded anew. ``journal`` is the
+    journal of revocations of a folder that is given up. Interrupted at any point it leaves either nothing or a folder
+    that starts.
 
     Raises ``Invalid bad_backup``, ``Invalid bad_file`` for a journal that is none, ``Denied wrong_passphrase``,
     ``Conflict exists`` (there are data, or another key of secrets), ``StorageFull`` before a byte is written, and as
@@ -80,26 +89,28 @@ def restore(
     file.seek(begin)
     header = read_header(file.read)
     pieces = unseal(header, file.read, passphrase)
+    fill = partial(_fill, header, pieces, ended, anew=only_authorities or header.about["kind"] != "backup", now=now)
     if only_try:
-        return _tried(path, file, header, pieces, ended, now=now)
+        return _tried(path, file, fill)
     _refuse_foreign_folder(path)
     with unused_data_dir(path, allow_network_fs=allow_network_fs, now=now):
         _check_room(path, file)
         filled: list[Restored] = []
 
-        def fill(new: Path) -> None:
-            small = unpack(pieces, new / "db" / "data.mdb")
-            filled.append(_fill(new, header, small, ended, now=now))
-            _put_key(path, small.get(SECRETS_KEY))
+        def made(new: Path) -> None:
+            done, key = fill(new)
+            filled.append(done)
+            _put_key(path, key)
 
-        build_data(path, fill)
+        build_data(path, made)
         return filled[0]
 
 
-def _tried(
-    path: Path, file: BinaryIO, header: Header, pieces: Iterator[bytes], ended: Mapping[tuple[str, str], float],
-    *, now: float,
-) -> Restored:  # fmt: skip
+_Fill = Callable[[Path], tuple[Restored, bytes | None]]
+"""Fills a new folder; what was restored, and the key of the secrets if it came along."""
+
+
+def _tried(path: Path, file: BinaryIO, fill: _Fill) -> Restored:
     """Everything in a private folder beside ``path``, which is gone afterwards: nobody else ever sees the keys."""
     place = path.parent
     while not place.exists():
@@ -111,13 +122,13 @@ def _tried(
         with tempfile.TemporaryDirectory(prefix=_TRY, dir=place) as folder:
             new = Path(folder)
             (new / "db").mkdir(mode=0o700)
-            return _fill(new, header, unpack(pieces, new / "db" / "data.mdb"), ended, now=now)
+            return fill(new)[0]
     except OSError as error:
         raise disk_refusal(error, f"the backup cannot be tried in {place}") from error
 
 
 def _check_header(header: Header) -> None:
-    if header.about.get("kind") != "backup":
+    if header.about.get("kind") not in _KINDS:
         raise damaged(f"it holds {header.about.get('kind', 'something else')!r}", cure="name a file of hengectl backup")
     if header.about.get("format", 0) > FORMAT:
         raise damaged("it was made by a newer henge", cure="use the henge that made it, or a newer one")
@@ -150,23 +161,33 @@ def _check_room(path: Path, file: BinaryIO) -> None:
 
 
 def _fill(
-    new: Path, header: Header, small: dict[str, bytes], ended: Mapping[tuple[str, str], float], *, now: float
-) -> Restored:
-    """Everything in the new folder but the store's copy, which lies there; then the store begins its new line."""
+    header: Header, pieces: Iterator[bytes], ended: Mapping[tuple[str, str], float], new: Path,
+    *, anew: bool, now: float,
+) -> tuple[Restored, bytes | None]:  # fmt: skip
+    """Everything in the new folder; then its store, the one of the backup or a new one, begins its new line."""
+    small = unpack(pieces, None if anew else new / "db" / "data.mdb")
     (new / "ca").mkdir(mode=0o700, exist_ok=True)
     for name in AUTHORITIES:
         write = write_private if name.endswith(".key") else write_public
         write(new / name, small[name])
-    keys = load_keys(new / "ca")
-    write_private(new / JOURNAL, small.get(JOURNAL, b""))
-    known = read_ends(new / JOURNAL)
+    fleet = load_keys(new / "ca").fleet
+    added = _write_journal(new / JOURNAL, small.get(JOURNAL, b""), ended)
+    if anew:
+        make_store(new / "db", fleet, now, _GROWTH_BYTES)
+    meta, _ = verify_copy(new / "db")
+    refuse_foreign_store(meta, new / "db", fleet=fleet)
+    epoch = _begin_line(new / "db", now)
+    return Restored(header.about, epoch, added, founded=anew), None if anew else small.get(SECRETS_KEY)
+
+
+def _write_journal(path: Path, journal: bytes, ended: Mapping[tuple[str, str], float]) -> int:
+    """The journal of the backup and what the old machine's adds to it; how many that are."""
+    write_private(path, journal)
+    known = read_ends(path)
     news = {who: at for who, at in ended.items() if at > known.get(who, 0.0)}
     for (role, subject), at in news.items():
-        append_end(new / JOURNAL, at, role, subject, durable=False)
-    meta, _ = verify_copy(new / "db")
-    refuse_foreign_store(meta, new / "db", fleet=keys.fleet)
-    epoch = _begin_line(new / "db", now)
-    return Restored(header.about, epoch, len(news))
+        append_end(path, at, role, subject, durable=False)
+    return len(news)
 
 
 def _begin_line(folder: Path, now: float) -> str:

@@ -238,7 +238,11 @@ def refusal(answer: Answer) -> HengeError:
     said = said_by_peer(fields.get("detail") or fields.get("title") or "")
     if not isinstance(code, str) or code not in CODES:
         return kind("internal", f"the daemon answered with status {answer.status} {said}".rstrip())
-    extra = {"retry_after_s": answer.retry_after_s} if answer.retry_after_s is not None else {}
+    extra: dict[str, object] = {}
+    if answer.retry_after_s is not None:
+        extra["retry_after_s"] = answer.retry_after_s
+    if isinstance(fields.get("rescue"), str):
+        extra["rescue"] = said_by_peer(fields["rescue"])
     return kind(code, said or CODES[code], cure=said_by_peer(fields.get("cure") or ""), extra=extra)
 
 

@@ -21,6 +21,7 @@ from henge_agent.link import Ended, Greeting, Link
 from henge_agent.poll import Poll, read_welcome
 from henge_agent.records import Membership
 from henge_agent.renew import USELESS_CODES, exchange_as, renew, settle_trial
+from henge_agent.rescue import Rescue, wanted_by
 from henge_agent.settings import Address, read_address
 from henge_agent.state import REJOIN, State
 from henge_agent.watch import Watch
@@ -107,6 +108,7 @@ class Runner:
         self._resting: asyncio.Task[None] | None = None
         self._renewing = asyncio.Lock()
         self._contacts = Contacts(state)
+        self._rescue = Rescue(state, applier, greeting, clock=around.clock)
 
     async def run(self) -> None:
         """Put the outputs in order, then apply, stay connected and renew until cancelled."""
@@ -243,7 +245,7 @@ class Runner:
         except HengeError as error:
             self._trouble(str(address), error.message, error.cure)
             reason = "untrusted" if isinstance(error, Untrusted) else error.code
-            return Ended(reason, retry_after_s=retry_after_s(error))
+            return Ended("rescue" if wanted_by(error) else reason, retry_after_s=retry_after_s(error))
         if ended.welcome is None:
             said = f"the connection ended before the daemon welcomed this device ({ended.reason})"
             self._trouble(str(address), said, "")
@@ -257,6 +259,10 @@ class Runner:
             self._applier.schemas.source = partial(device_schema, exchange)
             try:
                 return await self._talk(address, exchange)
+            except HengeError as error:
+                if wanted_by(error) and await self._rescue.hand_in(exchange, wanted_by(error)):
+                    self._backoff.reset()
+                raise
             finally:
                 self._applier.schemas.source = None
 

@@ -22,6 +22,7 @@ from hengd.rules.expiry import Overrides
 from hengd.rules.fleet import read_meta
 from hengd.rules.health import warnings_of
 from hengd.rules.joins import Joins
+from hengd.rules.rescue import Rescue
 from hengd.rules.vault import Vault
 from hengd.store import Figures, Store
 from henge_protocol import pki
@@ -55,7 +56,7 @@ class StatusRoutes:
 
     def __init__(
         self, daemon: Daemon, store: Store, authority: Authority, devices: Devices, joins: Joins, vault: Vault,
-        overrides: Overrides, *, clock: Callable[[], float],
+        overrides: Overrides, rescue: Rescue, *, clock: Callable[[], float],
     ) -> None:  # fmt: skip
         self._daemon = daemon
         self._store = store
@@ -64,6 +65,7 @@ class StatusRoutes:
         self._joins = joins
         self._vault = vault
         self._overrides = overrides
+        self._rescue = rescue
         self._clock = clock
 
     def table(self) -> Iterator[Route]:
@@ -95,7 +97,7 @@ class StatusRoutes:
         with self._store.read() as tx:
             meta = read_meta(tx)
             schemas, groups = (len(tx.keys("objects", object_key(kind, ""))) for kind in ("Schema", "Group"))
-        closes, daemon, figures = self._joins.closes, self._daemon, self._store.figures()
+        closes, ends, daemon, figures = self._joins.closes, self._rescue.closes, self._daemon, self._store.figures()
         counts = await self._devices.counts()
         return json_response(
             {
@@ -113,6 +115,7 @@ class StatusRoutes:
                 "groups": groups,
                 "devices": {"total": sum(counts["identity"].values()), **counts},
                 "join": {"open": bool(closes), "closes": moment(closes), "waiting": len(self._joins.waiting())},
+                "rescue": {"open": bool(ends), "closes": moment(ends), "waiting": self._rescue.count},
                 "store": _store_view(figures) | {"backed_up": moment(meta.backed_up)},
                 "warnings": self._warnings(figures),
             }
@@ -154,6 +157,7 @@ class StatusRoutes:
             troubles: tuple[HengeError | None, ...] = (
                 self._authority.timekeeper.trouble(tx),
                 self._vault.trouble(tx),
+                self._rescue.trouble(),
                 *self._overrides.stuck[:SHOWN],
             )
         return warnings_of(figures, self._daemon.data_dir, troubles)

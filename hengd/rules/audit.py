@@ -28,6 +28,7 @@ Act = Literal[
     "certificate.renewed", "identity.revoked", "token.created", "token.revoked",
     "backup.begun", "backup.made", "store.restored",
     "token.refused", "code.refused", "join-window.opened", "join-window.closed",
+    "rescue-window.opened", "rescue-window.closed", "device.rescued",
 ]  # fmt: skip
 ACTS: Final[tuple[str, ...]] = get_args(Act)
 PRUNED_AT_ONCE: Final = 500

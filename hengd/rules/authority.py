@@ -108,6 +108,8 @@ class Authority:
         self._monotonic = monotonic
         ends = float(pki.validity(client_ca.certificate_der)[1])
         self.timekeeper = Timekeeper(store, ends=ends, clock=clock, monotonic=monotonic)
+        self.wanted: Callable[[Reader, bytes], str] = lambda tx, certificate_der: ""
+        """Whether the holder of a certificate that is not listed may hand in what it runs: the epoch, else nothing."""
         self._cut: set[tuple[str, str]] = set()
         self._holders: dict[tuple[str, str], set[Callable[[], None]]] = {}
         self._renewals: dict[str, list[float]] = {}
@@ -128,7 +130,12 @@ class Authority:
         with self._store.read() as tx:
             record = find_certificate(tx, sha256)
             if record is None:
-                raise Denied("unknown_certificate", "this certificate is not on the daemon's list", cure="join again")
+                epoch = self.wanted(tx, certificate_der)
+                raise Denied(
+                    "unknown_certificate", "this certificate is not on the daemon's list",
+                    cure="hand in what you run, and wait" if epoch else "join again",
+                    extra={"rescue": epoch} if epoch else None,
+                )  # fmt: skip
             self._refuse_state(record)
             name = self._name(tx, record)
             left_s = record.not_after - self.timekeeper.now(tx)
@@ -153,6 +160,10 @@ class Authority:
     def is_cut(self, role: str, subject: str) -> bool:
         """Whether this identity was revoked, even if the commit is still on its way."""
         return (role, subject) in self._cut
+
+    def has_ended(self, role: str, subject: str, *, issued: float) -> bool:
+        """Whether a certificate that this identity got then is worthless, as the journal says."""
+        return issued <= self._ended(role, subject)
 
     def hold(self, role: str, subject: str, close: Callable[[], None]) -> None:
         """Call ``close`` when this identity ends. Every live link of an identity holds it."""

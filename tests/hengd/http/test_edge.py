@@ -61,6 +61,9 @@ def expected(auth: Auth, caller: str) -> tuple[int, str] | str:
         return THROUGH if caller in served else (404, "not_implemented_here")
     if auth in (Auth.NONE, Auth.ENROL):
         return THROUGH
+    if auth is Auth.RESCUE:  # for those alone that are unknown, once a person wants it
+        refused = {caller: REFUSED[caller] for caller in ("none", "revoked", "superseded", "deleted")}
+        return {**refused, "unknown": (403, "rescue_closed")}.get(caller, (409, "exists"))
     if auth is Auth.DEVICE_EXPIRED and caller in (
         "active",
         "issued",
