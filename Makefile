@@ -13,9 +13,11 @@ PYTHON_IMAGE ?= docker.io/library/python:3.13-slim-bookworm
 BUILD_FLAGS ?=
 # Tests wait more than they compute: one process more than there are processors. `WORKERS=0` runs them in this one.
 WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
+# Programs that the tests start by the hundred are compiled once, not at every start.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo board test lint format bench powerloss diskfaults lantest boottest imagetest debtest manifests image deb venv lock man dist clean
+.PHONY: help run demo board test lint format bench powerloss diskfaults lantest boottest imagetest debtest manifests wheeltest image deb venv lock man dist clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-10s %s\n", $$1, $$2 }'
@@ -60,6 +62,9 @@ boottest: $(FOR_WORK) ## install, push, reload, hang, restart, stop on a Debian 
 manifests: $(FOR_WORK) $(VENV)/.for-manifests ## hold k8s/ against Kubernetes' own schemas; needs kubectl
 	@$(PY) -m pytest -q -rs --timeout 900 tests/deployment/manifests.py $(ARGS)
 
+wheeltest: $(FOR_WORK) $(VENV)/.for-wheel ## build the wheel, install it with pipx, serve from there, uninstall
+	@$(PY) -m pytest -q -rs --timeout 600 tests/deployment/wheel.py $(ARGS)
+
 image: ## build the container image with docker or podman (IMAGE, PYTHON_IMAGE, BUILD_FLAGS)
 	@[ -n "$(ENGINE)" ] || { echo "Neither podman nor docker is installed." >&2; exit 1; }
 	@$(ENGINE) build -f Containerfile -t $(IMAGE) --build-arg BASE=$(PYTHON_IMAGE) \
@@ -82,7 +87,7 @@ lock: ## write .ci/constraints.txt anew from the newest versions that setup.cfg 
 	fresh=$$(mktemp -d); trap 'rm -rf "$$fresh"' EXIT; \
 	"$$python" -m venv "$$fresh"; \
 	echo "Resolving anew ..."; \
-	"$$fresh/bin/python" -m pip --disable-pip-version-check --quiet install -e '.[test,lint,manifests]'; \
+	"$$fresh/bin/python" -m pip --disable-pip-version-check --quiet install -e '.[test,lint,manifests,wheel]'; \
 	{ sed '/^[^#]/,$$d' $(LOCK); \
 	  "$$fresh/bin/python" -m pip --disable-pip-version-check freeze --exclude-editable; } > $(LOCK).new; \
 	mv $(LOCK).new $(LOCK); echo "Wrote $(LOCK)"
@@ -120,6 +125,10 @@ $(FOR_WORK): setup.cfg pyproject.toml $(LOCK)
 
 $(VENV)/.for-manifests: setup.cfg
 	@$(PIP) install -e '.[manifests]' -c $(LOCK)
+	@touch $@
+
+$(VENV)/.for-wheel: setup.cfg
+	@$(PIP) install -e '.[wheel]' -c $(LOCK)
 	@touch $@
 
 # Shell: leave in $python the newest usable interpreter. PYTHON=/path/to/python3 chooses another.

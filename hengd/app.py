@@ -71,6 +71,7 @@ from hengd.upkeep import Kept, Upkeep
 from henge_protocol import __version__, pki
 from henge_protocol.errors import HengeError, Invalid
 from henge_protocol.tls import device_server_context
+from henge_protocol.wire import SUPPORTED
 
 log = logging.getLogger("hengd")
 
@@ -92,6 +93,8 @@ class Environment:
     clock: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
     chance: Callable[[], float] = random.random
+    speaks: tuple[int, int] = SUPPORTED
+    """Lowest and highest protocol version for devices."""
 
 
 class App:
@@ -210,7 +213,7 @@ class App:
         self.overrides = Overrides(store, self.configs, self.authority.timekeeper)
         self._audit = Audit(store)
         self._backups = Backups(store, folder, vault.keys, clock=clock)
-        self.devices = Devices(store, self.presence, clock=clock)
+        self.devices = Devices(store, self.presence, speaks=self._environment.speaks, clock=clock)
         self.tokens = Tokens(store, self.authority, schemas, vault, clock=clock, monotonic=monotonic, new_id=_new_id)
         self.joins = Joins(
             store, self.authority, schemas, vault, self.events,
@@ -220,7 +223,15 @@ class App:
         self._taking = Taking(store, self.authority, schemas, vault, clock=clock, new_id=_new_id)
         deliveries, reports = Deliveries(store, vault), Reports(store, clock=clock)
         self.contacts = Contacts(
-            self.authority, deliveries, reports, self.presence, hub, self.events, clock=clock, monotonic=monotonic
+            self.authority,
+            deliveries,
+            reports,
+            self.presence,
+            hub,
+            self.events,
+            speaks=self._environment.speaks,
+            clock=clock,
+            monotonic=monotonic,
         )
         self._links = Links(self.contacts, monotonic=monotonic, chance=self._environment.chance)
         self._polls = PollRoutes(self.contacts)

@@ -41,7 +41,7 @@ from hengd.settings import Settings, default_file, load_settings, settings_files
 from hengd.welcome import welcome
 from henge_protocol import __version__
 from henge_protocol.errors import Denied, HengeError, Invalid
-from henge_protocol.keyfiles import read_passphrase
+from henge_protocol.keyfiles import open_once, read_passphrase
 from henge_protocol.notify import notify
 from henge_protocol.places import admin_socket, config_dir, state_dir
 from henge_protocol.sealedfile import check_passphrase
@@ -54,6 +54,8 @@ EXIT_CODES: Final = {
     "storage_corrupt": 65,
     "bad_authority": 65,
     "bad_backup": 65,
+    "bad_encoding": 65,
+    "too_large": 65,
     "bad_passphrase": 2,
     "bad_usage": 2,
     "exists": 73,
@@ -128,7 +130,7 @@ def run(
     flags = {
         "listen.devices": devices,
         "listen.local": local,
-        "listen.socket": str(socket_path) if socket_path else None,
+        "listen.socket": str(socket_path.absolute()) if socket_path else None,
         "daemon.name": name,
         "join.mdns": False if no_mdns else None,
         "daemon.log_level": log_level,
@@ -183,7 +185,7 @@ def restore(
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that a try is cleaned up
     passphrase = check_passphrase(_passphrase(source))
     try:
-        with file.open("rb") as stream:
+        with open_once(file) as stream:
             done = restore_backup(
                 stream, folder, passphrase, now=time.time(), journal=revocations, only_try=dry_run,
                 only_authorities=only_authorities, allow_network_fs=settings["store.allow_network_fs"],

@@ -17,6 +17,7 @@ import contextlib
 import errno
 import fcntl
 import ipaddress
+import logging
 import os
 import secrets
 import shutil
@@ -47,6 +48,9 @@ NETWORK_FILE_SYSTEMS: Final = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "ceph", "glusterfs", "9p", "virtiofs", "vfat", "exfat", "ntfs", "ntfs3"}
 )
 """They break locks, mapped memory or synchronous writes; each has cost somebody a database."""
+IN_MEMORY: Final = frozenset({"tmpfs", "ramfs"})
+
+log = logging.getLogger("hengd.datadir")
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +162,9 @@ def _claim(path: Path, *, allow_network_fs: bool, now: float) -> _Lock:
             f"{path} lies on {kind}, which cannot keep the store's promises",
             cure="choose a local disk with --data-dir, or set store.allow_network_fs = true and keep backups",
         )
+    if kind in IN_MEMORY:
+        told = "%s lies in memory (%s): the fleet is forgotten when this machine is switched off"
+        log.warning(told, path, kind, extra={"event": "store_in_memory"})
     return _Lock(path, now)
 
 

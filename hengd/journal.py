@@ -10,6 +10,7 @@ import errno
 import logging
 import math
 import os
+import stat
 from pathlib import Path
 from typing import Final
 
@@ -64,11 +65,13 @@ def read_named_ends(path: Path) -> dict[tuple[str, str], float]:
     """As ``read_ends``, of a file that a person named: ``Invalid bad_file`` if it is not there or is no journal."""
     cure = "name the file DATA-DIR/data/revocations of the old folder; without it, leave --revocations away"
     try:
-        is_empty = path.stat().st_size == 0
+        status = path.stat()
     except OSError as error:
         raise Invalid("bad_file", f"{path} cannot be read ({error.strerror})", cure=cure) from error
+    if not stat.S_ISREG(status.st_mode):
+        raise Invalid("bad_file", f"{path} is not a file", cure=cure)
     ends = read_ends(path)
-    if not ends and not is_empty:
+    if not ends and status.st_size:
         raise Invalid("bad_file", f"{path} is no journal of revocations", cure=cure)
     return ends
 

@@ -12,7 +12,7 @@ from typing import Final
 
 from hengd.sealing import new_key, read_keys, written_key
 from henge_protocol.errors import HengeError, Invalid
-from henge_protocol.keyfiles import make_private_dir, read_private, write_private
+from henge_protocol.keyfiles import followed, make_private_dir, read_private, write_private
 
 CREDENTIAL: Final = "henge-secret-key"
 """Name of the credential: ``LoadCredentialEncrypted=henge-secret-key``."""
@@ -50,7 +50,7 @@ def _read(path: Path) -> list[bytes]:
 def _read_given(path: Path) -> list[bytes]:
     """A file that somebody else put there: Kubernetes mounts a Secret as links, readable by the group of the pod; newer
     systemd lets the service read a credential by an access list, whose mask shows as the rights of a group."""
-    return _told(path, read_private(path.resolve(), by_group=True))
+    return _told(path, read_private(followed(path), by_group=True))
 
 
 def _told(path: Path, data: bytes) -> list[bytes]:

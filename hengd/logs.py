@@ -53,7 +53,7 @@ class Logs:
         root = logging.getLogger()
         root.handlers = [_Queue(entries)]
         root.setLevel(level.upper())
-        logging.getLogger("zeroconf").setLevel("ERROR")
+        logging.getLogger("zeroconf").setLevel("CRITICAL")  # at every try again; the announcer tells it once
         logging.getLogger("asyncio").setLevel("WARNING")
         logging.getLogger("aiohttp").setLevel("ERROR")
         self._listener.start()

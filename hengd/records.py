@@ -139,6 +139,9 @@ class Reported(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Quarantined digest: not offered again until the document changes or a person says retry."""
     transient: bool = False
     client: str = ""
+    speaks_from: int = 1
+    speaks_to: int = 1
+    """Lowest and highest protocol version, as its last hello said."""
     facts: dict[str, str | int | float | bool] = {}
     address: str = ""
     seen: float = 0.0

@@ -33,7 +33,7 @@ from hengd.rules import audit
 from hengd.rules.fleet import read_meta, refuse_foreign_store
 from hengd.rules.outcome import Author
 from hengd.transactions import Transaction, open_databases, open_environment
-from henge_protocol.errors import Conflict, Denied, StorageFull
+from henge_protocol.errors import Conflict, Denied, Invalid, StorageFull
 from henge_protocol.keyfiles import make_private_dir, read_private, write_private, write_public
 from henge_protocol.sealedfile import Header, damaged, read_header, unseal
 
@@ -76,11 +76,13 @@ def restore(
     journal of revocations of a folder that is given up. Interrupted at any point it leaves either nothing or a folder
     that starts.
 
-    Raises ``Invalid bad_backup``, ``Invalid bad_file`` for a journal that is none, ``Denied wrong_passphrase``,
-    ``Conflict exists`` (there are data, or another key of secrets), ``StorageFull`` before a byte is written, and as
-    ``open_data_dir``.
+    Raises ``Invalid bad_backup``, ``Invalid bad_file`` for a pipe or a journal that is none,
+    ``Denied wrong_passphrase``, ``Conflict exists`` (there are data, or another key of secrets), ``StorageFull`` before
+    a byte is written, and as ``open_data_dir``.
     """
     ended = read_named_ends(journal) if journal else {}
+    if not file.seekable():
+        raise Invalid("bad_file", "the backup comes through a pipe, and it is read twice", cure="keep it in a file")
     begin = file.tell()
     header = read_header(file.read)
     _check_header(header)

@@ -7,6 +7,7 @@ file, ``conf.d/*.toml`` in lexical order before it, built-in. The daemon never w
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import socket
 import tomllib
@@ -15,12 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from henge_protocol.errors import HengeError, Invalid
+from henge_protocol.errors import HengeError, Invalid, TooLarge
+from henge_protocol.keyfiles import read_once
 from henge_protocol.model import is_name
 from henge_protocol.places import DEVICES_PORT
 from henge_protocol.quantity import parse_duration_s, parse_size_bytes
 
 ENV_PREFIX: Final = "HENGE_"
+MAX_FILE_BYTES: Final = 1024 * 1024
 CLIENT_VARIABLES: Final = frozenset(
     {"HENGE_SOCKET", "HENGE_SERVER", "HENGE_CONTEXT", "HENGE_COLOR", "HENGE_OUTPUT", "HENGE_CONFIG", "HENGE_DATA_DIR"}
 )
@@ -66,6 +69,15 @@ def _text(value: Any) -> str:
     if isinstance(value, str):
         return value
     raise _wrong("a text", value)
+
+
+def _path(value: Any) -> str:
+    """Empty, or a whole path: relative to which folder a daemon looks depends on who started it."""
+    text = _text(value)
+    path = os.path.expanduser(text)  # leaves a home that nobody has as it is
+    if path and (not path.startswith("/") or any(ord(char) < 32 for char in path)):
+        raise _wrong("an absolute path", value)
+    return path
 
 
 def _daemon_name(value: Any) -> str:
@@ -149,15 +161,15 @@ SETTINGS: Final = (
     ),
     Setting("listen.devices", f"0.0.0.0:{DEVICES_PORT}", "TLS port for devices, enrolment and operators' API.", _address),
     Setting("listen.local", "127.0.0.1:4365", "Plain port for health; loopback, because it has no TLS. Empty = off.", _optional_address),
-    Setting("listen.socket", "", "Admin socket; empty = admin.sock in the runtime folder.", _text),
+    Setting("listen.socket", "", "Admin socket; empty = admin.sock in the runtime folder.", _path),
     Setting("tls.names", (), "More DNS names and IP addresses for the server certificate; devices do not need them.", _texts),
     Setting("store.map_size", "1GiB", "Address space for the store at start; it grows by itself, the file stays small.", _size),
     Setting("store.allow_network_fs", False, "Keep the store on NFS, SMB, 9p or FUSE all the same; it may be damaged there.", _boolean),
     Setting("store.keep_revisions", 1000, "Revisions kept at least; older ones go only when also past keep_for.", _number(10, 10**9)),
     Setting("store.keep_for", "365d", "How long every revision is kept at least.", _duration),
-    Setting("secrets.key_file", "", "File with the key of the secrets; empty = systemd's credential, else one that hengd makes.", _text),
-    Setting("backup.folder", "", "Folder for backups made by themselves, best on another disk; empty = none are made.", _text),
-    Setting("backup.passphrase_file", "", "File of mode 0600 with the passphrase that seals them.", _text),
+    Setting("secrets.key_file", "", "File with the key of the secrets; empty = systemd's credential, else one that hengd makes.", _path),
+    Setting("backup.folder", "", "Folder for backups made by themselves, best on another disk; empty = none are made.", _path),
+    Setting("backup.passphrase_file", "", "File of mode 0600 with the passphrase that seals them.", _path),
     Setting("backup.every", "24h", "How often one is made.", _duration),
     Setting("backup.keep", 7, "How many are kept.", _number(1, 10_000)),
     Setting("join.window_after_init", "60m", "How long a new daemon accepts join requests without being asked.", _duration),
@@ -277,13 +289,16 @@ def _value(key: str, raw: Any, origin: str) -> Value:
 
 def _file_entries(path: Path) -> list[tuple[str, Any]]:
     try:
-        if path.stat().st_size > 1024 * 1024:
-            raise Invalid("bad_setting", f"{path} is larger than 1 MiB; that is not a configuration file")
-        tree = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise Invalid(
-            "bad_setting", f"{path} cannot be read ({error})", cure="make one: hengd config default"
-        ) from None
+        data, mode = read_once(path, limit_bytes=MAX_FILE_BYTES)
+        if not data and not mode:
+            raise Invalid("bad_setting", f"{path} is a pipe that nobody wrote to")
+        tree = tomllib.loads(data.decode("utf-8-sig"))
+    except TooLarge:
+        raise Invalid("bad_setting", f"{path} is larger than 1 MiB; that is not a configuration file") from None
+    except HengeError as error:
+        raise Invalid("bad_setting", error.message, cure="make one: hengd config default") from None
+    except UnicodeDecodeError as error:
+        raise Invalid("bad_setting", f"{path} is not UTF-8: {error}", cure="save it as UTF-8") from None
     except tomllib.TOMLDecodeError as error:
         raise Invalid("bad_setting", f"{path} is not TOML: {error}") from None
     entries: list[tuple[str, Any]] = []

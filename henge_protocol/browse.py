@@ -7,6 +7,7 @@ finds nothing and says so in the log.  What it finds is a hint, see ``beacon``.
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -142,6 +143,16 @@ class _Search:
 
 
 def _open(interfaces: Sequence[str] | None) -> AsyncZeroconf:
+    try:
+        return _opened(interfaces)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        message = "another program keeps port 5353 for itself; avahi shares it with disallow-other-stacks=no"
+        raise OSError(error.errno, message) from error
+
+
+def _opened(interfaces: Sequence[str] | None) -> AsyncZeroconf:
     from zeroconf import IPVersion
     from zeroconf.asyncio import AsyncZeroconf
 

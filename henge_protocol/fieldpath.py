@@ -58,6 +58,19 @@ def unclean_names(value: object) -> Iterator[tuple[str | int, ...]]:
         yield from ((key, *below) for below in unclean_names(item))
 
 
+def twin_names(value: object) -> Iterator[tuple[str | int, ...]]:
+    """Where names stand that look like another one beside them, at any depth: accents are put otherwise."""
+    seen: set[str] = set()
+    pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in pairs:
+        if isinstance(key, str):
+            looks = unicodedata.normalize("NFC", key)
+            if looks in seen:
+                yield (key,)
+            seen.add(looks)
+        yield from ((key, *below) for below in twin_names(item))
+
+
 def is_clean(name: str) -> bool:
     """Whether a name has neither control characters nor half a surrogate pair."""
     return not any(unicodedata.category(char) in ("Cc", "Cs") for char in name)

@@ -17,7 +17,7 @@ import os
 import stat
 import sys
 from pathlib import Path
-from typing import NoReturn, Protocol
+from typing import BinaryIO, NoReturn, Protocol
 
 from henge_protocol.errors import Denied, Invalid, Malformed, NotFound, StorageFull, TooLarge
 
@@ -27,13 +27,15 @@ PRIVATE_DIR_MODE = 0o700
 MAX_FILE_BYTES = 64 * 1024
 """Enough for a key with its chain or a profile; larger files are somebody's mistake."""
 
+_PIECE_BYTES = 1024 * 1024
+
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 _WRITE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 """Not through a symbolic link, and without waiting for the other end of a pipe."""
 
-_OPENED_BY_THE_SHELL = ("/dev/fd/", "/proc/self/fd/")
+_OPENED_BY_THE_SHELL = ("/dev/fd/", "/proc/self/fd/", "/dev/stdin")
 """Somebody writes at the other end of such a pipe, so it can be waited for."""
 
 
@@ -145,10 +147,10 @@ def read_passphrase(source: str) -> str:
     data = (
         sys.stdin.buffer.readline(MAX_FILE_BYTES)
         if source == "-"
-        else read_private(Path(source).resolve(), by_group=True)
+        else read_private(followed(Path(source)), by_group=True)
     )
     try:
-        return data.split(b"\n", 1)[0].rstrip(b"\r").decode()
+        return data.split(b"\n", 1)[0].rstrip(b"\r").decode("utf-8-sig")
     except UnicodeDecodeError:
         raise Malformed("bad_encoding", "the passphrase is not UTF-8", cure="type it anew") from None
 
@@ -160,11 +162,8 @@ def read_once(path: Path, *, limit_bytes: int = MAX_FILE_BYTES) -> tuple[bytes, 
     pipe that the shell made is read to its end, a named one as far as it is filled. Raises as ``read_public``.
     """
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        fd, mode = _open_once(path)
         try:
-            mode = os.fstat(fd).st_mode
-            if not stat.S_ISREG(mode) and not stat.S_ISFIFO(mode):
-                raise Invalid("bad_file", f"{path} is neither a file nor a pipe")
             os.set_blocking(fd, str(path).startswith(_OPENED_BY_THE_SHELL))
             data = _read_all(fd, path, limit_bytes)
         finally:
@@ -172,6 +171,24 @@ def read_once(path: Path, *, limit_bytes: int = MAX_FILE_BYTES) -> tuple[bytes, 
     except OSError as error:
         _refuse(error, path, "read")
     return data, stat.S_IMODE(mode) if stat.S_ISREG(mode) else 0
+
+
+def open_once(path: Path) -> BinaryIO:
+    """As ``read_once``, for what is too large to be read in one go: open, to be read piece by piece and closed.
+
+    A pipe that nobody writes to is empty.
+    """
+    try:
+        fd, _ = _open_once(path)
+    except OSError as error:
+        _refuse(error, path, "read")
+    os.set_blocking(fd, True)
+    return open(fd, "rb")
+
+
+def followed(path: Path) -> Path:
+    """Where a link leads that somebody may have made on purpose; one that leads in a circle leads nowhere."""
+    return Path(os.path.realpath(path))
 
 
 def make_private_dir(path: Path, *, files: Files = DISK) -> None:
@@ -190,6 +207,16 @@ def make_private_dir(path: Path, *, files: Files = DISK) -> None:
             sync_folder(path.parent, files=files)
     except OSError as error:
         _refuse(error, path, "create")
+
+
+def _open_once(path: Path) -> tuple[int, int]:
+    """Descriptor and mode of a file or a pipe; raises ``OSError`` and ``Invalid bad_file``."""
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    mode = os.fstat(fd).st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISFIFO(mode):
+        os.close(fd)
+        raise Invalid("bad_file", f"{path} is neither a file nor a pipe")
+    return fd, mode
 
 
 def _temporary(path: Path) -> str:
@@ -231,7 +258,7 @@ def _read(path: Path, limit_bytes: int, *, closed_to: int) -> bytes:
 
 def _read_all(fd: int, path: Path, limit_bytes: int) -> bytes:
     data = bytearray()
-    while chunk := os.read(fd, limit_bytes + 1 - len(data)):
+    while chunk := os.read(fd, min(limit_bytes + 1 - len(data), _PIECE_BYTES)):
         data += chunk
         if len(data) > limit_bytes:
             raise TooLarge("too_large", f"{path} has more than {limit_bytes} bytes")

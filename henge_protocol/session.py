@@ -15,7 +15,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, Literal, NamedTuple
 
-from henge_protocol.wire import Config, Error, Message, Report, WireError, decode, encode
+from henge_protocol.header import WireError
+from henge_protocol.wire import Config, Error, Message, Report, decode, encode
 
 Role = Literal["daemon", "device"]
 

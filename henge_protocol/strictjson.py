@@ -13,11 +13,11 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from henge_protocol.errors import HengeError, Invalid, Malformed, Problem
 
@@ -43,7 +43,8 @@ def parse(data: bytes, *, limits: JsonLimits = LIMITS) -> object:
     """Read one JSON value from UTF-8 bytes.
 
     Raises only ``Malformed``: ``body_required``, ``bad_encoding``, ``bad_json`` (``extra`` has ``offset`` in
-    bytes, ``line`` and ``column`` from 1), ``duplicate_key``, ``number_out_of_range``, ``too_deep``, ``too_complex``.
+    bytes, ``line`` and ``column`` from 1), ``duplicate_key``, ``number_out_of_range``, ``too_deep``, ``too_complex``;
+    what is wrong with one value or object is told with its pointer.
     """
     if not data or data.isspace():
         raise Malformed("body_required", "the text is empty; one JSON value was expected")
@@ -59,7 +60,7 @@ def parse(data: bytes, *, limits: JsonLimits = LIMITS) -> object:
     except json.JSONDecodeError as error:
         raise _syntax_error(error) from None
     except _Refused as refused:
-        raise Malformed(refused.code, refused.message) from None
+        raise _placed(refused, text, limits) from None
     if many or len(data) > limits.max_string_bytes or _SURROGATE_ESCAPE.search(data):
         _inspect(value, limits, Malformed)
     return value
@@ -149,7 +150,9 @@ def _outside_strings(data: bytes) -> bytes:
 
 
 @lru_cache(maxsize=16)
-def _decoder(max_keys: int, max_key_bytes: int) -> json.JSONDecoder:
+def _decoder(max_keys: int, max_key_bytes: int, *, goes_on: bool = False) -> json.JSONDecoder:
+    """A strict decoder; one that ``goes_on`` puts the refusal of a value in its place instead of raising it."""
+
     def members(pairs: list[tuple[str, object]]) -> dict[str, object]:
         found = dict(pairs)
         if len(found) != len(pairs):
@@ -157,9 +160,39 @@ def _decoder(max_keys: int, max_key_bytes: int) -> json.JSONDecoder:
         _check_keys(found, max_keys, max_key_bytes)
         return found
 
+    kept = _kept if goes_on else lambda read: read
     return json.JSONDecoder(
-        object_pairs_hook=members, parse_int=_integer, parse_float=_float, parse_constant=_refuse_constant
+        object_pairs_hook=kept(members),
+        parse_int=kept(_integer),
+        parse_float=kept(_float),
+        parse_constant=kept(_refuse_constant),
     )
+
+
+def _kept(read: Callable[[Any], object]) -> Callable[[Any], Any]:
+    def kept(found: object) -> object:
+        try:
+            return read(found)
+        except _Refused as refused:
+            return refused
+
+    return kept
+
+
+def _placed(refused: _Refused, text: str, limits: JsonLimits) -> HengeError:
+    """A refusal with its pointer, which a decoder does not know, because it begins with what is farthest inside."""
+    try:
+        whole = _decoder(limits.max_keys, limits.max_key_bytes, goes_on=True).decode(text)
+    except json.JSONDecodeError:  # what comes behind it is no JSON
+        return Malformed(refused.code, refused.message)
+    waiting: list[tuple[object, _Link]] = [(whole, (None, 0))]
+    while waiting:
+        value, link = waiting.pop()
+        if isinstance(value, _Refused):
+            return _told(value, link, Malformed)
+        inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+        waiting += reversed([(item, (link, key)) for key, item in inside])
+    raise AssertionError("the same text is refused at the same spot")
 
 
 def _first_twice(pairs: Sequence[tuple[str, object]]) -> str:
@@ -225,9 +258,13 @@ def _inspect(value: object, limits: JsonLimits, fault: type[HengeError]) -> None
             key = None
             raise _Refused("too_deep", _TOO_DEEP.format(limits.max_depth))
     except _Refused as refused:
-        pointer = _pointer(link if key is None else (link, key))
-        message = f"{pointer}: {refused.message}" if pointer else refused.message
-        raise fault(refused.code, message, problems=[Problem(pointer, refused.message)]) from None
+        raise _told(refused, link if key is None else (link, key), fault) from None
+
+
+def _told(refused: _Refused, link: _Link, fault: type[HengeError]) -> HengeError:
+    pointer = _pointer(link)
+    message = f"{_shown(pointer, quote='', most=160)}: {refused.message}" if pointer else refused.message
+    return fault(refused.code, message, problems=[Problem(pointer, refused.message)])
 
 
 def _members(container: object, nodes: int, limits: JsonLimits) -> Iterable[tuple[str | int, object]]:
@@ -287,9 +324,9 @@ def _pointer(link: _Link) -> str:
     return "".join(f"/{token}" for token in reversed(tokens[:-1]))
 
 
-def _shown(text: str, *, quote: str = "'") -> str:
+def _shown(text: str, *, quote: str = "'", most: int = 40) -> str:
     """Text for a message: short, and nothing in it that moves a cursor."""
-    cut = text if len(text) <= 40 else text[:40] + "…"
+    cut = text if len(text) <= most else text[:most] + "…"
     return quote + "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in cut) + quote
 
 

@@ -76,8 +76,11 @@ def revisions_of(device: Object, style: Style) -> str:
 
 
 def trouble_of(device: Object) -> str:
-    """What a device said about the configuration it did not take, or nothing."""
+    """Why a device is sent nothing, or what it said about the configuration it did not take, or nothing."""
     status = _status(device)
+    for one in status.get("conditions") or []:
+        if isinstance(one, Mapping) and (one.get("type"), one.get("status")) == ("ProtocolUnsupported", "True"):
+            return safe(one.get("message", ""))
     if status.get("shared"):
         return safe(f"identity shared by {' and '.join(map(str, status['shared']))}")
     if status.get("config") not in BAD_STATES:

@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 
 import click
 
-from henge_protocol.errors import Conflict, Invalid, NotFound
-from henge_protocol.keyfiles import replace_file
+from henge_protocol.errors import Conflict, HengeError, Invalid, NotFound
+from henge_protocol.keyfiles import read_once, replace_file
 from henge_protocol.places import DEVICES_PORT
 from henge_protocol.quantity import format_duration
 from hengectl.invocation import Command, Invocation, with_invocation
@@ -118,10 +118,10 @@ def _tell_prepared_before(invocation: Invocation, folder: Path, device: str) -> 
     """What stands in the folder for the same device is replaced, and that is said; another device's is left alone."""
     path = folder / SETUP_FILE
     try:
-        before = json.loads(path.read_bytes())["name"]
-    except OSError:  # nothing is there, or writing will say what is wrong
+        before = json.loads(read_once(path)[0])["name"]
+    except HengeError:  # nothing is there, or writing will say what is wrong
         return
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, RecursionError):
         before = ""
     if before != device:
         cure = f"choose another folder, or remove {path}"

@@ -76,7 +76,7 @@ def load(folder: Path) -> Contexts:
     import tomllib  # 12 ms that people without contexts need not wait for
 
     try:
-        text = keyfiles.read_public(path.resolve()).decode()
+        text = keyfiles.read_public(keyfiles.followed(path)).decode("utf-8-sig")
         table = tomllib.loads(text)
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise Invalid("bad_setting", f"{path} is not TOML: {error}", cure=f"mend or remove {path}") from None
@@ -86,7 +86,7 @@ def load(folder: Path) -> Contexts:
 def save(contexts: Contexts) -> None:
     """Write the contexts in one step; ``Invalid`` ``bad_file`` or ``StorageFull``."""
     keyfiles.make_private_dir(contexts.path.parent)
-    keyfiles.replace_file(contexts.path.resolve(), _toml(contexts).encode())
+    keyfiles.replace_file(keyfiles.followed(contexts.path), _toml(contexts).encode())
 
 
 def add(contexts: Contexts, profile: Profile) -> Contexts:

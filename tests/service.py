@@ -25,7 +25,7 @@ from henge_protocol.model import digest_of
 from henge_protocol.session import Session
 from henge_protocol.tls import pinned_client_context, unverified_context
 from henge_protocol.trust import server_name
-from henge_protocol.wire import Config, Hello, Message, Receipt, Report, Welcome
+from henge_protocol.wire import SUPPORTED, Config, Hello, Message, Receipt, Report, Welcome
 from tests.contract import Contract
 
 PATIENCE_S = 30.0
@@ -96,6 +96,7 @@ class Service:
             **(flags or {}),
         }
         self.max_files = 65_536
+        self.speaks = SUPPORTED
         self.app: App
         self.contract: Contract
 
@@ -103,8 +104,9 @@ class Service:
         """Assemble and listen."""
         settings = load_settings(flags=self._flags)
         environment = Environment(
-            self.data_dir, self.socket, clock=self.clock.wall, monotonic=self.clock.monotonic, max_files=self.max_files
-        )
+            self.data_dir, self.socket, clock=self.clock.wall, monotonic=self.clock.monotonic,
+            max_files=self.max_files, speaks=self.speaks,
+        )  # fmt: skip
         self.app = App(settings, environment)
         self.contract = Contract(self.app)
         await self.app.start()

@@ -20,15 +20,18 @@ from hengd import events, room, store
 from hengd.cli import EXIT_CODES, cli
 from hengd.http import edge, enrol, head, parse, stream
 from hengd.http.admission import GateLimits
+from hengd.http.secrets import MAX_SECRET_BODY_BYTES
 from hengd.rules import (
     audit,
     authority,
     breadth,
+    candidates,
     configs,
     joins,
     limits,
     objects,
     overrides,
+    rendering,
     reports,
     schema_budget,
     schema_compare,
@@ -36,12 +39,13 @@ from hengd.rules import (
     schema_messages,
     schema_patterns,
     schemas,
+    secrets,
     timekeeping,
     tokens,
 )
 from hengd.settings import SETTINGS, Setting, load_settings, toml
 from henge_agent.cli import cli as agent_cli
-from henge_protocol import model, selector, session, strictjson, wire
+from henge_protocol import header, model, selector, session, strictjson, wire
 from henge_protocol.errors import CODES
 from hengectl.cli import hengectl
 from tests.service import Service
@@ -323,7 +327,7 @@ JSON = strictjson.LIMITS
         f"silence | pinged after {LINK.ping_after_s:g} s, {LINK.reply_s:g} s to answer |",
         f"what was sent stays unread | {LINK.stuck_s:g} s |",
         f"facts of a device | {wire.MAX_FACTS} entries, {wire.MAX_FACT_CHARS} characters each |",
-        f"errors of a report | {wire.MAX_ERRORS}, {wire.MAX_TEXT_CHARS} characters each |",
+        f"errors of a report | {wire.MAX_ERRORS}, {header.MAX_TEXT_CHARS} characters each |",
         f"the older one: close {session.CLOSE_REPLACED} |",
         f"name | {model.MAX_NAME_CHARS} characters",
         f"labels of an object | {selector.MAX_LABELS};",
@@ -332,6 +336,11 @@ JSON = strictjson.LIMITS
         f"priority of a group | 0 to {objects.MAX_PRIORITY} |",
         f"document | {model.MAX_DOCUMENT_BYTES:,} bytes; a schema may say 64 to {objects.MAX_SPEC_DOCUMENT_BYTES:,} |",
         f"objects in one apply | {configs.MAX_OBJECTS:,} ",
+        f"(`apply` may hold {parse.APPLY_LIMITS.max_nodes:,} values in all)",
+        f"devices asked by one check (`hengectl check`) | {candidates.MAX_CANDIDATES} |",
+        f"layers of one device | {rendering.MAX_LAYERS}: the schema's defaults, {rendering.MAX_LAYERS - 2} groups",
+        f"overrides of one device end, its groups' included | {rendering.MAX_ENDS};",
+        f"a secret | {secrets.MAX_SECRET_BYTES:,} bytes as JSON, its body {MAX_SECRET_BODY_BYTES // 1024} KiB |",
         f"overrides of one group or device | {overrides.MAX_OVERRIDES}, each for at most "
         f"{overrides.MAX_FOR_S // 86400} days |",
         f"other documents | {breadth.MOST_PART * 100:g} % of a fleet of {breadth.SMALL_FLEET} and more",

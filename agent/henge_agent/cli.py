@@ -35,11 +35,12 @@ from henge_agent.settings import (
     read_address,
     read_duration_s,
     read_output,
+    read_path,
 )
 from henge_agent.state import State, read_membership, set_aside
 from henge_agent.status import day, status_lines
 from henge_protocol import __version__
-from henge_protocol.errors import Conflict, HengeError, Invalid, Malformed, NotFound
+from henge_protocol.errors import Conflict, HengeError, Invalid, Malformed, NotFound, TooLarge
 from henge_protocol.hints import repeated
 from henge_protocol.joining import JoinToken, format_code, parse_token
 from henge_protocol.keyfiles import read_once
@@ -192,7 +193,7 @@ def join(url: str | None, token_file: str | None, token: str | None, **options: 
 
 def _read_config(context: click.Context, _: click.Parameter, named: str | None) -> Configured:
     """The settings file; what it says of options counts where the command line says nothing."""
-    path = Path(named).expanduser().absolute() if named else agent_config_file(os.environ, os.geteuid())
+    path = read_path(named) if named else agent_config_file(os.environ, os.geteuid())
     known = {str(one.name) for one in context.command.params} - {"config", "state_dir", "outputs", "debug"}
     configured = read_configured(path, known) if path and (named or path.exists()) else Configured()
     context.default_map = dict(configured.options)
@@ -287,7 +288,7 @@ def status(state_dir: str | None) -> None:
 def _folder(state_dir: str | None) -> Path:
     if state_dir == "":
         raise Invalid("bad_usage", "--state-dir names no folder", cure="leave it out, or name one")
-    return Path(state_dir).expanduser().absolute() if state_dir else agent_state_dir(os.environ, os.geteuid())
+    return read_path(state_dir) if state_dir else agent_state_dir(os.environ, os.geteuid())
 
 
 def _token(token_file: str | None, token: str | None) -> JoinToken | None:
@@ -303,7 +304,10 @@ def _token_text(token_file: str) -> str:
     if token_file == "-":
         data = sys.stdin.buffer.read(MAX_TOKEN_FILE_BYTES + 1)
     else:
-        data, mode = read_once(Path(token_file), limit_bytes=MAX_TOKEN_FILE_BYTES)
+        try:
+            data, mode = read_once(Path(token_file), limit_bytes=MAX_TOKEN_FILE_BYTES)
+        except TooLarge as error:
+            raise Malformed("token_malformed", error.message, cure="name the file with the token") from None
         if mode & 0o004:
             click.echo(f"Warning: everybody can read {token_file}; remove it when the device has joined.", err=True)
     try:

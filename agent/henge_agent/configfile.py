@@ -21,9 +21,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-from henge_agent.settings import FORMATS, Field, Output, read_output
-from henge_protocol.errors import HengeError, Invalid
-from henge_protocol.keyfiles import read_public
+from henge_agent.settings import FORMATS, Field, Output, read_output, read_path
+from henge_protocol.errors import HengeError, Invalid, TooLarge
+from henge_protocol.keyfiles import read_once
 
 MAX_CONFIG_BYTES: Final = 256 * 1024
 
@@ -48,7 +48,12 @@ def read_configured(path: Path, known: Iterable[str]) -> Configured:
     Raises ``Invalid bad_setting`` naming file and key, and ``bad_file`` when it cannot be read.
     """
     try:
-        table = tomllib.loads(read_public(path, limit_bytes=MAX_CONFIG_BYTES).decode())
+        data, mode = read_once(path, limit_bytes=MAX_CONFIG_BYTES)
+        if not data and not mode:
+            raise Invalid("bad_setting", f"{path} is a pipe that nobody wrote to")
+        table = tomllib.loads(data.decode("utf-8-sig"))
+    except TooLarge as error:
+        raise Invalid("bad_setting", f"{error.message}; that is not a settings file") from None
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise Invalid("bad_setting", f"{path} is not TOML: {error}") from None
     try:
@@ -135,10 +140,10 @@ def _field(value: Any, where: str) -> Field:
 
 
 def _absolute(value: Any, where: str) -> Path:
-    path = Path(_text(value, where)).expanduser()
-    if not path.is_absolute():
+    text = _text(value, where)
+    if not text.startswith(("/", "~")):
         raise _wrong(where, "an absolute path", value, "write the whole path")
-    return path
+    return read_path(text)
 
 
 def _mode(value: Any, where: str) -> int:

@@ -16,7 +16,7 @@ import aiohttp
 
 from henge_agent.applier import Applier
 from henge_agent.candidate import MAX_DOCUMENT_BYTES
-from henge_agent.exchange import USER_AGENT
+from henge_agent.exchange import USER_AGENT, said_by_peer
 from henge_protocol.session import (
     CLOSE_HELLO_TIMEOUT,
     CLOSE_PROTOCOL,
@@ -63,6 +63,8 @@ class Ended:
     retry_after_s: float | None = None
     fault: bool = False
     """One side could not bear the other, rather than that the network or the daemon went away."""
+    said: str = ""
+    """What the daemon said to it, for a person."""
 
 
 def hello(applier: Applier, greeting: Greeting) -> Hello:
@@ -187,7 +189,7 @@ class Link:
         elif isinstance(event, Bye):
             self._ended = Ended(event.reason or "closed", self._welcome, float(event.retry_after_s) or None)
         elif isinstance(event, Error) and self._session.closed:
-            self._ended = Ended(event.code or "closed", self._welcome)
+            self._ended = Ended(event.code or "closed", self._welcome, said=said_by_peer(event.message))
 
     async def _check_in_turn(self) -> None:
         """Answer questions about candidates; ends only by raising."""

@@ -11,7 +11,8 @@ from henge_agent.candidate import MAX_DOCUMENT_BYTES
 from henge_agent.exchange import ANSWER_TIMEOUT_S, Answer, Exchange, refusal
 from henge_agent.link import Ended, Greeting, hello
 from henge_protocol.errors import Malformed
-from henge_protocol.wire import MAX_HEADER_BYTES, Config, Message, Receipt, Report, Welcome, WireError, decode, encode
+from henge_protocol.header import MAX_HEADER_BYTES, WireError
+from henge_protocol.wire import Config, Message, Receipt, Report, Welcome, decode, encode
 
 WAIT_S: Final = 55
 PAUSE_S: Final = 5.0

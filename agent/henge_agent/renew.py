@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -25,7 +26,41 @@ USELESS_CODES: Final = frozenset(
 )
 """What a daemon says of an identity that will not work again by trying."""
 
+LOOK_S: Final = 3600.0
+"""Between looks at the clock on the wall, because a Pi's may jump by years when it learns the time."""
+
 log = logging.getLogger(__name__)
+
+
+class Due:
+    """When to renew next: when the identity's own time has come, sooner if the daemon asks, later after a failure.
+
+    Its own time is one of the clock on the wall; what was asked or failed lies some time away from now.
+    """
+
+    def __init__(self, *, now: Callable[[], float], clock: Callable[[], float], random: Callable[[], float]) -> None:
+        self._now = now
+        self._clock = clock
+        self._random = random
+        self._asked_at = math.inf
+        self._again_at: float | None = None
+
+    def left_s(self, renew_at: float) -> float:
+        """Seconds until a renewal is due, or until the next look at the clock; 0 or less when it is due."""
+        own_s = min(renew_at - self._now(), LOOK_S) if self._again_at is None else self._again_at - self._clock()
+        return min(own_s, self._asked_at - self._clock())
+
+    def ask(self, within_s: int) -> None:
+        """The daemon wishes for a renewal within this time: at a random moment, or the whole fleet comes at once."""
+        self._asked_at = min(self._asked_at, self._clock() + within_s * self._random())
+
+    def put_off(self, seconds: float) -> None:
+        """A renewal failed: try again after this time, unless it is asked for sooner."""
+        self._asked_at, self._again_at = math.inf, self._clock() + seconds
+
+    def done(self) -> None:
+        """The identity was renewed: its own time counts, and who asked has what it wanted."""
+        self._asked_at, self._again_at = math.inf, None
 
 
 def exchange_as(state: State, membership: Membership, address: Address, slot: Slot | None = None) -> Exchange:

@@ -18,12 +18,13 @@ from henge_agent.applier import Applier
 from henge_agent.contacts import Contacts
 from henge_agent.exchange import Exchange, UpgradeRefused, device_schema, retry_after_s, whoami
 from henge_agent.link import Ended, Greeting, Link
+from henge_agent.pauses import Pause
 from henge_agent.poll import Poll, read_welcome
 from henge_agent.records import Membership
-from henge_agent.renew import USELESS_CODES, exchange_as, renew, settle_trial
+from henge_agent.renew import USELESS_CODES, Due, exchange_as, renew, settle_trial
 from henge_agent.rescue import Rescue, wanted_by
 from henge_agent.settings import Address, read_address
-from henge_agent.state import REJOIN, State
+from henge_agent.state import FOREIGN, REJOIN, State
 from henge_agent.watch import Watch
 from henge_protocol.backoff import BOOT_SPREAD_S, Backoff
 from henge_protocol.errors import HengeError, Untrusted
@@ -58,7 +59,7 @@ HOPELESS_CODES: Final = USELESS_CODES | {
     "approval_required",
     "certificate_required",
     "no_such_device",
-    "unsupported_protocol",
+    FOREIGN,
 }
 """What only a person can mend: look again every hour."""
 
@@ -105,8 +106,11 @@ class Runner:
         self._life: asyncio.Task[Ended] | None = None
         self._address: Address | None = None
         """Where the life under way is connected, or tries to be."""
-        self._resting: asyncio.Task[None] | None = None
+        self._rest = Pause(around.sleep)
+        """Between two connections."""
         self._renewing = asyncio.Lock()
+        self._renewal = Due(now=around.now, clock=around.clock, random=around.random)
+        self._renewal_rest = Pause(around.sleep)
         self._contacts = Contacts(state)
         self._rescue = Rescue(state, applier, greeting, clock=around.clock)
 
@@ -179,17 +183,9 @@ class Runner:
 
     def _hurry(self) -> None:
         """End the connection or the pause under way; the next one begins at once."""
-        for task in (self._life, self._resting):
-            if task is not None:
-                task.cancel()
-
-    async def _rest(self, seconds: float) -> None:
-        self._resting = asyncio.ensure_future(self._around.sleep(seconds))
-        try:
-            await asyncio.wait([self._resting])
-        finally:
-            self._resting.cancel()
-            self._resting = None
+        if self._life is not None:
+            self._life.cancel()
+        self._rest.end()
 
     # ---- connections
 
@@ -199,7 +195,7 @@ class Runner:
         while True:
             await self._applier.put_back()  # a hello promises what the outputs hold
             ended = await self._round()
-            await self._rest(await self._pause_s(ended))
+            await self._rest.take(await self._pause_s(ended))
 
     async def _round(self) -> Ended:
         """One life with the first address that is our daemon's: the known ones first, then those announced.
@@ -247,7 +243,7 @@ class Runner:
             reason = "untrusted" if isinstance(error, Untrusted) else error.code
             return Ended("rescue" if wanted_by(error) else reason, retry_after_s=retry_after_s(error))
         if ended.welcome is None:
-            said = f"the connection ended before the daemon welcomed this device ({ended.reason})"
+            said = f"the connection ended before the daemon welcomed this device ({ended.said or ended.reason})"
             self._trouble(str(address), said, "")
         return ended
 
@@ -295,6 +291,9 @@ class Runner:
         self._backoff.reset()
         self._troubles.clear()
         self._welcomed_at = self._around.clock()
+        if welcome.renew_within_s and self._membership.trial is None:
+            self._renewal.ask(welcome.renew_within_s)
+            self._renewal_rest.end()
         log.info("connected to %s as %s", address, name)
         self._around.tell(f"connected to {address} as {name}")
         await self._contacts.keep(str(address), name, min(welcome.time, self._around.now()))
@@ -311,7 +310,7 @@ class Runner:
         if ended.welcome is not None:
             self._tell_end(reason)
         self._around.tell(f"not connected ({reason}); running the last good document")
-        if reason in USELESS_CODES:
+        if reason in USELESS_CODES or reason == FOREIGN:
             await self._contacts.keep_refusal(reason)
         if reason in HOPELESS_CODES:
             return self._spread_s(HOURLY_S)
@@ -352,15 +351,15 @@ class Runner:
 
     async def _renew_in_time(self) -> None:
         while True:
-            left_s = self._membership.renew_at - self._around.now()
-            if left_s > 0:  # in short steps, because a Pi's clock may jump by years when it learns the time
-                await self._around.sleep(min(left_s, HOURLY_S))
+            left_s = self._renewal.left_s(self._membership.renew_at)
+            if left_s > 0:
+                await self._renewal_rest.take(left_s)
                 continue
             reason = await self._renewed()
             if reason in HOPELESS_CODES:
-                await self._around.sleep(self._spread_s(HOURLY_S))
+                self._renewal.put_off(self._spread_s(HOURLY_S))
             elif reason:
-                await self._around.sleep(max(LEAST_RENEW_RETRY_S, RENEW_RETRY_S * self._around.random()))
+                self._renewal.put_off(max(LEAST_RENEW_RETRY_S, RENEW_RETRY_S * self._around.random()))
 
     async def _renewed(self) -> str:
         """Renew at the address that worked last; empty when it succeeded, else the code of why not.
@@ -380,6 +379,7 @@ class Runner:
             except HengeError as error:
                 self._trouble("the identity was not renewed", error.message, error.cure)
                 return error.code
+            self._renewal.done()
         if self._life is not None:
             self._life.cancel()
         return ""

@@ -116,11 +116,23 @@ def read_output(text: str) -> Output:
     name, format_name = _split_format(text)
     if not name or any(char in name for char in "\0\n\r"):
         raise Invalid("bad_usage", f"output {ascii(text)[:80]} names no file", cure="write --output FILE[:FORMAT]")
-    path = Path(name).expanduser().absolute()
+    path = read_path(name)
     if ".." in path.parts:
         raise Invalid("bad_usage", f"output {path} has .. in its path", cure="name the file without detours")
     _check_place(path, path)
     return Output(path, format_name or _SUFFIXES.get(path.suffix.lower(), _by_name(path)))
+
+
+def read_path(text: str) -> Path:
+    """A path from the root or from a home; a relative one from here. Raises ``Invalid bad_usage`` for nobody's home."""
+    try:
+        return Path(text).expanduser().absolute()
+    except RuntimeError:
+        raise Invalid(
+            "bad_usage",
+            f"{ascii(text)[:80]} is below the home of a user that there is not",
+            cure="write the whole path",
+        ) from None
 
 
 def check_outputs(outputs: tuple[Output, ...], state_dir: Path) -> tuple[Output, ...]:

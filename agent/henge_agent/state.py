@@ -39,6 +39,7 @@ from henge_agent.records import (
     read_progress_fields,
 )
 from henge_protocol.errors import Conflict, HengeError, Invalid, NotFound
+from henge_protocol.header import WireError
 from henge_protocol.keyfiles import (
     DISK,
     Files,
@@ -50,12 +51,14 @@ from henge_protocol.keyfiles import (
 )
 from henge_protocol.model import digest_of, is_digest
 from henge_protocol.strictjson import parse
-from henge_protocol.wire import MAX_FRAME_BYTES, WireError
+from henge_protocol.wire import MAX_FRAME_BYTES
 
 MAX_ORIGINAL_BYTES: Final = 4 * 1024 * 1024
 """A larger file in an output's place is somebody's mistake, not a configuration."""
 REJOIN: Final = "to come back it needs a new token: henge-agent join --replace --token-file FILE"
 """What a person does about a device that the daemon lets in no more."""
+FOREIGN: Final = "unsupported_protocol"
+"""What is kept of a daemon that shares no protocol version with this agent."""
 
 _ABSENT: Final = b"absent\n"
 _PRESENT: Final = b"present"

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from henge_agent.records import Membership
-from henge_agent.state import REJOIN, is_running, read_progress
+from henge_agent.state import FOREIGN, REJOIN, is_running, read_progress
 from henge_agent.trial import is_undecided
 from henge_protocol.model import short_digest
 
@@ -23,7 +23,6 @@ def status_lines(folder: Path, membership: Membership) -> list[tuple[str, str]]:
         report = f"{said}, the daemon has not confirmed it yet"
     else:
         report = "confirmed"
-    refused = f"{membership.refused}: the daemon lets this device in no more; {REJOIN}" if membership.refused else ""
     return [
         ("device", f"{membership.name} (id {membership.device_id})"),
         ("fleet", membership.fleet_id),
@@ -32,8 +31,14 @@ def status_lines(folder: Path, membership: Membership) -> list[tuple[str, str]]:
         ("agent", "running" if is_running(folder) else "not running"),
         ("document", document),
         ("report", report if running or owed else "none yet"),
-        *([("refused", refused)] if refused else []),
+        *([("refused", _refused(membership.refused))] if membership.refused else []),
     ]
+
+
+def _refused(code: str) -> str:
+    if code == FOREIGN:
+        return f"{code}: the daemon speaks other versions of the protocol; update henge-agent or hengd"
+    return f"{code}: the daemon lets this device in no more; {REJOIN}"
 
 
 def day(unix_s: int) -> str:

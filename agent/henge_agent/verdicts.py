@@ -11,7 +11,8 @@ from typing import Final
 from henge_agent.hooks import Outcome
 from henge_agent.records import Version
 from henge_protocol.errors import HengeError, Problem
-from henge_protocol.wire import MAX_ERRORS, MAX_TEXT_CHARS, FieldError, Report
+from henge_protocol.header import MAX_TEXT_CHARS
+from henge_protocol.wire import MAX_ERRORS, FieldError, Report
 
 PASSING: Final = frozenset({"schema-unavailable", "write-failed", "hook-timeout", "server-unreachable"})
 """Reasons for which the daemon offers a document again by itself."""

@@ -250,7 +250,8 @@ class Edge:
     def _admitted(self, peer: Peer, auth: Auth) -> Caller:
         if auth in _ASKED_BY_THE_ROUTE or peer.listener == LOCAL:
             return NOBODY
-        caller = self._local_user(peer) if peer.listener == ADMIN else self._authority.identify(peer.certificate)
+        is_local = peer.listener == ADMIN
+        caller = self._local_user(peer) if is_local else self._authority.identify(peer.certificate, peer.address)
         check_caller(caller, Auth.VIEWER if auth is Auth.METRICS else auth)
         return caller
 

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from hengd.http.admission import Admission, GateLimits, LogBudget
 from hengd.http.dispatch import Connection, HttpFactory, Peer, Phase, StreamFactory
-from hengd.http.transport import accepted, has_said_nothing, prepare
+from hengd.http.transport import accepted, has_been_reset, has_said_nothing, prepare
 from hengd.rules.limits import counted_as
 
 BACKLOG = 4096
@@ -136,8 +136,11 @@ class Gate:
             if share is None or connection.phase is not Phase.STREAM or connection.share == share:
                 connection.sweep(now)
         others_wait = self._is_crowded and not self._is_reading
-        for connection, handshake in self._handshakes.items():
-            if connection.is_late_for_handshake(now, self._patience_s(handshake, others_wait=others_wait)):
+        for connection, handshake in list(self._handshakes.items()):
+            if has_been_reset(handshake.sock):
+                self._cut_handshake(connection)
+                self._note_failure("disconnected", connection.peer)
+            elif connection.is_late_for_handshake(now, self._patience_s(handshake, others_wait=others_wait)):
                 handshake.task.cancel()
         if self._is_accepting and not self._is_reading and now >= self._starved_until:
             self._resume()
@@ -233,9 +236,13 @@ class Gate:
         """End the oldest handshake of the address that has most: half-open ones keep no honest client out."""
         greediest = self._admission.greediest(connection.origin for connection in self._handshakes)
         oldest = next(connection for connection in self._handshakes if connection.origin == greediest)
-        self._handshakes.pop(oldest).task.cancel()
-        self._admission.handshake_over(greediest)
+        self._cut_handshake(oldest)
         self.refused("crowded_out", oldest.peer)
+
+    def _cut_handshake(self, connection: Connection) -> None:
+        """End a handshake for a reason that is told elsewhere."""
+        self._handshakes.pop(connection).task.cancel()
+        self._admission.handshake_over(connection.origin)
 
     def _cut_strangers(self) -> bool:
         """End connections without a certificate, of the address that has most: they do not keep out the fleet.
@@ -258,7 +265,7 @@ class Gate:
             self._admission.handshake_over(connection.origin)
         if task.cancelled() or task.exception() is not None:
             if not is_cut:
-                self._note_failure(task, connection.peer)
+                self._note_failure(self._reason_of(task), connection.peer)
             connection.abort()
             sock.close()
         if connection.transport is None:
@@ -266,8 +273,7 @@ class Gate:
         if self._is_accepting and self.now() >= self._starved_until:
             self._resume()
 
-    def _note_failure(self, task: asyncio.Task[None], peer: Peer) -> None:
-        reason = self._reason_of(task)
+    def _note_failure(self, reason: str, peer: Peer) -> None:
         self.handshake_failures[reason] += 1
         if self._budget.allows(f"handshake {reason}", peer.address, self.now()):
             self._log.info("%s: handshake with %s failed: %s", self.name, peer.address, reason)

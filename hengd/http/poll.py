@@ -19,7 +19,6 @@ from henge_protocol.errors import Invalid, Malformed
 from henge_protocol.model import is_digest
 from henge_protocol.wire import (
     MAX_DEVICE_FRAME_BYTES,
-    PROTOCOL_VERSION,
     Hello,
     Receipt,
     Report,
@@ -66,8 +65,9 @@ class PollRoutes:
         no_body(request)
         query, contact = Query(request, "have", "wait"), self._meet(request)
         have, wait_s = _digest(query.text("have")), query.number("wait", 0, most=MAX_WAIT_S)
+        version = contact.agree()
         if not query.has("have"):
-            return _frame(encode(contact.welcome(PROTOCOL_VERSION, MAX_WAIT_S)))
+            return _frame(encode(contact.welcome(version, MAX_WAIT_S)))
         self._arrive(contact)
         with self._held(request, contact):
             desired = await self._newer(contact, have, wait_s)
@@ -77,7 +77,9 @@ class PollRoutes:
         """What the device's documents fit, for one that checks them itself."""
         no_body(request)
         Query(request)
-        digest, data = self._meet(request).schema()
+        contact = self._meet(request)
+        contact.agree()
+        digest, data = contact.schema()
         return web.Response(body=data, headers={"ETag": f'"{digest}"'}, content_type=shapes.SCHEMA.type)
 
     async def report(self, request: web.Request) -> web.Response:
@@ -161,8 +163,10 @@ class PollRoutes:
 
 def _take(contact: Contact, message: Hello | Report) -> None:
     if isinstance(message, Hello):
+        contact.agree(message)
         contact.hello(message)
         return
+    contact.agree()
     contact.latest()
     if not contact.report(message):
         raise Invalid("no_such_revision", f"revision {message.revision} was never issued here")

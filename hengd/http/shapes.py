@@ -173,7 +173,9 @@ class Reported(Shape):
 class Condition(Shape):
     """One statement about an object: whether it holds, why, as of which revision, since when (empty: not known)."""
 
-    type: Literal["Joined", "Connected", "InSync", "IdentityShared", "RebootRequired", "Accepted"]
+    type: Literal[
+        "Joined", "Connected", "InSync", "ProtocolUnsupported", "IdentityShared", "RebootRequired", "Accepted"
+    ]
     status: Literal["True", "False", "Unknown"]
     reason: str
     message: str

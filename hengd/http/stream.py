@@ -17,7 +17,7 @@ from hengd.http.stream_protocol import GOING_AWAY, StreamLimits, StreamProtocol,
 from hengd.rules.contact import Contact, Contacts
 from hengd.rules.states import FAILED
 from henge_protocol.backoff import delay_s
-from henge_protocol.errors import HengeError, Internal, Unavailable
+from henge_protocol.errors import HengeError, Internal, Invalid, Unavailable
 from henge_protocol.session import CLOSE_PROTOCOL, CLOSE_RENEW, CLOSE_REPLACED, CLOSE_REVOKED, Session
 from henge_protocol.wire import (
     MAX_DEVICE_FRAME_BYTES,
@@ -27,7 +27,6 @@ from henge_protocol.wire import (
     Hello,
     Message,
     Report,
-    choose_version,
     decode,
     encode,
 )  # fmt: skip
@@ -123,7 +122,7 @@ class Links:
         if self.stopping:
             return Refusal(503, "stopping", "the daemon is shutting down", ("Retry-After: 5",))
         try:
-            caller = self._contacts.identify(peer.certificate)
+            caller = self._contacts.identify(peer.certificate, peer.address)
             check_caller(caller, Auth.DEVICE)
         except HengeError as error:
             return refusal_of(error)
@@ -283,10 +282,11 @@ class DeviceLink(StrictListener):
     # ---- what the device says ------------------------------------------------------------------------
 
     def _greet(self, hello: Hello) -> None:
-        version = choose_version(hello.protocol)
-        if version is None:
-            self._say(Error("unsupported_protocol", f"this daemon speaks protocol 1, not {list(hello.protocol)}"))
-            self.close(CLOSE_PROTOCOL, "unsupported_protocol")
+        try:
+            version = self._contact.agree(hello)
+        except Invalid as foreign:
+            self._say(Error(foreign.code, f"{foreign.message}; {foreign.cure}"))
+            self.close(CLOSE_PROTOCOL, foreign.code)
             return
         changed = self._contact.hello(hello)
         self._contact.greeted(announce=changed, now=self._links.monotonic())

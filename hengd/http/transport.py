@@ -20,8 +20,10 @@ SHUTDOWN_S = 5.0
 """For the peer to take the last bytes and answer the TLS goodbye."""
 
 
+_STATE = slice(0, 1)
 _BYTES_RECEIVED = slice(128, 136)
-"""Of Linux' ``struct tcp_info``, since 4.1."""
+"""Of Linux' ``struct tcp_info``; the second since 4.1."""
+_TCP_CLOSE = b"\x07"
 
 
 class _UndecodedContext(ssl.SSLContext):
@@ -52,11 +54,23 @@ def prepare(context: ssl.SSLContext | None) -> None:
 
 def has_said_nothing(sock: socket.socket) -> bool:
     """Whether not a byte came from the other end of a TCP connection; False where the kernel does not tell."""
-    try:
-        received = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_RECEIVED.stop)[_BYTES_RECEIVED]
-    except OSError:
-        return False
+    received = _tcp_info(sock, _BYTES_RECEIVED)
     return len(received) == 8 and not any(received)
+
+
+def has_been_reset(sock: socket.socket) -> bool:
+    """Whether the other end has cut a TCP connection; False where the kernel does not tell.
+
+    uvloop calls a reader once for bytes and reset together: what read the bytes never hears of the reset.
+    """
+    return _tcp_info(sock, _STATE) == _TCP_CLOSE
+
+
+def _tcp_info(sock: socket.socket, part: slice) -> bytes:
+    try:
+        return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, part.stop)[part]
+    except OSError:
+        return b""
 
 
 async def accepted(

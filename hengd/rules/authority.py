@@ -33,6 +33,7 @@ from hengd.rules.certificates import (
     supersede_unused,
 )  # fmt: skip
 from hengd.rules.fleet import device_by_id, read_meta, required_object
+from hengd.rules.limits import RateLimit
 from hengd.rules.notes import Cut
 from hengd.rules.outcome import Author
 from hengd.rules.timekeeping import Timekeeper
@@ -51,6 +52,9 @@ EXPIRED_OK_S: Final = 180 * pki.DAY_S
 """How long after its end a certificate may still renew itself; a drawer is not an attack."""
 RENEW_AT: Final = 2 / 3
 MAX_RENEWALS_PER_HOUR: Final = 3
+ALARM_EVERY_S: Final = 600.0
+"""Between two lines about certificates that are not on the list, in the long run."""
+ALARMS_AT_ONCE: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +117,7 @@ class Authority:
         self._cut: set[tuple[str, str]] = set()
         self._holders: dict[tuple[str, str], set[Callable[[], None]]] = {}
         self._renewals: dict[str, list[float]] = {}
+        self._alarms = RateLimit(1 / ALARM_EVERY_S, ALARMS_AT_ONCE)
         self.server_ca = server_ca
         self._own_keys = {pki.spki_sha256(der).hex() for der in (server_ca, client_ca.certificate_der)}
         with store.read() as tx:
@@ -122,26 +127,35 @@ class Authority:
 
     # ---- who is it -----------------------------------------------------------------------------------
 
-    def identify(self, certificate_der: bytes | None) -> Caller:
-        """The caller behind a certificate; raises ``Denied`` with the reason."""
+    def identify(self, certificate_der: bytes | None, address: str = "") -> Caller:
+        """The caller behind a certificate that ``address`` shows; raises ``Denied`` with the reason."""
         if certificate_der is None:
             return NOBODY
         sha256 = pki.fingerprint(certificate_der)
         with self._store.read() as tx:
             record = find_certificate(tx, sha256)
             if record is None:
-                epoch = self.wanted(tx, certificate_der)
-                raise Denied(
-                    "unknown_certificate", "this certificate is not on the daemon's list",
-                    cure="hand in what you run, and wait" if epoch else "join again",
-                    extra={"rescue": epoch} if epoch else None,
-                )  # fmt: skip
+                wish = {"rescue": epoch} if (epoch := self.wanted(tx, certificate_der)) else {}
+                self._tell_unlisted(sha256, address)
+                cure, said = "hand in what you run, and wait" if wish else "join again", "is not on the daemon's list"
+                raise Denied("unknown_certificate", f"this certificate {said}", cure=cure, extra=wish)
             self._refuse_state(record)
             name = self._name(tx, record)
             left_s = record.not_after - self.timekeeper.now(tx)
         return Caller(
             record.role, record.subject, name, max(0.0, -left_s), max(0.0, left_s), sha256,
             record.rights if record.role == "admin" else "", record.state == "issued",
+        )  # fmt: skip
+
+    def _tell_unlisted(self, sha256: bytes, address: str) -> None:
+        """Only who has our authority's key makes one that was never on the list; a few lines say so."""
+        try:
+            self._alarms.take("", now=self._monotonic())
+        except Limited:
+            return
+        log.warning(
+            "a certificate that our client authority signed and that is not on the list was refused (%s)",
+            pki.format_fingerprint(sha256), extra={"event": "unlisted_certificate", "remote": address},
         )  # fmt: skip
 
     async def used(self, caller: Caller) -> None:
@@ -160,10 +174,6 @@ class Authority:
     def is_cut(self, role: str, subject: str) -> bool:
         """Whether this identity was revoked, even if the commit is still on its way."""
         return (role, subject) in self._cut
-
-    def has_ended(self, role: str, subject: str, *, issued: float) -> bool:
-        """Whether a certificate that this identity got then is worthless, as the journal says."""
-        return issued <= self._ended(role, subject)
 
     def hold(self, role: str, subject: str, close: Callable[[], None]) -> None:
         """Call ``close`` when this identity ends. Every live link of an identity holds it."""
@@ -196,7 +206,7 @@ class Authority:
             raise Conflict("key_in_use", "the public key is an authority's", cure="make a new key and ask again")
         record = CertificateRecord(
             role=role, subject=subject, spki=spki, not_after=not_after, state="issued", via=via, by=by,
-            at=max(now, math.nextafter(self._ended(role, subject), math.inf)), rights=rights,
+            at=max(now, math.nextafter(self.ended(role, subject), math.inf)), rights=rights,
         )  # fmt: skip
         drop_spent(tx, role, subject, now=now)
         supersede_unused(tx, record)
@@ -240,6 +250,10 @@ class Authority:
             )  # fmt: skip
 
         return await self._store.write(operation)
+
+    def renew_within_s(self, caller: Caller) -> int:
+        """Within how many seconds this device should renew its identity, sooner than by itself; 0 = in its own time."""
+        return 0
 
     def operators(self) -> list[Operator]:
         """Operators who can still use or renew a certificate, by name."""
@@ -334,11 +348,12 @@ class Authority:
         log.warning(message, len(forgotten), extra={"event": "journal_applied"})
         self._store.submit(operation, lambda _, error: None, essential=True)
 
-    def _ended(self, role: str, subject: str) -> float:
+    def ended(self, role: str, subject: str) -> float:
+        """When an identity ended last, as the journal says: what it got until then is worthless."""
         return self._ends.get((role, subject), -math.inf)
 
     def _refuse_state(self, record: CertificateRecord) -> None:
-        ended = self._ended(record.role, record.subject)
+        ended = self.ended(record.role, record.subject)
         if record.state == "revoked" or is_ended(record, ended) or self.is_cut(record.role, record.subject):
             raise Denied("certificate_revoked", "this identity was revoked", cure=_way_back(record))
         if record.state == "superseded":

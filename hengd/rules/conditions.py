@@ -7,8 +7,9 @@ from typing import Final, NamedTuple
 
 from hengd.records import ObjectRecord
 from hengd.rules.devices import DeviceView
-from hengd.rules.states import REBOOT_REQUIRED
+from hengd.rules.states import REBOOT_REQUIRED, protocol_gap
 from henge_protocol.model import Configuration, Connection
+from henge_protocol.wire import choose_version
 
 TRUE: Final = "True"
 FALSE: Final = "False"
@@ -52,7 +53,7 @@ _KNOWN: Final = {
 
 
 def conditions_of_device(view: DeviceView) -> list[Condition]:
-    """Joined, Connected, InSync, then those that should be False: IdentityShared and RebootRequired."""
+    """Joined, Connected, InSync, then what should be False: ProtocolUnsupported, IdentityShared, RebootRequired."""
     reported = view.reported
     status, message = _FITTING[view.configuration]
     if view.configuration == "unknown" and view.desired is None:
@@ -66,6 +67,7 @@ def conditions_of_device(view: DeviceView) -> list[Condition]:
         ),
         Condition("Connected", *_worded(view.connection, _LINKED[view.connection]), reported.revision, view.since),
         Condition("InSync", status, view.configuration, message, reported.revision, spoke),
+        _foreign(view),
         _shared(view),
         _rebooting(view),
     ]
@@ -79,6 +81,17 @@ def conditions_of_layer(record: ObjectRecord) -> list[Condition]:
 
 def _worded(reason: str, said: Sequence[str]) -> tuple[str, str, str]:
     return said[0], reason, said[1]
+
+
+def _foreign(view: DeviceView) -> Condition:
+    reported, theirs = view.reported, (view.reported.speaks_from, view.reported.speaks_to)
+    if not reported.seen:
+        return Condition("ProtocolUnsupported", FALSE, "unsaid", "it never said what it speaks", 0, 0.0)
+    version = choose_version(theirs, view.speaks)
+    if version is None:
+        message = "; ".join(protocol_gap(theirs, view.speaks))
+        return Condition("ProtocolUnsupported", TRUE, "no-overlap", message, reported.revision, reported.seen)
+    return Condition("ProtocolUnsupported", FALSE, "spoken", f"protocol {version} is spoken", reported.revision, 0.0)
 
 
 def _shared(view: DeviceView) -> Condition:

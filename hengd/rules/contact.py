@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import Final
 
 import msgspec
 
@@ -14,8 +15,20 @@ from hengd.rules.authority import Authority, Caller
 from hengd.rules.deliveries import Deliveries, Delivery
 from hengd.rules.presence import Presence
 from hengd.rules.reports import Reports, WhenDurable
-from hengd.rules.states import after_hello, after_report, due_in_s, forgiven, retry_in_s
-from henge_protocol.wire import Hello, Receipt, Report, Welcome
+from hengd.rules.states import (
+    after_foreign_hello,
+    after_hello,
+    after_report,
+    due_in_s,
+    forgiven,
+    protocol_gap,
+    retry_in_s,
+)
+from henge_protocol.errors import Invalid
+from henge_protocol.wire import Hello, Receipt, Report, Welcome, choose_version
+
+FIRST: Final = Hello(protocol=(1, 1))
+"""Stands for who asks by long-poll and has not said yet what it speaks."""
 
 log = logging.getLogger("hengd.contact")
 
@@ -32,6 +45,7 @@ class Contacts:
         hub: Hub,
         events: EventLog,
         *,
+        speaks: tuple[int, int],
         clock: Callable[[], float],
         monotonic: Callable[[], float],
     ) -> None:
@@ -41,18 +55,20 @@ class Contacts:
         self.presence = presence
         self.hub = hub
         self.events = events
+        self.speaks = speaks
+        """Lowest and highest protocol version."""
         self.clock = clock
-        self._monotonic = monotonic
+        self.monotonic = monotonic
         self._began = monotonic()
 
     @property
     def up_s(self) -> int:
         """How long the daemon has been there for devices, in whole seconds from 1 on."""
-        return max(1, int(self._monotonic() - self._began))
+        return max(1, int(self.monotonic() - self._began))
 
-    def identify(self, certificate: bytes | None) -> Caller:
+    def identify(self, certificate: bytes | None, address: str) -> Caller:
         """Who shows this certificate (DER); see ``Authority.identify``."""
-        return self.authority.identify(certificate)
+        return self.authority.identify(certificate, address)
 
     def meet(self, caller: Caller, address: str) -> Contact:
         """A conversation with the device behind a certificate."""
@@ -124,6 +140,31 @@ class Contact:
         self.reported = self._among.reports.latest(self.device_id)
         return self.reported
 
+    def agree(self, hello: Hello = FIRST) -> int:
+        """The protocol version of this conversation: the highest that both speak.
+
+        Raises ``Invalid unsupported_protocol`` if there is none, and notes it for people to see. Who asks without a
+        hello speaks version 1.
+        """
+        version = choose_version(hello.protocol, self._among.speaks)
+        if version is None:
+            said, cure = protocol_gap(hello.protocol, self._among.speaks)
+            self._note_foreign(hello, f"{said}; {cure}")
+            raise Invalid("unsupported_protocol", f"device/{self.caller.name}: {said}", cure=cure)
+        return version
+
+    def _note_foreign(self, hello: Hello, why: str) -> None:
+        old = self.latest()
+        hello = self._among.deliveries.discreet(self.device_id, hello, old.running)
+        self.reported = after_foreign_hello(old, hello, now=self._among.clock(), address=self._address)
+        is_news = (old.speaks_from, old.speaks_to) != hello.protocol
+        if is_news:
+            log.warning(
+                "%s is sent nothing: %s", self.caller.name, why,
+                extra={"event": "protocol_unsupported", "device": self.caller.name},
+            )  # fmt: skip
+        self.greeted(announce=is_news, now=self._among.monotonic())
+
     def hello(self, hello: Hello) -> bool:
         """Take a greeting; whether it tells of another state than the device's last words."""
         old = self.latest()
@@ -176,7 +217,10 @@ class Contact:
         """The answer to a hello."""
         deliveries, now = self._among.deliveries, int(self._among.clock())
         limit = deliveries.max_document(self.device_id)
-        return Welcome(version, deliveries.line.epoch, self.caller.name, now, ping_s, limit, self._among.up_s)
+        return Welcome(
+            version, deliveries.line.epoch, self.caller.name, now, ping_s, limit, self._among.up_s,
+            self._among.authority.renew_within_s(self.caller),
+        )  # fmt: skip
 
     def receipt(self, report: Report) -> tuple[Receipt, bytes]:
         """The answer to a durable report, and its frame."""

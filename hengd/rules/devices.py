@@ -35,14 +35,19 @@ class DeviceView:
     desired: Desired | None
     reported: Reported
     live: Live | None
+    speaks: tuple[int, int]
+    """What this daemon speaks, lowest and highest."""
 
 
 class Devices:
     """Reads devices with their status."""
 
-    def __init__(self, store: Store, presence: Presence, *, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, store: Store, presence: Presence, *, speaks: tuple[int, int], clock: Callable[[], float]
+    ) -> None:
         self._store = store
         self._presence = presence
+        self._speaks = speaks
         self._clock = clock
 
     @property
@@ -117,6 +122,7 @@ class Devices:
             desired,
             reported,
             live,
+            self._speaks,
         )
 
 

@@ -7,11 +7,11 @@ from typing import Any, Final
 
 from hengd.records import ObjectChange, ObjectRecord
 from hengd.rules.fleet import find_object, objects_of, schema_entry, users_of_secrets
-from hengd.rules.objects import object_path
+from hengd.rules.objects import inside, object_path
 from hengd.rules.overrides import values_of
 from hengd.rules.references import misplaced, references
 from hengd.rules.refusals import MAX_PROBLEMS
-from hengd.rules.rendering import SchemaEntry
+from hengd.rules.rendering import SchemaEntry, alike
 from hengd.rules.schemas import SchemaCache, check_schema
 from hengd.rules.selection import Selection
 from hengd.store import Reader
@@ -88,7 +88,7 @@ class _LayerCheck:
         try:
             check_schema(record.spec["schema"])
         except HengeError as error:
-            raise _inside(error, object_path(record.kind, record.name), "/spec/schema") from None
+            raise inside(error, object_path(record.kind, record.name), "/spec/schema") from None
         entry = schema_entry(record, self._schemas)
         for group in objects_of(self._tx, "Group"):
             if group.spec["schema"] == record.name:
@@ -205,7 +205,7 @@ class _LayerCheck:
 def _faults(entry: SchemaEntry, values: object) -> list[Problem]:
     """What is wrong with values of one layer: their form, their names, or secrets where none belong and vice versa."""
     unclean = [Problem(pointer(path), "a name has control characters") for path in unclean_names(values)]
-    return entry.compiled.validate_layer(values) or misplaced(entry.compiled, values) or unclean
+    return entry.compiled.validate_layer(values) or misplaced(entry.compiled, values) or unclean or alike(values)
 
 
 def _in_use(path: str, users: Sequence[str], what: str, cure: str) -> Conflict:
@@ -216,12 +216,6 @@ def _in_use(path: str, users: Sequence[str], what: str, cure: str) -> Conflict:
         cure=cure,
         problems=[Problem("", what, user) for user in users[:MAX_PROBLEMS]] if more else (),
     )
-
-
-def _inside(error: HengeError, path: str, prefix: str) -> HengeError:
-    """The same refusal, told about the object that holds the part."""
-    problems = [Problem(prefix + problem.pointer, problem.message, path) for problem in error.problems]
-    return type(error)(error.code, f"{path}: {error.message}", cure=error.cure, problems=problems, extra=error.extra)
 
 
 def _sayings(record: ObjectRecord) -> Iterator[tuple[str, dict[str, Any]]]:

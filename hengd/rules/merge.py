@@ -94,6 +94,17 @@ def get(values: object, path: Sequence[str], default: object = MISSING) -> objec
     return values
 
 
+def speaks(layer: object, path: Sequence[str]) -> bool:
+    """Tell whether a layer sets or takes away what stands at ``path``: what is no object speaks for all below it."""
+    for key in path:
+        if not isinstance(layer, dict) or is_reference(layer):
+            return True
+        if key not in layer:
+            return False
+        layer = layer[key]
+    return True
+
+
 def diff(before: object, after: object) -> list[FieldChange]:
     """Return the fields that differ, in order of pointers; numbers of another type (``1``, ``1.0``) differ."""
     return [FieldChange(pointer(path), old, new) for path, old, new in _differences((), before, after)]

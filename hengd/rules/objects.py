@@ -59,7 +59,8 @@ def parse_object_path(text: str) -> tuple[str, str]:
 def parse_manifest(value: object, *, kind: str = "", name: str = "") -> Manifest:
     """Read one object; ``kind`` and ``name`` come from the path of the request where there is one.
 
-    Raises ``Invalid`` (``unknown_kind``, ``bad_name``, ``bad_object``, ``unknown_field``) with all problems.
+    Raises ``Invalid`` (``unknown_kind``, ``bad_name``, ``bad_object``, ``unknown_field``) with all problems, and as
+    ``canonical`` does: an object obeys the limits of JSON by itself, even if a patch adds to it or an apply has many.
     """
     if not isinstance(value, dict):
         raise Invalid("bad_object", "an object is expected: apiVersion, kind, metadata, spec")
@@ -78,20 +79,45 @@ def parse_manifest(value: object, *, kind: str = "", name: str = "") -> Manifest
         check.problem("/metadata/annotations", f"more than {MAX_ANNOTATION_CHARS} characters in all")
     spec = _spec(check, found_kind, value.get("spec", {}))
     check.finish()
+    _within_limits({"spec": spec}, check.path)
     manifest = Manifest(found_kind, found_name, spec, labels, annotations)
     _check_built_in(manifest)
     return manifest
 
 
 def content(record: ObjectRecord) -> bytes:
-    """What people said of an object, as bytes: Python would call 1, 1.0 and true the same."""
-    overrides = [[one.pointer, one.value, one.until] for one in record.overrides]
-    return canonical([record.spec, record.labels, record.annotations, record.id, overrides])
+    """What people said of an object, as bytes: Python would call 1, 1.0 and true the same.
+
+    Raises ``Invalid`` as ``canonical`` does, of this object: its overrides together may be too much.
+    """
+    said = {
+        "spec": record.spec,
+        "labels": record.labels,
+        "annotations": record.annotations,
+        "id": record.id,
+        "overrides": {one.pointer: [one.value, one.until] for one in record.overrides},
+    }
+    return _within_limits(said, object_path(record.kind, record.name))
+
+
+def inside(error: HengeError, path: str, prefix: str = "", *, cure: str = "") -> HengeError:
+    """The same refusal, told about the object that holds the part."""
+    problems = [Problem(prefix + problem.pointer, problem.message, path) for problem in error.problems]
+    return type(error)(
+        error.code, f"{path}: {error.message}", cure=cure or error.cure, problems=problems, extra=error.extra
+    )
 
 
 def manifest_of(record: ObjectRecord) -> Manifest:
     """The manifest that a record came from."""
     return Manifest(record.kind, record.name, record.spec, record.labels, record.annotations)
+
+
+def _within_limits(said: dict[str, Any], path: str) -> bytes:
+    try:
+        return canonical(said)
+    except Invalid as error:
+        raise inside(error, path, cure="make it smaller; docs/limits.md says how large an object may be") from None
 
 
 _METADATA: Final = (
@@ -103,12 +129,12 @@ class _Check:
     """Collects what is wrong with one manifest."""
 
     def __init__(self, path: str) -> None:
-        self._path = path
+        self.path = path
         self._problems: list[Problem] = []
         self._code = "bad_object"
 
     def problem(self, pointer: str, message: str, code: str = "bad_object") -> None:
-        self._problems.append(Problem(pointer, message, self._path))
+        self._problems.append(Problem(pointer, message, self.path))
         if code != "bad_object" and len(self._problems) == 1:
             self._code = code
 
@@ -145,7 +171,7 @@ class _Check:
         first = self._problems[0]
         raise Invalid(
             self._code,
-            f"{self._path} is not of its kind's form: {first.pointer or '/'}: {first.message}",
+            f"{self.path} is not of its kind's form: {first.pointer or '/'}: {first.message}",
             cure="see docs/http-api.md for the fields of each kind",
             problems=self._problems,
         )

@@ -17,7 +17,8 @@ _KINDS: Final[dict[str, type[HengeError]]] = {"conflicting_groups": Conflict, "d
 _CURES: Final = {
     "does_not_fit": "see what each layer says: hengectl why DEVICE; what is allowed: hengectl explain SCHEMA",
     "conflicting_groups": "give one of the groups another priority, or a selector that leaves these devices out",
-    "too_complex": "end some of the overrides first, or set them together, so that they end together",
+    "too_complex": "set less; overrides of many ends: end some first, or set them together, so that they end together",
+    "too_deep": "nest the values less deeply, or a secret that stands in them",
     "too_many_layers": "put values that go together into one group, or leave the devices out of some of the groups",
     "document_too_large": "shorten the values, or raise max_document of the schema if the devices can hold it",
 }
@@ -49,7 +50,7 @@ class Refusals:
         raise _KINDS.get(self._code, Invalid)(
             self._code,
             f"refused for {count} {devices} ({shown}): {first.pointer or 'document'}: {first.message}",
-            cure=_CURES[self._code],
+            cure=_CURES.get(self._code, ""),
             problems=self._problems[:MAX_PROBLEMS],
             extra={"devices": self._devices[:MAX_PROBLEMS], "device_count": count},
         )

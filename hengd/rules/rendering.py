@@ -12,14 +12,14 @@ from itertools import groupby
 from typing import Any, Final, Protocol
 
 from hengd.records import ObjectRecord, Override
-from hengd.rules.merge import is_reference, overlay, same
+from hengd.rules.merge import get, is_reference, overlay, same, speaks
 from hengd.rules.objects import object_path
 from hengd.rules.overrides import override_key, values_of
 from hengd.rules.references import placed
 from hengd.rules.schemas import CompiledSchema
 from hengd.rules.selection import Selection
-from henge_protocol.errors import Problem
-from henge_protocol.fieldpath import Path, pointer
+from henge_protocol.errors import Invalid, Problem
+from henge_protocol.fieldpath import Path, pointer, tokens, twin_names
 from henge_protocol.model import digest_of
 from henge_protocol.selector import Selector, parse_selector
 from henge_protocol.strictjson import canonical
@@ -193,15 +193,16 @@ def _document(schema: SchemaEntry, said: Sequence[Layer], secrets: Secrets) -> D
         text = f"its overrides end at {len(ends)} different moments, at most {MAX_ENDS} are possible"
         return _refused(schema, "too_complex", Problem("", text))
     values = _merged(schema, said)
-    document, before = _fitted(schema, values, secrets), values
+    document, before = _fitted(schema, said, values, secrets), values
     largest = len(document.data)
     for end in ends:
         if document.code:
             break
-        values = _merged(schema, [one for one in said if one.override is None or one.override.until > end])
+        left = [one for one in said if one.override is None or one.override.until > end]
+        values = _merged(schema, left)
         if same(values, before):
             continue
-        later, before = _fitted(schema, values, secrets), values
+        later, before = _fitted(schema, left, values, secrets), values
         if later.code:
             problems = [replace(one, message=f"when an override ends: {one.message}") for one in later.problems]
             return replace(later, problems=tuple(problems))
@@ -213,7 +214,26 @@ def _merged(schema: SchemaEntry, said: Sequence[Layer]) -> dict[str, Any]:
     return overlay(layer.values for layer in _with_defaults(schema, said))
 
 
-def _fitted(schema: SchemaEntry, merged: dict[str, Any], secrets: Secrets) -> Document:
+def _fitted(schema: SchemaEntry, said: Sequence[Layer], merged: dict[str, Any], secrets: Secrets) -> Document:
+    try:
+        made = _made(schema, merged, secrets)
+    except Invalid as error:  # layers that are each within the limits of JSON may be beyond them together
+        made = _refused(schema, error.code, *error.problems)
+    return replace(made, problems=tuple(_with_speaker(one, said) for one in made.problems)) if made.problems else made
+
+
+def _with_speaker(problem: Problem, said: Sequence[Layer]) -> Problem:
+    """A problem with the layer that it comes from, unless that is the device, as whose problem it is told."""
+    path = tokens(problem.pointer)
+    speaker = next((layer for layer in reversed(said) if path and speaks(layer.values, path)), None)
+    if speaker is None or speaker.kind == "device":
+        return problem
+    name = f"an override of {speaker.name}" if speaker.override is not None else object_path(speaker.kind, speaker.name)
+    verb = "takes it away" if get(speaker.values, path) is None else "says so"
+    return replace(problem, message=f"{problem.message} ({name} {verb})")
+
+
+def _made(schema: SchemaEntry, merged: dict[str, Any], secrets: Secrets) -> Document:
     data, shown, fitted = canonical(merged), b"", schema.compiled.digest.hex()
     holds_secrets = _REFERENCE in data
     if holds_secrets or schema.compiled.secret_pointers:
@@ -224,14 +244,30 @@ def _fitted(schema: SchemaEntry, merged: dict[str, Any], secrets: Secrets) -> Do
         problems = put.problems or schema.compiled.validate(put.values)
     else:
         problems = schema.compiled.validate(merged)
+    if not problems and not data.isascii():
+        problems = alike(merged)
     if problems:
         return _refused(schema, "does_not_fit", *problems)
     if holds_secrets:
-        data, shown = secrets.blinded(canonical(put.values)), canonical(put.shown)
+        data, shown = secrets.blinded(_opened(put.values)), canonical(put.shown)
     if len(data) > schema.max_document:
         text = f"the document has {len(data)} bytes, schema {schema.name} allows {schema.max_document}"
         return _refused(schema, "document_too_large", Problem("", text))
     return Document(data, digest_of(data), schema.confirm_s, shown=shown, schema=fitted)
+
+
+def alike(values: object) -> list[Problem]:
+    """Names side by side that a person cannot tell apart: one of them is what somebody meant to change."""
+    return [Problem(pointer(path), "another name beside it looks the same") for path in twin_names(values)]
+
+
+def _opened(values: object) -> bytes:
+    """Values with their secrets as bytes; a refusal does not tell how a secret is made inside."""
+    try:
+        return canonical(values)
+    except Invalid as error:
+        text = f"with its secrets, {error.problems[0].message}"
+        raise Invalid(error.code, text, problems=[Problem("", text)]) from None
 
 
 _REFERENCE: Final = b'"$secret":'

@@ -146,7 +146,7 @@ class Rescue:
         """
         if certificate is None:
             raise Unauthenticated("certificate_required", "show the certificate of the device that is to be rescued")
-        self._check_holder(certificate)
+        self._check_holder(certificate, address)
         self._rate.take(counted_as(address), now=self._monotonic())
         return certificate
 
@@ -156,17 +156,17 @@ class Rescue:
         Raises ``Malformed``, ``Invalid`` or ``TooLarge`` for what is no document, ``Limited`` ``rescue_full``,
         ``Unavailable`` ``secrets_locked``, and as ``admit`` if that has changed.
         """
-        self._check_holder(certificate)
+        self._check_holder(certificate, address)
         check_name(handed.name, "device name")
         _check_document(handed)
         schema = _checked_schema(handed.schema)
         key, now = pki.fingerprint(certificate), self._clock()
         await self._store.write(lambda tx: self._keep(tx, key, certificate, handed, schema, address, now))
 
-    def _check_holder(self, certificate: bytes) -> None:
+    def _check_holder(self, certificate: bytes, address: str) -> None:
         """Pass only whom the refusal of everything else tells that they may hand in."""
         try:
-            known = self._authority.identify(certificate)
+            known = self._authority.identify(certificate, address)
         except Denied as refusal:
             if "rescue" in refusal.extra:
                 return
@@ -186,7 +186,7 @@ class Rescue:
             return ""
         issued = begins + pki.CLIENT_BACKDATED_S
         is_ours = identity.role == "device" and identity.fleet_id == self._authority.fleet
-        if not is_ours or self._authority.has_ended("device", identity.subject, issued=issued):
+        if not is_ours or issued <= self._authority.ended("device", identity.subject):
             return ""
         if self._clock() - ends > EXPIRED_OK_S or tx.get("ids", identity.subject.encode()) is not None:
             return ""

@@ -79,13 +79,16 @@ def _built_in(name: str) -> Callable[[str], bool]:
 _is_date, _is_date_time, _is_time = _built_in("date"), _built_in("date-time"), _built_in("time")
 
 
+_EDGES: Final = ("0000", "0001", "9999")
+"""Years that are not in the calendar of most languages, or leave it as soon as a zone is applied."""
+
+
 def _date(text: str) -> bool:
-    # the year 9999 leaves the calendar of most languages as soon as a zone is applied
-    return _is_date(text) and not text.startswith("9999")
+    return _is_date(text) and not text.startswith(_EDGES)
 
 
 def _date_time(text: str) -> bool:
-    return _is_date_time(text) and not text.startswith("9999") and text[17:19] != "60"
+    return _is_date_time(text) and not text.startswith(_EDGES) and text[17:19] != "60"
 
 
 def _time(text: str) -> bool:

@@ -224,7 +224,7 @@ def _whole_floats(misfit: Misfit, value: Any) -> Iterator[tuple[str, float | Non
 def _fraction(written: float | None) -> str:
     if written is None:
         return "some whole number in it has a fraction; write 1 for 1.0"
-    return f"{written} has a fraction and is not a whole number; write {written:.0f}"
+    return f"{written} has a fraction and is not a whole number; write {int(written)}"
 
 
 def _nudged(value: object) -> object:

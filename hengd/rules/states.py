@@ -9,7 +9,7 @@ import msgspec
 
 from hengd.records import Desired, Reported, ReportedError
 from henge_protocol.model import Configuration, Connection
-from henge_protocol.wire import Hello, Report
+from henge_protocol.wire import Hello, Report, versions_text
 
 TRANSIENT_REASONS: Final = frozenset({"schema-unavailable", "write-failed", "hook-timeout", "server-unreachable"})
 """Refusals that may go away by themselves: the document is offered again with backoff."""
@@ -62,6 +62,8 @@ def after_hello(old: Reported, hello: Hello, *, now: float, address: str) -> Rep
         running=hello.digest,
         adrift=hello.state == "drifted",
         client=hello.client,
+        speaks_from=hello.protocol[0],
+        speaks_to=hello.protocol[1],
         facts=dict(hello.facts),
         address=address,
         seen=now,
@@ -69,6 +71,20 @@ def after_hello(old: Reported, hello: Hello, *, now: float, address: str) -> Rep
         max_document=hello.max_document,
         boot=hello.boot,
     )
+
+
+def after_foreign_hello(old: Reported, hello: Hello, *, now: float, address: str) -> Reported:
+    """What is known after the hello of a device that shares no protocol version with us: only who it is."""
+    low, high = hello.protocol
+    return msgspec.structs.replace(
+        old, speaks_from=low, speaks_to=high, client=hello.client or old.client, address=address, seen=now
+    )
+
+
+def protocol_gap(theirs: tuple[int, int], ours: tuple[int, int]) -> tuple[str, str]:
+    """What to say and what to do about a device that shares no protocol version with this daemon."""
+    said = f"it speaks protocol {versions_text(theirs)}, this daemon {versions_text(ours)}"
+    return said, "update hengd" if theirs[0] > ours[1] else "update the program on the device"
 
 
 def _after_boot(old: Reported, boot: str, *, now: float, address: str) -> Reported:

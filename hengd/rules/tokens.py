@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import math
 import secrets
 from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
@@ -70,6 +71,8 @@ class Tokens:
         self._monotonic = monotonic
         self._new_id = new_id
         self._limit = FailureLimit()
+        self._ends: dict[str, float] = {}
+        """When tokens of this run end, monotonic seconds: setting the clock back revives none."""
         self._refusals = audit.Refusals(store, clock=clock, monotonic=monotonic)
 
     async def create(self, wanted: dict[str, Any], by: Author) -> tuple[str, TokenRecord]:
@@ -77,6 +80,7 @@ class Tokens:
         token = new_token(wanted.get("kind", "join"), self._authority.pin, random=secrets.token_bytes)
         record = self._record(token, wanted, by.name)
         await self._store.write(lambda tx: self._put(tx, record, by))
+        self._note_end(record)
         return format_token(token), record
 
     async def replace(self, name: str, wanted: dict[str, Any], by: Author) -> tuple[str, TokenRecord]:
@@ -91,6 +95,7 @@ class Tokens:
                 self._authority.end(tx, "device", device.id, by, now=record.created)
 
         await self._store.write(operation, essential=True)
+        self._note_end(record)
         return format_token(token), record
 
     def list(self) -> list[TokenRecord]:
@@ -170,13 +175,13 @@ class Tokens:
         key: Csr,
         buy: Callable[[Transaction, TokenRecord, Csr], dict[str, Any]],
     ) -> Callable[[Transaction], dict[str, Any]]:
-        now = self._clock()
+        now, has_ended = self._clock(), self._monotonic() >= self._ends.get(token_id, math.inf)
 
         def operation(tx: Transaction) -> dict[str, Any]:
             token = self._known(tx, kind, token_id, secret)
             repeated = _is_repeated(tx, token, key, now)
             if not repeated:
-                _check_left(token, now)
+                _check_left(token, has_ended=has_ended or now >= token.expires)
             bought = buy(tx, token, key)
             tx.put("tokens", token.id.encode(), pack(msgspec.structs.replace(token, used=token.used + (not repeated))))
             return bought
@@ -297,6 +302,11 @@ class Tokens:
             rights=_rights(token.kind, wanted),
         )
 
+    def _note_end(self, record: TokenRecord) -> None:
+        now = self._monotonic()  # a clock set back by a day is in doubt, and then nothing is issued
+        self._ends = {token_id: end for token_id, end in self._ends.items() if end > now - DAY_S}
+        self._ends[record.id] = now + record.expires - record.created
+
     def _put(self, tx: Transaction, record: TokenRecord, by: Author) -> None:
         if tx.count("tokens") >= MAX_TOKENS:
             self._drop_ended(tx)
@@ -326,8 +336,8 @@ def _is_repeated(tx: Transaction, token: TokenRecord, key: Csr, now: float) -> b
     )
 
 
-def _check_left(token: TokenRecord, now: float) -> None:
-    if now >= token.expires:
+def _check_left(token: TokenRecord, *, has_ended: bool) -> None:
+    if has_ended:
         raise Unauthenticated("token_expired", f"token {token.id} has expired", cure=_another(token.kind, token.rights))
     if token.used >= token.uses:
         raise Conflict("token_used", f"token {token.id} has been used", cure=_another(token.kind, token.rights))

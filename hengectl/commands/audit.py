@@ -11,6 +11,7 @@ import click
 
 from henge_protocol.audit import Link, parse_link, verify
 from henge_protocol.errors import Conflict, HengeError, Invalid, Malformed, NotFound
+from henge_protocol.keyfiles import read_once
 from henge_protocol.model import MAX_LISTED
 from hengectl.invocation import Command, Group, Invocation, with_invocation
 from hengectl.kinds import Object
@@ -19,6 +20,8 @@ from hengectl.options import output_option
 from hengectl.render import Table, age, plural, safe
 
 AT_ONCE: Final = MAX_LISTED
+MAX_FILE_BYTES: Final = 256 * 1024 * 1024
+"""Some ten times what a daemon keeps."""
 
 
 @click.group("audit", cls=Group, short_help="Who did what; verify that no record was changed.")
@@ -99,12 +102,10 @@ def _whole(invocation: Invocation) -> dict[str, Any]:
 def _read(file: Path) -> dict[str, Any]:
     cure = f"make such a file: hengectl audit list --all -o json > {file}"
     try:
-        answer = json.loads(file.read_bytes())
-    except FileNotFoundError:
-        raise NotFound("bad_file", f"{file} does not exist", cure=cure) from None
-    except OSError as error:
-        raise Invalid("bad_file", f"cannot read {file}: {(error.strerror or '').lower()}") from None
-    except ValueError:
+        answer = json.loads(read_once(file, limit_bytes=MAX_FILE_BYTES)[0])
+    except NotFound as error:
+        raise NotFound(error.code, error.message, cure=cure) from None
+    except (ValueError, RecursionError):
         raise Invalid("bad_file", f"{file} is not JSON", cure=cure) from None
     if not isinstance(answer, dict):
         raise Invalid("bad_file", f"{file} is not from 'hengectl audit list --all -o json'", cure=cure)

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, Final
 import click
 
 from henge_protocol.errors import Conflict, HengeError, Invalid, NotFound, StorageFull
-from henge_protocol.keyfiles import FULL, read_passphrase, sync_folder
+from henge_protocol.keyfiles import FULL, open_once, read_passphrase, sync_folder
 from hengectl.invocation import Command, Invocation, with_invocation
 from hengectl.render import plural, safe
 
@@ -123,7 +123,7 @@ def _verified(path: Path, passphrase: str) -> dict[str, Any]:
     from henge_protocol.sealedfile import read_header, unseal
 
     try:
-        with path.open("rb") as file:
+        with open_once(path) as file:
             header = read_header(file.read)
             for _ in unseal(header, file.read, passphrase.encode()):
                 pass

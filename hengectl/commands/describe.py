@@ -19,7 +19,7 @@ _CURES: Final = {
     "quarantined": "It is not offered again until it changes, or",
     "ahead": "It runs a newer revision of another daemon's history and is left alone. Give it this daemon's",
 }
-_GOOD: Final = {"IdentityShared": "False", "RebootRequired": "False"}
+_GOOD: Final = dict.fromkeys(("ProtocolUnsupported", "IdentityShared", "RebootRequired"), "False")
 """Conditions that should not hold; all others should."""
 
 

@@ -8,7 +8,8 @@ from typing import Any, Final
 
 import click
 
-from henge_protocol.errors import HengeError, Invalid, Malformed, NotFound, TooLarge
+from henge_protocol.errors import HengeError, Invalid, Malformed, TooLarge
+from henge_protocol.keyfiles import read_once
 from hengectl.changes import tell_needs, tell_result
 from hengectl.invocation import Command, Group, Invocation, with_invocation
 from hengectl.kinds import SECRET, Ref
@@ -107,17 +108,11 @@ def _asked(invocation: Invocation, name: str) -> bytes:
 
 
 def _read(source: str) -> bytes:
-    try:
-        if source == "-":
-            data = sys.stdin.buffer.read(MAX_FILE_BYTES + 1)
-        else:
-            with Path(source).open("rb") as file:
-                data = file.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        kind = NotFound if isinstance(error, FileNotFoundError) else Invalid
-        raise kind("bad_file", f"{ascii(source)[1:-1][:80]} cannot be read: {error.strerror}") from None
+    if source != "-":
+        return read_once(Path(source), limit_bytes=MAX_FILE_BYTES)[0]
+    data = sys.stdin.buffer.read(MAX_FILE_BYTES + 1)
     if len(data) > MAX_FILE_BYTES:
-        raise TooLarge("too_large", f"{ascii(source)[1:-1][:80]} is larger than a secret may be")
+        raise TooLarge("too_large", "standard input is larger than a secret may be")
     return data
 
 

@@ -103,7 +103,7 @@ class Client:
         self.contact_s = next_contact_s
         await self._start()
         ended = await self._round()
-        if self.applier.trial:
+        if self.applier.trial or self.identity and self._is_due:  # the daemon asks for a renewal
             await self.applier.give_up()
             ended = await self._round()
         await self.applier.give_up()
@@ -270,7 +270,7 @@ class Client:
         """Do what a message of the daemon asks for; a document's bytes are still to be read."""
         kind = message["type"]
         if kind == "welcome":
-            self.welcomed(address, message["time"])
+            self.welcomed(address, message["time"], message["renew_within_s"])
         elif kind == "config":
             if connection.left != message["size"]:
                 raise Trouble("bad_frame", "size")
@@ -279,8 +279,8 @@ class Client:
         elif kind == "receipt":
             await self.applier.receipted(message)
 
-    def welcomed(self, address, unix_s):
-        """The daemon knows us: what was on trial counts, its clock is ours."""
+    def welcomed(self, address, unix_s, renew_within_s=0):
+        """The daemon knows us: what was on trial counts, its clock is ours; it may ask for a renewal."""
         self.state = "connected"
         self._backoff.reset()
         self._welcomed_at = board.monotonic()
@@ -294,6 +294,10 @@ class Client:
                 self.store.keep("seen", self.seen)
             except OSError:
                 pass  # costs a search after the next start
+        if renew_within_s:
+            at = board.unix_time() + int(renew_within_s * board.chance() * (not self.contact_s))
+            if at < self.identity["renew_at"] - HOURLY_S:  # so the daemon does not hurry who has just failed
+                self.identity["renew_at"] = at
         self.applier.reached()
 
     def owed(self):

@@ -147,7 +147,7 @@ async def _by_code(address, about, show, confirm):
     finally:
         await connection.close()
     if _text(ders[0]) not in identity["ca"]:
-        raise Trouble("pin_mismatch", "another authority than the one that the code covers")
+        raise Trouble("pin_mismatch", "another authority than the code covers")
     return identity
 
 
@@ -197,7 +197,7 @@ def _identity(answer, key, fleet):
             "renew_at": answer["now"] + int((answer["renew_after"] - answer["now"]) * (0.9 + board.chance() / 5)),
         }
     except (KeyError, TypeError, ValueError):
-        raise Trouble("bad_certificate", "the identity that the daemon issued is not ours")
+        raise Trouble("bad_certificate", "the issued identity is not ours")
 
 
 def _text(data):

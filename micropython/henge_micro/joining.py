@@ -50,7 +50,7 @@ def _plain(text):
 def _canonical(part):
     letters = part.replace("o", "0").replace("i", "1").replace("l", "1")
     if not all(letter in BASE32 for letter in letters):
-        raise Trouble("token_malformed", "a character is outside of base32")
+        raise Trouble("token_malformed", "a character is wrong")
     return letters
 
 

@@ -113,8 +113,8 @@ def _text(data):
 
 
 def _records(packet):
-    """(name, type, offset of the data, length of the data) of every record."""
-    if len(packet) < 12 or not packet[2] & 0x80:
+    """(name, type, packet, offset and length of the data) of every record; without those that are taken back."""
+    if len(packet) < 12 or packet[2] & 0xF8 != 0x80 or packet[3] & 0x0F:  # an answer to a query, and no error
         raise ValueError
     questions, answers, authorities, additional = struct.unpack(">HHHH", packet[4:12])
     at = 12
@@ -123,11 +123,14 @@ def _records(packet):
     records = []
     for _ in range(answers + authorities + additional):
         name, at = _name(packet, at)
-        kind, size = packet[at] << 8 | packet[at + 1], packet[at + 8] << 8 | packet[at + 9]
         at += 10
+        if at > len(packet):
+            raise ValueError
+        kind, network, life_s, size = struct.unpack(">HHIH", packet[at - 10 : at])
         if at + size > len(packet):
             raise ValueError
-        records.append((name, kind, packet, at, size))
+        if network & 0x7FFF == 1 and life_s:
+            records.append((name, kind, packet, at, size))
         at += size
     return records
 
@@ -141,11 +144,16 @@ def _name(packet, at):
         if size >= 0xC0:
             after = after or at + 2
             at = (size & 0x3F) << 8 | packet[at + 1]
+        elif size > 63:
+            break
         elif size:
             labels.append(_text(packet[at + 1 : at + 1 + size]).lower())
             at += 1 + size
         else:
-            return ".".join(labels), after or at + 1
+            name = ".".join(labels)
+            if len(name) > 253:
+                break
+            return name, after or at + 1
     raise ValueError
 
 
@@ -157,13 +165,15 @@ def _complete(records):
     hints = {name: packet[at : at + size] for name, kind, packet, at, size in records if kind == _TXT}
     found = []
     for name, kind, packet, at, size in records:
-        if kind == _SRV and size >= 7 and name.endswith(SERVICE) and name in hints:
+        if kind == _SRV and size >= 7 and name.endswith("." + SERVICE) and name in hints:
             port, target = packet[at + 4] << 8 | packet[at + 5], _name(packet, at + 6)[0]
+            if not port or not target.endswith(".local"):
+                continue
             try:
                 hint = parse_txt(hints[name])
             except Trouble:
                 continue
-            found += [(address, port, hint) for address in hosts.get(target, ()) if port and is_home(address)]
+            found += [(address, port, hint) for address in hosts.get(target, ()) if is_home(address)]
     return found[:MAX_FOUND]
 
 

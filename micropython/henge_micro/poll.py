@@ -4,6 +4,7 @@ from henge_micro import board
 from henge_micro.clock import unix_time
 from henge_micro.wire import Trouble, encode, read_header
 
+PATH = "/v1/device/config"
 WAIT_S = 55
 PAUSE_S = 5
 """Against a daemon that stops, or a proxy that does not wait."""
@@ -11,7 +12,7 @@ PAUSE_S = 5
 
 async def live(client, address, connection):
     """Fetch, apply and report until it is time to try the WebSocket again."""
-    await _answered(client, address, connection, await connection.request("GET", "/v1/device/config"))
+    await _answered(client, address, connection, await connection.request("GET", PATH))
     await _post(client, address, connection, client.hello(), "?have=" + client.applier.running[2])
     while board.monotonic() < client.stream_from:
         client.check_link()
@@ -20,8 +21,8 @@ async def live(client, address, connection):
             await _post(client, address, connection, report)
             continue
         began, wait_s = board.monotonic(), int(connection.limit(WAIT_S))
-        path = "/v1/device/config?have=%s&wait=%d" % (client.applier.running[2], wait_s)
-        status = await connection.request("GET", path, None, wait_s)
+        query = "?have=%s&wait=%d" % (client.applier.running[2], wait_s)
+        status = await connection.request("GET", PATH + query, None, wait_s)
         if status != 304:
             await _answered(client, address, connection, status)
         elif board.monotonic() - began < min(PAUSE_S, wait_s):
@@ -29,9 +30,12 @@ async def live(client, address, connection):
 
 
 async def brief(client, address, connection):
-    """One request; a second one if something was applied."""
+    """One request; a second one if something was applied, and once a day one for the welcome."""
     await _post(client, address, connection, client.hello(), "?have=" + client.applier.running[2])
-    client.welcomed(address, unix_time(connection.date))
+    now = unix_time(connection.date)
+    if now - client.seen.get("t", 0) > 86400:
+        await _answered(client, address, connection, await connection.request("GET", PATH))
+    client.welcomed(address, now)
     report = client.owed()
     while report:
         await _post(client, address, connection, report)

@@ -52,6 +52,7 @@ _FIELDS = {
         ("ping_s", 30, 3600),
         ("max_document", 0, 1 << 31),
         ("up_s", 0, _INTEGER),
+        ("renew_within_s", 0, 604800),
     ),
     "config": (
         ("epoch", "", "epoch"),

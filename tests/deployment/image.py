@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -68,9 +68,13 @@ def start() -> None:
 
 
 def until_ready() -> None:
+    until(lambda: inside("python3", "-c", READY, check=False).strip() == "200", lambda: podman("logs", NAME))
+
+
+def until(is_so: Callable[[], object], told: Callable[[], str]) -> None:
     end = time.monotonic() + PATIENCE_S
-    while inside("python3", "-c", READY, check=False).strip() != "200":
-        assert time.monotonic() < end, podman("logs", NAME)
+    while not is_so():
+        assert time.monotonic() < end, told()[-2500:]
         time.sleep(STEP_S)
 
 
@@ -138,3 +142,35 @@ def test_the_image_says_what_it_is_and_holds_no_tests() -> None:
     assert found["Config"]["User"] == "65532:65532"
     assert "/tests" not in files
     assert "/src" not in files
+
+
+def test_compose_brings_it_up_keeps_its_data_and_takes_it_down(tmp_path: Path) -> None:
+    """The file as it is, but for the image's name and for ports that another daemon on this machine may have."""
+    need("podman-compose")
+    over = tmp_path / "over.yaml"
+    over.write_text(OVER)
+    compose = ("podman-compose", "-p", NAME, "-f", str(TOP / "compose.yaml"), "-f", str(over))
+    hengectl = (*compose, "exec", "-T", "hengd", "hengectl")
+    try:
+        said = sh(*compose, "up", "-d", "--no-build")
+        if "multiple networks" in said:
+            pytest.skip("NOT PROVED: this podman-compose cannot use the network of the host; 1.6.0 can")
+        until(lambda: "devices" in sh(*hengectl, "status", check=False), lambda: sh(*compose, "logs"))
+        sh(*hengectl, "apply", "-f", "-", stdin=LAMP)
+        sh(*compose, "down", "-t", "30")
+        sh(*compose, "up", "-d", "--no-build")
+        until(lambda: "lamp" in sh(*hengectl, "get", "schemas", check=False), lambda: sh(*compose, "logs"))
+        (found,) = json.loads(podman("inspect", f"{NAME}_hengd_1"))
+    finally:
+        sh(*compose, "down", "-t", "5", "-v", check=False)
+
+    assert found["HostConfig"]["ReadonlyRootfs"]
+    assert not found["EffectiveCaps"]
+
+
+OVER = f"""
+services:
+  hengd:
+    image: {IMAGE}
+    environment: {{HENGE_LISTEN__DEVICES: "127.0.0.1:0", HENGE_LISTEN__LOCAL: "127.0.0.1:0"}}
+"""

@@ -1,68 +1,16 @@
-"""``make debtest``: the wheel in a clean environment; the Debian package in a fresh Debian that boots."""
+"""``make debtest``: the Debian package in a fresh Debian that boots."""
 
 from __future__ import annotations
 
-import json
 import shutil
-import sys
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.deployment.parts import TOP, Machine, need, sh, wheels
+from tests.deployment.parts import TOP, Machine, need, wheels
 
 SOURCES = ("systemd", "contrib", ".ci", "henge_protocol/__init__.py", "LICENSE")
-
-
-# ---- the wheel ---------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def wheel() -> Path:
-    (found,) = wheels().glob("hengd-*.whl")
-    return found
-
-
-def test_the_wheel_holds_the_units_and_nothing_of_tests(wheel: Path) -> None:
-    names = zipfile.ZipFile(wheel).namelist()
-    tops = {name.partition("/")[0] for name in names}
-
-    assert {top for top in tops if not top.endswith(".dist-info")} == {
-        "henge_protocol", "henge_agent", "hengd", "hengectl", "henge_micro",
-    }  # fmt: skip
-    assert {f"hengd/units/{path.name}" for path in (TOP / "systemd").iterdir()} <= set(names)
-    assert [name for name in names if "test" in Path(name).name or "/tests/" in name] == []
-
-
-def test_the_wheel_works_in_a_clean_environment_as_pipx_makes_one(wheel: Path, tmp_path: Path) -> None:
-    sh(sys.executable, "-m", "venv", tmp_path / "venv")
-    bin_ = tmp_path / "venv" / "bin"
-    sh(
-        bin_ / "pip",
-        "--disable-pip-version-check",
-        "-q",
-        "install",
-        "-c",
-        TOP / ".ci/constraints.txt",
-        wheel,
-        cwd=tmp_path,
-    )
-    data = tmp_path / "data"
-    said = {name: sh(bin_ / name, *words, cwd=tmp_path) for name, words in ASKED.items()}
-    paths = json.loads(sh(bin_ / "hengd", "paths", "--data-dir", data, "-o", "json", cwd=tmp_path))
-
-    version = wheel.name.split("-")[1]
-    assert all(version in text for text in said.values())
-    assert paths["data"] == str(data)
-    assert "all good" in sh(bin_ / "hengd", "check", "--data-dir", data, cwd=tmp_path)
-
-
-ASKED = {"hengd": ["--version"], "hengectl": ["version"], "henge-agent": ["--version"]}
-
-
-# ---- the Debian package ------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ import logging
 import os
 import random
 import shutil
+import socket
 import subprocess
 import sys
 import uuid
@@ -18,10 +19,11 @@ from typing import Any
 import pytest
 
 from hengd.announce import Announcer, local_addresses
-from henge_protocol.beacon import Sighting, usable_addresses
+from henge_protocol.beacon import SERVICE_TYPE, Sighting, usable_addresses
 from henge_protocol.browse import browse
 from henge_protocol.pki import new_id
 from tests.hengd.http.gatekit import until
+from tests.vectors import mdns_packets
 
 TAG = uuid.uuid4().hex[:6]
 """Makes the names of this run: another run on this machine shares the loopback."""
@@ -76,6 +78,86 @@ async def test_a_taken_name_gets_a_number_and_both_stay() -> None:
 
     assert names == [f"an-twin-{TAG}", f"an-twin-{TAG}-2"]
     assert {sighting.name for sighting in found} == set(names)
+
+
+async def test_names_that_are_all_contested_are_told_once_and_tried_again(  # M22
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("hengd.announce.MAX_NAMES", 2)
+    fleet = new_id(os.urandom(16))
+    first, second, third = (announcer(f"an-many-{TAG}", fleet) for _ in range(3))
+    with caplog.at_level(logging.DEBUG, logger="hengd.announce"):
+        try:
+            for daemon in (first, second):
+                await daemon.start()
+                await asyncio.wait_for(daemon.announced(), 20)
+            await third.start()
+            async with asyncio.timeout(30):
+                while told(caplog).count("are all taken on this network") < 2:  # noqa: ASYNC110 (a log rings no bell)
+                    await asyncio.sleep(0.01)
+            await second.stop()
+
+            assert await asyncio.wait_for(third.announced(), 20) == f"an-many-{TAG}-2"
+        finally:
+            await asyncio.gather(*(daemon.stop() for daemon in (first, second, third)))
+
+    assert told(caplog, logging.WARNING).count("are all taken on this network") == 1
+
+
+def told(caplog: pytest.LogCaptureFixture, level: int = logging.DEBUG) -> str:
+    return "\n".join(
+        record.getMessage() for record in caplog.records if record.name == "hengd.announce" and record.levelno >= level
+    )
+
+
+QUESTION = mdns_packets.name(SERVICE_TYPE) + b"\0\x0c\0\1"
+KNOWN = mdns_packets.record(b"\xc0\x0c", mdns_packets.PTR, mdns_packets.label(b"known") + b"\xc0\x0c")
+CONTINUED = 0x200
+QUERIES = {
+    "M23 the same a thousand times": [mdns_packets.header(1, flags=0) + QUESTION] * 1000,
+    "M26 with 250 known answers": [mdns_packets.header(1, 250, flags=0) + QUESTION + KNOWN * 250],
+    "M26 that go on and on": [
+        mdns_packets.header(1, count, flags=CONTINUED) + QUESTION + KNOWN * count for count in range(200)
+    ],
+    "M27 of another kind": [mdns_packets.header(1, flags=0x2803) + QUESTION],
+    "M28 for anything": [mdns_packets.header(300, flags=0) + (QUESTION[:-4] + b"\0\xff\0\xff") * 300],
+    "M28 of another network": [mdns_packets.header(1, flags=0) + QUESTION[:-2] + b"\0\3"],
+    "that are none": [packet for _, packets in mdns_packets.NOTHING for packet in packets],
+}
+
+
+async def test_strange_packets_do_not_disturb_the_announcement(caplog: pytest.LogCaptureFixture) -> None:
+    ours = own_loopback()
+    daemon = announcer(f"an-calm-{TAG}", new_id(os.urandom(16)), interfaces=[ours])
+    await daemon.start()
+    try:
+        await asyncio.wait_for(daemon.announced(), 20)
+        for packets in QUERIES.values():
+            for packet in packets:
+                with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as anybody:
+                    anybody.sendto(packet, (ours, 5353))
+                await asyncio.sleep(0)
+        answer = await answer_to_a_stranger(ours)
+        answer_to_its_own_words = await answer_to_a_stranger(ours, answer)
+        name = await daemon.announced()
+    finally:
+        await daemon.stop()
+
+    assert f"an-calm-{TAG}".encode() in answer
+    assert f"an-calm-{TAG}".encode() in answer_to_its_own_words  # M38
+    assert name == f"an-calm-{TAG}"
+    assert [record for record in caplog.records if record.levelno > logging.INFO] == []
+
+
+async def answer_to_a_stranger(ours: str, *first: bytes) -> bytes:
+    """What a program that knows nothing of multicast is answered, after it sent these packets; M24."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+        stranger.setblocking(False)
+        stranger.bind(("127.0.0.1", 0))
+        query = mdns_packets.header(1, flags=0)[2:] + QUESTION[:-2] + b"\x80\1"
+        for packet in (*first, os.urandom(2) + query):
+            stranger.sendto(packet, (ours, 5353))
+        return await asyncio.wait_for(asyncio.get_running_loop().sock_recv(stranger, 9000), 20)
 
 
 async def test_two_daemons_of_one_fleet_keep_their_addresses_apart() -> None:
@@ -137,10 +219,11 @@ async def test_changed_addresses_and_an_old_clock_are_announced_anew() -> None:
     await daemon.start()
     try:
         await asyncio.wait_for(daemon.announced(), 20)
-        time[0] += 7200
-        async with asyncio.timeout(20):
-            while [s.unix_s for s in await look(fleet)] != [1_800_007_200]:
-                pass
+        for step_s in (7200, -86400):  # M39: also a clock that is set back
+            time[0] += step_s
+            async with asyncio.timeout(20):
+                while [s.unix_s for s in await look(fleet)] != [int(time[0])]:
+                    pass
         addresses[:] = ["127.0.0.9"]
         async with asyncio.timeout(20):
             while [s.addresses for s in await look(fleet)] != [("127.0.0.9",)]:
@@ -218,6 +301,20 @@ def two_hosts() -> Iterator[tuple[str, str]]:
 
 @pytest.mark.root
 def test_a_daemon_is_found_from_another_host(two_hosts: tuple[str, str]) -> None:
+    assert seen_from_the_other(two_hosts)[0] == "10.77.0.1"
+
+
+@pytest.mark.root
+def test_a_daemon_is_found_on_a_network_without_ipv4(two_hosts: tuple[str, str]) -> None:  # M36
+    for number, host in enumerate(two_hosts, 1):
+        ip("-n", host, "-4", "addr", "flush", "dev", "eth0")
+        ip("-n", host, "addr", "add", f"fd77::{number}/64", "dev", "eth0", "nodad")
+
+    assert "fd77::1" in seen_from_the_other(two_hosts)
+
+
+def seen_from_the_other(two_hosts: tuple[str, str]) -> list[str]:
+    """The addresses at which the first host's daemon is found by the second."""
     fleet = new_id(os.urandom(16))
     python = [sys.executable, "-c"]
     on_a, on_b = (["ip", "netns", "exec", host, *python] for host in two_hosts)
@@ -231,7 +328,43 @@ def test_a_daemon_is_found_from_another_host(two_hosts: tuple[str, str]) -> None
             daemon.stdin.close()
             daemon.wait(20)
 
-    assert name == "an-netns"
+    assert (name, daemon.returncode) == ("an-netns", 0)
     [[seen_name, addresses, port]] = json.loads(seen.stdout)
-    assert (seen_name, addresses[0], port) == ("an-netns", "10.77.0.1", 4364)
-    assert daemon.returncode == 0
+    assert (seen_name, port) == ("an-netns", 4364)
+    return list(addresses)
+
+
+GREEDY = """
+import asyncio, socket, sys
+from hengd.announce import Announcer
+from hengd.logs import start_logs
+async def main():
+    greedy = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    greedy.bind(("", 5353))
+    daemon = Announcer(
+        name="an-late", port=4364, fleet_id=sys.argv[1], server_ca_fingerprint=bytes(32), retry_first_s=0.1
+    )
+    await daemon.start()
+    await asyncio.to_thread(sys.stdin.readline)
+    greedy.close()
+    print(await daemon.announced(), flush=True)
+    await daemon.stop()
+logs = start_logs("warning", "json", stream=sys.stdout)
+asyncio.run(main())
+logs.stop()
+"""
+"""Somebody holds mDNS's port for himself, until a line is read."""
+
+
+@pytest.mark.root
+def test_a_port_that_another_program_keeps_for_itself_is_told_and_waited_for(two_hosts: tuple[str, str]) -> None:  # M35
+    command = ["ip", "netns", "exec", two_hosts[0], sys.executable, "-c", GREEDY, new_id(os.urandom(16))]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as daemon:
+        assert daemon.stdout is not None
+        warning = json.loads(daemon.stdout.readline())
+        rest, _ = daemon.communicate("\n", timeout=60)
+
+    assert (warning["logger"], warning["level"]) == ("hengd.announce", "warning")
+    assert "another program keeps port 5353 for itself" in warning["msg"]
+    assert "disallow-other-stacks=no" in warning["msg"]
+    assert rest == "an-late\n"

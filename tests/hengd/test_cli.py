@@ -277,8 +277,17 @@ def test_a_file_that_is_no_backup_is_65_and_a_passphrase_must_come_from_somewher
     absent = hengd(home, "restore", str(home / "nosuch"), *options)
     nobody = hengd(home, "restore", str(home / "letter"), "--data-dir", str(home / "d"))
 
+    os.mkfifo(home / "pipe")
+    (home / "huge").touch(0o600)
+    os.truncate(home / "huge", 2**33)
+    (home / "loop").symlink_to("loop")
+    odd = [hengd(home, "restore", str(home / name), *options) for name in ("pipe", "loop", ".")]
+    large = hengd(home, "restore", str(home / "letter"), *options[:-1], str(home / "huge"))
+
     assert (refused.returncode, absent.returncode, nobody.returncode) == (65, 74, 2)
-    for ran in (refused, absent, nobody):
+    assert [ran.returncode for ran in (*odd, large)] == [74, 74, 74, 65]  # F01, F02, F04
+    assert "through a pipe" in odd[0].stderr
+    for ran in (refused, absent, nobody, *odd, large):
         assert ran.stderr.startswith("Error: ")
         assert "Traceback" not in ran.stderr
     assert not (home / "d").exists()

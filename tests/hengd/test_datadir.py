@@ -204,6 +204,17 @@ def test_a_disk_that_breaks_promises_is_refused_unless_asked_for(
     open_data_dir(tmp_path / "state", allow_network_fs=True, now=NOW, map_bytes=64 * MIB).close()
 
 
+def test_a_folder_in_memory_is_warned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:  # F15
+    mounts = mountinfo(tmp_path, "tmpfs", str(tmp_path))
+    monkeypatch.setattr(datadir, "file_system_of", lambda path: file_system_of(path, mounts))
+    opened(tmp_path / "state").close()
+
+    [record] = [record for record in caplog.records if record.name == "hengd.datadir"]
+    assert str(tmp_path / "state") in record.getMessage()
+
+
 def test_the_file_system_is_that_of_the_nearest_mount_point(tmp_path: Path) -> None:
     mounts = mountinfo(tmp_path, "nfs4", "/srv/my\\040data")
     for path, kind in (("/srv/my data/henge", "nfs4"), ("/srv/my data", "nfs4"), ("/srv/my datax", "ext4"),

@@ -123,15 +123,22 @@ async def test_what_ran_something_newer_is_held_until_a_person_decides(
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [(None, "No such file"), (b"once upon a time\n", "no journal"), (b"\x00\xff", "no journal")],
-    ids=["missing", "text", "binary"],
+    [
+        (None, "No such file"),
+        (b"once upon a time\n", "no journal"),
+        (b"\x00\xff", "no journal"),
+        ("/dev/zero", "not a file"),
+    ],
+    ids=["missing", "text", "binary", "F01 a device"],
 )
 async def test_revocations_that_cannot_be_read_are_refused_before_anything_is_written(
-    admin: Admin, tmp_path: Path, content: bytes | None, said: str
+    admin: Admin, tmp_path: Path, content: bytes | str | None, said: str
 ) -> None:
     """Devices that were thrown out would be let in again, and nobody would have been told."""
     backup, journal = await taken(admin), tmp_path / "revocations"
-    if content is not None:
+    if isinstance(content, str):
+        journal.symlink_to(content)
+    elif content is not None:
         journal.write_bytes(content)
     with pytest.raises(HengeError, match=said) as refused:
         put_back(backup, tmp_path / "other", journal=journal)

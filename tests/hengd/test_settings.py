@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +117,8 @@ WRONG: list[tuple[str, Any]] = [
     ("listen.devices", 4364),
     ("listen.local", "x"),
     ("listen.socket", 5),
+    ("listen.socket", "/run/a\nb"),
+    ("listen.socket", "admin.sock"),
     ("tls.names", 5),
     ("tls.names", ["a", 5]),
     ("store.map_size", "big"),
@@ -129,9 +133,14 @@ WRONG: list[tuple[str, Any]] = [
     ("store.keep_for", "soon"),
     ("store.keep_for", "-5s"),
     ("secrets.key_file", 5),
+    ("secrets.key_file", "/etc/a\0b"),
+    ("secrets.key_file", "../secrets.key"),
     ("join.window_after_init", 60),
     ("backup.folder", 5),
+    ("backup.folder", "$HOME/backups"),
+    ("backup.folder", "~nobody-of-that-name/backups"),
     ("backup.passphrase_file", ["a"]),
+    ("backup.passphrase_file", "/etc/a\x1b[2Jb"),
     ("backup.every", "soon"),
     ("backup.keep", 0),
     ("join.max_pending", 0),
@@ -181,6 +190,41 @@ def test_an_unknown_key_is_told_with_a_guess(tmp_path: Path) -> None:
 def test_what_is_not_our_toml_is_refused(tmp_path: Path, text: str) -> None:  # F08
     file = written(tmp_path / "hengd.toml", text)
     assert str(file) in refusal(files=[file]).message
+
+
+@pytest.mark.parametrize(
+    ("path", "meant"),
+    [("~/x y/", "/home/ada/x y/"), ("/srv/a/../b/", "/srv/a/../b/"), ("/srv/$HOME", "/srv/$HOME"), ("", "")],
+)
+def test_a_path_is_whole_or_begins_at_home(monkeypatch: pytest.MonkeyPatch, path: str, meant: str) -> None:  # F11
+    monkeypatch.setenv("HOME", "/home/ada")
+
+    assert load_settings(environ={"HENGE_BACKUP__FOLDER": path})["backup.folder"] == meant
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(lambda path: None, id="F01 nothing"),
+        pytest.param(os.mkfifo, id="F01 a pipe"),
+        pytest.param(lambda path: path.symlink_to("/dev/zero"), id="F01 a device"),
+        pytest.param(lambda path: path.symlink_to(path), id="F02 a link to itself"),
+        pytest.param(lambda path: path.symlink_to("nowhere"), id="F02 a link to nothing"),
+        pytest.param(lambda path: path.write_text("[daemon]", "utf-16"), id="F06 UTF-16"),
+        pytest.param(lambda path: path.write_bytes(b"[daemon]\nname = 'a\0b'"), id="F06 a zero byte"),
+    ],
+)
+def test_what_is_no_file_of_settings_is_refused_without_waiting(tmp_path: Path, make: Callable[[Path], object]) -> None:
+    make(tmp_path / "hengd.toml")
+
+    assert str(tmp_path / "hengd.toml") in refusal(files=[tmp_path / "hengd.toml"]).message
+
+
+def test_a_file_of_settings_may_stand_behind_a_link(tmp_path: Path) -> None:  # F02
+    written(tmp_path / "real.toml", "[daemon]\nname = 'a'")
+    (tmp_path / "hengd.toml").symlink_to("real.toml")
+
+    assert load_settings(files=[tmp_path / "hengd.toml"])["daemon.name"] == "a"
 
 
 def test_files_that_cannot_be_are_refused(tmp_path: Path) -> None:  # F01, F04, F06

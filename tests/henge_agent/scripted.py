@@ -45,12 +45,15 @@ class Scripted:
     refuse_hand_in: tuple[int, str] | None = None
     handed_in: list[dict[str, Any]] = field(default_factory=list)
     refuse_renewal: tuple[int, str] | None = None
+    renew_within_s: int = 0
+    """What every welcome asks until the device has renewed."""
     lose_enrolments: int = 0
     """So many identities are issued, and the answers lost."""
     lifetime_s: float = 90 * pki.DAY_S
     frames: list[Message] = field(default_factory=list)
     enrolments: list[dict[str, Any]] = field(default_factory=list)
     connections: int = 0
+    renewals_wanted: int = 0
     renewals: int = 0
     """Identities issued to devices that renewed."""
     polls: int = 0
@@ -218,6 +221,8 @@ class Scripted:
 
     async def _renew(self, request: web.Request) -> web.Response:
         body = await request.json()
+        self.renewals_wanted += 1
+        await self.ring()
         if self.refuse_renewal:
             return problem(*self.refuse_renewal, cure="join again with a token")
         if self.refuse and self.refuse[1] != "certificate_expired":
@@ -259,10 +264,14 @@ class Scripted:
         if self.on_frame is not None and (answer := self.on_frame(frame)) is not None:
             return answer
         if isinstance(frame, Hello):
-            return Welcome(epoch=EPOCH, name=self.name, time=int(time.time()))
+            return self._welcome(int(time.time()))
         if isinstance(frame, Report) and self.receipts:
             return Receipt(frame.revision, frame.digest, frame.state)
         return None
+
+    def _welcome(self, time_s: int) -> Welcome:
+        asked_s = 0 if self.renewals else self.renew_within_s
+        return Welcome(epoch=EPOCH, name=self.name, time=time_s, renew_within_s=asked_s)
 
     async def _push(self, socket: web.WebSocketResponse, sent: str) -> None:
         while True:
@@ -281,7 +290,7 @@ class Scripted:
         if refusal is not None:
             return refusal
         if "have" not in request.query:
-            return web.Response(body=encode(Welcome(epoch=EPOCH, name=self.name)))
+            return web.Response(body=encode(self._welcome(0)))
         self.polls += 1
         await self.ring()
         have = request.query["have"]

@@ -104,6 +104,13 @@ def test_a_device_that_has_not_joined_says_so(capsys: pytest.CaptureFixture[str]
         assert "henge-agent join" in err
 
 
+@pytest.mark.parametrize("option", ["--state-dir", "--config"])
+def test_a_folder_of_a_user_that_there_is_not_is_refused(capsys: pytest.CaptureFixture[str], option: str) -> None:
+    _, err = run(capsys, "run", option, "~no-such-user/henge", code=2)
+
+    assert "'~no-such-user/henge' is below the home" in err
+
+
 def test_the_next_step_keeps_the_folder_that_was_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     for words in (["--state-dir", str(tmp_path / "own")], [f"--state-dir={tmp_path / 'own'}"]):
         _, err = run(capsys, "status", *words, code=78)
@@ -116,7 +123,7 @@ def test_the_next_step_keeps_the_folder_that_was_named(capsys: pytest.CaptureFix
         (b"", 65),
         (b"henge-join-1.x", 65),
         (b"\xff\xfe", 65),
-        (b"x" * 5000, 76),
+        (b"x" * 5000, 65),
         (None, 66),
     ],
 )
@@ -263,6 +270,15 @@ def test_status_says_that_the_daemon_lets_the_device_in_no_more(
 
     assert "refused    revoked: the daemon lets this device in no more" in out
     assert "henge-agent join --replace --token-file FILE" in out
+
+
+def test_status_says_that_the_daemon_speaks_another_protocol(capsys: pytest.CaptureFixture[str], joined: State) -> None:
+    joined.update_membership(lambda membership: replace(membership, refused="unsupported_protocol"))
+
+    out, _ = run(capsys, "status", code=0)
+
+    assert "refused    unsupported_protocol: the daemon speaks other versions of the protocol; update" in out
+    assert "--replace" not in out
 
 
 def test_every_code_has_an_exit_code_and_files_have_their_own() -> None:

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import os
 import pwd
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from henge_agent.configfile import Configured, read_configured
 from henge_agent.settings import Output
-from henge_protocol.errors import Invalid
+from henge_protocol.errors import HengeError, Invalid
 
 KNOWN = ("on_change", "health", "hook_timeout")
 ME = pwd.getpwuid(os.getuid())
@@ -92,6 +93,44 @@ def test_what_is_wrong_is_named_with_the_file(tmp_path: Path, text: str, said: s
     assert refusal.value.code == "bad_setting"
     assert refusal.value.message.startswith(str(tmp_path / "agent.toml"))
     assert said in refusal.value.message
+
+
+def test_f06_a_file_as_windows_editors_save_it_is_read(tmp_path: Path) -> None:
+    (tmp_path / "agent.toml").write_bytes(b"\xef\xbb\xbfon_change = 'x'\r\n[section.wifi]\r\non_change = 'y'")
+    (tmp_path / "link.toml").symlink_to("agent.toml")
+    configured = read_configured(tmp_path / "link.toml", KNOWN)
+
+    assert (configured.options, configured.sections) == ({"on_change": "x"}, {"wifi": "y"})
+
+
+def make_huge(path: Path) -> None:
+    path.touch()
+    os.truncate(path, 2**33)
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        pytest.param(os.mkfifo, "a pipe that nobody wrote to", id="F01 a pipe"),
+        pytest.param(Path.mkdir, "neither a file nor a pipe", id="F01 a folder"),
+        pytest.param(lambda path: path.symlink_to("/dev/zero"), "neither a file nor a pipe", id="F01 a device"),
+        pytest.param(lambda path: path.symlink_to(path), "is a symbolic link", id="F02 a link to itself"),
+        pytest.param(lambda path: path.symlink_to("nowhere"), "No such file", id="F02 a link to nothing"),
+        pytest.param(make_huge, "more than", id="F04 8 GiB"),
+        pytest.param(lambda path: path.write_text("a = 1", "utf-16"), "is not TOML", id="F06 UTF-16"),
+        pytest.param(lambda path: path.write_bytes(b"a = 'caf\xe9'"), "is not TOML", id="F06 Latin-1"),
+        pytest.param(lambda path: path.write_bytes(b"a = '\0'"), "is not TOML", id="F06 a zero byte"),
+        pytest.param(lambda path: path.write_text("on_change = 1979-05-27"), "a text is expected", id="F08 a date"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_a_settings_file_is_named(tmp_path: Path, make: Callable[[Path], object], said: str) -> None:
+    path = tmp_path / "agent.toml"
+    make(path)
+    with pytest.raises(HengeError, match=said) as refusal:
+        read_configured(path, KNOWN)
+
+    assert refusal.value.code in ("bad_setting", "bad_file")
+    assert str(path) in refusal.value.message
 
 
 def test_a_misspelled_key_has_its_neighbour_suggested(tmp_path: Path) -> None:

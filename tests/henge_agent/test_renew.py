@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from henge_agent.renew import renew, settle_trial
+from henge_agent.renew import LOOK_S, Due, renew, settle_trial
 from henge_agent.settings import Address
 from henge_agent.state import State
 from henge_protocol import pki
@@ -110,3 +110,85 @@ async def test_a_trial_goes_on_while_there_is_no_verdict(joined: State, scripted
         await settle_trial(joined, scripted.address)
 
     assert joined.membership.trial == "b"
+
+
+class Moments:
+    """Both clocks and chance, for ``Due``."""
+
+    def __init__(self) -> None:
+        self.wall, self.steady, self.chance = 1e9, 0.0, 0.5
+
+    def due(self) -> Due:
+        return Due(now=lambda: self.wall, clock=lambda: self.steady, random=lambda: self.chance)
+
+    def advance(self, seconds: float) -> None:
+        self.wall += seconds
+        self.steady += seconds
+
+
+@pytest.fixture
+def moments() -> Moments:
+    return Moments()
+
+
+NEVER = 2**37
+
+
+def test_nobody_is_due_before_its_time_and_looks_at_the_clock_every_hour(moments: Moments) -> None:
+    due = moments.due()
+
+    assert [due.left_s(1e9 + 60), due.left_s(1e9), due.left_s(NEVER)] == [60, 0, LOOK_S]
+    moments.wall += 1e6
+    assert due.left_s(1e9 + 1e6) == 0, "a clock that was put right counts at the next look"
+
+
+def test_who_is_asked_is_due_at_a_random_moment_within_the_time(moments: Moments) -> None:
+    lefts = []
+    for moments.chance in (0.0, 0.25, 0.999):
+        due = moments.due()
+        due.ask(1000)
+        lefts.append(due.left_s(NEVER))
+
+    assert lefts == [0, 250, 999]
+
+
+def test_asking_again_moves_the_moment_nearer_and_never_away(moments: Moments) -> None:
+    due = moments.due()
+    for moments.chance in (0.5, 0.9, 0.1, 0.8):
+        due.ask(1000)
+
+    assert due.left_s(NEVER) == 100
+
+
+def test_who_is_due_before_the_moment_asked_for_keeps_its_own_time(moments: Moments) -> None:
+    due = moments.due()
+    due.ask(1000)
+
+    assert due.left_s(1e9 + 20) == 20
+
+
+def test_a_clock_on_the_wall_that_jumps_does_not_move_what_was_asked(moments: Moments) -> None:
+    due = moments.due()
+    due.ask(1000)
+    moments.wall -= 1e8
+    moments.advance(400)
+
+    assert due.left_s(NEVER) == 100
+
+
+def test_a_failure_puts_off_even_who_is_due_and_asking_again_counts(moments: Moments) -> None:
+    due = moments.due()
+    due.ask(0)
+    due.put_off(5000)
+    assert due.left_s(1.0) == 5000
+    due.ask(1000)
+    assert due.left_s(1.0) == 500
+
+
+def test_what_was_asked_or_failed_before_a_renewal_is_over(moments: Moments) -> None:
+    due = moments.due()
+    due.put_off(50)
+    due.ask(10)
+    due.done()
+
+    assert due.left_s(1e9 + 77) == 77

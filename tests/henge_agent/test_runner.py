@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import math
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -22,7 +24,7 @@ from henge_agent.state import State, read_membership
 from henge_protocol import pki
 from henge_protocol.model import digest_of
 from henge_protocol.trust import server_name
-from henge_protocol.wire import Bye, Error, Hello, Message, Report, Welcome
+from henge_protocol.wire import Bye, Error, Hello, Message, Report, Welcome, encode
 from tests.henge_agent.cutting import FullDisk
 from tests.henge_agent.scripted import EPOCH, Scripted, serving
 from tests.henge_protocol.authorities import FLEET, NOW, YEAR_S, Fleet, leaf
@@ -50,6 +52,7 @@ class World:
     _slept: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def sleep(self, seconds: float) -> None:
+        seconds = next((long for long in _RENEWAL_SLEEPS_S if math.isclose(seconds, long, abs_tol=60)), seconds)
         self.sleeps.append(seconds)
         self._slept.set()
         await (asyncio.Event().wait() if self.held or seconds in _RENEWAL_SLEEPS_S else asyncio.sleep(0))
@@ -411,13 +414,22 @@ def membership_of(state: State) -> Membership:
     return found
 
 
-async def test_versions_that_do_not_overlap_ask_hourly(
-    joined: State, scripted: Scripted, path: Path, world: World
+@pytest.mark.parametrize("websockets", [True, False])
+async def test_versions_that_do_not_overlap_ask_hourly_and_are_told(
+    joined: State, scripted: Scripted, path: Path, world: World, caplog: pytest.LogCaptureFixture, websockets: bool
 ) -> None:
     world.held, world.chance = True, 0.0
-    scripted.on_frame = lambda frame: Error("unsupported_protocol", "") if isinstance(frame, Hello) else None
+    if websockets:
+        foreign = Error("unsupported_protocol", "this daemon is from the future")
+        scripted.on_frame = lambda frame: foreign if isinstance(frame, Hello) else None
+    else:
+        scripted.websockets, scripted.refuse = False, (422, "unsupported_protocol")
     async with agent(at(joined, scripted.address), path, world):
         assert await world.asleep() == [2880.0]
+
+    assert membership_of(joined).refused == "unsupported_protocol"
+    assert ("from the future" if websockets else "because of unsupported_protocol") in caplog.text
+    assert "running the last good document" in world.told[-1]
 
 
 async def test_without_websockets_it_long_polls_and_tries_again_after_a_while(
@@ -488,6 +500,51 @@ async def test_an_identity_due_is_renewed_and_the_link_comes_back_with_it(
 
     assert joined.membership is not None
     assert (joined.membership.slot, joined.membership.trial) == ("b", None)
+
+
+@pytest.mark.parametrize("websockets", [True, False])
+async def test_a_daemon_that_asks_for_a_renewal_gets_one(
+    joined: State, scripted: Scripted, path: Path, world: World, websockets: bool
+) -> None:
+    world.chance, scripted.renew_within_s, scripted.websockets = 0.0, 3600, websockets
+    async with agent(at(joined, scripted.address), path, world):
+        await scripted.seen(lambda: len(scripted.certificates) == 2)
+        await scripted.want(RED)
+        await scripted.reported("applied")
+
+    assert joined.membership is not None
+    assert (joined.membership.slot, joined.membership.trial) == ("b", None)
+    assert scripted.renewals_wanted == 1
+
+
+async def test_a_daemon_that_asks_again_need_not_wait_for_the_next_try_after_a_failure(
+    joined: State, scripted: Scripted, path: Path, world: World
+) -> None:
+    at(joined, scripted.address, last_address=str(scripted.address), renew_at=1)
+    scripted.refuse_renewal = (503, "clock_suspect")
+    async with agent(joined, path, world):
+        await scripted.seen(lambda: scripted.renewals_wanted and scripted.sockets)
+        scripted.refuse_renewal, scripted.renew_within_s, world.chance = None, 3600, 0.0
+        for socket in list(scripted.sockets):
+            await socket.close(code=1001)
+        await scripted.seen(lambda: len(scripted.certificates) == 2)
+
+    assert scripted.renewals_wanted == 2
+
+
+async def test_who_has_a_new_identity_on_trial_is_not_asked_for_another(
+    joined: State, scripted: Scripted, world: World
+) -> None:
+    at(joined, scripted.address, trial="b")
+    world.chance = 0.0
+    applier = Applier(joined, (), Hooks(), environ={})
+    runner = Runner(joined, applier, Greeting("boot-1", {}), world.surroundings())
+    await runner._welcomed(scripted.address, Welcome(renew_within_s=1))
+    assert runner._renewal.left_s(2**37) > 60
+
+    at(joined, scripted.address, trial=None)
+    await runner._welcomed(scripted.address, Welcome(renew_within_s=1))
+    assert runner._renewal.left_s(2**37) <= 0
 
 
 async def test_an_expired_identity_is_renewed_at_once(
@@ -567,6 +624,24 @@ async def test_a_document_that_is_rejected_is_not_asked_for_again_by_the_agent(
 
     assert report.reason == "not-json"
     assert len(scripted.reports) == 1
+
+
+async def test_what_a_daemon_of_the_future_says_beyond_version_1_changes_nothing(
+    joined: State, scripted: Scripted, path: Path, world: World
+) -> None:
+    scripted.desired, scripted.revision = RED, 1
+    config, _, document = encode(scripted.config()).partition(b"\n")
+    scripted.desired = None
+    async with agent(at(joined, scripted.address), path, world):
+        await scripted.seen(lambda: scripted.hellos)
+        [socket] = scripted.sockets
+        await socket.send_str('{"type":"weather","degrees":21}')
+        await socket.send_str(json.dumps({**json.loads(config), "weather": {"degrees": 21}}) + "\n" + document.decode())
+        await scripted.reported("applied", digest_of(RED))
+
+    assert [frame.code for frame in scripted.frames if isinstance(frame, Error)] == ["unknown_type"]
+    assert scripted.connections == 1
+    assert path.read_bytes() == RED
 
 
 async def test_useless_frames_are_answered_and_the_link_stays(

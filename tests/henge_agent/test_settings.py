@@ -88,7 +88,18 @@ def test_the_format_of_an_output_is_named_or_follows_from_the_suffix(text: str, 
 
 
 @pytest.mark.parametrize(
-    "text", ["", ":json", "/etc/a\nb", "/etc/lamp:xml", "/proc/1/mem", "/sys/x", "/dev/sda", "/a/../dev/sda"]
+    "text",
+    [
+        "",
+        ":json",
+        "/etc/a\nb",
+        "/etc/lamp:xml",
+        "/proc/1/mem",
+        "/sys/x",
+        "/dev/sda",
+        "/a/../dev/sda",
+        "~no-such-user/x",
+    ],
 )
 def test_an_output_that_is_no_place_for_a_file_is_refused(text: str) -> None:
     with pytest.raises(Invalid) as refusal:

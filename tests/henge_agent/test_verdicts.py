@@ -5,7 +5,8 @@ from __future__ import annotations
 from hengd.rules.states import TRANSIENT_REASONS
 from henge_agent.verdicts import PASSING, field_errors, once_more
 from henge_protocol.errors import Invalid, Problem
-from henge_protocol.wire import MAX_TEXT_CHARS, FieldError
+from henge_protocol.header import MAX_TEXT_CHARS
+from henge_protocol.wire import FieldError
 
 
 def test_each_fault_has_its_own_sentence() -> None:

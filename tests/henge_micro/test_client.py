@@ -235,6 +235,40 @@ async def test_an_identity_is_renewed(
     assert after["id"] == before["id"]
 
 
+@pytest.mark.parametrize("program", [RUN, POLL], ids=["stream", "poll"])
+async def test_a_board_that_is_asked_renews_its_identity_once(
+    small: Interpreter, new_board: MakeBoard, daemon: Service, admin: Admin, program: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    await admin.apply(schema(), device("lamp-1", color="red"))
+    board = await new_board(small)
+    await in_sync(board, admin)
+    await board.off()
+    before = board.record("identity")
+    ask_for_renewal(daemon, before, monkeypatch)
+    await board.start(program)
+    await eventually(lambda: board.record("identity")["cert"] != before["cert"])
+    await eventually(lambda: "trial" not in board.record("identity"))
+    await admin.set("lamp-1", color="blue")
+    await board.says("config", {"brightness": 80, "color": "blue"})
+    await admin.until("lamp-1", config="in-sync", identity="active")
+
+    assert await renewals(admin) == 1
+    assert board.record("identity")["key"] != before["key"]
+
+
+def ask_for_renewal(daemon: Service, identity: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the real daemon ask whoever still shows this identity."""
+    old = pki.fingerprint(base64.b64decode(identity["cert"]))
+    monkeypatch.setattr(daemon.app.authority, "renew_within_s", lambda caller: 50 * (caller.certificate == old))
+
+
+async def renewals(admin: Admin) -> int:
+    """How many identities were renewed, by the audit."""
+    records = (await admin.ok("GET", "/v1/audit"))["items"]
+    return sum(record["what"] == "certificate.renewed" for record in records)
+
+
 async def test_a_revoked_board_keeps_its_configuration_and_asks_rarely(
     small: Interpreter, new_board: MakeBoard, admin: Admin
 ) -> None:
@@ -439,6 +473,30 @@ ONCE = """
 client = Client(FOLDER, SETUP, on_config=show)
 say(reached=asyncio.run(client.once(900)), config=client.config)
 """
+
+
+async def test_a_sleeper_asks_daily_whether_to_renew_and_does_so_before_it_sleeps(
+    small: Interpreter, new_board: MakeBoard, daemon: Service, admin: Admin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await admin.apply(schema(), device("lamp-1", color="red"))
+    board = await new_board(small)
+    await board.start(ONCE)
+    await board.ends()
+    before = board.record("identity")
+    ask_for_renewal(daemon, before, monkeypatch)
+    await board.start(ONCE)
+    await board.ends()
+    assert board.record("identity") == before, "it asked a moment ago"
+
+    board.change("seen", t=board.record("seen")["t"] - 86400 - 60)
+    await board.start(ONCE)
+    said = json.loads((await board.ends()).splitlines()[-1])
+    after = board.record("identity")
+
+    assert said["reached"]
+    assert after["cert"] != before["cert"]
+    assert "trial" not in after, "the new identity was used before the board went to sleep"
+    assert await renewals(admin) == 1
 
 
 async def test_a_sleeper_undoes_what_is_not_confirmed_before_it_sleeps(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from henge_protocol.csr import read_csr
 from henge_protocol.joining import format_token
 from henge_protocol.model import digest_of
-from henge_protocol.wire import Report, encode
+from henge_protocol.wire import Error, Report, encode
 from tests.henge_agent import scripted as scripts
 from tests.henge_agent.scripted import Scripted, serving
 from tests.henge_micro.boards import RUN, Board, Interpreter, eventually
@@ -221,6 +222,32 @@ async def test_a_daemon_that_cannot_renew_now_is_connected_to_all_the_same(board
     await liar.reported("applied", digest_of(RED))
 
     assert liar.renewals == 0
+
+
+async def test_a_daemon_that_asks_for_a_renewal_and_refuses_it_is_not_asked_again_at_once(
+    board: Board, liar: Scripted
+) -> None:
+    await board.off()
+    liar.refuse_renewal, liar.renew_within_s = (503, "clock_suspect"), 1
+    await board.start()
+    await board.prints("clock_suspect")
+    for document in (RED, GREEN):
+        await liar.want(document)
+        await liar.reported("applied", digest_of(document))
+
+    assert (liar.renewals_wanted, liar.renewals) == (1, 0)
+
+
+async def test_what_a_daemon_of_the_future_says_beyond_version_1_changes_nothing(board: Board, liar: Scripted) -> None:
+    said = len(liar.frames)
+    liar.desired, liar.revision = RED, liar.revision + 1
+    config, _, document = encode(liar.config()).partition(b"\n")
+    [socket] = liar.sockets
+    await socket.send_str('{"type":"weather","degrees":21}')
+    await socket.send_str(json.dumps({**json.loads(config), "weather": {"degrees": 21}}) + "\n" + document.decode())
+    await liar.reported("applied", digest_of(RED))
+
+    assert [frame.code for frame in liar.frames[said:] if isinstance(frame, Error)] == ["unknown_type"]
 
 
 async def test_a_power_cut_right_after_renewal_leaves_an_identity_that_works(board: Board, liar: Scripted) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import ssl
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -13,7 +14,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from henge_protocol import pki
+from henge_protocol import pki, tls
+from henge_protocol.keys import der_element
 
 FLEET = pki.new_id(b"fleet of the tst")
 DEVICE = pki.new_id(b"a lamp in attic.")
@@ -91,6 +93,52 @@ def leaf(
     for extension, critical in extensions:
         builder = builder.add_extension(extension, critical=critical)
     return builder.sign(signer, hashes.SHA256()).public_bytes(serialization.Encoding.DER), pem_of(key)
+
+
+ECDSA_SHA256 = bytes.fromhex("300a06082a8648ce3d040302")
+ECDSA_SHA1 = bytes.fromhex("300906072a8648ce3d0401")
+
+
+def resigned(
+    certificate: bytes,
+    ca: pki.Authority,
+    change: Callable[[list[bytes]], None],
+    *,
+    digest: hashes.HashAlgorithm | None = None,
+) -> bytes:
+    """Return a certificate whose fields (DER, from the version on) are changed, signed anew: what no library makes."""
+    fields = elements(der_element(der_element(certificate)[1])[1])
+    change(fields)
+    signed = der(0x30, *fields)
+    key = serialization.load_pem_private_key(ca.key_pem, None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    signature = key.sign(signed, ec.ECDSA(digest or hashes.SHA256()))
+    return der(0x30, signed, fields[2], der(0x03, b"\0" + signature))
+
+
+def der(tag: int, *contents: bytes) -> bytes:
+    """Return one element of DER."""
+    content = b"".join(contents)
+    length = len(content).to_bytes((len(content).bit_length() + 7) // 8 or 1, "big")
+    return bytes([tag]) + (length if len(content) < 128 else bytes([0x80 | len(length)]) + length) + content
+
+
+def elements(content: bytes) -> list[bytes]:
+    """Return the elements that stand one after the other, each whole."""
+    found = []
+    while content:
+        rest = der_element(content)[2]
+        found.append(content[: len(content) - len(rest)])
+        content = rest
+    return found
+
+
+def showing(context: ssl.SSLContext, identity: bytes) -> ssl.SSLContext:
+    """Return a client's context that shows these certificates, however weak or wrong they are."""
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    with tls._as_path(identity) as path:
+        context.load_cert_chain(path)
+    return context
 
 
 def key_usage(**chosen: bool) -> x509.KeyUsage:

@@ -7,15 +7,17 @@ import ipaddress
 import logging
 import os
 import random
-from collections.abc import AsyncIterator
+import socket
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
 from zeroconf.asyncio import AsyncServiceInfo, AsyncZeroconf
 
-from henge_protocol.beacon import SERVICE_TYPE, txt_entries
+from henge_protocol.beacon import MAX_CANDIDATES, SERVICE_TYPE, Sighting, txt_entries
 from henge_protocol.browse import browse
 from henge_protocol.pki import new_id
+from tests.vectors import mdns_packets
 
 FLEET = new_id(os.urandom(16))
 OTHER = new_id(os.urandom(16))
@@ -26,6 +28,21 @@ TAG = FLEET[:6]
 def own_loopback() -> list[str]:
     """An address for one responder alone: of all that share one, a unicast answer reaches only one."""
     return [str(ipaddress.IPv4Address("127.1.0.0") + random.randrange(1, 2**23))]
+
+
+async def found_among(packets: Sequence[bytes], *, timeout_s: float = 20, enough: int | None = 1) -> list[Sighting]:
+    """What a browse finds that gets these packets, again and again, until it ends."""
+    [ours] = own_loopback()
+    looking = asyncio.create_task(
+        browse(timeout_s=timeout_s, fleet_id=mdns_packets.FLEET, interfaces=[ours], enough=enough)
+    )
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as anybody:
+        while not looking.done():
+            for packet in packets:
+                anybody.sendto(packet, (ours, 5353))
+                await asyncio.sleep(0)
+            await asyncio.wait([looking], timeout=0.05)
+    return await looking
 
 
 @asynccontextmanager
@@ -78,6 +95,36 @@ async def test_what_cannot_be_used_is_passed_over() -> None:
         found = await browse(timeout_s=10, fleet_id=FLEET, interfaces=own_loopback(), enough=1)
 
     assert [sighting.name for sighting in found] == [f"bt-home-{TAG}"]
+
+
+@pytest.mark.parametrize(
+    "packets", [pytest.param(packets, id=what) for what, packets in mdns_packets.NOTHING + mdns_packets.DOUBTFUL]
+)
+async def test_what_is_no_announcement_announces_nothing(packets: list[bytes]) -> None:
+    good = mdns_packets.answer(instance=b"good", target="good.local", owner="good.local")
+    [sighting] = await found_among([*packets, good])
+
+    assert sighting == Sighting("good", ("192.168.1.5",), 4364, mdns_packets.FLEET, mdns_packets.FP, 1_800_000_000)
+
+
+@pytest.mark.parametrize(
+    ("packet", "addresses"), [pytest.param(*case, id=what) for what, *case in mdns_packets.SOMETHING]
+)
+async def test_what_is_odd_is_read_all_the_same(packet: bytes, addresses: int) -> None:
+    [sighting] = await found_among([packet])
+
+    assert len(sighting.addresses) == addresses
+    assert all(character.isprintable() for character in sighting.name)
+    assert (sighting.port, sighting.fleet, sighting.fp_hint, sighting.unix_s) == (
+        4364, mdns_packets.FLEET, mdns_packets.FP, 1_800_000_000,
+    )  # fmt: skip
+
+
+async def test_of_a_flood_of_announcements_few_are_kept() -> None:  # M14
+    flood = [mdns_packets.answer(instance=b"fake-%d" % number, port=1 + number) for number in range(300)]
+    found = await found_among(flood, timeout_s=2, enough=None)
+
+    assert 0 < len(found) <= MAX_CANDIDATES
 
 
 async def test_a_browse_ends_in_time_when_nobody_answers() -> None:

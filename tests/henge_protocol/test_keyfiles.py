@@ -2,14 +2,16 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from henge_protocol import keyfiles
-from henge_protocol.errors import Denied, HengeError, Invalid, NotFound, StorageFull, TooLarge
+from henge_protocol.errors import Denied, HengeError, Invalid, Malformed, NotFound, StorageFull, TooLarge
 
 
 class Cut(BaseException):
@@ -237,3 +239,108 @@ def test_what_is_handed_over_once_has_a_limit(tmp_path: Path) -> None:
 
     with pytest.raises(TooLarge):
         keyfiles.read_once(tmp_path / "token", limit_bytes=10)
+
+
+def read_opened(path: Path) -> bytes:
+    with keyfiles.open_once(path) as file:
+        return file.read()
+
+
+def bind_socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as there:
+        there.bind(os.path.relpath(path))
+
+
+ODD: dict[str, Callable[[Path], object]] = {
+    "F01 nothing": lambda path: None,
+    "F01 a folder": Path.mkdir,
+    "F01 a socket": bind_socket,
+    "F01 a device": lambda path: path.symlink_to("/dev/zero"),
+    "F02 a link to nothing": lambda path: path.symlink_to("nowhere"),
+    "F02 a link to itself": lambda path: path.symlink_to(path),
+}
+
+
+@pytest.mark.parametrize("make", [pytest.param(make, id=what) for what, make in ODD.items()])
+@pytest.mark.parametrize("read", [keyfiles.read_once, read_opened, lambda path: keyfiles.read_passphrase(str(path))])
+def test_what_a_person_names_and_is_no_file_is_refused_without_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], object], read: Callable[[Path], object]
+) -> None:
+    monkeypatch.chdir(tmp_path)  # a socket's path is short
+    make(tmp_path / "odd")
+    with pytest.raises((Invalid, NotFound)) as refusal:
+        read(tmp_path / "odd")
+
+    assert refusal.value.code == "bad_file"
+
+
+def test_a_pipe_that_nobody_writes_to_is_not_waited_for(tmp_path: Path) -> None:  # F01
+    os.mkfifo(tmp_path / "pipe", 0o600)
+
+    assert keyfiles.read_once(tmp_path / "pipe") == (b"", 0)
+    assert read_opened(tmp_path / "pipe") == b""
+    with pytest.raises(Invalid, match="not a regular file"):
+        keyfiles.read_passphrase(str(tmp_path / "pipe"))
+
+
+@pytest.mark.parametrize("read", [keyfiles.read_once, keyfiles.read_private, keyfiles.read_public])
+def test_a_file_that_grows_while_it_is_read_is_refused_at_the_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: Callable[..., object]
+) -> None:  # F05
+    path = tmp_path / "log"
+    keyfiles.write_private(path, b"x" * 10)
+    really_read = os.read
+
+    def grow_and_read(fd: int, size: int) -> bytes:
+        with path.open("ab") as file:
+            file.write(b"x" * 10)
+        return really_read(fd, min(size, 10))
+
+    monkeypatch.setattr(keyfiles.os, "read", grow_and_read)
+    with pytest.raises(TooLarge, match=str(path)):
+        read(path, limit_bytes=100)
+
+
+def test_a_file_that_is_replaced_while_it_is_read_is_read_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # F05
+    path = tmp_path / "key"
+    keyfiles.write_private(path, b"old one")
+    really_read = os.read
+
+    def replace_and_read(fd: int, size: int) -> bytes:
+        keyfiles.write_private(path, b"new one")
+        return really_read(fd, min(size, 2))
+
+    monkeypatch.setattr(keyfiles.os, "read", replace_and_read)
+
+    assert keyfiles.read_private(path) == b"old one"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(b"correct horse", id="F06 no final newline"),
+        pytest.param(b"correct horse\n", id="F14 a newline"),
+        pytest.param(b"correct horse\r\n", id="F06 CRLF"),
+        pytest.param(b"\xef\xbb\xbfcorrect horse\n", id="F06 BOM"),
+        pytest.param(b"correct horse\nand another line\n", id="F14 more lines"),
+    ],
+)
+def test_a_passphrase_is_the_first_line_however_it_was_saved(tmp_path: Path, content: bytes) -> None:
+    keyfiles.write_private(tmp_path / "passphrase", content)
+    (tmp_path / "link").symlink_to("passphrase")
+
+    assert keyfiles.read_passphrase(str(tmp_path / "link")) == "correct horse"
+
+
+@pytest.mark.parametrize(
+    "content", [pytest.param(b"caf\xe9", id="F06 Latin-1"), pytest.param("caf\u00e9".encode("utf-16"), id="F06 UTF-16")]
+)
+def test_a_passphrase_that_is_not_utf_8_is_refused(tmp_path: Path, content: bytes) -> None:
+    keyfiles.write_private(tmp_path / "passphrase", content)
+    with pytest.raises(Malformed) as refusal:
+        keyfiles.read_passphrase(str(tmp_path / "passphrase"))
+
+    assert refusal.value.code == "bad_encoding"
+    assert "caf" not in refusal.value.message

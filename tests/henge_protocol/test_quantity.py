@@ -29,7 +29,26 @@ def test_a_duration_is_read_exactly(text: str, seconds: int) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "s", "90", "1.5h", "-1s", "+1s", "1 s", " 1s", "1s\n", "1s1m", "1m1m", "1w", "1S", "1ms", "٣s", "100000d"],
+    [
+        "",
+        "s",
+        "90",
+        "1.5h",
+        "-1s",
+        "+1s",
+        "1 s",
+        " 1s",
+        "1s\n",
+        "1s1m",
+        "1m1m",
+        "1w",
+        "1S",
+        "1ms",
+        "٣s",
+        "100000d",
+        "1h30",
+        "1e3s",
+    ],
 )
 def test_any_other_duration_is_refused_by_its_name(text: str) -> None:
     with pytest.raises(Invalid, match=r"the wait .* is not of the form 90s, 15m, 2h or 1d12h") as refusal:
@@ -73,7 +92,7 @@ def test_a_size_is_read_exactly(text: str, size: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "B", "1", "1KB", "1kib", "1 KiB", "1.5MiB", "-1B", "1TiB", "1GiB\n", "٣B", "1234567890B"]
+    "text", ["", "B", "1", "1KB", "1kib", "1 KiB", "1.5MiB", "-1B", "1TiB", "1GiB\n", "٣B", "1234567890B", "1k", "1Kib"]
 )
 def test_any_other_size_is_refused_by_its_name(text: str) -> None:
     with pytest.raises(Invalid, match=r"the map .* is not of the form 512B, 16KiB, 8MiB or 1GiB") as refusal:

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from henge_protocol import session as machine
 from henge_protocol.errors import CODES
+from henge_protocol.header import WireError
 from henge_protocol.model import digest_of
 from henge_protocol.session import INITIAL, TRANSITIONS, Role, Session
-from henge_protocol.wire import Bye, Config, Error, Hello, Message, Receipt, Report, Welcome, WireError, decode, encode
+from henge_protocol.wire import Bye, Config, Error, Hello, Message, Receipt, Report, Welcome, decode, encode
 from tests.vectors import run_vectors
 from tests.vectors.henge_ground import IMPLEMENTATION, MESSAGES
 

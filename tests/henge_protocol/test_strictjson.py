@@ -82,8 +82,39 @@ def test_syntax_error_names_offset_line_and_column() -> None:
     assert error.message == "not JSON at line 2, column 7 (offset 16): found '}'; a value was expected"
 
 
+@pytest.mark.parametrize(
+    ("text", "code", "pointer"),
+    [
+        pytest.param(b'{"a":[1,{"b/c":9007199254740992}]}', "number_out_of_range", "/a/1/b~1c", id="R40"),
+        pytest.param(b'{"a":{"b":-1e400},"c":NaN}', "number_out_of_range", "/a/b", id="R34 the first of two"),
+        pytest.param(b'{"a":[{"b":NaN}]}', "number_out_of_range", "/a/0/b", id="R34 NaN"),
+        pytest.param(b'{"a":' + b"9" * 5000 + b"}", "number_out_of_range", "/a", id="R32"),
+        pytest.param(b'{"a":{"b":1,"b":2}}', "duplicate_key", "/a", id="R35"),
+        pytest.param(b'{"a":{"b":Infinity,"b":2}}', "duplicate_key", "/a", id="R35 around another fault"),
+        pytest.param(b'{"b":1,"b":2}', "duplicate_key", "", id="R35 outermost"),
+        pytest.param(b"NaN", "number_out_of_range", "", id="R34 alone"),
+        pytest.param(b'[0,{"%b":1}]' % (b"k" * 129), "too_complex", "/1", id="J30"),
+        pytest.param(b'{"a":{%b}}' % b",".join(b'"%d":1' % n for n in range(1001)), "too_complex", "/a", id="V13"),
+        pytest.param(b'{"a":["\\ud800"]}', "bad_encoding", "/a/0", id="R36"),
+    ],
+)
+def test_a_refusal_names_the_spot(text: bytes, code: str, pointer: str) -> None:
+    error = refusal(text)
+
+    assert (error.code, [one.pointer for one in error.problems]) == (code, [pointer])
+    assert error.message == (f"{pointer}: " if pointer else "") + error.problems[0].message
+
+
+def test_a_refusal_before_a_syntax_error_has_no_spot() -> None:
+    error = refusal(b'{"a":NaN,}')
+
+    assert (error.code, error.problems) == ("number_out_of_range", ())
+
+
 def test_refusal_never_echoes_control_characters() -> None:
     assert "\x1b" not in refusal(b'{"\\u001b[2J":1,"\\u001b[2J":2}').message
+    assert "\x1b" not in refusal(b'{"\\u001b[2J":{"a":1,"a":2}}').message
+    assert len(refusal(b'{"%b":' % (b"k" * 128) * 20 + b"NaN" + b"}" * 20).message) < 300
     assert "\x1b" not in refusal(b"\x1b[2J").message
 
 

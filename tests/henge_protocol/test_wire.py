@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from henge_protocol import wire
+from henge_protocol import header, wire
 from henge_protocol.errors import CODES
 from henge_protocol.model import FINAL_STATES, INTENTS, REPORT_STATES, digest_of
 from tests.vectors import run_vectors
@@ -26,7 +26,7 @@ numbers = st.integers(0, wire.MAX_INTEGER)
 epochs = st.text("0123456789abcdefghijklmnopqrstuvwxyz", max_size=32)
 codes = st.text("abcdefghijklmnopqrstuvwxyz0123456789-_", max_size=48)
 visible = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), max_size=64)
-free = st.text(st.characters(exclude_categories=["Cs"]), max_size=wire.MAX_TEXT_CHARS)
+free = st.text(st.characters(exclude_categories=["Cs"]), max_size=header.MAX_TEXT_CHARS)
 facts = st.dictionaries(
     visible,
     st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
@@ -54,7 +54,8 @@ messages = st.one_of(
         st.lists(field_errors, max_size=3).map(tuple),
     ),
     st.builds(
-        wire.Welcome, st.integers(0, wire.MAX_VERSION), epochs, visible, numbers, st.integers(0, wire.MAX_PING_S), sizes
+        wire.Welcome, st.integers(0, wire.MAX_VERSION), epochs, visible, numbers, st.integers(0, wire.MAX_PING_S),
+        sizes, numbers, st.integers(0, wire.MAX_RENEW_WITHIN_S),
     ),
     st.builds(wire.Config, epochs, numbers, digests, days, st.sampled_from(sorted(INTENTS)), st.binary(max_size=200)),
     st.builds(wire.Receipt, numbers, st.just("") | digests, lasting),
@@ -170,8 +171,12 @@ def test_the_highest_common_version_is_chosen(
     assert wire.choose_version(theirs, ours) == chosen
 
 
-def test_our_own_versions_are_the_default() -> None:
-    assert wire.choose_version(wire.SUPPORTED) == wire.PROTOCOL_VERSION
+def test_the_newest_of_our_own_versions_is_what_we_welcome_with() -> None:
+    assert wire.choose_version(wire.SUPPORTED, wire.SUPPORTED) == wire.Welcome().protocol == wire.PROTOCOL_VERSION
+
+
+def test_a_range_of_versions_is_told_in_words() -> None:
+    assert [wire.versions_text(one) for one in ((1, 1), (1, 7))] == ["1", "1 to 7"]
 
 
 # --- docs/protocol.md -------------------------------------------------------------------------------------
@@ -217,10 +222,11 @@ def test_the_document_lists_the_states_and_which_end_a_delivery() -> None:
         f"at most {wire.MAX_FACTS} entries",
         f"text (at most {wire.MAX_FACT_CHARS} characters)",
         f"at most {wire.MAX_ERRORS} of `{{pointer, message}}`",
-        f"at most {wire.MAX_TEXT_CHARS} characters each",
+        f"at most {header.MAX_TEXT_CHARS} characters each",
         f"0 to {wire.MAX_CONTACT_S:,}",
         f"seconds, at most {wire.MAX_DAY_S:,}",
         f"seconds, at most {wire.MAX_PING_S:,}",
+        f"seconds, at most {wire.MAX_RENEW_WITHIN_S:,}",
         f"This document describes version {wire.PROTOCOL_VERSION}.",
     ],
 )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -78,3 +80,25 @@ async def test_a_file_of_something_else_is_refused(person: Face, tmp_path: Path)
         codes.append((await person.run("audit", "verify", "-f", str(file))).code)
 
     assert codes == [6, 6, 6, 6]
+
+
+@pytest.mark.parametrize(
+    ("make", "code"),
+    [
+        pytest.param(lambda path: None, 3, id="F01 nothing"),
+        pytest.param(os.mkfifo, 6, id="F01 a pipe"),
+        pytest.param(Path.mkdir, 6, id="F01 a folder"),
+        pytest.param(lambda path: path.symlink_to("/dev/zero"), 6, id="F01 a device"),
+        pytest.param(lambda path: path.write_text("[" * 100_000), 6, id="F09 depth"),
+        pytest.param(lambda path: path.write_text('{"anchor": ' + "9" * 5000), 6, id="F09 a number"),
+    ],
+)
+async def test_what_is_no_file_of_records_is_refused_without_waiting(
+    face: Face, tmp_path: Path, make: Callable[[Path], object], code: int
+) -> None:
+    make(tmp_path / "audit.json")
+    ran = await face.run("audit", "verify", "-f", str(tmp_path / "audit.json"))
+
+    assert ran.code == code, ran
+    assert str(tmp_path / "audit.json") in ran.err
+    assert "fault in hengectl" not in ran.err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,9 @@ async def test_a_passphrase_is_asked_twice_from_a_person_only(
         ("--verify {folder}", PASSPHRASE, INVALID),
         ("--verify {sealed}", "some other passphrase", NOT_ALLOWED),
         ("--verify {cut}", PASSPHRASE, INVALID),
+        pytest.param("--verify {pipe}", PASSPHRASE, INVALID, id="F01 a pipe"),
+        pytest.param("--verify /dev/zero", PASSPHRASE, INVALID, id="F01 a device"),
+        pytest.param("--verify {nowhere}", PASSPHRASE, NOT_FOUND, id="F01 nothing"),
     ],
 )
 async def test_what_cannot_be_done_is_said_and_leaves_nothing(
@@ -96,8 +100,10 @@ async def test_what_cannot_be_done_is_said_and_leaves_nothing(
     there.write_bytes(b"a letter")
     sealed.write_bytes(b"".join(sealedfile.seal([b"x" * 99], PASSPHRASE.encode(), {}, salt=bytes(16))))
     cut.write_bytes(sealed.read_bytes()[:-1])
+    os.mkfifo(tmp_path / "pipe")
     before = listed(tmp_path)
     names = {"there": there, "sealed": sealed, "cut": cut, "folder": tmp_path}
+    names |= {name: tmp_path / name for name in ("pipe", "nowhere")}
 
     ran = await operator.run(
         "backup", *arguments.format(**names).split(), "--passphrase-file", "-", stdin=stdin

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +84,27 @@ async def test_what_is_no_secret_is_refused_and_not_repeated(
     assert ran.code == 6
     assert "hunter" not in ran.err + ran.out
     assert told in ran.err
+    assert await document(daemon) == {"psk": VALUE}
+
+
+@pytest.mark.parametrize(
+    ("make", "code"),
+    [
+        pytest.param(lambda path: None, 3, id="F01 nothing"),
+        pytest.param(os.mkfifo, 6, id="F01 a pipe"),
+        pytest.param(Path.mkdir, 6, id="F01 a folder"),
+        pytest.param(lambda path: path.symlink_to("/dev/zero"), 6, id="F01 a device"),
+        pytest.param(lambda path: path.symlink_to(path), 6, id="F02 a link to itself"),
+        pytest.param(lambda path: path.write_bytes(b"x" * 70_000), 6, id="F04 large"),
+    ],
+)
+async def test_what_is_no_file_with_a_secret_is_refused_without_waiting(
+    person: Face, daemon: Service, tmp_path: Path, make: Callable[[Path], object], code: int
+) -> None:
+    make(tmp_path / "value")
+    ran = await person.run("secret", "set", "wifi/home", "--from-file", str(tmp_path / "value"))
+
+    assert (ran.code, "Nothing was changed." in ran.err) == (code, True), ran
     assert await document(daemon) == {"psk": VALUE}
 
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
+import json
 import os
 import random
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from henge_protocol.pki import generate_key, key_matches
+from henge_protocol.tls import unverified_context
 from tests.hengd.test_store import fill, small_disk
-from tests.service import device, schema, verify_store
+from tests.service import PATIENCE_S, device, enrolment, schema, verify_store
 from tests.system.programs import Admin, Daemon, Refused, output_of, running, until
 
 pytestmark = pytest.mark.system
@@ -49,6 +54,34 @@ class Writer:
                 self.acknowledged, self.revision = self.asked, answer["metadata"]["revision"]
         except (OSError, http.client.HTTPException):
             return  # the daemon is dead
+
+
+def test_a_daemon_killed_before_it_answered_gives_the_same_identity_again(tmp_path: Path) -> None:  # E43
+    with running(tmp_path) as daemon:
+        token = daemon.admin.call("POST", "/v1/tokens", {"name": "lamp-1"})["token"]
+        key = generate_key()
+        body = json.dumps(enrolment(token, key, "lamp-1"))
+        lost = asking(daemon.port, body)  # its answer is never read
+        until(lambda: bool(daemon.admin.call("GET", "/v1/devices")["items"]))
+        device_id = daemon.admin.call("GET", "/v1/devices/lamp-1")["metadata"]["id"]
+        daemon.kill()
+        lost.close()
+        daemon.start()
+        with closing(asking(daemon.port, body)) as again:
+            answer = again.getresponse()
+            identity = json.loads(answer.read())
+        devices = daemon.admin.call("GET", "/v1/devices")["items"]
+
+    assert (answer.status, identity["device_id"]) == (201, device_id)
+    assert key_matches(base64.b64decode(identity["certificate"]), key)
+    assert [one["metadata"]["name"] for one in devices] == ["lamp-1"]
+
+
+def asking(port: int, body: str) -> http.client.HTTPSConnection:
+    """A connection over which somebody asks to be enrolled."""
+    connection = http.client.HTTPSConnection("127.0.0.1", port, context=unverified_context(), timeout=PATIENCE_S)
+    connection.request("POST", "/v1/enrol", body, {"Content-Type": "application/json"})
+    return connection
 
 
 def test_every_acknowledged_change_survives_kill_minus_nine(tmp_path: Path) -> None:  # D1, D4

@@ -82,9 +82,7 @@ def test_a_fleet_comes_back_from_the_authorities_alone_and_nobody_touches_a_devi
             shutil.rmtree(daemon.data)
 
             elsewhere = Daemon(tmp_path, tmp_path / "other")
-            told = command(
-                "hengd", "restore", str(keys), "--data-dir", str(elsewhere.data), "--passphrase-file", "-"
-            )
+            told = command("hengd", "restore", str(keys), "--data-dir", str(elsewhere.data), "--passphrase-file", "-")
             assert "Founded anew" in told
             try:
                 rebuild(elsewhere, daemon.port)

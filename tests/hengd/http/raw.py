@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+CONTINUATION: Final = 0
+TEXT: Final = 1
+BINARY: Final = 2
+CLOSE: Final = 8
+PING: Final = 9
+PONG: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,3 +69,19 @@ def request(method: str, path: str, body: bytes = b"", *fields: str, length: int
     if body or length is not None:
         lines.append(f"Content-Length: {len(body) if length is None else length}")
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+def frame(kind: int, payload: bytes = b"", *, fin: bool = True, rsv: int = 0, masked: bool = True) -> bytes:
+    """A frame as a client sends it (RFC 6455 section 5.2)."""
+    head = bytes([(fin << 7) | (rsv << 4) | kind])
+    length = len(payload)
+    if length < 126:
+        head += bytes([(masked << 7) | length])
+    elif length < 65536:
+        head += bytes([(masked << 7) | 126]) + struct.pack("!H", length)
+    else:
+        head += bytes([(masked << 7) | 127]) + struct.pack("!Q", length)
+    if not masked:
+        return head + payload
+    mask = b"\x05\xa0\xff\x10"
+    return head + mask + bytes(byte ^ mask[index % 4] for index, byte in enumerate(payload))

@@ -142,8 +142,8 @@ async def test_conditions_follow_what_the_device_says(daemon: Service, admin: Ad
 
     assert pending == {
         "Joined": ("True", "active"), "Connected": ("Unknown", "never-seen"),
-        "InSync": ("Unknown", "unknown"), "IdentityShared": ("False", "one"),
-        "RebootRequired": ("False", "none"),
+        "InSync": ("Unknown", "unknown"), "ProtocolUnsupported": ("False", "unsaid"),
+        "IdentityShared": ("False", "one"), "RebootRequired": ("False", "none"),
     }  # fmt: skip
     assert good | {"Connected": ("True", "online"), "InSync": ("True", "in-sync")} == good
     [refused] = [one for one in bad["conditions"] if one["type"] == "InSync"]

@@ -22,6 +22,7 @@ from henge_protocol.errors import CODES
 from henge_protocol.joining import parse_token
 from tests.hengd.http.conftest import Standing
 from tests.hengd.http.raw import exchange, request
+from tests.hengd.rescuekit import certified, open_window
 from tests.service import Admin, Answer, Clock, Identity, Service, device, enrolment, schema, verify_store
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -227,6 +228,40 @@ async def test_every_route_answers_every_caller_by_the_rule_s1(fleet: Fleet, cal
             fine = (answer.status, answer.code) == rule and is_problem(answer)
         if not fine or answer.status >= 500 or not answer.headers["Henge-Request-Id"]:
             wrong.append((method, path, auth, rule, answer.status, answer.body[:200]))
+
+    assert wrong == []
+
+
+def served_to(auth: Auth) -> str:
+    """A caller whom routes of ``auth`` let through."""
+    callers = {Auth.ENROL: "none", Auth.DEVICE: "active", Auth.DEVICE_EXPIRED: "active"}
+    return callers.get(auth, "socket")
+
+
+async def test_every_route_refuses_a_parameter_that_it_does_not_know_r27(fleet: Fleet) -> None:
+    wrong = []
+    await open_window(fleet.clients["socket"])
+    lost = certified(fleet.service, "lost", at=fleet.service.clock.wall())
+    async with fleet.service.remote(lost) as stray:
+        for (method, path, auth), route in zip(targets(fleet.service), fleet.service.app.routes, strict=True):
+            body = None if route.takes is None else {}
+            client = stray if auth is Auth.RESCUE else fleet.clients[served_to(auth)]
+            answer = await client.call(method, f"{path}?no_such=1", body)
+            if (answer.status, answer.code) != (400, "unknown_parameter"):
+                wrong.append((method, path, answer.status, answer.body[:200]))
+    await open_window(fleet.clients["socket"], 0)
+
+    assert wrong == []
+
+
+async def test_every_route_that_takes_no_body_refuses_one_r17(fleet: Fleet) -> None:
+    wrong = []
+    for (method, path, auth), route in zip(targets(fleet.service), fleet.service.app.routes, strict=True):
+        if route.takes is not None:
+            continue
+        answer = await fleet.clients[served_to(auth)].call(method, path, {})
+        if (answer.status, answer.code) != (400, "body_refused"):
+            wrong.append((method, path, answer.status, answer.body[:200]))
 
     assert wrong == []
 

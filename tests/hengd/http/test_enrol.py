@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -41,13 +42,17 @@ def loaded(key: bytes) -> Any:
     return serialization.load_pem_private_key(key, None)
 
 
-def asking(key: Any, *extensions: x509.ExtensionType, name: str = "lamp") -> bytes:
+def asking(
+    key: Any, *extensions: x509.ExtensionType, name: str = "lamp", password: bytes = b"", digest: Any = None
+) -> bytes:
     """A request that asks for more than a key."""
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     builder = x509.CertificateSigningRequestBuilder().subject_name(subject)
     for extension in extensions:
         builder = builder.add_extension(extension, critical=True)
-    return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
+    if password:
+        builder = builder.add_attribute(x509.oid.AttributeOID.CHALLENGE_PASSWORD, password)
+    return builder.sign(key, digest or hashes.SHA256()).public_bytes(serialization.Encoding.DER)
 
 
 def flipped(der: bytes) -> bytes:
@@ -66,6 +71,18 @@ GREEDY = asking(
     name="root",
 )
 
+AUTHORITY = pki.make_ca("client", "0" * 26, now=1.7e9).certificate_der
+SPKI = pki.key_spki_der(KEY)
+OTHERS_KEY = pki.key_spki_der(pki.generate_key())
+
+
+def replaced(old: bytes, new: bytes) -> str:
+    """The request with some of its bytes exchanged for as many others, in base64."""
+    assert DER.count(old) == 1
+    assert len(old) == len(new)
+    return b64(DER.replace(old, new))
+
+
 BODIES = [
     pytest.param({}, 422, "bad_object", id="E01-empty"),
     pytest.param([], 422, "bad_object", id="E01-list"),
@@ -73,18 +90,44 @@ BODIES = [
     pytest.param({"csr": None}, 422, "bad_object", id="E01-no-csr"),
     pytest.param({"csr": 7}, 422, "bad_object", id="E01-csr-number"),
     pytest.param({"csr": "not base64"}, 400, "bad_csr", id="E01-csr-not-base64"),
+    pytest.param({"csr": b64(DER)[:40] + "\n" + b64(DER)[40:]}, 400, "bad_csr", id="V46-line-break"),
+    pytest.param({"csr": " " + b64(DER)}, 400, "bad_csr", id="V46-space"),
+    pytest.param({"csr": "-_8="}, 400, "bad_csr", id="V46-alphabet-of-urls"),
+    pytest.param({"csr": "AAA"}, 400, "bad_csr", id="V46-no-padding"),
+    pytest.param({"csr": "AAAA="}, 400, "bad_csr", id="V46-too-much-padding"),
     pytest.param({"csr": "x" * 8193}, 422, "bad_object", id="E14-csr-too-long"),
     pytest.param({"csr": b64(DER + b"\0" * 4096)}, 413, "too_large", id="E14-csr-over-4-KiB"),
+    pytest.param({"csr": "A" * 40_000}, 413, "too_large", id="E14-csr-of-30-KB"),
     pytest.param({"csr": b64(b"hello\n" + pem(DER))}, 400, "one_csr", id="E02-text-before"),
     pytest.param({"csr": b64(pem(DER) * 2)}, 400, "one_csr", id="E02-two-blocks"),
     pytest.param({"csr": b64(KEY)}, 400, "private_key_received", id="E03-pem-key"),
     pytest.param({"csr": b64(PRIVATE)}, 400, "private_key_received", id="E03-der-key"),
+    pytest.param({"csr": b64(pki.certificate_pem(AUTHORITY))}, 400, "one_csr", id="E03-pem-certificate"),
+    pytest.param({"csr": b64(AUTHORITY)}, 400, "bad_csr", id="E03-der-certificate"),
     pytest.param({"csr": b64(DER + b"\0")}, 400, "bad_csr", id="E04-trailing-byte"),
+    pytest.param({"csr": b64(b"\x30\x80" + DER[3:] + b"\0\0")}, 400, "bad_csr", id="E04-indefinite-length"),
+    pytest.param({"csr": replaced(b"\x02\x01\x00", b"\x02\x01\x01")}, 400, "bad_csr", id="E05-version"),
     pytest.param({"csr": b64(DER[:100])}, 400, "bad_csr", id="E04-cut"),
     pytest.param({"csr": ""}, 400, "bad_csr", id="E04-empty"),
     pytest.param({"csr": b64(flipped(DER))}, 400, None, id="E06-signature-bit"),
+    pytest.param({"csr": replaced(SPKI, OTHERS_KEY)}, 400, "bad_signature", id="E07-signed-by-another-key"),
+    pytest.param({"csr": b64(asking(rsa.generate_private_key(65537, 1024)))}, 422, "key_type", id="E08-rsa-1024"),
     pytest.param({"csr": b64(asking(rsa.generate_private_key(65537, 2048)))}, 422, "key_type", id="E08-rsa"),
     pytest.param({"csr": b64(asking(ec.generate_private_key(ec.SECP384R1())))}, 422, "key_type", id="E09-p384"),
+    pytest.param({"csr": b64(asking(ec.generate_private_key(ec.SECP256K1())))}, 422, "key_type", id="E09-secp256k1"),
+    pytest.param({"csr": replaced(SPKI[27:], bytes(64))}, 400, "bad_csr", id="E10-not-on-the-curve"),
+    pytest.param(
+        {"csr": b64(asking(ec.generate_private_key(ec.SECP256R1()), digest=hashes.SHA512()))},
+        422,
+        "key_type",
+        id="E11-other-digest",
+    ),
+    pytest.param(
+        {"csr": replaced(bytes.fromhex("2a8648ce3d040302"), bytes.fromhex("2a8648ce3d040909"))},
+        422,
+        "key_type",
+        id="E12-unknown-algorithm",
+    ),
     pytest.param({"token_id": "zzzzzzzz"}, 401, "token_invalid", id="E23-unknown-id"),
     pytest.param({"secret": "0" * 26}, 401, "token_invalid", id="E22-wrong-secret"),
     pytest.param({"secret": "\N{SNOWMAN}" * 26}, 401, "token_invalid", id="E25-not-ascii"),
@@ -103,6 +146,7 @@ BODIES = [
     pytest.param({"facts": {"a": {"b": 1}}}, 422, "bad_object", id="E29-nested"),
     pytest.param({"facts": {"a": "x" * 129}}, 422, "bad_object", id="E29-long"),
     pytest.param({"facts": []}, 422, "bad_object", id="E29-list"),
+    pytest.param({"facts": {"a": "x" * 65536}}, 413, "too_large", id="E29-64-KiB"),
     pytest.param({"uid": 0}, 422, "unknown_field", id="R38-unknown-field"),
 ]
 
@@ -141,6 +185,50 @@ async def test_a_token_buys_an_identity_of_our_profile_only_e13_e14(daemon: Serv
     ]
     status = (await admin.ok("GET", "/v1/devices/lamp-1"))["status"]
     assert (status["identity"], status["id"]) == ("active", answer.json["device_id"])
+
+
+async def test_nobody_learns_whether_a_token_exists_e22_e23(daemon: Service, admin: Admin) -> None:
+    token = await token_of(admin)
+    async with daemon.remote() as stranger:
+        answers = [
+            await stranger.refused("POST", "/v1/enrol", {**WRONG, "token_id": token_id})
+            for token_id in (parse_token(token).id, "zzzzzzzz")
+        ]
+    told = [{**answer.json, "request_id": ""} for answer in answers]
+
+    assert told[0] == told[1]
+    assert [answer.status for answer in answers] == [401, 401]
+
+
+async def test_a_token_of_another_fleet_is_refused_as_unknown_e26(
+    daemon: Service, admin: Admin, tmp_path: Path
+) -> None:
+    other = Service(tmp_path / "other", Clock())
+    await other.start()
+    try:
+        async with other.admin() as elsewhere:
+            token = await token_of(elsewhere)
+        answer = await spend(daemon, token, pki.generate_key(), "lamp-1")
+    finally:
+        await other.stop()
+        other.clean()
+
+    assert (answer.status, answer.code) == (401, "token_invalid")
+    assert (await admin.ok("GET", "/v1/devices"))["items"] == []
+
+
+@pytest.mark.parametrize(
+    "name", ["a\0b", "a\nb", "\N{RIGHT-TO-LEFT OVERRIDE}pmal", "x" * 64, "lamp-2"], ids=lambda name: ascii(name)[:20]
+)
+async def test_whatever_name_a_request_carries_only_its_key_is_taken_e15(
+    daemon: Service, admin: Admin, name: str
+) -> None:
+    body = {**enrolment(await token_of(admin), KEY, "lamp-1"), "csr": b64(asking(loaded(KEY), name=name))}
+    async with daemon.remote() as stranger:
+        answer = await stranger.ok("POST", "/v1/enrol", body)
+    subject = x509.load_der_x509_certificate(certificate_in(answer)).subject.rfc4514_string()
+
+    assert (answer["name"], subject) == ("lamp-1", f"CN={answer['device_id']}")
 
 
 async def test_a_device_that_joins_gets_the_tokens_schema_and_labels(daemon: Service, admin: Admin) -> None:
@@ -331,6 +419,17 @@ async def test_a_token_ends_with_its_time_e24(daemon: Service, admin: Admin, clo
     answer = await spend(daemon, token, pki.generate_key(), "lamp-1")
 
     assert (answer.status, answer.code) == (401, "token_expired")
+
+
+async def test_setting_the_clock_back_revives_no_token_e24(daemon: Service, admin: Admin, clock: Clock) -> None:
+    token = await token_of(admin, ttl_s=60)
+    clock.advance(61)
+    clock.jump(-200)  # less than what makes the daemon doubt its clock
+    answer = await spend(daemon, token, pki.generate_key(), "lamp-1")
+    late = await token_of(admin, ttl_s=60)
+
+    assert (answer.status, answer.code) == (401, "token_expired")
+    assert (await spend(daemon, late, pki.generate_key(), "lamp-1")).status == 201
 
 
 async def test_a_revoked_token_is_worth_nothing(daemon: Service, admin: Admin) -> None:
@@ -557,7 +656,8 @@ async def test_three_renewals_an_hour_are_enough_e40(daemon: Service, admin: Adm
 @pytest.mark.parametrize(
     ("body", "status", "code"),
     [
-        pytest.param({"csr": b64(flipped(DER))}, 400, None, id="E41"),
+        pytest.param({"csr": b64(flipped(DER))}, 400, None, id="E06"),
+        pytest.param({"csr": replaced(SPKI, OTHERS_KEY)}, 400, "bad_signature", id="E41-signed-by-the-old-key"),
         pytest.param({"csr": b64(KEY)}, 400, "private_key_received", id="E03"),
         pytest.param({"csr": None}, 422, "bad_object", id="null"),
         pytest.param({"name": "lamp-2"}, 422, "unknown_field", id="name"),
@@ -623,7 +723,7 @@ async def test_no_secret_is_ever_logged_or_told_s6(
                 {**good, "csr": b64(key)},
                 {**good, "more": secret},
                 {**good, "token_id": secret},
-                good,
+                {**good, "csr": b64(asking(loaded(key), password=b"hunter2-challenge"))},
                 {**good, "csr": csr_of(pki.generate_key())},
             )
         ]
@@ -640,4 +740,5 @@ async def test_no_secret_is_ever_logged_or_told_s6(
     assert [answer.status for answer in answers] == [422, 400, 400, 422, 401, 201, 409]
     assert secret.encode() not in told
     assert secret not in caplog.text
+    assert "hunter2" not in caplog.text + told.decode()  # E16
     assert key.decode().splitlines()[1] not in caplog.text + told.decode()

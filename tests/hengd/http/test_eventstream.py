@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import select
 import socket
 from collections.abc import AsyncIterator
@@ -18,6 +19,7 @@ from hengd.http import edge, eventstream, views
 from hengd.rules.authority import ADMIN_LIFETIME_S
 from henge_protocol import pki
 from tests.hengd.http.joinkit import identity_in, spend, token_of
+from tests.hengd.http.raw import BINARY, CLOSE, CONTINUATION, PING, TEXT, frame
 from tests.service import PATIENCE_S, Admin, Identity, Service, device, group, schema
 
 STREAM = {"Accept": "text/event-stream"}
@@ -282,6 +284,40 @@ async def test_a_reader_who_speaks_on_the_websocket_is_closed(admin: Admin) -> N
         farewell = await link.receive(timeout=PATIENCE_S)
 
     assert (farewell.type, farewell.data) == (aiohttp.WSMsgType.CLOSE, 1008)
+
+
+BAD_FRAMES = [
+    (frame(TEXT, b"x", rsv=4), 1002),  # W09
+    (frame(TEXT, b"x", masked=False), 1008),  # W10: whatever it says, it is not to say it
+    (frame(3, b"x"), 1002),  # W11
+    (frame(TEXT, b"\xc3\x28"), 1007),  # W12
+    (frame(CONTINUATION, b"x"), 1002),  # W13
+    (frame(PING, b"x" * 126), 1002),  # W14
+    (b"\x81\xff\x7f" + b"\xff" * 7, 1009),  # W15
+    (frame(TEXT, b"x" * 1025), 1009),  # W16
+    (frame(CLOSE, b"\x03\xe7"), 1002),  # W23
+    (b"GET / HTTP/1.1\r\nHost: lab\r\n\r\n", 1002),  # W25
+    (frame(BINARY, b"x"), 1008),  # W27
+]
+
+
+async def test_what_is_no_frame_of_a_reader_ends_the_websocket_without_a_word_in_the_log(
+    daemon: Service, admin: Admin, caplog: pytest.LogCaptureFixture
+) -> None:
+    codes = []
+    fields = "".join(f"{name}: {value}\r\n" for name, value in {"Host": "localhost", **SOCKET_HEAD}.items())
+    for sent, _ in BAD_FRAMES:
+        reader, writer = await asyncio.open_unix_connection(daemon.socket)
+        writer.write(f"GET /v1/events HTTP/1.1\r\n{fields}\r\n".encode())
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(sent)
+        head = await reader.readexactly(4)
+        codes.append((head[0], int.from_bytes(head[2:])))
+        writer.close()
+        await writer.wait_closed()
+
+    assert codes == [(0x88, code) for _, code in BAD_FRAMES]
+    assert [one for one in caplog.records if one.levelno >= logging.WARNING] == []
 
 
 SOCKET_HEAD = {

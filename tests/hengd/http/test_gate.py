@@ -9,6 +9,7 @@ import os
 import resource
 import socket
 import ssl
+import struct
 from pathlib import Path
 
 import aiohttp
@@ -190,6 +191,45 @@ async def test_a_silent_client_is_cut_when_the_handshake_has_had_its_time(pki: P
         assert await wire.rest() == b""
         await until(lambda: rig.gate.open == 0)
         assert dict(rig.gate.handshake_failures) == {"timeout": 1}
+
+
+async def test_a_dribbled_hello_gains_no_time_t06(pki: Pki) -> None:
+    async with running(ssl=pki.server()) as rig, await rig.connect() as wire:
+        for byte in b"\x16\x03\x01\x00\xc8\x01\x00\x00\xc4\x03":
+            wire.send(bytes([byte]))
+            await wire.writer.drain()
+            await asyncio.sleep(0)
+            assert rig.gate.handshake_failures.total() == 0
+            rig.pass_time(1)
+
+        assert await wire.rest() == b""
+        assert dict(rig.gate.handshake_failures) == {"timeout": 1}
+
+
+@pytest.mark.parametrize("said", [b"", b"\x16", b"\x16\x03\x01\x00\xc8"])
+async def test_who_resets_in_the_handshake_keeps_no_place_t31(pki: Pki, said: bytes) -> None:
+    """Bytes and reset arrive together, of which uvloop tells the reader once."""
+    async with running(ssl=pki.server()) as rig:
+        with socket.create_connection(rig.address) as peer:
+            peer.sendall(said)
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # closing resets
+        await until(lambda: rig.gate.accepted == 1)
+        for _ in range(9):
+            await asyncio.sleep(0)
+        rig.pass_time(0)
+        await until(lambda: rig.gate.open == 0)
+
+        assert dict(rig.gate.handshake_failures) == {"disconnected": 1}
+
+
+async def test_who_does_not_answer_the_goodbye_is_cut_t32(pki: Pki, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hengd.http.transport.SHUTDOWN_S", 0.01)
+    async with running(ssl=pki.server()) as rig, await rig.connect(pki.client(pki.device)) as wire:
+        (connection,) = await rig.settled(1)
+        wire.writer.transport.pause_reading()
+        connection.retire()
+
+        await until(lambda: rig.gate.open == 0)
 
 
 async def test_a_flood_of_failures_is_one_log_line(pki: Pki, caplog: pytest.LogCaptureFixture) -> None:

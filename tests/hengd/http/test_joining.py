@@ -455,6 +455,17 @@ async def test_the_window_opens_for_a_day_at_most(standing: Standing, seconds: A
     assert (answer.status, answer.code) == (422, "bad_parameter")
 
 
+@pytest.mark.parametrize("seconds", [1, 86399, 86400])
+async def test_the_window_opens_for_a_second_to_a_day(daemon: Service, admin: Admin, seconds: int) -> None:
+    daemon.clock.freeze()
+
+    assert (await admin.ok("PUT", "/v1/join-window", {"open_s": seconds}))["open"]
+    daemon.clock.advance(seconds - 0.5)
+    assert (await admin.ok("GET", "/v1/join-window"))["open"]
+    daemon.clock.advance(1)
+    assert not (await admin.ok("GET", "/v1/join-window"))["open"]
+
+
 async def test_opening_for_less_never_shortens_what_another_person_opened(daemon: Service, admin: Admin) -> None:
     await open_window(admin, 3600)
     before = daemon.app.joins.closes
@@ -508,6 +519,29 @@ async def test_a_bad_wish_for_a_token_is_refused(standing: Standing, wanted: dic
 
     assert (answer.status, answer.code) == (422, code)
     assert await standing.admin.ok("GET", "/v1/tokens") == before
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        {"ttl_s": 1},
+        {"ttl_s": 30 * 86400 - 1},
+        {"ttl_s": 30 * 86400},
+        {"uses": 1},
+        {"uses": 999},
+        {"uses": 1000},
+        {"name": "x" * 62},
+        {"name": "x" * 63},
+    ],
+    ids=str,
+)
+async def test_a_wish_for_a_token_is_good_up_to_its_limits(admin: Admin, wanted: dict[str, Any]) -> None:
+    await admin.ok("POST", "/v1/tokens", wanted)
+    shown = (await admin.ok("GET", "/v1/tokens"))["items"][0]
+
+    assert {key: shown[key] for key in wanted if key != "ttl_s"} == {
+        key: value for key, value in wanted.items() if key != "ttl_s"
+    }
 
 
 async def test_a_token_is_shown_once_and_listed_without_its_secret(daemon: Service, admin: Admin) -> None:

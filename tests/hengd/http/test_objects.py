@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from typing import Any
 
 import pytest
 
 from hengd.http.objects import PIECE, list_response
 from tests.hengd.http.conftest import Standing
+from tests.hengd.http.raw import request
 from tests.service import LAMP, PATIENCE_S, Admin, Clock, Service, connected, device, group, schema
 
+PATIENCE_TURNS = 1_000_000
+"""Of the loop, until a request is done; far beyond what it takes."""
 KINDS = [
     pytest.param("schemas", schema("lamp"), {"max_document": 4096}, id="schema"),
     pytest.param("groups", group("hall", "room=hall"), {"priority": 7}, id="group"),
@@ -167,6 +171,28 @@ async def test_a_hundred_parallel_sets_are_all_in_the_history_r56(daemon: Servic
     last = (await admin.ok("GET", "/v1/devices/lamp-1"))["spec"]["values"]["brightness"]
     newest = (await admin.ok("GET", "/v1/revisions/101"))["changes"][0]["after"]["spec"]["values"]["brightness"]
     assert last == newest
+
+
+async def test_whoever_leaves_before_the_answer_leaves_all_or_nothing_r50(
+    daemon: Service, admin: Admin, caplog: pytest.LogCaptureFixture
+) -> None:
+    await admin.apply(schema())
+    names = [f"lamp-{number}" for number in range(20)]
+    for turns in (0, 1, 3, 9, 27, 81, PATIENCE_TURNS):
+        body = json.dumps({"objects": [device(name, brightness=turns % 100) for name in names]}).encode()
+        _, writer = await asyncio.open_unix_connection(daemon.socket)
+        writer.write(request("POST", "/v1/apply", body, "Content-Type: application/json"))
+        before = daemon.app.events.seq
+        for _ in range(turns):
+            if daemon.app.events.seq > before:  # it is done, and the answer is on its way
+                break
+            await asyncio.sleep(0)
+        writer.transport.abort()
+    history = (await admin.ok("GET", "/v1/revisions?limit=1000"))["items"]
+
+    assert history[0]["revision"] > 1
+    assert {len(one["changes"]) for one in history[:-1]} == {20}
+    assert [one for one in caplog.records if one.levelno >= logging.WARNING] == []
 
 
 async def test_identical_parallel_writes_are_one_revision_r56(daemon: Service, admin: Admin) -> None:
@@ -465,6 +491,25 @@ async def test_a_patch_removes_what_is_null_and_keeps_the_rest_v19(daemon: Servi
     )
 
     assert patched["spec"]["values"] == {"wifi": {"ssid": "home"}}
+
+
+@pytest.mark.parametrize(
+    "patch",
+    [
+        pytest.param([], id="V20-empty"),
+        pytest.param([{"op": "test", "path": "/spec/values/color", "value": "red"}], id="V20-json-patch"),
+        pytest.param([{"op": "remove", "path": "/spec"}] * 6_000, id="V20-6000-operations"),
+        pytest.param("red", id="text"),
+        pytest.param(7, id="number"),
+    ],
+)
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_patch_that_is_no_object_is_refused_with_an_example(standing: Standing, patch: Any) -> None:
+    answer = await standing.admin.refused("PATCH", "/v1/devices/lamp-1", patch)
+
+    assert (answer.status, answer.code) == (422, "bad_object")
+    assert '{"spec": {"values": {"color": "red"}}}' in answer.json["detail"]
+    assert await standing.unmoved()
 
 
 async def test_a_null_that_hides_is_put_and_survives_patches_v19(daemon: Service, admin: Admin) -> None:

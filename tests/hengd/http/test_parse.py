@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from hengd.http import parse
+from henge_protocol.errors import Invalid
 from tests.hengd.http.conftest import Standing
 from tests.hengd.http.raw import exchange, request
 from tests.service import device
@@ -148,8 +149,20 @@ async def test_json_may_be_named_in_these_ways(standing: Standing, content_type:
         pytest.param(request("PUT", PATH, b'{"spec', JSON, length=3), 400, "bad_request", id="R42-declared-small"),
         pytest.param(request("PUT", PATH, b"{}", JSON, length=-1), 400, "bad_request", id="R09-negative-length"),
         pytest.param(request("PUT", PATH, b"{}", JSON, "Content-Length: 3"), 400, "bad_request", id="R09-two-lengths"),
+        *(
+            pytest.param(request("PUT", PATH, b"", JSON, f"Content-Length: {n}"), 400, "bad_request", id=f"R09-{n:.5}")
+            for n in ("+5", "9" * 40, "0x5", "5, 5", "")
+        ),
         pytest.param(
             request("PUT", PATH, b"{}", JSON, "Transfer-Encoding: chunked"), 400, "bad_request", id="R08"
+        ),
+        pytest.param(
+            request("PUT", PATH, b"", JSON, "Transfer-Encoding: chunked, chunked") + b"2\r\n{}\r\n0\r\n\r\n",
+            400, "bad_request", id="R10-twice",
+        ),
+        pytest.param(
+            request("PUT", PATH, b"", JSON, "Transfer-Encoding: chunked") + b"f" * 17 + b"\r\n{}\r\n0\r\n\r\n",
+            400, "bad_request", id="R11-chunk-overflow",
         ),
         pytest.param(
             request("PUT", PATH, b"", JSON, "Transfer-Encoding: xchunked"), 400, "bad_request", id="R10"
@@ -282,11 +295,62 @@ async def test_a_flag_is_one_or_zero(standing: Standing, flag: str) -> None:
     assert answer.status == 400
 
 
-async def test_every_listener_of_bodies_has_its_own_limit(standing: Standing) -> None:
-    async with standing.service.remote() as stranger:
-        answer = await stranger.refused("POST", "/v1/enrol", b" " * (32 * 1024 + 1))
+@pytest.mark.parametrize("beyond", [-1, 0, 1])
+@pytest.mark.parametrize(
+    ("method", "path", "most"),
+    [
+        ("POST", "/v1/enrol", 32 * 1024),
+        ("POST", "/v1/enrol/begin", 32 * 1024),
+        ("PUT", "/v1/secrets/wifi", 64 * 1024),
+    ],
+)
+async def test_every_kind_of_body_has_its_own_limit(
+    standing: Standing, method: str, path: str, most: int, beyond: int
+) -> None:
+    body = b" " * (most + beyond)
+    if path.startswith("/v1/enrol"):
+        async with standing.service.remote() as stranger:
+            answer = await stranger.refused(method, path, body)
+    else:
+        answer = await standing.admin.refused(method, path, body)
 
-    assert (answer.status, answer.code) == (413, "too_large")
+    assert (answer.status, answer.code) == ((413, "too_large") if beyond > 0 else (400, "body_required"))
+
+
+@pytest.mark.parametrize("beyond", [-1, 0, 1])
+@pytest.mark.parametrize(
+    ("path", "most"),
+    [
+        pytest.param("/v1/revisions?limit={}", 1000, id="revisions"),
+        pytest.param("/v1/devices?limit={}", 1000, id="objects"),
+        pytest.param("/v1/audit?limit={}", 1000, id="audit"),
+        pytest.param("/v1/events?since=0&wait={}", 55, id="wait"),
+    ],
+)
+async def test_a_number_in_a_query_is_good_up_to_its_limit(
+    standing: Standing, path: str, most: int, beyond: int
+) -> None:
+    answer = await standing.admin.call("GET", path.format(most + beyond))
+
+    assert answer.status == (400 if beyond > 0 else 200)
+    assert beyond <= 0 or answer.code == "bad_parameter"
+
+
+@pytest.mark.parametrize(("length", "code"), [(1023, ""), (1024, ""), (1025, "bad_parameter")])
+async def test_a_text_in_a_query_has_at_most_1024_characters(standing: Standing, length: int, code: str) -> None:
+    terms = "zone in (" + "a," * ((length - 11) // 2)
+    answer = await standing.admin.call("GET", f"/v1/devices?selector={terms}{'b' * (length - len(terms) - 1)})")
+
+    assert answer.status == (400 if code else 200)
+    assert not code or answer.code == code
+
+
+@pytest.mark.parametrize(("length", "status"), [(999, 200), (1000, 200), (1001, 422)])
+async def test_a_message_of_a_change_has_at_most_1000_characters(standing: Standing, length: int, status: int) -> None:
+    answer = await standing.admin.call("PATCH", f"/v1/devices/lamp-1?dry_run=1&message={'x' * length}", {})
+
+    assert answer.status == status
+    assert status == 200 or answer.code == "bad_parameter"
 
 
 async def test_a_message_is_a_text_of_at_most_1000_characters(standing: Standing) -> None:
@@ -305,3 +369,25 @@ async def test_an_apply_of_3000_devices_is_within_the_limits(standing: Standing)
 
     assert len(made["objects"]) == 3000
     assert await standing.unmoved()
+
+
+@pytest.mark.parametrize(
+    ("facts", "fine"),
+    [
+        pytest.param({f"f{n}": 1 for n in range(31)}, True, id="31"),
+        pytest.param({f"f{n}": 1 for n in range(32)}, True, id="32"),
+        pytest.param({f"f{n}": 1 for n in range(33)}, False, id="33"),
+        pytest.param({"k" * 63: 1}, True, id="key-of-63"),
+        pytest.param({"k" * 64: 1}, True, id="key-of-64"),
+        pytest.param({"k" * 65: 1}, False, id="key-of-65"),
+        pytest.param({"a": "x" * 127}, True, id="text-of-127"),
+        pytest.param({"a": "x" * 128}, True, id="text-of-128"),
+        pytest.param({"a": "x" * 129}, False, id="text-of-129"),
+    ],
+)
+async def test_facts_of_a_device_have_limits(facts: dict[str, Any], fine: bool) -> None:
+    if fine:
+        assert parse.facts_field({"facts": facts}) == facts
+        return
+    with pytest.raises(Invalid):
+        parse.facts_field({"facts": facts})

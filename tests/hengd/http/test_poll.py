@@ -228,10 +228,11 @@ async def test_what_is_not_a_report_is_refused(daemon: Service, lamp: Identity, 
         assert (answer.status, answer.code) == (400, code)
 
 
-async def test_a_report_that_is_too_large_is_refused(daemon: Service, lamp: Identity) -> None:
+@pytest.mark.parametrize(("size", "status"), [(8191, 400), (8192, 400), (8193, 413)])
+async def test_a_report_that_is_too_large_is_refused(daemon: Service, lamp: Identity, size: int, status: int) -> None:
     async with polling(daemon, lamp) as device_:
-        answer = await device_.refused("POST", "/v1/device/report", b" " * 9000)
-    assert answer.status == 413
+        answer = await device_.refused("POST", "/v1/device/report", b" " * size)
+    assert answer.status == status
 
 
 @pytest.mark.parametrize(
@@ -371,3 +372,53 @@ async def test_who_polls_for_a_document_whose_secrets_are_locked_is_told_to_come
 
     assert (refused.status, refused.code) == (503, "secrets_locked")
     assert "Retry-After" in refused.headers
+
+
+@pytest.mark.parametrize(("ours", "theirs", "served"), [((1, 1), (1, 7), True), ((1, 1), (2, 3), False)])
+async def test_a_hello_by_post_needs_a_common_version(
+    daemon: Service, admin: Admin, lamp: Identity, ours: tuple[int, int], theirs: tuple[int, int], served: bool
+) -> None:
+    async with polling(daemon, lamp) as device_:
+        hello = encode(Hello(protocol=theirs, client="future/2"))
+        answer = await device_.client.call("POST", "/v1/device/report?have=", hello)
+    status = (await admin.ok("GET", "/v1/devices/lamp-1"))["status"]
+
+    assert answer.status == (200 if served else 422)
+    assert served or (answer.code, answer.json["cure"]) == ("unsupported_protocol", "update hengd")
+    [foreign] = [one["status"] for one in status["conditions"] if one["type"] == "ProtocolUnsupported"]
+    assert foreign == ("False" if served else "True")
+    assert status["client"] == "future/2"
+
+
+async def test_what_a_device_of_the_future_posts_beyond_version_1_changes_nothing(
+    daemon: Service, admin: Admin, lamp: Identity
+) -> None:
+    async with polling(daemon, lamp) as device_:
+        unknown = await device_.refused("POST", "/v1/device/report", b'{"type":"weather","degrees":21}')
+        hello = b'{"type":"hello","protocol":[1,9],"weather":{"degrees":21}}'
+        answer = await device_.client.call("POST", "/v1/device/report?have=", hello)
+        config = decode(answer.body.partition(b"\n")[2])
+        assert isinstance(config, Config)
+        report = {"type": "report", "digest": config.digest, "state": "applied", "weather": [21]}
+        await device_.client.ok("POST", "/v1/device/report", report)
+
+    assert (unknown.status, unknown.code) == (400, "unknown_type")
+    assert (await admin.until("lamp-1", config="in-sync"))["client"] == ""
+
+
+async def test_a_daemon_that_no_longer_speaks_version_1_refuses_every_request_of_it(
+    daemon: Service, lamp: Identity
+) -> None:
+    daemon.speaks = (2, 3)
+    await daemon.restart()
+    async with polling(daemon, lamp) as device_:
+        for method, path, body in (
+            ("GET", PATH, None),
+            ("GET", f"{PATH}?have=", None),
+            ("GET", "/v1/device/schema", None),
+            ("POST", "/v1/device/report", encode(Hello())),
+            ("POST", "/v1/device/report", encode(Report(digest="0" * 64))),
+        ):
+            answer = await device_.refused(method, path, body)
+            assert answer.code == "unsupported_protocol"
+            assert answer.json["cure"] == "update the program on the device"

@@ -8,6 +8,7 @@ import json
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -127,6 +128,19 @@ async def test_a_link_that_says_no_hello_is_closed_after_ten_seconds(  # W41
         assert await link.gone() == 4003
 
 
+@pytest.mark.parametrize("versions", [(1, 1), (1, 7)])
+async def test_the_highest_version_that_both_speak_is_chosen(
+    daemon: Service, lamp: Identity, versions: tuple[int, int]
+) -> None:
+    async with raw_link(daemon, lamp) as link:
+        assert (await link.hello(protocol=versions)).protocol == 1
+
+    daemon.speaks = (1, 3)
+    await daemon.restart()
+    async with raw_link(daemon, lamp) as link:
+        assert (await link.hello(protocol=versions)).protocol == min(versions[1], 3)
+
+
 @pytest.mark.parametrize("versions", [(2, 9), (7, 7)])
 async def test_versions_that_do_not_overlap_are_told_and_closed(  # W40
     daemon: Service, lamp: Identity, versions: tuple[int, int]
@@ -136,7 +150,42 @@ async def test_versions_that_do_not_overlap_are_told_and_closed(  # W40
         event = await link.event()
         assert isinstance(event, Error)
         assert event.code == "unsupported_protocol"
+        assert event.message.endswith(", this daemon 1; update hengd")
         assert await link.gone() == 4002
+
+
+async def test_a_device_without_a_common_version_is_shown_until_it_has_one(
+    daemon: Service, admin: Admin, lamp: Identity, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with connected(daemon, lamp) as link:
+        await link.apply_next()
+    for _ in range(2):
+        async with raw_link(daemon, lamp) as link:
+            await link.send(Hello(protocol=(2, 3), client="future/2"))
+            assert await link.gone() == 4002
+    status = await admin.until("lamp-1", client="future/2")
+
+    assert [record.levelname for record in caplog.records if "speaks protocol 2 to 3" in record.message] == ["WARNING"]
+    assert condition(status) == ("True", "it speaks protocol 2 to 3, this daemon 1; update hengd")
+    assert (status["client"], status["config"]) == ("future/2", "in-sync"), "what it ran when it last could say so"
+    await daemon.restart()
+    async with daemon.admin() as again:
+        assert condition((await again.ok("GET", "/v1/devices/lamp-1"))["status"])[0] == "True", "it is durable"
+        async with connected(daemon, lamp):
+            status = await again.until("lamp-1", client="test/1")
+
+    assert condition(status) == ("False", "protocol 1 is spoken")
+
+
+async def test_who_was_never_seen_is_not_said_to_speak_anything(admin: Admin, lamp: Identity) -> None:
+    status = (await admin.ok("GET", "/v1/devices/lamp-1"))["status"]
+
+    assert condition(status) == ("False", "it never said what it speaks")
+
+
+def condition(status: dict[str, Any]) -> tuple[str, str]:
+    """Whether the protocol of a device is unsupported, and what is said of it."""
+    return next((one["status"], one["message"]) for one in status["conditions"] if one["type"] == "ProtocolUnsupported")
 
 
 async def test_a_second_hello_is_a_fault_and_the_link_stays(daemon: Service, lamp: Identity) -> None:
@@ -183,6 +232,22 @@ async def test_a_useless_frame_is_told_once_and_the_third_ends_the_link(  # W28,
             assert event.code in ("bad_frame", "unknown_type", "unexpected")
         await link.socket.send_str(frame)
         assert await link.gone() == 1008
+
+
+@pytest.mark.parametrize(("size", "fits"), [(8191, True), (8192, True), (8193, False)])
+async def test_a_message_of_a_device_has_at_most_8_kib_w16(
+    daemon: Service, lamp: Identity, size: int, fits: bool
+) -> None:
+    start = '{"type":"weather","x":"'
+    async with connected(daemon, lamp) as link:
+        await link.config()
+        await link.socket.send_str(start + "x" * (size - len(start) - 2) + '"}')
+        if fits:
+            event = await link.event()
+            assert isinstance(event, Error)
+            assert event.code == "unknown_type"
+        else:
+            assert await link.gone() == 1009
 
 
 async def test_faults_are_forgiven_after_a_minute(daemon: Service, lamp: Identity, clock: Clock) -> None:
@@ -311,6 +376,25 @@ async def test_a_delivery_whose_end_is_overdue_no_longer_blocks_the_next(
             sweep(daemon)
             await link.report(first, "applying")
         assert json.loads((await link.config()).document)["color"] == "red"
+
+
+async def test_who_runs_something_else_than_was_sent_is_not_in_sync_and_sent_it_once_more_in_time_v38(
+    daemon: Service, admin: Admin, lamp: Identity, clock: Clock
+) -> None:
+    async with connected(daemon, lamp) as link:
+        first = await link.config()
+        for _ in range(first.confirm_s // 20 + 2):
+            clock.advance(20)
+            sweep(daemon)
+            await link.report(replace(first, digest="ab" * 32))
+        again = await link.config()
+        shown = (await admin.ok("GET", "/v1/devices/lamp-1"))["status"]
+        await link.report(again)
+
+        assert again == first
+        assert (shown["config"], shown["reported"]["running"]) == ("pending", "ab" * 32)
+        assert len(link.documents) == 2
+    assert (await admin.ok("GET", "/v1/devices/lamp-1"))["status"]["config"] == "in-sync"
 
 
 async def test_a_rejected_document_is_not_offered_again_until_it_changes(
@@ -563,7 +647,7 @@ async def test_a_newer_link_of_the_same_device_replaces_the_older(
     await admin.until("lamp-1", connection="offline")
 
 
-async def test_a_certificate_that_expires_while_connected_is_served_for_a_day_more(
+async def test_a_certificate_that_expires_while_connected_is_served_for_a_day_more(  # W43
     daemon: Service, lamp: Identity, clock: Clock
 ) -> None:
     async with connected(daemon, lamp) as link:

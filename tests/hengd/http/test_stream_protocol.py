@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import socket
 import struct
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -17,12 +18,12 @@ from hengd.http.head import Refusal
 from hengd.http.stream_protocol import StreamLimits, StreamProtocol, StrictListener, websocket_protocol
 from tests.bench.fleet import connect_fleet
 from tests.hengd.http.gatekit import Clock, Pki, Rig, Wire, running, until
+from tests.hengd.http.raw import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, frame
 
 OPENING = (
     b"GET /v1/device/stream HTTP/1.1\r\nHost: lab\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 )
-CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 
 
 class Recorder(StrictListener):
@@ -78,22 +79,6 @@ async def streaming(
         yield StreamRig(rig, links)
 
 
-def frame(kind: int, payload: bytes = b"", *, fin: bool = True, rsv: int = 0, masked: bool = True) -> bytes:
-    """A frame as a client sends it (RFC 6455 section 5.2)."""
-    head = bytes([(fin << 7) | (rsv << 4) | kind])
-    length = len(payload)
-    if length < 126:
-        head += bytes([(masked << 7) | length])
-    elif length < 65536:
-        head += bytes([(masked << 7) | 126]) + struct.pack("!H", length)
-    else:
-        head += bytes([(masked << 7) | 127]) + struct.pack("!Q", length)
-    if not masked:
-        return head + payload
-    mask = b"\x05\xa0\xff\x10"
-    return head + mask + bytes(byte ^ mask[index % 4] for index, byte in enumerate(payload))
-
-
 def close_code(received: bytes) -> int:
     """The code of the close frame that ends ``received``."""
     start = received.rindex(b"\x88")
@@ -132,6 +117,35 @@ async def test_an_opening_that_comes_byte_by_byte_is_taken() -> None:
         assert await wire.reader.readexactly(6) == b"\x81\x04slow"
 
 
+async def test_a_message_that_comes_byte_by_byte_is_heard_once() -> None:  # W19
+    async with streaming() as streams, streams.opened() as (wire, link):
+        for byte in frame(TEXT, b"x" * 2000) + frame(TEXT, b"echo end"):
+            wire.send(bytes([byte]))
+            await wire.writer.drain()
+            await asyncio.sleep(0)
+
+        assert await wire.reader.readexactly(5) == b"\x81\x03end"
+        assert link.heard == ["x" * 2000, "echo end"]
+
+
+@pytest.mark.parametrize("sent", [b"", frame(TEXT, b"x" * 300)[:50], frame(TEXT, b"x", fin=False)])
+async def test_a_peer_that_is_cut_off_in_mid_message_is_gone_without_a_word(  # W38
+    sent: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with streaming() as streams, streams.opened() as (wire, link):
+        wire.send(sent)
+        await wire.writer.drain()
+        wire.writer.transport.get_extra_info("socket").setsockopt(
+            socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+        )
+        wire.writer.transport.abort()
+
+        await until(lambda: link.is_lost)
+        await until(lambda: streams.rig.gate.open == 0)
+        assert (link.heard, link.ended_with) == ([], 1006)
+        assert [one for one in caplog.records if one.levelno >= logging.WARNING] == []
+
+
 async def test_a_fragmented_message_is_joined_even_inside_a_code_point() -> None:  # W12
     text = "grüße".encode()
     async with streaming() as streams, streams.opened() as (wire, link):
@@ -166,6 +180,26 @@ async def test_compression_is_not_negotiated() -> None:  # W08
         wire.send(OPENING.replace(b"\r\n\r\n", offer))
 
         assert b"extensions" not in (await wire.response()).lower()
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        pytest.param(b"mqtt", id="W39-unknown"),
+        pytest.param(b", ".join(b"p%d" % number for number in range(100)), id="W39-100-of-them"),
+        pytest.param(b"x" * 8000, id="W39-long"),
+        pytest.param(b"a\r\nSec-WebSocket-Protocol: b", id="W39-twice"),
+    ],
+)
+async def test_no_subprotocol_is_chosen_whatever_is_offered(wanted: bytes) -> None:
+    async with streaming() as streams, await streams.rig.connect() as wire:
+        wire.send(OPENING.replace(b"\r\n\r\n", b"\r\nSec-WebSocket-Protocol: " + wanted + b"\r\n\r\n"))
+        answer = await wire.response()
+        wire.send(frame(TEXT, b"echo on"))
+
+        assert answer.startswith(b"HTTP/1.1 101 ")
+        assert b"websocket-protocol" not in answer.lower()
+        assert await wire.reader.readexactly(4) == b"\x81\x02on"
 
 
 async def test_a_refused_opening_is_a_problem_document() -> None:

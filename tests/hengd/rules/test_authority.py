@@ -13,7 +13,7 @@ import pytest
 from hengd.datadir import DataDir, open_data_dir
 from hengd.journal import append_end, read_ends
 from hengd.records import CertificateRecord
-from hengd.rules.authority import Authority, Caller
+from hengd.rules.authority import ALARM_EVERY_S, ALARMS_AT_ONCE, Authority, Caller
 from hengd.rules.certificates import activate, certificates_of, identity_state
 from hengd.rules.outcome import Author
 from hengd.store import Store
@@ -68,6 +68,13 @@ class Registry:
         except Denied as error:
             return error.code
         return "ok"
+
+    def forge(self, subject: str) -> bytes:
+        """A device's certificate made with the stolen key of the authority."""
+        spki, fleet = pki.key_spki_der(pki.generate_key()), self._folder.keys.fleet
+        return pki.issue_client(
+            self._folder.keys.client, spki, fleet_id=fleet, role="device", subject=subject, now=NOW, lifetime_s=3600.0
+        )
 
     async def settle(self) -> None:
         """Wait for what is queued."""
@@ -165,3 +172,27 @@ async def test_superseded_certificates_that_expired_are_forgotten_at_the_next(re
 
 async def test_a_caller_without_certificate_is_nobody(registry: Registry) -> None:
     assert registry.authority.identify(None) == Caller("nobody")
+
+
+async def test_a_certificate_made_with_the_stolen_key_is_refused_and_told_t26(
+    registry: Registry, caplog: pytest.LogCaptureFixture
+) -> None:
+    forged = registry.forge(LAMP)
+    with pytest.raises(Denied) as refusal:
+        registry.authority.identify(forged, "192.168.1.66")
+
+    assert refusal.value.code == "unknown_certificate"
+    (told,) = caplog.records
+    assert (told.levelname, told.event, told.remote) == ("WARNING", "unlisted_certificate", "192.168.1.66")  # type: ignore[attr-defined]
+    assert pki.format_fingerprint(pki.fingerprint(forged)) in told.getMessage()
+
+
+async def test_a_flood_of_such_certificates_is_a_few_lines_t26(
+    registry: Registry, caplog: pytest.LogCaptureFixture
+) -> None:
+    for pause_s in (0.0, ALARM_EVERY_S):
+        registry.now += pause_s
+        for _ in range(2 * ALARMS_AT_ONCE):
+            assert registry.code(registry.forge(LAMP)) == "unknown_certificate"
+
+    assert len(caplog.records) == ALARMS_AT_ONCE + 1

@@ -311,6 +311,79 @@ async def test_a_document_has_at_most_16_kib(desk: Desk, size: int, fits: bool) 
         assert (error.code, error.extra["devices"]) == ("document_too_large", ["one"])
 
 
+def keys(prefix: str, count: int) -> dict[str, int]:
+    """An object of so many fields."""
+    return {f"{prefix}{number}": 1 for number in range(count)}
+
+
+@pytest.mark.parametrize(
+    ("low", "own", "code", "words"),
+    [
+        pytest.param(keys("a", 500), keys("b", 500), "", "", id="V13 1000 keys"),
+        pytest.param(keys("a", 500), keys("b", 501), "too_complex", "/x: an object has 1001 keys", id="V13 a key more"),
+        pytest.param(
+            {"a": [0] * 10_000}, {"b": [0] * 10_000}, "too_complex", "/x/b: the value has more than 20000", id="V12"
+        ),
+    ],
+)
+async def test_layers_that_are_within_the_limits_may_be_beyond_them_together(
+    desk: Desk, low: dict[str, Any], own: dict[str, Any], code: str, words: str
+) -> None:
+    any_ = open_schema("any", "x")
+    any_["spec"]["max_document"] = 2**20
+    await desk.apply(any_, group("hall", "room=hall", x=low))
+    wanted = device("one", bound="any", labels=HALL, x=own)
+    if not code:
+        await desk.apply(wanted)
+        assert desk.document("one") == {"x": low | own}
+        return
+    error = await desk.refused(wanted)
+
+    assert (error.code, error.extra["devices"]) == (code, ["one"])
+    assert f"refused for 1 device (one): {words}" in error.message
+    assert error.cure.startswith("set less")
+    assert {problem.object for problem in error.problems} == {"device/one"}
+
+
+# ---- whose word it was --------------------------------------------------------------------------------
+
+
+NUMBER = schema("number", type="object", properties={"x": {"type": "integer"}, "y": {"type": "string"}})
+TEXT = schema("text", type="object", properties={"x": {"type": "string"}, "y": {"type": "string"}}, required=["y"])
+
+
+@pytest.mark.parametrize(
+    ("labels", "values", "told"),
+    [
+        pytest.param({"n": "1"}, {"y": "a"}, ["/x: 5 is not text (group/numbers says so)"], id="V21 a group's number"),
+        pytest.param({"n": "1"}, {"y": "a", "x": "b"}, [], id="V21 the device says better"),
+        pytest.param({}, {}, ["/y: is required and missing"], id="V01 nobody says it"),
+        pytest.param({"q": "1"}, {}, ["/y: is required and missing (group/quiet takes it away)"], id="V18 taken away"),
+        pytest.param(
+            {"n": "1", "q": "1"},
+            {},
+            ["/x: 5 is not text (group/numbers says so)", "/y: is required and missing (group/quiet takes it away)"],
+            id="V21 two groups",
+        ),
+    ],
+)
+async def test_the_layer_that_a_device_cannot_have_is_named(
+    desk: Desk, labels: dict[str, str], values: dict[str, Any], told: list[str]
+) -> None:
+    quiet = group("quiet", "q=1", 200)
+    quiet["spec"]["values"] = {"y": None}
+    await desk.apply(NUMBER, TEXT, group("numbers", "n=1", x=5), quiet)
+    wanted = device("one", bound="text", labels=labels, **values)
+    if not told:
+        await desk.apply(wanted)
+        assert desk.document("one") == values
+        return
+    error = await desk.refused(wanted)
+
+    assert [f"{one.pointer}: {one.message}" for one in error.problems] == told
+    assert {one.object for one in error.problems} == {"device/one"}
+
+
 async def test_a_schema_may_set_another_limit(desk: Desk) -> None:
     small = open_schema("any", "x")
     small["spec"]["max_document"] = 64

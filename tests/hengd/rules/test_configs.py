@@ -46,6 +46,12 @@ async def test_more_objects_than_the_limit_are_refused_before_a_look_at_them(des
         await desk.configs.apply([None] * (MAX_OBJECTS + 1), [], Request(ADA))
 
 
+async def test_as_many_objects_as_the_limit_are_read() -> None:
+    for count in (MAX_OBJECTS - 1, MAX_OBJECTS):
+        manifests = await configs.read_manifests([device(f"lamp-{number}") for number in range(count)])
+        assert len(manifests) == count
+
+
 async def test_a_message_is_kept_up_to_a_length(desk: Desk) -> None:
     await desk.configs.apply([device("one", bound="")], [], Request(ADA, message="x" * MAX_MESSAGE_CHARS))
     with pytest.raises(Invalid):

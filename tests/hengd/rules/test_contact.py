@@ -77,3 +77,11 @@ async def test_the_welcome_says_how_long_the_daemon_has_been_up(daemon: Service,
     daemon.clock.advance(60)
 
     assert (first >= 1, then >= 60, contact.welcome(1, 30).up_s >= then + 60) == (True, True, True)
+
+
+async def test_the_welcome_asks_for_a_renewal_when_the_authority_wishes_one(
+    daemon: Service, contact: Contact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert contact.welcome(1, 30).renew_within_s == 0
+    monkeypatch.setattr(daemon.app.authority, "renew_within_s", {contact.caller: 3600}.get)
+    assert contact.welcome(1, 30).renew_within_s == 3600

@@ -193,6 +193,26 @@ async def test_an_override_that_does_not_fit_is_refused_by_its_field(watch: Watc
     assert (await watch.refused("Device/nosuch", color="red")).code == "no_such_device"
 
 
+async def test_overrides_that_are_too_much_together_are_told_of_their_object(watch: Watch) -> None:
+    roomy = schema("any", type="object", properties={field: {} for field in "xyz"})
+    roomy["spec"]["max_document"] = 2**20
+    await watch.desk.apply(roomy, device("one", bound="any"))
+    await watch.set("Device/one", x=[0] * 9000, y=[0] * 9000)
+    error = await watch.refused("Device/one", z=[0] * 9000)
+
+    assert (error.code, {one.object for one in error.problems}) == ("too_complex", {"device/one"})
+    assert error.message.startswith("device/one: /overrides/")
+
+
+async def test_an_override_that_a_device_cannot_have_is_named(watch: Watch) -> None:
+    text = schema("text", type="object", properties={"brightness": {"type": "string"}})
+    await watch.desk.apply(text)
+    await watch.set("Group/hall", brightness=5)
+    error = await watch.desk.refused(device("one", bound="text", labels=HALL))
+
+    assert [one.message for one in error.problems] == ["5 is not text (an override of group/hall says so)"]
+
+
 async def test_what_would_not_fit_once_an_override_has_ended_is_refused_at_once(watch: Watch) -> None:
     """Otherwise an override could never end."""
     await watch.set("Device/lamp-1", color="green")

@@ -64,6 +64,42 @@ async def test_a_name_with_control_characters_is_refused_where_a_schema_leaves_n
         assert "control characters" in error.problems[0].message
 
 
+COMPOSED, APART = "\u00e9", "e\u0301"
+
+
+async def test_text_is_kept_as_it_is_spelled_v10(desk: Desk) -> None:
+    await desk.apply(schema("lamp", **OPEN), device("one", extra={COMPOSED: APART}), device("two", extra={APART: 1}))
+
+    assert desk.document("one") == {"extra": {COMPOSED: APART}}
+    assert desk.document("two") == {"extra": {APART: 1}}
+
+
+@pytest.mark.parametrize(
+    ("value", "where"),
+    [
+        ({COMPOSED: 1, APART: 2}, "/spec/values/extra/" + APART),
+        ({"deep": [{"K": 1, "\u212a": 2}]}, "/spec/values/extra/deep/0/\u212a"),
+    ],
+)
+async def test_names_that_look_the_same_do_not_stand_side_by_side_v10(
+    desk: Desk, value: dict[str, Any], where: str
+) -> None:
+    await desk.apply(schema("lamp", **OPEN))
+    for refused in (group("hall", "room=hall", extra=value), device("two", extra=value)):
+        error = await desk.refused(refused)
+
+        assert (error.code, error.problems[0].pointer) == ("does_not_fit", where)
+        assert "looks the same" in error.problems[0].message
+
+
+async def test_nor_when_two_layers_spell_them_differently_v10(desk: Desk) -> None:
+    await desk.apply(schema("lamp", **OPEN), group("hall", "room=hall", extra={COMPOSED: 1}))
+    error = await desk.refused(device("one", labels={"room": "hall"}, extra={APART: 2}))
+
+    assert (error.code, error.extra["devices"]) == ("does_not_fit", ["one"])
+    assert error.problems[0].pointer == "/extra/" + APART
+
+
 async def test_a_default_has_no_names_with_control_characters(desk: Desk) -> None:
     fields = {"e": {"type": "object", "default": {"\0": 1}}}
     error = await desk.refused(schema("lamp", type="object", properties=fields))

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hengd.rules.merge import MISSING, FieldChange, diff, drop_nulls, get, leaves, merge, overlay, same
+from hengd.rules.merge import MISSING, FieldChange, diff, drop_nulls, get, leaves, merge, overlay, same, speaks
 from henge_protocol.fieldpath import parse_path
 
 keys = st.sampled_from(["a", "b", "c", "d/e", "~"])
@@ -157,6 +157,23 @@ def test_diff_names_fields_not_objects() -> None:
         FieldChange("/wifi/channel", 6, MISSING),
         FieldChange("/wifi/ssid", "a", "b"),
     ]
+
+
+@given(layers, layers, st.lists(keys, max_size=3))
+def test_a_layer_that_does_not_speak_of_a_place_changes_nothing_there(
+    base: dict[str, object], layer: dict[str, object], path: list[str]
+) -> None:
+    assert all(speaks(layer, parse_path(where)) for where, _ in leaves(layer))
+    if not speaks(layer, path):
+        assert same(get(overlay([base, layer]), path), get(overlay([base]), path))
+
+
+def test_what_is_no_object_speaks_for_all_below_it() -> None:
+    assert speaks({"a": 5}, ("a", "b"))
+    assert speaks({"a": None}, ("a", "b"))
+    assert speaks({"a": [1]}, ("a", "0"))
+    assert speaks({"a": {"$secret": "home"}}, ("a", "b"))
+    assert not speaks({"a": {"c": 1}}, ("a", "b"))
 
 
 @pytest.mark.parametrize(("left", "right"), [(1, 1.0), (1, True), (0.0, -0.0), ([1], [1.0]), ({"a": 0}, {"a": False})])

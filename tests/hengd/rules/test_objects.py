@@ -88,6 +88,60 @@ def test_a_schemas_limit_is_a_number_of_bytes(number: Any) -> None:
     assert refusal_of({"kind": "Schema", "metadata": {"name": "lamp"}, "spec": spec}).code == "bad_object"
 
 
+def nested(depth: int) -> object:
+    """A list in lists."""
+    return [] if depth == 1 else [nested(depth - 1)]
+
+
+@pytest.mark.parametrize(
+    ("value", "code", "pointer"),
+    [
+        pytest.param("x" * 65_536, "", "", id="V07 a text of 64 KiB"),
+        pytest.param("x" * 65_537, "too_complex", "/spec/values/a", id="V07 a byte more"),
+        pytest.param(nested(29), "", "", id="V12 a body of 32 levels"),
+        pytest.param(nested(30), "too_deep", "/spec/values/a" + "/0" * 29, id="V12 a level more"),
+        pytest.param([0] * 19_000, "", "", id="V12 many values"),
+        pytest.param([0] * 20_000, "too_complex", "/spec/values/a", id="V12 too many values"),
+        pytest.param({str(one): 1 for one in range(1000)}, "", "", id="V13 1000 keys"),
+        pytest.param({str(one): 1 for one in range(1001)}, "too_complex", "/spec/values/a", id="V13 a key more"),
+        pytest.param([0] * 100_000, "too_complex", "/spec/values/a", id="V13 a list of 100,000"),
+        pytest.param({"k" * 129: 1}, "too_complex", "/spec/values/a", id="a key of 129 bytes"),
+        pytest.param(2**53, "number_out_of_range", "/spec/values/a", id="V03 a number too large"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["Group", "Device"])
+def test_an_object_obeys_the_limits_of_json_however_it_came(kind: str, value: object, code: str, pointer: str) -> None:
+    manifest = {"kind": kind, "metadata": {"name": "hall"}, "spec": {"values": {"a": value}}}
+    if not code:
+        assert parse_manifest(manifest).spec["values"] == {"a": value}
+        return
+    error, path = refusal_of(manifest), object_path(kind, "hall")
+
+    assert (error.code, [(one.object, one.pointer) for one in error.problems]) == (code, [(path, pointer)])
+    assert error.message.startswith(f"{path}: {pointer}: ")
+    assert "docs/limits.md" in error.cure
+
+
+@pytest.mark.parametrize(
+    ("kind", "field", "least", "most"),
+    [
+        ("Schema", "max_document", 64, 2**20),
+        ("Schema", "confirm_s", 1, 3600),
+        ("Group", "priority", 0, 1000),
+    ],
+)
+def test_a_number_of_a_manifest_is_good_from_its_least_to_its_most(
+    kind: str, field: str, least: int, most: int
+) -> None:
+    for number in (least, least + 1, most - 1, most):
+        spec = {"schema": {}} if kind == "Schema" else {}
+        manifest = parse_manifest({"kind": kind, "metadata": {"name": "x"}, "spec": {**spec, field: number}})
+        assert manifest.spec[field] == number
+    for number in (least - 1, most + 1):
+        error = refusal_of({"kind": kind, "metadata": {"name": "x"}, "spec": {**spec, field: number}})
+        assert [one.pointer for one in error.problems] == [f"/spec/{field}"]
+
+
 def test_a_record_gives_its_manifest_back() -> None:
     record = ObjectRecord(kind="Device", name="lamp-1", spec={"schema": "", "values": {}}, labels={"a": "b"})
 

@@ -93,6 +93,11 @@ def test_a_document_gets_no_deeper_than_by_writing_it_whole(path: int, value: in
     assert refusal.value.code == "too_deep"
 
 
+@pytest.mark.parametrize("for_s", [1, MAX_FOR_S - 1, MAX_FOR_S])
+def test_an_override_runs_for_a_second_to_a_year(for_s: int) -> None:
+    assert parse_overriding({"set": {"a": 1}, "for_s": for_s}).for_s == for_s
+
+
 def test_overrides_of_one_object_are_limited() -> None:
     full = made([], set={f"f{number}": 1 for number in range(MAX_OVERRIDES)})
     with pytest.raises(HengeError) as refusal:

@@ -21,7 +21,7 @@ from hengd.rules.schema_keywords import FORMATS
 from hengd.rules.schema_messages import UNFIT_SECRET
 from hengd.rules.schemas import CompiledSchema, SchemaCache, check_schema, compile_schema, schema_digest
 from henge_protocol.errors import Invalid, Malformed
-from henge_protocol.strictjson import parse
+from henge_protocol.strictjson import canonical, parse
 from tests.effort import no_blow_up
 
 EXAMPLES = sorted((Path(__file__).parents[3] / "examples").rglob("schemas/*.yaml"))
@@ -315,9 +315,18 @@ BAD_SCHEMAS: dict[str, tuple[object, str, str]] = {
         "too_complex",
         "/anyOf",
     ),
-    "J36 2,001 subschemas": (of(**{f"p{n}": {"items": {}} for n in range(1000)}), "too_complex", ""),
+    **{
+        f"J36 33 of {word}": (of(a={word: [{}] * 33}), "too_complex", f"/properties/a/{word}")
+        for word in ("allOf", "anyOf", "oneOf", "prefixItems")
+    },
+    "J36 2,001 subschemas": (
+        of(**{f"p{n}": {"items": {}} if n else {} for n in range(1000)}),
+        "too_complex",
+        "",
+    ),
     "J37 description of 2,049 bytes": (of(a={"description": "x" * 2049}), "too_complex", "/properties/a/description"),
     "J37 title of 64 KiB": (of(a={"title": "x" * 65_536}), "too_complex", "/properties/a/title"),
+    "J42 1,001 properties": (of(**{f"p{n}": {} for n in range(1001)}), "too_complex", "/properties"),
     "J42 2,000 properties": (of(**{f"p{n}": {} for n in range(2000)}), "too_complex", "/properties"),
     "J45 NaN": (of(a={"const": float("nan")}), "number_out_of_range", "/properties/a/const"),
     "J45 lone surrogate": (of(a={"const": "\ud800"}), "bad_encoding", "/properties/a/const"),
@@ -350,10 +359,13 @@ GOOD_SCHEMAS: dict[str, dict[str, Any]] = {
     "J13 the common subset": of(
         a={"pattern": r"^(?:[a-zA-Z_][\w.-]{0,62}|\d{1,3}(\.\d{1,3}){3}|\[x\]|\x41\u00e9\/\-[\]\\^]|a*?b+?c??)$"}
     ),
+    "J11 repetition of 1,000": of(a={"pattern": "a{1000}"}, b={"pattern": "a{999}"}),
+    "J12 pattern of 200 characters": of(a={"pattern": "a" * 200}, b={"pattern": "a" * 199}),
     "J14 32 patterns": of(**{f"p{n}": {"pattern": "a"} for n in range(32)}),
     "J15 uniqueItems with maxItems": of(a={"uniqueItems": True, "maxItems": 256}),
     "J15 uniqueItems false": of(a={"uniqueItems": False}),
     "J17 enum of 1,000": of(a={"enum": list(range(1000))}),
+    "J18 multipleOf with nine places": of(a={"multipleOf": 0.123456789}),
     "J18 multipleOf 0.1": of(a={"type": "number", "multipleOf": 0.1}),
     "J19 bounds that meet": of(a={"minimum": 4, "maximum": 4}),
     "J22 own keywords": of(a={"x-unit": "s", "x-anything": {"typ": 1}}),
@@ -371,6 +383,13 @@ GOOD_SCHEMAS: dict[str, dict[str, Any]] = {
     ),
     "J32 every format": of(**{name: {"format": name} for name in FORMATS}),
     "J35 if nested 15": nested("if", 15),
+    **{
+        f"J36 {count} of {word}": of(a={word: [{}] * count})
+        for word in ("allOf", "anyOf", "oneOf", "prefixItems")
+        for count in (31, 32)
+    },
+    "J36 1,999 subschemas": of(**{f"p{n}": {"items": {}} if n else {} for n in range(999)}),
+    "J36 2,000 subschemas": of(**{f"p{n}": {"items": {}} for n in range(999)}),
     "J37 text with markup and escapes": of(a={"title": "<b>\x1b[1m", "description": "x" * 2048}),
     "J42 1,000 properties": of(**{f"p{n}": {"type": "string"} for n in range(1000)}),
 }
@@ -399,6 +418,19 @@ def test_every_line_about_the_text_of_a_schema_has_a_case() -> None:
     by_the_store = {"J38", "J39", "J40", "J41", "J43", "J44", "J46"}
 
     assert covered | elsewhere | by_the_store == {f"J{n:02}" for n in range(1, 47)}
+
+
+@pytest.mark.parametrize(("beyond", "fits"), [(-1, True), (0, True), (1, False)])
+def test_j17_a_schema_has_at_most_256_kib(beyond: int, fits: bool) -> None:
+    texts = [f"{number}" + "x" * 65_000 for number in range(4)]
+    short = len(canonical(of(a={"enum": [*texts, ""]})))
+    schema = of(a={"enum": [*texts, "y" * (MAX_SCHEMA_BYTES + beyond - short)]})
+
+    assert len(canonical(schema)) == MAX_SCHEMA_BYTES + beyond
+    if fits:
+        compiled(schema)
+    else:
+        assert refusal(schema).code == "too_complex"
 
 
 def test_j01_nothing_is_fetched() -> None:
@@ -604,7 +636,7 @@ def test_v03_integers_beyond_the_range_never_arrive(value: int) -> None:
     ("kind", "value", "message"),
     [
         ("integer", 1.0, "1.0 has a fraction and is not a whole number; write 1"),
-        ("integer", -0.0, "-0.0 has a fraction and is not a whole number; write -0"),
+        ("integer", -0.0, "-0.0 has a fraction and is not a whole number; write 0"),
         ("integer", 1e300, None),
         ("integer", True, "true is not a whole number"),
         ("integer", "1", '"1" is not a whole number'),
@@ -648,11 +680,18 @@ def test_v11_length_counts_code_points() -> None:
 @pytest.mark.parametrize(
     ("name", "good", "bad"),
     [
-        ("date", ["2026-02-28", "9998-12-31"], ["2026-02-30", "9999-01-01", "20260228", "2026-2-8"]),
+        (
+            "date",
+            ["2026-02-28", "0002-01-01", "9998-12-31"],
+            ["2026-02-30", "0000-01-01", "0001-12-31", "9999-01-01", "20260228", "2026-2-8"],
+        ),
         (
             "date-time",
             ["2026-01-01T00:00:00Z", "2026-01-01T00:00:00.5+01:00"],
-            ["2026-01-01T00:00:00", "2016-12-31T23:59:60Z", "9999-12-31T23:59:59Z", "2026-02-30T00:00:00Z"],
+            [
+                *("2026-01-01T00:00:00", "2016-12-31T23:59:60Z", "9999-12-31T23:59:59Z", "2026-02-30T00:00:00Z"),
+                *("0000-01-01T00:00:00Z", "0001-01-01T00:00:00+01:00", "2026-01-01 00:00:00Z"),
+            ],
         ),
         ("time", ["12:00:00Z"], ["12:00:00", "23:59:60Z", "24:00:00Z"]),
         ("ipv4", ["192.0.2.1"], ["010.0.0.1", "1", "127.1", "1.2.3.4.5", "256.0.0.1", " 1.2.3.4"]),

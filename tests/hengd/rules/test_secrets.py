@@ -368,6 +368,24 @@ async def test_a_document_that_a_secret_makes_too_large_is_refused(desk: Desk) -
     assert (await refused(desk, "wifi/home", "z" * 400)).code == "document_too_large"
 
 
+async def test_a_secret_that_makes_a_document_too_deep_is_refused_without_a_word_of_its_inside(desk: Desk) -> None:
+    spot: dict[str, Any] = {"type": "object", "properties": {"login": {"writeOnly": True}}}
+    values: object = {"login": ref("deep")}
+    for _ in range(8):
+        spot, values = {"type": "array", "items": spot}, [values]
+    await put(desk, "deep", HOME)
+    await desk.apply(schema("node", type="object", properties={"peers": spot}), node("one", peers=values))
+    deep: dict[str, Any] = {"room": HOME}
+    for _ in range(21):
+        deep = {"room": deep}
+    await put(desk, "deep", deep)
+    error = await refused(desk, "deep", {"room": deep})
+
+    assert (error.code, error.extra["devices"]) == ("too_deep", ["one"])
+    assert "room" not in error.message + str(error.problems)
+    assert error.cure
+
+
 async def test_a_secret_in_use_is_not_deleted_and_its_users_are_named(desk: Desk) -> None:
     await fleet(desk)
     before = desk.everything()
