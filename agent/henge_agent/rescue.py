@@ -54,9 +54,10 @@ class Rescue:
         document = await asyncio.to_thread(self._state.document, current.digest)
         if document is None:
             return False
+        named = {"schema": membership.schema} if membership.schema else {}
         body: dict[str, object] = {
             "name": membership.name, "document": document, "digest": current.digest, "epoch": current.epoch,
-            "revision": current.revision, "client": USER_AGENT, "facts": dict(self._greeting.facts),
+            "revision": current.revision, "client": USER_AGENT, "facts": {**self._greeting.facts, **named},
         }  # fmt: skip
         schema = await asyncio.to_thread(self._applier.schemas.newest)
         if schema is not None and len(schema) <= MAX_SCHEMA_BYTES:

@@ -252,7 +252,7 @@ class Runner:
             async with self._renewing:  # a renewal under way writes to the slot on trial
                 await settle_trial(self._state, address)
         async with exchange_as(self._state, self._membership, address) as exchange:
-            self._applier.schemas.source = partial(device_schema, exchange)
+            self._applier.schemas.source = partial(device_schema, exchange, self._contacts.keep_schema)
             try:
                 return await self._talk(address, exchange)
             except HengeError as error:

@@ -136,7 +136,8 @@ class Authority:
             record = find_certificate(tx, sha256)
             if record is None:
                 wish = {"rescue": epoch} if (epoch := self.wanted(tx, certificate_der)) else {}
-                self._tell_unlisted(sha256, address)
+                if not wish:
+                    self._tell_unlisted(sha256, address)
                 cure, said = "hand in what you run, and wait" if wish else "join again", "is not on the daemon's list"
                 raise Denied("unknown_certificate", f"this certificate {said}", cure=cure, extra=wish)
             self._refuse_state(record)

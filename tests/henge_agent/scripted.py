@@ -65,6 +65,7 @@ class Scripted:
     sockets: set[web.WebSocketResponse] = field(default_factory=set)
     on_frame: Callable[[Message], Message | None] | None = None
     schema: dict[str, Any] | None = None
+    schema_name: str = "lamp"
     schemas_asked: int = 0
     hold: Callable[[Message], Awaitable[None]] | None = None
     """Awaited before a report by long-poll is answered."""
@@ -137,7 +138,9 @@ class Scripted:
         self.schemas_asked += 1
         if self.schema is None:
             return problem(404, "no_document")
-        return web.Response(body=canonical(self.schema), content_type="application/json")
+        return web.Response(
+            body=canonical(self.schema), content_type="application/json", headers={"Henge-Schema": self.schema_name}
+        )
 
     async def _hand_in(self, request: web.Request) -> web.Response:
         self.handed_in.append(await request.json())

@@ -65,9 +65,20 @@ async def test_a_daemon_that_lost_its_store_is_told_what_runs(
     assert base64.b64decode(body["document"]) == RED
     assert base64.b64decode(body["schema"]) == canonical(scripted.schema)
     assert (body["digest"], body["epoch"], body["revision"]) == (digest_of(RED), EPOCH, 1)
-    assert (body["name"], body["facts"]) == ("lamp-1", {"arch": "x"})
+    assert (body["name"], body["facts"]) == ("lamp-1", {"arch": "x", "schema": "lamp"})
     assert body["client"].startswith("henge-agent/")
     assert path.read_bytes() == RED
+
+
+@pytest.mark.parametrize("name", ["", "No Name", "x" * 64])
+async def test_what_cannot_be_the_name_of_a_schema_is_not_kept(
+    joined: State, scripted: Scripted, path: Path, world: World, name: str
+) -> None:
+    scripted.schema, scripted.schema_name = {"properties": {"color": {}}}, name
+    async with agent(at(joined, scripted.address), path, world) as applier:
+        await runs_red(applier, joined, scripted)
+
+    assert membership_of(joined).schema == ""
 
 
 async def test_it_is_told_once_an_hour_while_the_device_asks_again_and_again(

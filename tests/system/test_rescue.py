@@ -89,6 +89,8 @@ def test_a_fleet_comes_back_from_the_authorities_alone_and_nobody_touches_a_devi
                 for name, device_id in ids.items():
                     status = elsewhere.admin.until(name, config="in-sync", connection="online")
                     assert status["id"] == device_id
+                    schema_name = elsewhere.admin.call("GET", f"/v1/devices/{name}")["spec"]["schema"]
+                    assert schema_name == name.partition("-")[0], "agents know what their schema is called"
                 after = {state: output_of(state).read_bytes() for state in (lamp, node_state)}
                 assert [json.loads(text) for text in after.values()] == [json.loads(text) for text in before.values()]
                 assert after[lamp] == before[lamp]

@@ -57,6 +57,17 @@ async def test_a_websocket_is_refused_with_the_same_hint(daemon: Service, admin:
     assert answer.json["rescue"] == (await admin.ok("GET", "/v1/status"))["epoch"]
 
 
+async def test_who_is_wanted_raises_no_alarm(daemon: Service, admin: Admin, caplog: pytest.LogCaptureFixture) -> None:
+    lamp = certified(daemon, "lamp-1")
+    await refusal(daemon, lamp)
+    assert "not on the list was refused" in caplog.text
+    caplog.clear()
+    await open_window(admin)
+
+    await refusal(daemon, lamp)
+    assert "not on the list was refused" not in caplog.text
+
+
 async def test_handing_in_opens_nothing(daemon: Service, admin: Admin) -> None:
     """A stolen key of the authority can fill the list of requests, and that is all."""
     await open_window(admin)
