@@ -9,9 +9,9 @@ import secrets
 import socket
 import ssl
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -44,6 +44,7 @@ from hengd.http.stream import Links
 from hengd.hub import Hub
 from hengd.listen import bind_error, bind_tcp, bind_unix
 from hengd.local import local_admin
+from hengd.migrations import MIGRATIONS, Migrated, Migration
 from hengd.pulse import Pulse
 from hengd.rules.audit import Audit
 from hengd.rules.authority import Authority
@@ -55,7 +56,7 @@ from hengd.rules.custody import find_vault, tend_vault
 from hengd.rules.deliveries import Deliveries
 from hengd.rules.devices import Devices
 from hengd.rules.expiry import ITSELF, Overrides
-from hengd.rules.fleet import read_meta, refuse_foreign_store
+from hengd.rules.fleet import read_meta
 from hengd.rules.joins import Joins
 from hengd.rules.presence import Presence
 from hengd.rules.reports import Reports
@@ -95,6 +96,7 @@ class Environment:
     chance: Callable[[], float] = random.random
     speaks: tuple[int, int] = SUPPORTED
     """Lowest and highest protocol version for devices."""
+    migrations: Mapping[int, Migration] = field(default_factory=lambda: MIGRATIONS)
 
 
 class App:
@@ -114,6 +116,8 @@ class App:
         """Resolved with the reason when the store is beyond use: the process must end."""
         self.addresses: dict[str, tuple[str, int]] = {}
         self.founded = False
+        self.migrated: Migrated | None = None
+        """What was done to a store of an older format at this start."""
 
     async def start(self) -> None:
         """Open the data folder and the store, listen, announce. Raises our errors; then nothing is left open."""
@@ -189,11 +193,11 @@ class App:
         )
         self._opened.callback(self._folder.close)
         self.founded = self._folder.founded
-        self._store = Store.open(self._folder.database, map_bytes=map_bytes)
+        opening = self._folder.opening(environment.migrations)
+        self._store = Store.open(self._folder.database, map_bytes=map_bytes, databases_of=opening.databases)
+        self.migrated = opening.migrated
         self._opened.push_async_callback(self._store.close)
         self._store.on_failure(lambda reason: None if self.failed.done() else self.failed.set_result(reason))
-        with self._store.read() as tx:
-            refuse_foreign_store(read_meta(tx), self._folder.database, fleet=self._folder.keys.fleet)
 
     def _assemble(self, folder: DataDir) -> None:
         clock, monotonic = self._environment.clock, self._environment.monotonic
@@ -254,7 +258,7 @@ class App:
         environment = self._environment
         daemon = Daemon(
             self._settings.name, __version__, environment.clock(), str(environment.data_dir), self.urls, self._checks,
-            self._pulse.vitals,
+            self._pulse.vitals, self._turned_away,
         )  # fmt: skip
         resources = (
             StatusRoutes(
@@ -364,6 +368,10 @@ class App:
             "listeners": bool(self._gates),
             "serving": not self._edge.stopping,
         }
+
+    def _turned_away(self) -> tuple[int, int]:
+        refused = sum(gate.refusals.total() for gate in self._gates)
+        return refused, sum(gate.handshake_failures.total() for gate in self._gates)
 
     async def _announce(self) -> None:
         host, port = self.addresses[DEVICES]

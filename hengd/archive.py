@@ -82,7 +82,7 @@ def _padding(size: int) -> bytes:
 
 
 def _check_member(member: tarfile.TarInfo, found: Mapping[str, bytes]) -> None:
-    if not member.isreg() or member.name not in _SMALL | {STORE} or member.name in found:
+    if member.type != tarfile.REGTYPE or member.name not in _SMALL | {STORE} or member.name in found:
         raise damaged(f"{member.name[:80]!r} does not belong in it")
     if member.name in _SMALL and member.size > _MAX_SMALL_BYTES:
         raise damaged(f"{member.name} has {member.size} bytes")

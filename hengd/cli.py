@@ -316,6 +316,8 @@ def _restored(done: Restored, folder: Path, *, dry_run: bool) -> list[str]:
             "  hengectl rescue open     let devices hand in what they run",
             "  hengectl rescue list     see what was handed in; then take it: hengectl rescue take --all",
         ]
+    if done.migrated is not None:
+        lines.append(f"It was made by an older henge: format {done.migrated.before} became {done.migrated.after}.")
     if not about["secrets"]:
         lines.append("The key of the secrets was not in the backup: put it back, or set the secrets anew.")
     return [
@@ -363,10 +365,13 @@ def main() -> NoReturn:
         say(f"Error: {error.message}", *([f"Cure: {error.cure}"] if error.cure else []), err=True)
         sys.exit(_exit_code(error))
     except OSError as error:
-        if error.errno not in UNWRITTEN or error.filename is not None:
+        if error.filename is not None:
+            say(f"Error: cannot use {error.filename}: {error.strerror}", err=True)
+        elif error.errno in UNWRITTEN:
+            say(f"Error: cannot write the output ({error.strerror})", err=True)
+        else:
             raise
-        say(f"Error: cannot write the output ({error.strerror})", err=True)
-        sys.exit(EXIT_STORAGE)
+        sys.exit(EXIT_DENIED if isinstance(error, PermissionError) else EXIT_STORAGE)
     sys.exit(0)
 
 

@@ -6,6 +6,7 @@
     data/db/            the store
     data/ca/            both authorities and the server's own certificate
     data/revocations    journal of revocations, append only
+    data/before-format-2/   a store of an older format as it was (``migrations``)
 
 The first start builds ``data.new`` completely, syncs it and renames it: a power cut leaves either nothing or
 a folder that starts.
@@ -22,7 +23,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,7 @@ from typing import Final, Literal
 
 import lmdb
 
+from hengd.migrations import MIGRATIONS, Migration, Opening
 from hengd.records import FORMAT, META_KEY, Meta, ObjectRecord, object_key, pack
 from hengd.room import disk_refusal, make_ballast
 from hengd.transactions import Transaction, open_databases, open_environment
@@ -85,6 +87,10 @@ class DataDir:
     def authorities(self) -> Path:
         """Folder of the authorities and of the server's own certificate."""
         return self.path / "data" / "ca"
+
+    def opening(self, migrations: Mapping[int, Migration] = MIGRATIONS) -> Opening:
+        """What opens the store's databases, after bringing a store of an older format to today's."""
+        return Opening(self.database, fleet=self.keys.fleet, keep=self.path / "data", migrations=migrations)
 
     def close(self) -> None:
         """Give the folder free for another daemon."""

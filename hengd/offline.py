@@ -6,7 +6,6 @@ from contextlib import closing
 from pathlib import Path
 
 from hengd.datadir import open_data_dir
-from hengd.rules.fleet import read_meta, refuse_foreign_store
 from hengd.rules.timekeeping import doubt, mark_of, set_mark
 from hengd.settings import Settings
 from hengd.store import Store, Transaction
@@ -31,10 +30,8 @@ async def accept_clock(data_dir: Path, settings: Settings, *, now: float) -> flo
             raise Unavailable(
                 trouble.code, trouble.message.partition(";")[0], cure="set the clock (timedatectl), then try again"
             )
-        store = Store.open(folder.database, map_bytes=map_bytes)
+        store = Store.open(folder.database, map_bytes=map_bytes, databases_of=folder.opening().databases)
         try:
-            with store.read() as tx:
-                refuse_foreign_store(read_meta(tx), folder.database, fleet=folder.keys.fleet)
             return await store.write(lambda tx: _moved(tx, now))
         finally:
             await store.close()

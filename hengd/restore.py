@@ -13,13 +13,13 @@ import os
 import pwd
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
+import lmdb
 import msgspec
 
 from hengd.archive import AUTHORITIES, JOURNAL, SECRETS_KEY, unpack
@@ -27,18 +27,21 @@ from hengd.backup import verify_copy
 from hengd.datadir import build_data, load_keys, make_store, new_epoch, unused_data_dir
 from hengd.journal import append_end, read_ends, read_named_ends
 from hengd.keyring import own_key
+from hengd.migrations import MIGRATIONS, Migrated, Migration, Opening
 from hengd.records import FORMAT, META_KEY, pack
 from hengd.room import disk_refusal, free_bytes
 from hengd.rules import audit
-from hengd.rules.fleet import read_meta, refuse_foreign_store
+from hengd.rules.fleet import read_meta
 from hengd.rules.outcome import Author
 from hengd.transactions import Transaction, open_databases, open_environment
-from henge_protocol.errors import Conflict, Denied, Invalid, StorageFull
+from henge_protocol.errors import Conflict, Denied, Internal, Invalid, StorageFull
 from henge_protocol.keyfiles import make_private_dir, read_private, write_private, write_public
 from henge_protocol.sealedfile import Header, damaged, read_header, unseal
 
 _ROOM: Final = 1.2
 """So many times the backup's size must be free: the store is opened, and grows by a page or two."""
+_ROOM_TO_MIGRATE: Final = 2.2
+"""The same for a store of an older format, which may be written anew."""
 _TRY: Final = ".henge-try-"
 _GROWTH_BYTES: Final = 16 * 1024 * 1024
 _KINDS: Final = ("backup", "authorities")
@@ -55,8 +58,23 @@ class Restored:
     epoch: str
     revocations: int
     """How many the journal of the old machine added."""
-    founded: bool = False
+    migrated: Migrated | None
+    """Whether the backup was of an older format."""
+    founded: bool
     """The store is a new one: only the authorities were taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """What there is to work with, besides the backup's content."""
+
+    header: Header
+    ended: Mapping[tuple[str, str], float]
+    """Whom the journal of the folder that is given up knows as revoked, and since when."""
+    migrations: Mapping[int, Migration]
+    anew: bool
+    """Take only the authorities, and found the store."""
+    now: float
 
 
 def restore(
@@ -69,6 +87,7 @@ def restore(
     journal: Path | None = None,
     only_try: bool = False,
     only_authorities: bool = False,
+    migrations: Mapping[int, Migration] = MIGRATIONS,
 ) -> Restored:
     """Make the data of ``path``, which has none, from a backup; ``only_try`` does everything and leaves nothing.
 
@@ -91,40 +110,37 @@ def restore(
     file.seek(begin)
     header = read_header(file.read)
     pieces = unseal(header, file.read, passphrase)
-    fill = partial(_fill, header, pieces, ended, anew=only_authorities or header.about["kind"] != "backup", now=now)
+    anew = only_authorities or header.about["kind"] != "backup"
+    given = _Given(header, ended, migrations, anew, now)
     if only_try:
-        return _tried(path, file, fill)
+        return _tried(path, file, pieces, given)
     _refuse_foreign_folder(path)
     with unused_data_dir(path, allow_network_fs=allow_network_fs, now=now):
-        _check_room(path, file)
+        _check_room(path, file, header)
         filled: list[Restored] = []
 
-        def made(new: Path) -> None:
-            done, key = fill(new)
+        def fill(new: Path) -> None:
+            done, key = _fill(new, pieces, given)
             filled.append(done)
             _put_key(path, key)
 
-        build_data(path, made)
+        build_data(path, fill)
         return filled[0]
 
 
-_Fill = Callable[[Path], tuple[Restored, bytes | None]]
-"""Fills a new folder; what was restored, and the key of the secrets if it came along."""
-
-
-def _tried(path: Path, file: BinaryIO, fill: _Fill) -> Restored:
+def _tried(path: Path, file: BinaryIO, pieces: Iterator[bytes], given: _Given) -> Restored:
     """Everything in a private folder beside ``path``, which is gone afterwards: nobody else ever sees the keys."""
     place = path.parent
     while not place.exists():
         place = place.parent
-    _check_room(place, file)
+    _check_room(place, file, given.header)
     try:
         for left in place.glob(f"{_TRY}*"):  # of a try that was killed
             shutil.rmtree(left, ignore_errors=True)
         with tempfile.TemporaryDirectory(prefix=_TRY, dir=place) as folder:
             new = Path(folder)
             (new / "db").mkdir(mode=0o700)
-            return fill(new)[0]
+            return _fill(new, pieces, given)[0]
     except OSError as error:
         raise disk_refusal(error, f"the backup cannot be tried in {place}") from error
 
@@ -152,8 +168,9 @@ def _refuse_foreign_folder(path: Path) -> None:
     )
 
 
-def _check_room(path: Path, file: BinaryIO) -> None:
-    needed, free = int(os.fstat(file.fileno()).st_size * _ROOM), free_bytes(path)
+def _check_room(path: Path, file: BinaryIO, header: Header) -> None:
+    room = _ROOM if header.about.get("format") == FORMAT else _ROOM_TO_MIGRATE
+    needed, free = int(os.fstat(file.fileno()).st_size * room), free_bytes(path)
     if free < needed:
         raise StorageFull(
             "storage_full",
@@ -162,24 +179,27 @@ def _check_room(path: Path, file: BinaryIO) -> None:
         )
 
 
-def _fill(
-    header: Header, pieces: Iterator[bytes], ended: Mapping[tuple[str, str], float], new: Path,
-    *, anew: bool, now: float,
-) -> tuple[Restored, bytes | None]:  # fmt: skip
-    """Everything in the new folder; then its store, the one of the backup or a new one, begins its new line."""
-    small = unpack(pieces, None if anew else new / "db" / "data.mdb")
+def _fill(new: Path, pieces: Iterator[bytes], given: _Given) -> tuple[Restored, bytes | None]:
+    """Everything in the new folder; then its store, the one of the backup or a new one, begins its new line.
+
+    With the key of the secrets, if it is to come along: a new store makes its own.
+    """
+    small = unpack(pieces, None if given.anew else new / "db" / "data.mdb")
     (new / "ca").mkdir(mode=0o700, exist_ok=True)
     for name in AUTHORITIES:
         write = write_private if name.endswith(".key") else write_public
         write(new / name, small[name])
     fleet = load_keys(new / "ca").fleet
-    added = _write_journal(new / JOURNAL, small.get(JOURNAL, b""), ended)
-    if anew:
-        make_store(new / "db", fleet, now, _GROWTH_BYTES)
-    meta, _ = verify_copy(new / "db")
-    refuse_foreign_store(meta, new / "db", fleet=fleet)
-    epoch = _begin_line(new / "db", now)
-    return Restored(header.about, epoch, added, founded=anew), None if anew else small.get(SECRETS_KEY)
+    added = _write_journal(new / JOURNAL, small.get(JOURNAL, b""), given.ended)
+    migrated = None
+    if given.anew:
+        make_store(new / "db", fleet, given.now, _GROWTH_BYTES)
+    else:
+        migrated = _bring_up_to_date(new / "db", fleet, given.migrations)
+    verify_copy(new / "db")
+    epoch = _begin_line(new / "db", given.now)
+    done = Restored(given.header.about, epoch, added, migrated, founded=given.anew)
+    return done, None if given.anew else small.get(SECRETS_KEY)
 
 
 def _write_journal(path: Path, journal: bytes, ended: Mapping[tuple[str, str], float]) -> int:
@@ -190,6 +210,17 @@ def _write_journal(path: Path, journal: bytes, ended: Mapping[tuple[str, str], f
     for (role, subject), at in news.items():
         append_end(path, at, role, subject, durable=False)
     return len(news)
+
+
+def _bring_up_to_date(folder: Path, fleet: str, migrations: Mapping[int, Migration]) -> Migrated | None:
+    """Today's format, if the backup is of an older one; as it was it lies in the backup."""
+    with closing(open_environment(folder, (folder / "data.mdb").stat().st_size + _GROWTH_BYTES)) as env:
+        try:
+            opening = Opening(folder, fleet=fleet, keep=None, migrations=migrations)
+            opening.databases(env)
+            return opening.migrated
+        except lmdb.Error as error:
+            raise Internal("storage_foreign", f"{folder}/data.mdb is not a store of henge ({error})") from error
 
 
 def _begin_line(folder: Path, now: float) -> str:

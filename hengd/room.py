@@ -39,6 +39,18 @@ def disk_refusal(error: OSError | lmdb.Error, what: str) -> HengeError:
     return Internal("storage_failed", message, cure="look at the disk and at the kernel's log (dmesg)")
 
 
+def takes_no_more(folder: Path, error: Exception | None = None) -> StorageFull:
+    """The refusal of a write for which the disk of ``folder`` has no room, or which has become read-only."""
+    if error is not None and system_error(error) == errno.EROFS:
+        message = f"the disk of {folder} has become read-only; nothing was changed"
+        cure = "see why (dmesg) and make it writable again; reading and pushing go on meanwhile"
+        return StorageFull("storage_full", message, cure=cure)
+    reason = "" if error is None else f" ({error})"
+    message = f"the disk of {folder} is full{reason}; nothing was changed"
+    cure = "free space on that disk; reading, pushing and revoking go on meanwhile"
+    return StorageFull("storage_full", message, cure=cure)
+
+
 def system_error(error: Exception) -> int:
     """The system's number of an error, also of LMDB's; 0 if it is not the system's."""
     number = getattr(error, "errno", None) or getattr(error, "code", None) or 0

@@ -240,12 +240,25 @@ def load_settings(
 
 
 def settings_files(config: Path | None, config_dir: Path) -> list[Path]:
-    """The files that are read, the weakest first; a file named by the user must exist."""
-    drop_ins = sorted((config_dir / "conf.d").glob("*.toml"))
-    if config is not None:
-        return [*drop_ins, config]
+    """The files that are read, the weakest first; a file named by the user must exist.
+
+    Raises ``Invalid bad_setting`` for a folder that may not be looked into.
+    """
     default = config_dir / "hengd.toml"
-    return [*drop_ins, default] if default.exists() else drop_ins
+    try:
+        drop_ins = _drop_ins(config_dir / "conf.d")
+        own = [default] if config is None and default.exists() else []
+    except OSError as error:
+        raise Invalid("bad_setting", f"cannot use {error.filename}: {error.strerror}") from error
+    return [*drop_ins, *own] if config is None else [*drop_ins, config]
+
+
+def _drop_ins(folder: Path) -> list[Path]:
+    """What is in a folder that need not be there; one that may not be read is not passed over in silence."""
+    try:
+        return sorted(folder / name for name in os.listdir(folder) if name.endswith(".toml"))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def default_file() -> str:

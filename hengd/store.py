@@ -38,9 +38,10 @@ from hengd.room import (
     has_room,
     release_ballast,
     system_error,
+    takes_no_more,
 )  # fmt: skip
 from hengd.transactions import Ahead, Reader, Transaction, open_databases, open_environment
-from henge_protocol.errors import HengeError, Internal, StorageFull
+from henge_protocol.errors import HengeError, Internal
 
 __all__ = ["Ahead", "Figures", "Reader", "Store", "Transaction"]
 
@@ -96,16 +97,27 @@ class Store:
         self._thread = threading.Thread(target=self._write_loop, name="store-writer", daemon=True)
 
     @classmethod
-    def open(cls, folder: Path, *, map_bytes: int = 1024**3) -> Store:
-        """Open (or make) the environment in ``folder``, which exists and is private. The caller holds the lock file."""
-        loop, env = asyncio.get_running_loop(), None
+    def open(
+        cls,
+        folder: Path,
+        *,
+        map_bytes: int = 1024**3,
+        databases_of: Callable[[Any], dict[str, Any]] = open_databases,
+    ) -> Store:
+        """Open (or make) the environment in ``folder``, which exists and is private. The caller holds the lock file.
+
+        ``databases_of`` opens what is in it, before anybody else reads or writes; what it raises is raised.
+        """
+        loop = asyncio.get_running_loop()
         try:
             env = open_environment(folder, map_bytes)
-            databases = open_databases(env)
-            env.reader_check()
-        except lmdb.Error as error:
-            if env is not None:
+            try:
+                databases = databases_of(env)
+                env.reader_check()
+            except BaseException:
                 env.close()
+                raise
+        except lmdb.Error as error:
             if system_error(error):
                 raise disk_refusal(error, f"{folder}/data.mdb cannot be opened") from error
             raise Internal(
@@ -271,7 +283,7 @@ class Store:
             return self._refuse_all(batch, error)
 
     def _commit_essential(self, batch: list[_Job]) -> tuple[list[Any], list[object]]:
-        full = StorageFull("storage_full", f"the disk of {self._folder} is full; nothing was changed", cure=FULL_CURE)
+        full = takes_no_more(self._folder)
         essential = [job for job in batch if job.essential]
         if essential and free_bytes(self._folder) < ESSENTIAL_ROOM_BYTES:
             release_ballast(self._folder)
@@ -336,7 +348,7 @@ class Store:
             child.abort()
             if not isinstance(error, HengeError) and not getattr(error, "expected", False):
                 log.exception("a store operation failed", extra={"event": "store_operation_failed"})
-            return self._full(error) if isinstance(error, OSError) and error.errno in FULL else error
+            return takes_no_more(self._folder, error) if isinstance(error, OSError) and error.errno in FULL else error
         notes += transaction.notes
         return answer
 
@@ -345,13 +357,10 @@ class Store:
             return False
         return isinstance(error, lmdb.MapFullError) or system_error(error) in FULL or not has_room(self._folder)
 
-    def _full(self, error: BaseException) -> StorageFull:
-        return StorageFull("storage_full", f"{self._folder} is full ({error}); nothing was changed", cure=FULL_CURE)
-
     def _refusal(self, error: Exception) -> HengeError:
         self._last_error = str(error)
         if self._is_full(error):
-            return self._full(error)
+            return takes_no_more(self._folder, error)
         self._failures += 1
         log.error("commit failed: %s", error, extra={"event": "store_failed"})
         if isinstance(error, lmdb.PanicError | Internal) or self._failures >= 2:
@@ -378,9 +387,6 @@ class Store:
         if grown:
             log.info("store map grown to %d bytes", wanted, extra={"event": "store_grown"})
         return grown
-
-
-FULL_CURE: Final = "free space on that disk; reading, pushing and revoking go on meanwhile"
 
 
 def _identity(folder: Path) -> tuple[int, int] | None:

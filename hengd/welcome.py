@@ -7,6 +7,7 @@ import sys
 from datetime import UTC, datetime
 
 from hengd.app import App, Environment
+from hengd.migrations import Migrated
 from hengd.settings import Settings
 from henge_protocol import __version__, pki
 from henge_protocol.places import admin_sockets
@@ -18,6 +19,8 @@ def welcome(app: App, settings: Settings, environment: Environment) -> list[str]
     lines = [f"henge {__version__}  (Python {sys.version.split()[0]})"]
     if app.founded:
         lines += _first_run(app, settings, environment)
+    if app.migrated is not None:
+        lines += _migrated(app.migrated)
     lines.append("Listening:")
     lines += [f"  {url:28} devices, operators (TLS)" for url in urls["devices"]]
     lines += [f"  {url:28} health (this machine only)" for url in urls.get("local", [])]
@@ -38,6 +41,14 @@ def _first_run(app: App, settings: Settings, environment: Environment) -> list[s
         f"  own CA     valid to {end}",
         f"             {pki.format_fingerprint(app.authority.pin)}",
         f"  name       {settings.name}",
+    ]
+
+
+def _migrated(done: Migrated) -> list[str]:
+    return [
+        f"The store was of format {done.before} and is of format {done.after} now. As it was it lies in",
+        f"  {done.kept}",
+        "for going back to the hengd from before; remove it when you are content (docs/operations.md#upgrading).",
     ]
 
 

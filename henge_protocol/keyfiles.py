@@ -215,7 +215,7 @@ def _open_once(path: Path) -> tuple[int, int]:
     mode = os.fstat(fd).st_mode
     if not stat.S_ISREG(mode) and not stat.S_ISFIFO(mode):
         os.close(fd)
-        raise Invalid("bad_file", f"{path} is neither a file nor a pipe")
+        raise Invalid("bad_file", f"{path} is neither a file nor a pipe", cure="name a file")
     return fd, mode
 
 
@@ -293,8 +293,11 @@ def _refuse(error: OSError, path: Path, verb: str) -> NoReturn:
     if error.errno in FULL:
         raise StorageFull("storage_full", f"cannot {verb} {path}: {reason}", cure="free space on that disk") from error
     if error.errno == errno.ELOOP:
-        raise Invalid("bad_file", f"{path} is a symbolic link, and links are not followed here") from error
+        message = f"{path} is a symbolic link, and links are not followed here"
+        raise Invalid("bad_file", message, cure="name the file itself") from error
     if error.errno == errno.ENOENT and verb == "write":
         reason = f"{reason}; its folder is missing: mkdir -p {path.parent}"
-    kind = NotFound if error.errno == errno.ENOENT else Invalid
-    raise kind("bad_file", f"cannot {verb} {path}: {reason}") from error
+    message = f"cannot {verb} {path}: {reason}"
+    if error.errno == errno.ENOENT:
+        raise NotFound("bad_file", message, cure="look at the path" if verb == "read" else "") from error
+    raise Invalid("bad_file", message) from error

@@ -141,7 +141,7 @@ def run(arguments: Sequence[str]) -> int:
     except BrokenPipeError:
         return _quiet_end()
     except OSError as error:
-        return _say([f"Error: cannot write the output ({error.strerror})"], _trouble(refusal.NO, meta))
+        return _say([_system_line(error)], _trouble(refusal.NO, meta))
     return code
 
 
@@ -163,7 +163,7 @@ def _call(arguments: Sequence[str], meta: dict[str, Any]) -> int:
     except (click.Abort, KeyboardInterrupt):
         return _say(_interrupted_lines(meta), refusal.INTERRUPTED)
     except OSError:
-        raise  # the output's trouble, see above
+        raise  # mostly the output's trouble, see above
     except Exception as error:  # the program's edge: a fault of ours, told in one line
         if debugging(meta):
             raise
@@ -197,6 +197,13 @@ def _interrupted_lines(meta: dict[str, Any]) -> list[str]:
     told = {"unknown": refusal.UNKNOWN_OUTCOME, "changed": "The change is made; only the waiting ended."}
     last = told.get(_outcome(meta))
     return ["Interrupted.", last] if last else ["Interrupted."]
+
+
+def _system_line(error: OSError) -> str:
+    """What the system refused: a file that is named, or the output."""
+    if error.filename is None:
+        return f"Error: cannot write the output ({error.strerror})"
+    return f"Error: cannot use {refusal.safe_text(str(error.filename))}: {error.strerror}"
 
 
 def _fault_line(error: Exception) -> str:

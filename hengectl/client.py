@@ -89,6 +89,8 @@ class Client:
     """Called once when the daemon says that our certificate is expired; the request is then repeated."""
     trace: Callable[[str], None] | None = None
     answer_timeout_s: float = ANSWER_TIMEOUT_S
+    max_answer_bytes: int = MAX_ANSWER_BYTES
+    """Longer answers that would have to fit into memory are ``TooLarge``."""
     outcome: Outcome = "nothing"
     """What this client has changed so far; ``unknown`` when a change was sent and no answer came."""
     _connection: http.client.HTTPConnection | None = field(default=None, repr=False)
@@ -224,17 +226,31 @@ class Client:
         self.outcome = "unknown" if request.changes else self.outcome
         self._connection.request(request.method, request.target, body=request.data, headers=dict(request.headers))
         answer = self._connection.getresponse()
-        if (answer.length or 0) > MAX_ANSWER_BYTES:
-            raise http.client.HTTPException(f"an answer of {answer.length} bytes")
         if request.write is not None and answer.status < 400:
             body = _handed_on(answer, request.write)
         else:
-            body = answer.read()  # with a limit as argument a cut answer would pass for a whole one
+            body = self._whole(answer)
         if self.trace is not None:
             self.trace(f"{request.method} {request.target} -> {answer.status}, {len(body)} bytes")
         if answer.will_close:
             self.close()
         return Reply(answer.status, {key.lower(): value for key, value in answer.getheaders()}, body)
+
+    def _whole(self, answer: http.client.HTTPResponse) -> bytes:
+        """The body, read piece by piece: whoever is at the other end may never stop."""
+        most, body = self.max_answer_bytes, bytearray()
+        while len(body) + (answer.length or 0) <= most:
+            piece = answer.read(min(PIECE_BYTES, most + 1 - len(body)))
+            if not piece:
+                break
+            body += piece
+        else:
+            answer.close()
+            told = f"the answer of {self.label} has more than {most} bytes"
+            raise errors.TooLarge("too_large", told, cure="check the address: is it a henge daemon?")
+        if answer.length:  # in pieces a cut answer passes for a whole one
+            raise http.client.IncompleteRead(bytes(body), answer.length)
+        return bytes(body)
 
 
 class UnixConnection(http.client.HTTPConnection):

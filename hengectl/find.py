@@ -6,6 +6,7 @@ the admin sockets of this machine. If nothing is found, the network is asked who
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -123,12 +124,12 @@ def nothing_found(seen: Sequence[Sighting], *, stale: Path | None = None) -> Unr
 
 
 def _contexts_or_none(around: Surroundings) -> Contexts | None:
-    """Somebody without a home has no contexts, and may still use the sockets."""
+    """Somebody without a home, or with another's, has no contexts, and may still use the sockets."""
     try:
         folder = places.contexts_dir(around.environ)
     except Invalid:
         return None
-    return around.contexts() if (folder / places.CONTEXTS_NAME).exists() else None
+    return around.contexts() if os.path.exists(folder / places.CONTEXTS_NAME) else None
 
 
 def _at_server(url: str, around: Surroundings) -> Client:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from henge_protocol import strictjson
 from henge_protocol.errors import HengeError, Invalid, Malformed, NotFound, Problem, TooLarge
@@ -158,10 +158,10 @@ def _sources(names: Sequence[str], *, may_be_empty: bool) -> Iterator[tuple[Sour
 
 
 def _files(path: Path, *, may_be_empty: bool) -> list[Path]:
-    if not path.is_dir():
+    if not os.path.isdir(path):  # no error for what may not be looked at: reading it says what is wrong
         return [path]
     found: list[Path] = []
-    for folder, folders, names in os.walk(path):
+    for folder, folders, names in os.walk(path, onerror=_refuse_folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         found += [Path(folder, name) for name in names if name.endswith(SUFFIXES) and not name.startswith(".")]
         if len(found) > MAX_FILES:
@@ -169,6 +169,11 @@ def _files(path: Path, *, may_be_empty: bool) -> list[Path]:
     if not found and not may_be_empty:
         raise Invalid("bad_object", f"there is no {', '.join('*' + suffix for suffix in SUFFIXES)} file in {path}")
     return sorted(found)
+
+
+def _refuse_folder(error: OSError) -> NoReturn:
+    """With ``--prune`` the objects of files that were not seen would be deleted."""
+    raise Invalid("bad_file", f"cannot read {error.filename}: {error.strerror}") from None
 
 
 def _bytes(path: Path) -> bytes:

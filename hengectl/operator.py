@@ -71,7 +71,10 @@ def log_in(
 
 def ask_trust(address: Address, fingerprint: bytes, *, trace: Callable[[str], None] | None = None) -> trust.Trust:
     """The fleet at an address and the one authority that has the fingerprint; nothing secret is sent."""
-    with Client(address.url, lambda timeout_s: _unverified(address, timeout_s), trace=trace) as client:
+    with Client(
+        address.url, lambda timeout_s: _unverified(address, timeout_s), trace=trace,
+        max_answer_bytes=trust.MAX_TRUST_BYTES,
+    ) as client:  # fmt: skip
         return trust.check_trust_answer(client.get(trust.TRUST_PATH).body, fingerprint)
 
 

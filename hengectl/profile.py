@@ -71,12 +71,14 @@ class Credential:
 def load(folder: Path) -> Contexts:
     """Read the contexts; none if there is no file. ``Invalid`` ``bad_setting`` names file and key."""
     path = folder / CONTEXTS_NAME
-    if not path.exists():
+    try:
+        data = keyfiles.read_public(keyfiles.followed(path))
+    except NotFound:
         return Contexts(path)
     import tomllib  # 12 ms that people without contexts need not wait for
 
     try:
-        text = keyfiles.read_public(keyfiles.followed(path)).decode("utf-8-sig")
+        text = data.decode("utf-8-sig")
         table = tomllib.loads(text)
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise Invalid("bad_setting", f"{path} is not TOML: {error}", cure=f"mend or remove {path}") from None

@@ -17,6 +17,7 @@ from typing import Any
 import aiohttp
 
 from hengd.app import App, Environment
+from hengd.migrations import MIGRATIONS, Migration
 from hengd.settings import load_settings
 from hengd.transactions import DATABASES, Reader, open_environment
 from henge_protocol import pki
@@ -97,6 +98,7 @@ class Service:
         }
         self.max_files = 65_536
         self.speaks = SUPPORTED
+        self.migrations: Mapping[int, Migration] = MIGRATIONS
         self.app: App
         self.contract: Contract
 
@@ -105,7 +107,7 @@ class Service:
         settings = load_settings(flags=self._flags)
         environment = Environment(
             self.data_dir, self.socket, clock=self.clock.wall, monotonic=self.clock.monotonic,
-            max_files=self.max_files, speaks=self.speaks,
+            max_files=self.max_files, speaks=self.speaks, migrations=self.migrations,
         )  # fmt: skip
         self.app = App(settings, environment)
         self.contract = Contract(self.app)

@@ -336,7 +336,7 @@ JSON = strictjson.LIMITS
         f"priority of a group | 0 to {objects.MAX_PRIORITY} |",
         f"document | {model.MAX_DOCUMENT_BYTES:,} bytes; a schema may say 64 to {objects.MAX_SPEC_DOCUMENT_BYTES:,} |",
         f"objects in one apply | {configs.MAX_OBJECTS:,} ",
-        f"(`apply` may hold {parse.APPLY_LIMITS.max_nodes:,} values in all)",
+        f"(`apply` may hold {parse.APPLY_LIMITS.max_nodes:,} values in all, two levels deeper)",
         f"devices asked by one check (`hengectl check`) | {candidates.MAX_CANDIDATES} |",
         f"layers of one device | {rendering.MAX_LAYERS}: the schema's defaults, {rendering.MAX_LAYERS - 2} groups",
         f"overrides of one device end, its groups' included | {rendering.MAX_ENDS};",

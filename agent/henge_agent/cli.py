@@ -109,6 +109,9 @@ def run_command_line(arguments: list[str]) -> int:
     except Exception as error:  # the outermost boundary of the program
         if "--debug" in arguments:
             raise
+        if isinstance(error, PermissionError) and error.filename is not None:
+            click.echo(f"Error: cannot use {error.filename}: {error.strerror}", err=True)
+            return 77
         if isinstance(error, OSError) and error.errno in _UNWRITTEN and error.filename is None:
             click.echo(f"Error: cannot write the output ({error.strerror})", err=True)
             return 74

@@ -38,7 +38,7 @@ from henge_agent.records import (
     read_membership_fields,
     read_progress_fields,
 )
-from henge_protocol.errors import Conflict, HengeError, Invalid, NotFound
+from henge_protocol.errors import Conflict, HengeError, Invalid, NotFound, TooLarge
 from henge_protocol.header import WireError
 from henge_protocol.keyfiles import (
     DISK,
@@ -166,7 +166,7 @@ class State:
         """The document's exact bytes; None when it is absent or damaged."""
         try:
             data = read_private(self.document_file(digest), limit_bytes=MAX_FRAME_BYTES)
-        except NotFound:
+        except (NotFound, TooLarge):
             return None
         return data if digest_of(data) == digest else None
 
@@ -343,7 +343,7 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     except NotFound:
         return None
     except HengeError as error:
-        if error.kind == "malformed":
+        if error.kind in ("malformed", "too_large"):
             raise _damaged(path, error.message) from None
         raise
     if not isinstance(value, dict) or value.get("version") != 1:

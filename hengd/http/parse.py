@@ -17,8 +17,9 @@ from henge_protocol.errors import Invalid, Malformed, Misdirected, TimedOut, Too
 from henge_protocol.model import check_name, is_version_tag
 from henge_protocol.strictjson import LIMITS, JsonLimits, parse
 
-APPLY_LIMITS: Final = replace(LIMITS, max_nodes=200_000)
-"""A whole fleet in one change: its size is limited by the body's bytes and the number of objects."""
+APPLY_LIMITS: Final = replace(LIMITS, max_nodes=200_000, max_depth=LIMITS.max_depth + 2)
+"""A whole fleet in one change, two levels further inside: its size is limited by the body's bytes and the number of
+objects, each of which keeps to the usual limits by itself."""
 MAX_BODY_BYTES: Final = 1024 * 1024
 BODY_TIMEOUT_S: Final = 30.0
 MAX_WAIT_S: Final = 55

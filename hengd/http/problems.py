@@ -54,13 +54,14 @@ def problem_of(error: HengeError, request_id: str = "") -> dict[str, Any]:
         "title": HTTPStatus(status).phrase,
         "status": status,
         "code": error.code,
-        "detail": error.message[:600],
+        "detail": _sentence(error.message, most=600),
     }
     if error.cure:
-        problem["cure"] = error.cure
+        problem["cure"] = _sentence(error.cure, most=600)
     if error.problems:
         problem["errors"] = [
-            {"pointer": spot.pointer, "message": spot.message[:300], "object": spot.object} for spot in error.problems
+            {"pointer": spot.pointer, "message": _sentence(spot.message, most=300), "object": spot.object}
+            for spot in error.problems
         ]
     if request_id:
         problem["request_id"] = request_id
@@ -93,3 +94,9 @@ def refusal_of(error: HengeError) -> Refusal:
     """The same refusal for a WebSocket opening, which is answered before the HTTP library is involved."""
     rescue = str(error.extra.get("rescue", ""))
     return Refusal(status_of(error), error.code, error.message, cure=error.cure, rescue=rescue)
+
+
+def _sentence(text: str, *, most: int) -> str:
+    """Text for people, which may name fields that people made: nothing in it moves a cursor or turns words round."""
+    cut = text[:most]
+    return cut if cut.isprintable() else "".join(one if one.isprintable() else ascii(one)[1:-1] for one in cut)

@@ -49,6 +49,8 @@ class Daemon:
     addresses: Callable[[], dict[str, list[str]]]
     ready: Callable[[], dict[str, bool]]
     vitals: Callable[[], Vitals]
+    turned_away: Callable[[], tuple[int, int]]
+    """Connections (or their first requests) refused, and TLS handshakes failed, since the start."""
 
 
 class StatusRoutes:
@@ -125,6 +127,7 @@ class StatusRoutes:
         """Figures for Prometheus."""
         self._refuse_foreign_host(request)
         counts, figures, vitals = await self._devices.counts(), self._store.figures(), self._daemon.vitals()
+        refused, failed = self._daemon.turned_away()
         with self._store.read() as tx:
             meta = read_meta(tx)
         text = exposition(
@@ -133,6 +136,10 @@ class StatusRoutes:
                 gauge("henge_start_time_seconds", "When the daemon started, in Unix seconds.", self._daemon.started),
                 *_device_metrics(counts),
                 gauge("henge_links", "Live links and long-polls of devices.", self._devices.links),
+                counter(
+                    "henge_refused_connections_total", "Connections that were over a limit or made no sense.", refused
+                ),
+                counter("henge_failed_handshakes_total", "TLS handshakes that failed.", failed),
                 gauge("henge_joins_waiting", "Join requests that wait for a person.", len(self._joins.waiting())),
                 gauge("henge_revision", "The newest revision; a change of configuration is one.", meta.revision),
                 gauge("henge_backup_time_seconds", "The newest backup, in Unix seconds; 0: none yet.", meta.backed_up),

@@ -6,11 +6,9 @@ import re
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from itertools import islice
-from pathlib import Path
 from typing import Final
 
 from hengd.records import (
-    FORMAT,
     META_KEY,
     Desired,
     Meta,
@@ -46,22 +44,6 @@ def read_line(tx: Reader) -> Line:
     """The history line as it is now."""
     meta = read_meta(tx)
     return Line(meta.epoch, meta.revision, meta.begins)
-
-
-def refuse_foreign_store(meta: Meta, folder: Path, *, fleet: str) -> None:
-    """Refuse a store that a newer hengd has written or that belongs to other keys; ``Internal`` ``storage_foreign``."""
-    if meta.format != FORMAT:
-        raise Internal(
-            "storage_foreign",
-            f"the store in {folder} has format {meta.format}, this hengd reads format {FORMAT}",
-            cure="install the hengd that wrote it, or restore a backup of this version into an empty folder",
-        )
-    if meta.fleet != fleet:
-        raise Internal(
-            "storage_foreign",
-            f"the store in {folder} is of fleet {meta.fleet}, the authorities beside it are of fleet {fleet}",
-            cure="put the whole data folder back from one backup; nothing was changed",
-        )
 
 
 def find_object(tx: Reader, kind: str, name: str) -> ObjectRecord | None:

@@ -48,7 +48,7 @@ def backup_command(
 
 
 def _to_file(invocation: Invocation, path: Path, source: str | None, *, force: bool) -> None:
-    if path.exists() and not force:
+    if os.path.lexists(path) and not force:
         raise Conflict("exists", f"{path} exists; nothing was done", cure="choose another name, or add --force")
     passphrase = _passphrase(invocation, source, again=True)
     with _replacing(path) as (file, temporary):

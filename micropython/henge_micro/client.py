@@ -18,16 +18,17 @@ from henge_micro.backoff import BOOT_SPREAD_S, Backoff
 from henge_micro.http import Connection
 from henge_micro.store import Store
 from henge_micro.wire import CLIENT, Trouble
+from micropython import const
 
-MAX_DOCUMENT_BYTES = 16384
-HOURLY_S = 3600
-DAILY_S = 86400
-CLOCK_SLACK_S = 5
+_MAX_DOCUMENT_BYTES = const(16384)
+_HOURLY_S = const(3600)
+_DAILY_S = const(86400)
+_CLOCK_SLACK_S = const(5)
 FLOOR_S = 1767312000
 """2026-01-02: no certificate of henge begins later than the first of that year, if its daemon's clock was right."""
 GOOD_S = 60
 """A link that a fault ends sooner than this after its welcome was no good one: the next such fault waits longer."""
-FEED_MS = 2000
+_FEED_MS = const(2000)
 """RP2's watchdog bites after 8.3 s."""
 
 USELESS = ("certificate_revoked", "certificate_superseded", "unknown_certificate", "bad_certificate", "revoked")
@@ -119,7 +120,7 @@ class Client:
             board.set_time(floor)
         await self.applier.recover()
         gc.collect()
-        self.applier.max_document = self._max_document or min(MAX_DOCUMENT_BYTES, gc.mem_free() // 8)
+        self.applier.max_document = self._max_document or min(_MAX_DOCUMENT_BYTES, gc.mem_free() // 8)
 
     async def _round(self):
         """One life with the first address that is our daemon's; the trouble it ended with, if any.
@@ -190,7 +191,7 @@ class Client:
                 if error.code in _ELSEWHERE:
                     raise
                 self._note(error)  # the old one may be good for months
-                self.identity["renew_at"] = board.unix_time() + HOURLY_S
+                self.identity["renew_at"] = board.unix_time() + _HOURLY_S
         try:
             await self._live(address)
         except Trouble as error:
@@ -284,9 +285,9 @@ class Client:
         self._welcomed_at = board.monotonic()
         if "trial" in self.identity:
             self.keep_identity(dict(self.identity, trial=None, **self.identity["trial"]))
-        if unix_s and abs(unix_s - board.unix_time()) > CLOCK_SLACK_S:
+        if unix_s and abs(unix_s - board.unix_time()) > _CLOCK_SLACK_S:
             board.set_time(unix_s)
-        if address != self.seen.get("address") or unix_s - self.seen.get("t", 0) > DAILY_S:
+        if address != self.seen.get("address") or unix_s - self.seen.get("t", 0) > _DAILY_S:
             self.seen = {"address": address, "t": unix_s or self.seen.get("t", 0)}
             try:
                 self.store.keep("seen", self.seen)
@@ -294,7 +295,7 @@ class Client:
                 pass  # costs a search after the next start
         if renew_within_s:
             at = board.unix_time() + int(renew_within_s * board.chance() * (not self.contact_s))
-            if at < self.identity["renew_at"] - HOURLY_S:  # so the daemon does not hurry who has just failed
+            if at < self.identity["renew_at"] - _HOURLY_S:  # so the daemon does not hurry who has just failed
                 self.identity["renew_at"] = at
         self.applier.reached()
 
@@ -316,7 +317,7 @@ class Client:
     def _pause_s(self, ended):
         if ended is None or ended.code in _AT_ONCE:
             return 0
-        pause_s = HOURLY_S if ended.code in _HOPELESS else _PAUSES_S.get(ended.code)
+        pause_s = _HOURLY_S if ended.code in _HOPELESS else _PAUSES_S.get(ended.code)
         if pause_s:
             return pause_s * (0.8 + 0.4 * board.chance())
         if ended.fault and self._welcomed_at is not None:
@@ -339,7 +340,7 @@ class Client:
     async def _keep_feeding(self):
         while True:
             self._feed()
-            await asyncio.sleep_ms(FEED_MS)
+            await asyncio.sleep_ms(_FEED_MS)
 
     async def _join_wifi(self, config):
         wifi = config.get("wifi") or self.setup.get("wifi")

@@ -10,13 +10,16 @@ import json
 import tls
 
 from henge_micro.wire import MAX_HEADER_BYTES, Trouble
+from micropython import const
 
 CONNECT_S = 15
 """Name, TCP and the TLS handshake, which takes a Pico W two seconds."""
 ANSWER_S = 20
-PIECE_BYTES = 512
-MAX_BODY_BYTES = 4096
-MAX_HEAD_BYTES = 4096
+_PIECE_BYTES = const(512)
+_MAX_BODY_BYTES = const(4096)
+_MAX_HEAD_BYTES = const(4096)
+_BAD_CERTIFICATE = const(-0x7A00)
+"""mbedTLS' word for a certificate that is right in everything but what it is for; others are a ``ValueError``."""
 
 
 class Connection:
@@ -38,7 +41,7 @@ class Connection:
         self._verified = authorities is not None
         self.limit = limit or float
         self._stream = None
-        self._buffer = memoryview(bytearray(PIECE_BYTES))
+        self._buffer = memoryview(bytearray(_PIECE_BYTES))
         self._at = self._end = 0
         self.left = 0
         """Bytes of the body, or of the frame, that are still to be read."""
@@ -119,7 +122,7 @@ class Connection:
 
     async def head(self):
         """The head of an answer: its status. To be ``timed``."""
-        self.left, self.retry_after_s, size = MAX_HEAD_BYTES, None, 0
+        self.left, self.retry_after_s, size = _MAX_HEAD_BYTES, None, 0
         status = (await self._line()).split(None, 2)
         if len(status) < 2 or not status[0].startswith(b"HTTP/1.") or not status[1].isdigit():
             raise Trouble("unreachable", "no HTTP answer")
@@ -179,7 +182,7 @@ class Connection:
         return self._buffer[begin : self._at]
 
     async def _fields(self):
-        if self.left > MAX_BODY_BYTES:
+        if self.left > _MAX_BODY_BYTES:
             raise Trouble("too_large", "answer")
         body = b""
         while self.left:
@@ -201,4 +204,5 @@ class Connection:
         except ValueError as error:  # what the TLS library says of a certificate
             raise Trouble("pin_mismatch", str(error).strip())
         except (OSError, EOFError) as error:
-            raise Trouble("unreachable", str(error))
+            bad = error.args and error.args[0] == _BAD_CERTIFICATE
+            raise Trouble("pin_mismatch" if bad else "unreachable", str(error))

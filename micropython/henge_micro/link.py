@@ -2,8 +2,10 @@
 
 from henge_micro import board
 from henge_micro.wire import Session, Trouble, read_header
-from henge_micro.ws import WebSocket
+from henge_micro.ws import SILENCE_S, WebSocket
 
+WELCOME_S = 10
+"""A daemon that does not answer a hello for so long is none."""
 STREAM_AGAIN_S = 600
 """After a WebSocket did not come through, how long to make do with long-polling."""
 
@@ -17,7 +19,7 @@ async def live(client, address, connection):
         if error.code in ("internal", "bad_json"):  # something between us that knows no WebSocket
             client.stream_from = board.monotonic() + STREAM_AGAIN_S
         raise
-    session = Session(board.monotonic())
+    session = Session()
     await socket.send(session.send(client.hello()))
     while True:
         if session.state != "expect-welcome":
@@ -25,7 +27,7 @@ async def live(client, address, connection):
             report = client.owed()
             if report:
                 await socket.send(session.send(report))
-        if await socket.next():
+        if await socket.next(WELCOME_S if session.state == "expect-welcome" else SILENCE_S):
             await _frame(client, address, connection, socket, session)
 
 

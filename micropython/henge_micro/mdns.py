@@ -16,7 +16,7 @@ HEAR_OUT_MS = 500
 MAX_PACKET_BYTES = 1500
 MAX_FOUND = 8
 
-_PTR, _TXT, _SRV, _A = 12, 16, 33, 1
+# Types of records: A is 1, TXT 16, SRV 33; a name for each would cost flash.
 
 
 async def browse(wanted, timeout_s=4, group=GROUP, interface=None):
@@ -73,7 +73,7 @@ def question():
 def read_answer(packet):
     """What a packet announces: (address, port, hint) for each instance that is complete; nothing for nonsense."""
     try:
-        return _complete(_records(packet))
+        return _complete(packet, _records(packet))
     except (IndexError, ValueError):  # cut, or not DNS
         return []
 
@@ -107,31 +107,28 @@ def parse_txt(data):
 
 def _text(data):
     try:
-        return bytes(data).decode()
+        return data.decode()
     except ValueError:
         return "?"  # no value of ours is anything but ASCII
 
 
 def _records(packet):
-    """(name, type, packet, offset and length of the data) of every record; without those that are taken back."""
-    if len(packet) < 12 or packet[2] & 0xF8 != 0x80 or packet[3] & 0x0F:  # an answer to a query, and no error
+    """(name, type, offset of the data and of its end) of every record; without those that are taken back."""
+    kind, questions, answers, authorities, additional = struct.unpack(">HHHHH", packet[2:12])
+    if kind & 0xF80F != 0x8000:  # not an answer to a query, or an error
         raise ValueError
-    questions, answers, authorities, additional = struct.unpack(">HHHH", packet[4:12])
     at = 12
     for _ in range(questions):
         at = _name(packet, at)[1] + 4
     records = []
     for _ in range(answers + authorities + additional):
         name, at = _name(packet, at)
-        at += 10
+        kind, network, life_s, size = struct.unpack(">HHIH", packet[at : at + 10])  # a ValueError if it is cut
+        begin, at = at + 10, at + 10 + size
         if at > len(packet):
             raise ValueError
-        kind, network, life_s, size = struct.unpack(">HHIH", packet[at - 10 : at])
-        if at + size > len(packet):
-            raise ValueError
         if network & 0x7FFF == 1 and life_s:
-            records.append((name, kind, packet, at, size))
-        at += size
+            records.append((name, kind, begin, at))
     return records
 
 
@@ -144,36 +141,31 @@ def _name(packet, at):
         if size >= 0xC0:
             after = after or at + 2
             at = (size & 0x3F) << 8 | packet[at + 1]
-        elif size > 63:
-            break
-        elif size:
+        elif not size:
+            name = ".".join(labels)
+            if len(name) < 254:
+                return name, after or at + 1
+        elif size < 64:
             labels.append(_text(packet[at + 1 : at + 1 + size]).lower())
             at += 1 + size
-        else:
-            name = ".".join(labels)
-            if len(name) > 253:
-                break
-            return name, after or at + 1
     raise ValueError
 
 
-def _complete(records):
+def _complete(packet, records):
     hosts = {}
-    for name, kind, packet, at, size in records:
-        if kind == _A and size == 4:
-            hosts.setdefault(name, []).append(".".join([str(byte) for byte in packet[at : at + 4]]))
-    hints = {name: packet[at : at + size] for name, kind, packet, at, size in records if kind == _TXT}
+    for name, kind, at, end in records:
+        if kind == 1 and end - at == 4 and name.endswith(".local"):
+            hosts.setdefault(name, []).append("%d.%d.%d.%d" % tuple(packet[at:end]))
+    hints = {name: packet[at:end] for name, kind, at, end in records if kind == 16}
     found = []
-    for name, kind, packet, at, size in records:
-        if kind == _SRV and size >= 7 and name.endswith("." + SERVICE) and name in hints:
+    for name, kind, at, _ in records:
+        if kind == 33 and name.endswith("." + SERVICE) and name in hints:
             port, target = packet[at + 4] << 8 | packet[at + 5], _name(packet, at + 6)[0]
-            if not port or not target.endswith(".local"):
-                continue
             try:
                 hint = parse_txt(hints[name])
             except Trouble:
                 continue
-            found += [(address, port, hint) for address in hosts.get(target, ()) if is_home(address)]
+            found += [(address, port, hint) for address in hosts.get(target, ()) if port and is_home(address)]
     return found[:MAX_FOUND]
 
 

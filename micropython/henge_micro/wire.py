@@ -9,7 +9,6 @@ from binascii import hexlify
 
 CLIENT = "henge-micro/0.1"
 MAX_HEADER_BYTES = 8192
-HELLO_TIMEOUT_S = 10
 FAULT_WINDOW_S = 60
 MAX_FAULTS = 3
 BASE32 = "0123456789abcdefghjkmnpqrstvwxyz"
@@ -85,19 +84,6 @@ def digest_of(data):
     return hexlify(hashlib.sha256(data).digest()).decode()
 
 
-def decode(frame):
-    """The message of a whole frame of the daemon; raises ``Trouble`` (``bad_frame``, ``unknown_type``)."""
-    head, line_feed, document = frame.partition(b"\n")
-    message = read_header(head)
-    if message["type"] == "config":
-        if not line_feed or message.pop("size") != len(document):
-            raise Trouble("bad_frame", "size")
-        message["document"] = document
-    elif line_feed:
-        raise Trouble("bad_frame", "more than a line")
-    return message
-
-
 def read_header(line):
     """The message of a header line, defaults filled in; a config has ``size`` and the document follows elsewhere."""
     try:
@@ -138,22 +124,13 @@ def is_id(text):
 class Session:
     """The state of one link, as ``henge_protocol.session.Session`` in the role of a device. Times are seconds."""
 
-    def __init__(self, now):
+    def __init__(self):
         self.state = "start"
         self.in_flight = ""
-        self._deadline = now + HELLO_TIMEOUT_S
         self._faults = []
 
-    def receive(self, frame, now):
-        """Take a whole frame: (event, reply, close), each of them None or what to do."""
-        try:
-            message = decode(frame)
-        except Trouble as error:
-            return self.fault(error.code, now)
-        return self.take(message, now)
-
     def take(self, message, now):
-        """Take a message whose header was read; as ``receive``."""
+        """Take a message whose header was read: (event, reply, close), each of them None or what to do."""
         following = TRANSITIONS[self.state].get("recv " + message["type"])
         if following is None:
             return self.fault("unexpected", now)
@@ -170,13 +147,6 @@ class Session:
             raise LookupError(happening)
         self._enter(following, message)
         return encode(message)
-
-    def tick(self, now):
-        """Look at the time: a daemon that says nothing is none."""
-        if now >= self._deadline and self.state == "expect-welcome":
-            self.state = "closed"
-            return 4003, "hello_timeout"
-        return None
 
     def fault(self, code, now):
         """The peer sent something useless: an answer where the table lets that go on, the end elsewhere."""

@@ -38,9 +38,9 @@ class WebSocket:
         if status != 101:
             raise await self._connection.refusal(status)
 
-    async def next(self):
-        """Wait for a text frame: True when the connection has its body to read, False when it was only a ping."""
-        first, second = await self._connection.exactly(2, SILENCE_S)
+    async def next(self, wait_s):
+        """Wait so long for a text frame: True when its body is to be read from the connection, False after a ping."""
+        first, second = await self._connection.exactly(2, wait_s)
         size = second & 127
         if size > 125:
             size = int.from_bytes(await self._connection.exactly(2 if size == 126 else 8), "big")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from typing import Any
 
@@ -11,6 +12,8 @@ from hengd import app as app_module
 from hengd.rules.fleet import read_meta
 from hengd.rules.notes import Committed
 from hengd.store import Store
+from henge_protocol import pki
+from henge_protocol.errors import HengeError
 from tests.service import Admin, Clock, Service, connected, device, group, schema
 
 
@@ -134,3 +137,54 @@ async def test_only_addresses_that_reach_the_listener_are_shown(
     finally:
         await service.stop()
         service.clean()
+
+
+async def server_certificate(daemon: Service) -> bytes:
+    """What the device port shows now (DER)."""
+    _, writer = await asyncio.open_connection(
+        "127.0.0.1", daemon.port, ssl=daemon.context(), server_hostname=daemon.server_name
+    )
+    shown: bytes = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+    writer.transport.abort()
+    return shown
+
+
+@pytest.mark.parametrize("damaged", ["server.crt", "server.key"])
+async def test_a_new_server_certificate_is_for_the_next_connections_and_ends_none_t39_t40(
+    daemon: Service, admin: Admin, damaged: str
+) -> None:
+    await admin.apply(schema(), device("lamp-1"))
+    folder, before = daemon.app._folder.authorities, await server_certificate(daemon)
+    async with connected(daemon, await daemon.join(admin, "lamp-1")) as lamp:
+        await lamp.apply_next()
+        daemon.app._renew_server_certificate()
+        kept = await server_certificate(daemon)
+        other, other_key = pki.issue_server(
+            daemon.app._folder.keys.server, fleet_id=daemon.app.authority.fleet, dns_names=[], ip_addresses=[],
+            now=daemon.clock.wall(),
+        )  # fmt: skip
+        (folder / damaged).write_bytes(pki.certificate_pem(other) if damaged == "server.crt" else other_key)
+        daemon.app._renew_server_certificate()
+        after = await server_certificate(daemon)
+        await admin.set("lamp-1", color="red")
+
+        assert (await lamp.apply_next())["color"] == "red"
+    assert kept == before
+    assert after not in (before, other)
+
+
+async def test_a_server_certificate_that_cannot_be_written_leaves_the_one_before_in_place_t40(
+    daemon: Service, admin: Admin
+) -> None:
+    before = await server_certificate(daemon)
+    file = daemon.app._folder.authorities / "server.crt"
+    file.unlink()
+    file.mkdir()
+    with pytest.raises(HengeError):
+        daemon.app._renew_server_certificate()
+    kept = await server_certificate(daemon)
+    file.rmdir()
+    daemon.app._renew_server_certificate()
+
+    assert kept == before
+    assert await server_certificate(daemon) != before

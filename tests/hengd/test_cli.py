@@ -221,16 +221,39 @@ def test_a_file_that_the_system_does_not_let_it_use_is_77(home: Path) -> None:
     assert (refused.returncode, "hengd.lock: Permission denied" in refused.stderr) == (77, True)
 
 
+AS_A_USER = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", str(HENGD)]
+"""Root without its capabilities is a user like others."""
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.getuid() != 0 or not shutil.which("setpriv"), reason="needs root and setpriv")
+@pytest.mark.parametrize(
+    "arguments", [["check"], ["accept-clock", "--data-dir", "closed/data"], ["check", "--config", "closed/x"]]
+)
+def test_what_lies_in_a_folder_that_it_may_not_enter_is_named(home: Path, arguments: list[str]) -> None:
+    closed = home / "closed"
+    closed.mkdir(0o700)
+    os.chown(closed, 65534, 65534)
+    refused = hengd(
+        home, *(word.replace("closed", str(closed)) for word in arguments), program=AS_A_USER,
+        CONFIGURATION_DIRECTORY=str(closed) if len(arguments) == 1 else str(home),
+    )  # fmt: skip
+
+    assert refused.returncode in (77, 78), refused
+    assert "Permission denied" in refused.stderr
+    assert str(closed) in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
 @pytest.mark.root
 @pytest.mark.skipif(os.getuid() != 0 or not shutil.which("setpriv"), reason="needs root and setpriv")
 @pytest.mark.parametrize("owned", [".", "data/db/data.mdb", "data/ca/client-ca.key", "hengd.lock"])
 def test_what_belongs_to_another_user_is_77_and_named(home: Path, owned: str) -> None:  # C39, F15
-    """Root without its capabilities is a user like others."""
     with running(home, *serving(home)) as process:
         process.send_signal(signal.SIGTERM)
         assert process.wait(PATIENCE_S) == 0
     os.chown(home / "data" / owned, 65534, 65534)
-    refused = hengd(home, *serving(home), program=["setpriv", "--bounding-set=-all", "--inh-caps=-all", str(HENGD)])
+    refused = hengd(home, *serving(home), program=AS_A_USER)
     assert refused.returncode == 77, refused
     assert "Permission denied" in refused.stderr
     assert str(home / "data" / owned) in refused.stderr

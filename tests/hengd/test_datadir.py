@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives import serialization
 
 from hengd import datadir
 from hengd.datadir import NETWORK_FILE_SYSTEMS, DataDir, file_system_of, open_data_dir, server_identity
@@ -313,12 +314,19 @@ def bend(which: str) -> dict[str, Callable[[Path], object]]:
         "key empty": rewritten(key, lambda data: b""),
         "key cut off": rewritten(key, lambda data: data[:100]),
         "key with a wrong label": rewritten(key, lambda data: data.replace(b"PRIVATE", b"PUBLIC")),
+        "key encrypted": rewritten(key, encrypted),
         "key of another certificate": rewritten(key, lambda data: pki.generate_key()),
         "key a folder": replaced_by_folder,
         "key too large": rewritten(key, lambda data: data + bytes(100_000)),
         "files swapped": swapped,
         "files of another fleet": of_another_fleet,
     }
+
+
+def encrypted(key_pem: bytes) -> bytes:
+    key = serialization.load_pem_private_key(key_pem, None)
+    kept = serialization.BestAvailableEncryption(b"a passphrase")
+    return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, kept)
 
 
 def link(path: Path) -> None:

@@ -84,6 +84,15 @@ def test_f02_our_own_key_is_not_read_through_a_link(tmp_path: Path) -> None:
     assert refusal.value.code == "bad_file"
 
 
+@pytest.mark.parametrize("target", ["key", "nowhere"])
+def test_f02_a_named_key_behind_a_link_that_leads_nowhere_is_refused(tmp_path: Path, target: str) -> None:
+    (tmp_path / "key").symlink_to(tmp_path / target)
+
+    with pytest.raises(HengeError) as refusal:
+        find_keys(str(tmp_path / "key"), None, tmp_path)[1]()
+    assert refusal.value.code == "bad_file"
+
+
 @pytest.mark.parametrize("content", [b"", b"short\n"])
 def test_a_file_without_a_key_is_named(tmp_path: Path, content: bytes) -> None:
     path = private(tmp_path / "key")

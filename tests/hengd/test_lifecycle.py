@@ -115,17 +115,25 @@ async def change_meta(data_dir: Path, **fields: Any) -> None:
     await store.close()
 
 
-@pytest.mark.parametrize("number", [0, 2, 99])
-async def test_a_store_of_another_format_is_refused_and_left_alone(  # D13
-    service: Service, data_dir: Path, number: int
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        pytest.param({"format": 0}, "format 0", id="older"),
+        pytest.param({"format": 2}, "format 2", id="F17 newer"),
+        pytest.param({"format": 99}, "format 99", id="much newer"),
+        pytest.param({"fleet": "f" * 26}, f"is of fleet {'f' * 26}", id="F17 another fleet"),
+    ],
+)
+async def test_a_store_of_another_format_or_fleet_is_refused_and_left_alone(  # D13
+    service: Service, data_dir: Path, fields: dict[str, Any], said: str
 ) -> None:
     await service.start()
     await service.stop()
-    await change_meta(data_dir, format=number)
+    await change_meta(data_dir, **fields)
     before = (data_dir / "data" / "db" / "data.mdb").read_bytes()
     error = await refused(service)
     assert isinstance(error, Internal)
-    assert f"format {number}" in error.message
+    assert said in error.message
     assert_nothing_is_open(data_dir)
     assert (data_dir / "data" / "db" / "data.mdb").read_bytes() == before
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tomllib
 from collections.abc import Callable
@@ -218,6 +219,19 @@ def test_what_is_no_file_of_settings_is_refused_without_waiting(tmp_path: Path, 
     make(tmp_path / "hengd.toml")
 
     assert str(tmp_path / "hengd.toml") in refusal(files=[tmp_path / "hengd.toml"]).message
+
+
+def test_a_folder_of_settings_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root may read everything, so the system's answer is played."""
+
+    def closed(folder: Path) -> list[str]:
+        raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+
+    monkeypatch.setattr(os, "listdir", closed)
+    with pytest.raises(Invalid, match="Permission denied") as refused:
+        settings_files(None, tmp_path)
+
+    assert refused.value.code == "bad_setting"
 
 
 def test_a_file_of_settings_may_stand_behind_a_link(tmp_path: Path) -> None:  # F02

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import random
 import subprocess
 import threading
@@ -447,6 +449,25 @@ async def test_closing_commits_what_is_queued_and_answers_it(tmp_path: Path) -> 
     assert len(on_disk(tmp_path)) == 1000
 
 
+@pytest.mark.parametrize(
+    ("number", "said", "cure"),
+    [
+        pytest.param(errno.ENOSPC, "is full", "free space", id="F21 no room"),
+        pytest.param(errno.EDQUOT, "is full", "free space", id="F41 a quota"),
+        pytest.param(errno.EROFS, "has become read-only", "make it writable again", id="F40 a worn-out card"),
+    ],
+)
+async def test_a_disk_that_takes_no_more_is_told_as_what_it_is(
+    store: Store, tmp_path: Path, number: int, said: str, cure: str
+) -> None:
+    with pytest.raises(StorageFull) as refused:
+        await store.write(raising(OSError(number, os.strerror(number))))
+
+    assert f"the disk of {tmp_path} {said}" in refused.value.message
+    assert cure in refused.value.cure
+    assert value_of(store, b"half") is None
+
+
 async def test_after_closing_a_write_is_refused(tmp_path: Path) -> None:
     store = Store.open(tmp_path)
     await store.close()
@@ -465,6 +486,23 @@ async def test_a_file_that_is_not_ours_is_refused_and_left_alone(tmp_path: Path,
         Store.open(tmp_path)
     assert refused.value.code == "storage_foreign"
     assert (tmp_path / "data.mdb").read_bytes() == content
+
+
+@pytest.mark.parametrize("table", [b"", b"garbage" * 900, None])
+async def test_the_table_of_readers_is_made_anew(tmp_path: Path, table: bytes | None) -> None:  # F19
+    store = Store.open(tmp_path)
+    await store.write(putting(b"key", b"value"))
+    await store.close()
+    (tmp_path / "lock.mdb").unlink()
+    if table is not None:
+        (tmp_path / "lock.mdb").write_bytes(table)
+    again = Store.open(tmp_path)
+    try:
+        await again.write(putting(b"other", b"value"))
+
+        assert value_of(again, b"key") == value_of(again, b"other") == b"value"
+    finally:
+        await again.close()
 
 
 async def test_another_programs_database_is_refused_and_left_alone(tmp_path: Path) -> None:

@@ -4,16 +4,13 @@ import asyncio
 import base64
 import random
 import secrets
-import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, closing
+from collections.abc import Awaitable, Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from aiohttp import web
-from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from henge_agent.enrol import Applicant, Chance, Joined, join_by_code, join_by_token
 from henge_agent.records import Progress, Version
@@ -23,11 +20,10 @@ from henge_protocol import joining, pki
 from henge_protocol.errors import Conflict, Denied, Gone, HengeError, Malformed, Unreachable, Untrusted
 from henge_protocol.joining import JoinToken
 from henge_protocol.model import digest_of
-from henge_protocol.tls import device_server_context
-from henge_protocol.trust import Trust, server_name, trust_answer
 from henge_protocol.wire import Report
 from tests.henge_agent.scripted import Scripted, serving
-from tests.henge_protocol.authorities import DEVICE, FLEET, Fleet, leaf
+from tests.henge_protocol.authorities import DEVICE, FLEET, Fleet
+from tests.henge_protocol.impostors import IMPOSTORS, TRUST_ANSWERS, Impostor, claim, context_of, pretending
 
 CHANCE = Chance(time.time, random.random, secrets.token_bytes)
 APPLICANT = Applicant("lamp-1", {"arch": "aarch64"})
@@ -151,80 +147,21 @@ async def test_an_identity_of_another_fleet_is_refused(state: State, scripted: S
 # ---- impostors: how many bytes of the token do they see?
 
 
-class Impostor:
-    """Pretends to be the daemon, and keeps every byte that it can read."""
-
-    def __init__(self, trust: bytes, *, status: int = 200, location: str = "") -> None:
-        self.heard = b""
-        self.requests = 0
-        self._trust, self._status, self._location = trust, status, location
-
-    async def handle(self, request: web.BaseRequest) -> web.Response:
-        self.requests += 1
-        self.heard += request.path_qs.encode() + repr(request.raw_headers).encode() + await request.read()
-        headers = {"Location": self._location} if self._location else {}
-        return web.Response(status=self._status, body=self._trust, headers=headers)
-
-
-@asynccontextmanager
-async def pretending(impostor: Impostor, context: ssl.SSLContext | None) -> AsyncIterator[Address]:
-    runner = web.ServerRunner(web.Server(impostor.handle))
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context)
-    await site.start()
-    try:
-        yield Address("127.0.0.1", runner.addresses[0][1])
-    finally:
-        await runner.cleanup()
-
-
-def context_of(fleet: Fleet, identity: bytes) -> ssl.SSLContext:
-    return device_server_context(identity, [fleet.client_ca.certificate_der])
-
-
-def odd_leaf(ca: pki.Authority, *, name: str = server_name(FLEET), client: bool = False) -> bytes:
-    purpose = ExtendedKeyUsageOID.CLIENT_AUTH if client else ExtendedKeyUsageOID.SERVER_AUTH
-    der, key = leaf(ca, uris=(), dns=[name], purposes=[purpose])
-    return pki.certificate_pem(der) + key
-
-
-def expired_leaf(fleet: Fleet) -> bytes:
-    der, key = pki.issue_server(
-        fleet.server_ca, fleet_id=FLEET, dns_names=[], ip_addresses=[], now=time.time() - 500 * 86400, lifetime_s=86400
-    )
-    return pki.certificate_pem(der) + key
-
-
-IMPOSTORS: dict[str, Callable[[Fleet], bytes]] = {
-    "another authority's certificate": lambda fleet: Fleet().server_identity(),
-    "the right authority's name, another key": lambda fleet: odd_leaf(pki.make_ca("server", FLEET, now=time.time())),
-    "a leaf that ended": expired_leaf,
-    "a leaf signed by the client authority": lambda fleet: odd_leaf(fleet.client_ca),
-    "another name": lambda fleet: odd_leaf(fleet.server_ca, name="hengd.lan"),
-    "another fleet's name": lambda fleet: odd_leaf(fleet.server_ca, name=server_name(pki.new_id(b"another fleet..."))),
-    "a leaf for clients": lambda fleet: odd_leaf(fleet.server_ca, client=True),
-}
-
-
 @pytest.mark.parametrize("identity", IMPOSTORS.values(), ids=IMPOSTORS.keys())
 async def test_an_impostor_with_the_right_public_claim_gets_no_byte_of_the_token(
     state: State, fleet: Fleet, identity: Callable[[Fleet], bytes]
 ) -> None:
     """Everybody may know the authority's certificate; only the daemon can prove that it has one from it."""
     token = Scripted(fleet).token()
-    impostor = Impostor(trust_answer(Trust(FLEET, (fleet.server_ca.certificate_der,))))
-    async with pretending(impostor, context_of(fleet, identity(fleet))) as address:
+    impostor = Impostor(claim(fleet))
+    async with pretending(impostor, context_of(fleet, identity(fleet))) as port:
         with pytest.raises(Untrusted) as refusal:
-            await join(state, token, address)
+            await join(state, token, Address("127.0.0.1", port))
 
     assert refusal.value.code == "pin_mismatch"
-    assert_heard_nothing(impostor, token)
+    assert not impostor.heard_of(token)
     assert impostor.requests == 1
     assert state.membership is None
-
-
-def other_authority(fleet: Fleet) -> bytes:
-    return trust_answer(Trust(FLEET, (Fleet().server_ca.certificate_der,)))
 
 
 YEAR_S = 365 * 86400.0
@@ -251,23 +188,14 @@ async def test_a_device_whose_clock_is_decades_ahead_is_told_to_set_it_and_says_
 ) -> None:
     """It cannot tell the daemon from somebody with a key that the daemon used long ago."""
     token = Scripted(fleet).token()
-    impostor = Impostor(trust_answer(Trust(FLEET, (fleet.server_ca.certificate_der,))))
-    async with pretending(impostor, context_of(fleet, fleet.server_identity())) as address:
+    impostor = Impostor(claim(fleet))
+    async with pretending(impostor, context_of(fleet, fleet.server_identity())) as port:
         with pytest.raises(Untrusted) as refusal:
-            await join_by_token(state, token, [address], APPLICANT, "", at(30))
+            await join_by_token(state, token, [Address("127.0.0.1", port)], APPLICANT, "", at(30))
 
     assert "timedatectl" in refusal.value.cure
     assert time.strftime("%Y", time.gmtime(at(30).now())) in refusal.value.message
-    assert_heard_nothing(impostor, token)
-
-
-TRUST_ANSWERS: dict[str, tuple[Callable[[Fleet], bytes], str]] = {
-    "another authority": (other_authority, "pin_mismatch"),
-    "nothing": (lambda fleet: b"", "bad_trust_answer"),
-    "a page": (lambda fleet: b"<html>Sign in to the guest network</html>", "bad_trust_answer"),
-    "a megabyte": (lambda fleet: b"x" * 2**20, "too_large"),
-    "fifty certificates": (lambda fleet: b'{"server_ca":[' + b",".join([b'"MAo="'] * 50) + b"]}", "bad_trust_answer"),
-}
+    assert not impostor.heard_of(token)
 
 
 @pytest.mark.parametrize(("answer", "code"), TRUST_ANSWERS.values(), ids=TRUST_ANSWERS.keys())
@@ -275,34 +203,34 @@ async def test_a_wrong_public_claim_ends_the_attempt(
     state: State, fleet: Fleet, answer: Callable[[Fleet], bytes], code: str
 ) -> None:
     token, impostor = Scripted(fleet).token(), Impostor(answer(fleet))
-    async with pretending(impostor, context_of(fleet, fleet.server_identity())) as address:
+    async with pretending(impostor, context_of(fleet, fleet.server_identity())) as port:
         with pytest.raises(HengeError) as refusal:
-            await join(state, token, address)
+            await join(state, token, Address("127.0.0.1", port))
 
     assert refusal.value.code == code
-    assert_heard_nothing(impostor, token)
+    assert not impostor.heard_of(token)
     assert impostor.requests == 1
 
 
 async def test_a_redirect_is_not_followed(state: State, fleet: Fleet, scripted: Scripted) -> None:
     token, impostor = scripted.token(), Impostor(b"", status=302, location=scripted.address.url("/v1/trust"))
-    async with pretending(impostor, context_of(fleet, fleet.server_identity())) as address:
+    async with pretending(impostor, context_of(fleet, fleet.server_identity())) as port:
         with pytest.raises(Malformed) as refusal:
-            await join(state, token, address)
+            await join(state, token, Address("127.0.0.1", port))
 
     assert refusal.value.code == "bad_trust_answer"
     assert "302" in refusal.value.message
     assert scripted.enrolments == []
-    assert_heard_nothing(impostor, token)
+    assert not impostor.heard_of(token)
 
 
 async def test_plain_http_hears_nothing(state: State, fleet: Fleet) -> None:
-    token, impostor = Scripted(fleet).token(), Impostor(trust_answer(Trust(FLEET, (fleet.server_ca.certificate_der,))))
-    async with pretending(impostor, None) as address:
+    token, impostor = Scripted(fleet).token(), Impostor(claim(fleet))
+    async with pretending(impostor, None) as port:
         with pytest.raises(Unreachable):
-            await join(state, token, address)
+            await join(state, token, Address("127.0.0.1", port))
 
-    assert_heard_nothing(impostor, token)
+    assert not impostor.heard_of(token)
     assert impostor.requests == 0
 
 
@@ -322,11 +250,6 @@ async def test_other_protocols_and_garbage_hear_nothing(state: State, fleet: Fle
 
     assert refusal.value.code == "unreachable"
     assert token.secret.encode() not in heard
-
-
-def assert_heard_nothing(impostor: Impostor, token: JoinToken) -> None:
-    assert token.secret.encode() not in impostor.heard
-    assert token.id.encode() not in impostor.heard
 
 
 # ---- by code

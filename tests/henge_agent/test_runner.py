@@ -5,6 +5,7 @@ import asyncio
 import json
 import math
 import os
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -23,11 +24,14 @@ from henge_agent.settings import Address, Hooks, Output
 from henge_agent.state import State, read_membership
 from henge_protocol import pki
 from henge_protocol.model import digest_of
+from henge_protocol.tls import device_server_context
 from henge_protocol.trust import server_name
 from henge_protocol.wire import Bye, Error, Hello, Message, Report, Welcome, encode
+from tests.henge_agent import scripted as scripts
 from tests.henge_agent.cutting import FullDisk
 from tests.henge_agent.scripted import EPOCH, Scripted, serving
 from tests.henge_protocol.authorities import FLEET, NOW, YEAR_S, Fleet, leaf
+from tests.henge_protocol.impostors import IMPOSTORS
 
 _RENEWAL_SLEEPS_S = (3600.0, 1.5 * 86400)
 """Between looks at whether the identity is due, and after a failed renewal (by a chance of 0.5)."""
@@ -306,6 +310,47 @@ async def test_a_server_that_is_not_ours_sees_no_frame_and_is_left_alone_for_min
         assert await world.asleep() == [300.0]
 
     assert (impostor.connections, impostor.frames) == (0, [])
+
+
+@pytest.mark.parametrize("identity", IMPOSTORS.values(), ids=IMPOSTORS.keys())
+async def test_whoever_took_the_daemons_address_sees_no_frame_and_the_document_stays_t33(
+    joined: State, fleet: Fleet, path: Path, world: World, identity: Callable[[Fleet], bytes]
+) -> None:
+    world.held = True
+    path.write_bytes(RED)
+    impostor = Scripted(fleet, desired=BLUE, revision=1)
+    async with serving(impostor, identity(fleet)):
+        state = at(joined, impostor.address, known_time=int(time.time()))
+        async with agent(state, path, world):
+            assert await world.asleep() == [300.0]
+
+    assert (impostor.connections, impostor.frames, impostor.polls) == (0, [], 0)
+    assert path.read_bytes() == RED
+
+
+async def test_somebody_in_between_who_asks_for_no_certificate_is_told_of_and_rarely_asked_t38(
+    joined: State,
+    scripted: Scripted,
+    path: Path,
+    world: World,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(scripts, "device_server_context", asking_for_nothing)
+    world.held, world.chance = True, 0.0
+    stripped = Scripted(scripted.fleet)
+    async with serving(stripped), agent(at(joined, stripped.address), path, world):
+        assert await world.asleep() == [2880.0]
+
+    assert "because of certificate_required" in caplog.text
+    assert stripped.frames == []
+
+
+def asking_for_nothing(*arguments: Any) -> ssl.SSLContext:
+    """TLS that hides from the daemon who comes."""
+    context = device_server_context(*arguments)
+    context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 @pytest.mark.parametrize("code", ["certificate_revoked", "certificate_superseded", "unknown_certificate"])

@@ -13,7 +13,7 @@ from henge_agent.records import Membership, Original, Progress, Version
 from henge_agent.state import State, is_running, read_membership, read_progress
 from henge_protocol.errors import Conflict, Denied, HengeError, Invalid, StorageFull
 from henge_protocol.model import digest_of
-from henge_protocol.wire import FieldError, Report
+from henge_protocol.wire import MAX_FRAME_BYTES, FieldError, Report
 from tests.henge_agent.cutting import Cut, CuttingFiles, FullDisk, Unremovable
 from tests.henge_protocol.authorities import DEVICE, FLEET
 
@@ -99,6 +99,7 @@ def test_a_folder_that_others_can_enter_is_refused(tmp_path: Path) -> None:
         b'{"version":1,"version":1}',
         b'{"version":1,"fleet_id":"x"}',
         b"\0" * 300,
+        b" " * 70_000,
     ],
 )
 def test_a_damaged_membership_is_a_clear_error(tmp_path: Path, content: bytes) -> None:
@@ -144,11 +145,12 @@ def test_a_damaged_progress_costs_a_delivery_and_no_start(
     assert "progress.json is damaged" in caplog.text
 
 
-def test_a_damaged_document_is_treated_as_absent(tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", [b"", b"bitrot", bytes(MAX_FRAME_BYTES + 1)])
+def test_a_damaged_document_is_treated_as_absent(tmp_path: Path, damage: bytes) -> None:
     with closing(State(tmp_path / "state")) as state:
         state.keep_document(OLD)
         state.keep_progress(Progress(version(OLD), None, None, report(OLD)))
-        state.document_file(digest_of(OLD)).write_bytes(b"bitrot")
+        state.document_file(digest_of(OLD)).write_bytes(damage)
 
     with closing(State(tmp_path / "state")) as state:
         assert (state.progress.current, state.progress.report) == (None, report(OLD))

@@ -613,6 +613,23 @@ async def settled(admin: Admin) -> dict[str, Any]:
             await admin.ok("GET", f"/v1/events?since={seq}&wait=5")
 
 
+async def test_f43_a_setup_for_another_fleet_does_not_change_who_a_board_is(
+    small: Interpreter, new_board: MakeBoard, admin: Admin
+) -> None:
+    other = pki.make_ca("server", pki.new_id(b"another fleet .."), now=1.7e9)
+    await admin.apply(schema(), device("lamp-1", color="red"))
+    board = await new_board(small)
+    await in_sync(board, admin)
+    await board.off()
+    before = board.record("identity")
+    board.setup["token"] = foreign_token(other.certificate_der)
+    await board.start()
+    await admin.set("lamp-1", color="blue")
+    await admin.until("lamp-1", config="in-sync")
+
+    assert board.record("identity") == before
+
+
 async def test_a_bundle_made_elsewhere_needs_no_joining(
     small: Interpreter, new_board: MakeBoard, daemon: Service, admin: Admin, tmp_path: Path
 ) -> None:

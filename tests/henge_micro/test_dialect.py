@@ -17,8 +17,8 @@ LACKING = (
 """Of these the compiler knows some by now (f-strings, walrus), but not on every port and not nested."""
 
 MODULES = {
-    "asyncio", "binascii", "gc", "hashlib", "json", "machine", "network", "neopixel", "os", "socket", "struct", "sys",
-    "time", "tls",
+    "asyncio", "binascii", "gc", "hashlib", "json", "machine", "micropython", "network", "neopixel", "os", "socket",
+    "struct", "sys", "time", "tls",
 }  # fmt: skip
 """What 1.25 has on ESP32, RP2 and unix alike, or what is imported where it is caught that it is missing."""
 ABSENT = {

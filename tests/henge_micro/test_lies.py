@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator
+import ssl
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +21,7 @@ from tests.henge_agent import scripted as scripts
 from tests.henge_agent.scripted import Scripted, serving
 from tests.henge_micro.boards import RUN, Board, Interpreter, eventually
 from tests.henge_protocol.authorities import Fleet
+from tests.henge_protocol.impostors import IMPOSTORS, Impostor, claim, pretending
 
 GREEN, RED = b'{"color":"green"}', b'{"color":"red"}'
 
@@ -52,9 +55,10 @@ async def blank(small: Interpreter, liar: Scripted, tmp_path: Path) -> AsyncIter
 
 @pytest.fixture
 async def board(blank: Board, liar: Scripted) -> Board:
-    """A board that runs the green document."""
+    """A board that runs the green document, confirmed: a power cut does not take it back."""
     await blank.start(HASTY)
     await liar.reported("applied", digest_of(GREEN))
+    await eventually(lambda: not any(blank.record("progress")[name] for name in ("trial", "report")))
     return blank
 
 
@@ -318,6 +322,50 @@ async def test_whoever_answers_nonsense_is_no_daemon(
         server.close()
 
     assert line.startswith(f"henge: {code}"), line
+
+
+@pytest.mark.parametrize("identity", IMPOSTORS.values(), ids=IMPOSTORS.keys())
+async def test_an_impostor_with_the_right_public_claim_gets_no_byte_of_the_token_e49_t33(
+    small: Interpreter, liar: Scripted, tmp_path: Path, identity: Callable[[Fleet], bytes]
+) -> None:
+    impostor, token = Impostor(claim(liar.fleet)), liar.token()
+    context = scripts.device_server_context(identity(liar.fleet), [liar.fleet.client_ca.certificate_der])
+    async with pretending(impostor, context) as port:
+        setup = setup_for(liar, port) | {"token": format_token(token)}
+        board = Board(small, tmp_path / "lamp-1", setup)
+        try:
+            await board.start(PATIENT + RUN)
+            await board.prints("henge: pin_mismatch")
+        finally:
+            await board.off()
+
+    assert impostor.requests == 1
+    assert not impostor.heard_of(token)
+    assert not (board.folder / "identity").exists()
+
+
+async def test_somebody_in_between_who_asks_for_no_certificate_is_told_of_t38(
+    board: Board, liar: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await board.off()
+    honest = scripts.device_server_context
+
+    def asking_for_nothing(*arguments: Any) -> ssl.SSLContext:
+        context = honest(*arguments)
+        context.verify_mode = ssl.CERT_NONE
+        return context
+
+    monkeypatch.setattr(scripts, "device_server_context", asking_for_nothing)
+    stripped = Scripted(liar.fleet, desired=RED, revision=9)
+    async with serving(stripped):
+        board.setup = setup_for(stripped)
+        board.change("seen", address=f"127.0.0.1:{stripped.address.port}")
+        await board.start(PATIENT + RUN)
+        alone = await board.says("config")
+        await board.prints("certificate_required")
+        await board.off()
+
+    assert (alone, stripped.frames) == ({"color": "green"}, [])
 
 
 async def test_a_frame_of_the_wrong_form_is_answered_and_the_link_stays(board: Board, liar: Scripted) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from henge_micro import wire
+from henge_micro import link, wire
 from henge_protocol import session
 from tests.henge_micro.boards import REPOSITORY, Interpreter
 from tests.henge_micro.cases import each_case, run_case
@@ -26,7 +26,7 @@ def test_on_cpython() -> None:
 
 def test_the_session_follows_the_ground_s_table() -> None:
     assert session.TRANSITIONS["device"] == wire.TRANSITIONS
-    assert session.INITIAL["device"] == wire.Session(0).state
+    assert session.INITIAL["device"] == wire.Session().state
     assert (session.HELLO_TIMEOUT_S, session.FAULT_WINDOW_S, session.MAX_FAULTS) == (
-        wire.HELLO_TIMEOUT_S, wire.FAULT_WINDOW_S, wire.MAX_FAULTS,
+        link.WELCOME_S, wire.FAULT_WINDOW_S, wire.MAX_FAULTS,
     )  # fmt: skip

@@ -134,7 +134,7 @@ def elements(content: bytes) -> list[bytes]:
 
 
 def showing(context: ssl.SSLContext, identity: bytes) -> ssl.SSLContext:
-    """Return a client's context that shows these certificates, however weak or wrong they are."""
+    """Return the context, showing these certificates from now on, however weak or wrong they are."""
     context.set_ciphers("ALL:@SECLEVEL=0")
     with tls._as_path(identity) as path:
         context.load_cert_chain(path)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from henge_protocol import keyfiles, pki, tls
@@ -208,6 +208,30 @@ async def test_whoever_else_poses_as_the_server_is_refused(fleet: Fleet) -> None
         except ssl.SSLCertVerificationError:
             continue
         pytest.fail(f"the client believed: {why}")
+
+
+@pytest.mark.parametrize(
+    ("key", "taken"),
+    [
+        pytest.param(lambda: rsa.generate_private_key(65537, 1024), False, id="T34 RSA-1024"),
+        pytest.param(lambda: rsa.generate_private_key(65537, 2048), True, id="T34 RSA-2048"),
+        pytest.param(lambda: ec.generate_private_key(ec.SECP384R1()), True, id="T34 P-384"),
+        pytest.param(lambda: ec.generate_private_key(ec.SECP256K1()), False, id="T34 secp256k1"),
+    ],
+)
+async def test_of_a_daemon_whose_authority_vouches_any_strong_key_is_taken(
+    fleet: Fleet, key: Callable[[], Any], taken: bool
+) -> None:
+    """Which keys henge issues is the daemon's affair; a device asks who vouches for it."""
+    purposes = [ExtendedKeyUsageOID.SERVER_AUTH]
+    certificate, private = leaf(fleet.server_ca, uris=[], dns=[NAME], purposes=purposes, key=key())
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    showing(server, pki.certificate_pem(certificate) + private)
+    if taken:
+        assert (await talk(server, device(fleet)))["certificate"] is None
+    else:
+        with pytest.raises(REFUSED):
+            await talk(server, device(fleet))
 
 
 async def test_a_device_cannot_pose_as_the_server(fleet: Fleet) -> None:

@@ -176,6 +176,27 @@ def test_what_does_not_speak_http_is_unreachable(peer: Peer, answer: bytes) -> N
     assert "the peer" in refusal_.value.message
 
 
+@pytest.mark.parametrize(
+    "head",
+    [b"", b"Content-Length: 1001\r\n", b"Content-Length: 999999999999\r\n", b"Transfer-Encoding: chunked\r\n"],
+    ids=["until the end", "one too many", "announced", "chunked"],
+)
+def test_an_answer_that_does_not_end_is_not_read_to_its_end(peer: Peer, head: bytes) -> None:
+    chunk = b"3e9\r\n" if b"chunked" in head else b""
+    with peer.answer(b"HTTP/1.1 200 OK\r\n" + head + b"\r\n" + chunk + b"x" * 1001 + b"\r\n") as client:
+        client.max_answer_bytes = 1000
+        with pytest.raises(errors.TooLarge) as refusal_:
+            client.get("/a")
+
+    assert "the answer of the peer has more than 1000 bytes" in refusal_.value.message
+
+
+def test_an_answer_of_the_most_that_is_taken_is_read(peer: Peer) -> None:
+    with peer.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n" + b"x" * 1000) as client:
+        client.max_answer_bytes = 1000
+        assert len(client.get("/a").body) == 1000
+
+
 def test_an_answer_that_is_no_json_is_said_so(peer: Peer) -> None:
     with peer.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n<html>") as client, pytest.raises(errors.Malformed):
         client.get("/a").json()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
@@ -123,8 +124,8 @@ def test_what_is_no_object_is_refused_with_its_place(
     ("text", "code", "place"),
     [
         ('{"a": 1,}', "bad_json", ":1:"),
-        ('{\n"a": NaN}', "number_out_of_range", "f.json: "),
-        ('{"a": 1, "a": 2}', "duplicate_key", "f.json: "),
+        ('{\n"a": NaN}', "number_out_of_range", "f.json: /a: "),
+        ('{"b": {"a": 1, "a": 2}}', "duplicate_key", "f.json: /b: "),
         ("[" * 100_000, "too_deep", "f.json: "),
     ],
 )
@@ -145,6 +146,40 @@ def test_what_is_no_file_is_refused_without_waiting(tmp_path: Path) -> None:
     assert "there is no object" in refusal_of(str(tmp_path / "pipe.yaml")).message
     assert "there is no *.yaml" in refusal_of(str(tmp_path / "empty")).message
     assert "neither a file" in refusal_of("/dev/null").message
+
+
+def test_f01_a_name_that_is_too_long_is_told_as_that(tmp_path: Path) -> None:
+    refusal = refusal_of(str(tmp_path / ("n" * 300)))
+
+    assert (refusal.code, "File name too long" in refusal.message) == ("bad_file", True)
+
+
+def test_a_folder_in_the_folder_that_may_not_be_read_is_not_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Root may read everything, so the system's answer is played."""
+    write(tmp_path, "a.yaml", GROUP.format(name="a"))
+    write(tmp_path, "closed/b.yaml", GROUP.format(name="b"))
+    scandir = os.scandir
+
+    def closed(path: str) -> object:
+        if str(path).endswith("closed"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", closed)
+
+    assert f"cannot read {tmp_path / 'closed'}: Permission denied" in refusal_of(str(tmp_path)).message
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(b"\xff.yaml", id="F29 no text"), pytest.param(b"\x1b[31m.yaml", id="F29 an escape")]
+)
+def test_a_file_with_any_name_is_read(tmp_path: Path, name: bytes) -> None:
+    with open(os.path.join(os.fsencode(tmp_path), name), "w") as file:
+        file.write(GROUP.format(name="a"))
+
+    assert refs(str(tmp_path)) == ["group/a"]
 
 
 def test_a_link_to_a_file_is_followed(tmp_path: Path) -> None:

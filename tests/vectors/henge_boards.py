@@ -6,28 +6,39 @@ from henge_micro import backoff, mdns, wire
 def decode(frame):
     """The message, or the code of the refusal."""
     try:
-        return wire.decode(frame), None
+        return _read(frame), None
     except wire.Trouble as error:
         return None, error.code
 
 
+def _read(frame):
+    """A whole frame as ``henge_micro.link`` takes it: the header, and as many bytes as it says behind it."""
+    head, _, document = frame.partition(b"\n")
+    message = wire.read_header(head)
+    if message.pop("size", 0) != len(document):
+        raise wire.Trouble("bad_frame", "size")
+    if message["type"] == "config":
+        message["document"] = document
+    return message
+
+
 class BoardSession:
-    """``wire.Session`` with the runner's signatures; the board has one role."""
+    """``wire.Session`` with the runner's signatures. One role, and no clock: its link waits for no frame for ever."""
 
     def __init__(self, role, now):
-        self._session = wire.Session(now)
+        self._session = wire.Session()
 
     def receive(self, frame, now):
         """Event, reply, close."""
-        return self._session.receive(frame, now)
+        try:
+            message = _read(frame)
+        except wire.Trouble as error:
+            return self._session.fault(error.code, now)
+        return self._session.take(message, now)
 
     def send(self, message, now):
         """The frame; ``LookupError`` where the table does not allow it."""
         return self._session.send(message)
-
-    def tick(self, now):
-        """Close or None."""
-        return self._session.tick(now)
 
     def state(self):
         """The state's name."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import random
 import shutil
 import socket
 import ssl
@@ -387,6 +388,48 @@ async def test_what_is_hardly_a_certificate_ends_the_handshake(port: Port, shown
     assert heard == b"" or heard[0] == ALERT
     assert await port.unmoved()
     assert_one_failure(port, before, "")
+
+
+def mutated(flight: bytes, chance: random.Random) -> bytes:
+    """What a broken or hostile client makes of a flight."""
+    at = chance.randrange(len(flight))
+    return chance.choice(
+        [
+            flight[:at] + bytes([flight[at] ^ 1 << chance.randrange(8)]) + flight[at + 1 :],
+            flight[:at],
+            flight[:at] + chance.randbytes(3) + flight[at:],
+            flight + chance.randbytes(40),
+            flight + flight,
+            chance.randbytes(60),
+            record(b"\2\x28", ALERT),
+        ]
+    )
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.usefixtures("quiet")
+@pytest.mark.asyncio(loop_scope="module")
+async def test_whatever_a_client_sends_in_its_handshake_the_next_is_served(port: Port, seed: int) -> None:
+    chance = random.Random(seed)
+    for _ in range(50):
+        context = port.service.context(port.lamp)
+        context.maximum_version = chance.choice([ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        client = context.wrap_bio(incoming, outgoing, server_hostname=port.service.server_name)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port.service.port)
+        for is_last in chance.choice([(True,), (False, True)]):
+            with suppress(ssl.SSLWantReadError):
+                client.do_handshake()
+            flight = outgoing.read()
+            writer.write(mutated(flight, chance) if is_last else flight)
+            if not is_last:
+                incoming.write(await reader.read(65536))
+        writer.write_eof()
+        with suppress(ConnectionResetError):
+            await reader.read()
+        writer.transport.abort()
+
+    assert await port.unmoved()
 
 
 # ---- sessions -----------------------------------------------------------------------------------------

@@ -311,6 +311,23 @@ async def test_a_bad_apply_is_refused_whole(standing: Standing, body: Any, code:
     assert await standing.unmoved()
 
 
+@pytest.mark.parametrize("way", ["PUT", "apply"])
+@pytest.mark.parametrize(("depth", "fine"), [(28, True), (29, True), (30, False)])
+async def test_what_can_be_put_can_be_applied_however_deep_v12(admin: Admin, way: str, depth: int, fine: bool) -> None:
+    await admin.apply(schema("any", type="object", properties={"x": {}}))
+    value: Any = []
+    for _ in range(depth - 1):
+        value = [value]
+    wanted = device("one", bound="any", x=value)
+    method, path, body = ("PUT", "/v1/devices/one", wanted)
+    if way == "apply":
+        method, path, body = ("POST", "/v1/apply", {"objects": [wanted]})
+    answer = await admin.call(method, path, body)
+
+    assert (answer.status < 300) is fine, answer.body
+    assert fine or (answer.code == "too_deep" and await revision(admin) == 1)
+
+
 @pytest.mark.asyncio(loop_scope="module")
 async def test_every_fault_of_every_object_is_told_at_once_r38(standing: Standing) -> None:
     bad_group = {"kind": "Group", "metadata": {"name": "hall"}, "spec": {"priority": -1, "selector": "((", "prio/x": 1}}

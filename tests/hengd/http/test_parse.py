@@ -92,6 +92,20 @@ async def test_a_bad_body_is_refused_and_nothing_is_stored(
     assert await standing.unmoved()
 
 
+async def test_an_answer_moves_no_cursor_whatever_a_field_is_called_v08(standing: Standing) -> None:
+    answers = [
+        await standing.admin.refused("PUT", PATH, body_of(**{"x\x1b[2J\u202e": 1})),
+        await standing.admin.refused("PUT", PATH, b'{"x\\u001b[2J": {"a": NaN}}'),
+        await standing.admin.refused("POST", "/v1/apply", {"objects": [{"kind": "Device", "x\n\x85": 1}]}),
+    ]
+
+    for answer in answers:
+        said = [answer.json["detail"], answer.json.get("cure", ""), *(one["message"] for one in answer.json["errors"])]
+        assert all(text.isprintable() for text in said), said
+    assert "\\x1b[2J\\u202e" in answers[0].json["detail"]
+    assert answers[0].json["errors"][0]["pointer"] == "/spec/values/x\x1b[2J\u202e"
+
+
 @pytest.mark.parametrize(
     ("fields", "code"),
     [

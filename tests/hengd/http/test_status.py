@@ -152,6 +152,23 @@ async def test_metrics_count_what_there_is(daemon: Service, admin: Admin) -> Non
     assert found["henge_loop_lag_seconds"] >= 0
 
 
+async def test_metrics_count_who_was_turned_away_t01(daemon: Service, admin: Admin) -> None:
+    before = await metrics(admin)
+    for said in (b"GET / HTTP/1.1\r\nHost: henge\r\n\r\n", b"SSH-2.0-OpenSSH_9.9\r\n"):
+        reader, writer = await asyncio.open_connection("127.0.0.1", daemon.port)
+        writer.write(said)
+        assert await reader.read() == b""
+        writer.close()
+    reader, writer = await asyncio.open_connection(*daemon.app.addresses["local"])
+    writer.write(b"no request\r\n\r\n")
+    assert (await reader.read()).startswith(b"HTTP/1.1 400 ")
+    writer.close()
+    after = await metrics(admin)
+    more = {name: after[name] - before[name] for name in before if name.startswith(("henge_refused", "henge_failed"))}
+
+    assert more == {"henge_refused_connections_total": 1, "henge_failed_handshakes_total": 2}
+
+
 async def test_metrics_on_the_plain_port_ask_nobody_but_refuse_web_pages(daemon: Service) -> None:
     async with aiohttp.ClientSession(daemon.local_url) as session:
         plain = Admin(session)

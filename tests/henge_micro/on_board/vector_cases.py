@@ -24,7 +24,7 @@ def test_frames():
 
 
 def test_sessions():
-    run_suite("sessions", 25)
+    run_suite("sessions", 24)
 
 
 def test_backoff():

@@ -2,8 +2,9 @@
 
 import asyncio
 
+from henge_micro.link import WELCOME_S, live
 from henge_micro.wire import Trouble
-from henge_micro.ws import WebSocket
+from henge_micro.ws import SILENCE_S, WebSocket
 
 
 class Line:
@@ -13,9 +14,12 @@ class Line:
         self.data = data
         self.written = b""
         self.left = 0
+        self.waits = []
 
     async def exactly(self, size, wait_s=0):
         """As a connection."""
+        if wait_s:
+            self.waits.append(wait_s)
         if len(self.data) < size:
             raise Trouble("unreachable")
         taken, self.data = self.data[:size], self.data[size:]
@@ -30,7 +34,7 @@ def heard(data):
     """What comes of reading one frame: the answer or the code of the trouble, and the connection."""
     line = Line(data)
     try:
-        return asyncio.run(WebSocket(line).next()), line
+        return asyncio.run(WebSocket(line).next(SILENCE_S)), line
     except Trouble as error:
         return error.code, line
 
@@ -65,7 +69,7 @@ def test_a_close_says_why():
 def test_a_close_of_a_fault_is_told_from_one_of_a_restart():
     for code, fault in ((1000, False), (1001, False), (1008, True), (1011, True), (1013, True), (4001, False)):
         try:
-            asyncio.run(WebSocket(Line(b"\x88\x02" + code.to_bytes(2, "big"))).next())
+            asyncio.run(WebSocket(Line(b"\x88\x02" + code.to_bytes(2, "big"))).next(SILENCE_S))
         except Trouble as error:
             assert error.fault == fault, code
 
@@ -82,3 +86,43 @@ def test_long_texts_are_sent_masked_and_whole():
     assert line.written[:4] == b"\x81\xfe\x01\x2c" and len(line.written) == 8 + 300
     mask, payload = line.written[4:8], line.written[8:]
     assert bytes([byte ^ mask[at & 3] for at, byte in enumerate(payload)]) == b"x" * 300
+
+
+class Talk(Line):
+    """A daemon that upgraded; the header of the frame that is read is the rest of the data."""
+
+    async def request(self, method, path, headers=""):
+        """As a connection."""
+        return 101
+
+    async def line(self):
+        """As a connection."""
+        text, self.data, self.left = self.data[: self.left], self.data[self.left :], 0
+        return text
+
+
+class Quiet:
+    """A client that owes nothing."""
+
+    def hello(self):
+        """As the client."""
+        return {"type": "hello"}
+
+    def check_link(self):
+        """As the client."""
+
+    def owed(self):
+        """As the client."""
+
+    async def heard(self, address, message, connection):
+        """As the client."""
+
+
+def test_a_daemon_that_says_nothing_is_left_sooner_before_its_welcome_than_after():
+    for frames, waits in ((b"", [WELCOME_S]), (b'\x81\x12{"type":"welcome"}', [WELCOME_S, SILENCE_S])):
+        daemon = Talk(frames)
+        try:
+            asyncio.run(live(Quiet(), None, daemon))
+        except Trouble as error:
+            assert error.code == "unreachable"
+        assert daemon.waits == waits, daemon.waits
