@@ -18,8 +18,9 @@ from henge_protocol.model import SECRET_KEY, is_secret_name
 
 PREFIX: Final = "rescued"
 """Where the secrets that a rescue makes stand."""
-NameSecret = Callable[[Sequence[str], object], str]
-"""Gives the secret of a value a name; the paths are those that may be taken, the best first."""
+KeepSecret = Callable[[str, object], str]
+"""Keeps a value under a name, or with a number behind it where that is another value's; the name that it has then."""
+_LONGEST_NUMBER: Final = "-9999"
 _UNFIT: Final = re.compile(r"[^a-z0-9]+")
 
 
@@ -39,30 +40,23 @@ def layer_of(
     return layer
 
 
-def concealed(schema: CompiledSchema, values: Any, device: str, name: NameSecret) -> Any:
-    """``values`` with references in the place of what the schema marks ``writeOnly``; ``name`` keeps each of them."""
-    return _conceal(schema, values, (), device, name)
+def concealed(schema: CompiledSchema, values: Any, keep: KeepSecret, place: Place = ()) -> Any:
+    """``values`` with references in the place of what the schema marks ``writeOnly``, each of which is kept."""
+    if values is not None and place and schema.is_secret(place):
+        return {SECRET_KEY: keep(_name(place), values)}
+    if isinstance(values, dict):
+        return {key: concealed(schema, inner, keep, (*place, key)) for key, inner in values.items()}
+    if isinstance(values, list):
+        return [concealed(schema, inner, keep, (*place, index)) for index, inner in enumerate(values)]
+    return values
 
 
-def _conceal(schema: CompiledSchema, value: Any, place: Place, device: str, name: NameSecret) -> Any:
-    if value is not None and place and schema.is_secret(place):
-        return {SECRET_KEY: name(_names(place, device), value)}
-    if isinstance(value, dict):
-        return {key: _conceal(schema, inner, (*place, key), device, name) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_conceal(schema, inner, (*place, index), device, name) for index, inner in enumerate(value)]
-    return value
-
-
-def _names(place: Place, device: str) -> list[str]:
-    """One for all devices that have the same value, then one for this device alone."""
+def _name(place: Place) -> str:
     words = [_UNFIT.sub("-", str(part).lower()).strip("-") or "field" for part in place]
-    path = "/".join(words)
-    found = [f"{PREFIX}/{path}", f"{PREFIX}/{device}/{path}"]
-    if all(map(is_secret_name, found)):
-        return found
-    short = hashlib.sha256(pointer(place).encode()).hexdigest()[:16]
-    return [f"{PREFIX}/{short}", f"{PREFIX}/{device}/{short}"]
+    name = "/".join([PREFIX, *words])
+    if is_secret_name(name + _LONGEST_NUMBER):
+        return name
+    return f"{PREFIX}/{hashlib.sha256(pointer(place).encode()).hexdigest()[:16]}"
 
 
 def _difference(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 from hengd.records import CertificateRecord, ObjectRecord, Reported, pack
@@ -18,9 +18,10 @@ from hengd.rules.certificates import add_certificate, owner_of_key
 from hengd.rules.change import Change
 from hengd.rules.configs import Request, begin
 from hengd.rules.fleet import find_desired, find_object, objects_of, schema_entry
-from hengd.rules.merge import diff, same
+from hengd.rules.merge import diff
 from hengd.rules.objects import Manifest, object_path, parse_manifest
 from hengd.rules.outcome import NotCommitted
+from hengd.rules.planned import PlannedSecrets
 from hengd.rules.references import references
 from hengd.rules.rendering import Renderer, SchemaEntry, group_entry
 from hengd.rules.rescue import Waiting, document_in, forget, requests_in, schema_in
@@ -195,32 +196,6 @@ class _Step:
     values: dict[str, Any]
 
 
-@dataclass(slots=True)
-class _Secrets:
-    """The store's secrets and those that are to be made; what a renderer asks."""
-
-    stored: OpenSecrets
-    made: dict[str, object] = field(default_factory=dict)
-    are_known: bool = True
-
-    def find(self, name: str) -> tuple[int, object]:
-        return (0, self.made[name]) if name in self.made else self.stored.find(name)
-
-    def blinded(self, document: bytes) -> bytes:
-        return self.stored.blinded(document)
-
-    def keep(self, names: Sequence[str], value: object) -> str:
-        """The name of a secret of this value: one that has it already, or the first that is free."""
-        for name in (*names, *(f"{names[-1]}-{number}" for number in range(2, MAX_TAKEN))):
-            try:
-                if same(self.find(name)[1], value):
-                    return name
-            except KeyError:
-                self.made[name] = value
-                return name
-        raise Invalid("too_complex", f"secrets are already called {names[-1]} and so on", cure="delete some of them")
-
-
 class _Plan:
     """What is to be made of the requests, looked at one by one; nothing is written before ``write``."""
 
@@ -232,7 +207,7 @@ class _Plan:
         self._wish = wish
         self._known = {record.name: record for record in objects_of(tx, "Schema")}
         self._names = Counter(self._name(one) for one in chosen)
-        self._secrets = _Secrets(OpenSecrets(vault, tx))
+        self._secrets = PlannedSecrets(OpenSecrets(vault, tx))
         self.made: dict[str, ObjectRecord] = {}
         """Schemas that are to be made."""
         self.steps: list[_Step] = []
@@ -325,7 +300,7 @@ class _Plan:
         groups = [layer.values for layer in renderer.layers(device) if layer.kind == "group"]
         compiled = entries[schema].compiled
         layer = layer_of(compiled, groups, document, self._secrets.find)
-        values: dict[str, Any] = concealed(compiled, layer, name, self._secrets.keep)
+        values: dict[str, Any] = concealed(compiled, layer, self._secrets.keep)
         self._check_fit(ObjectRecord(kind="Device", name=name, spec={"schema": schema, "values": values}), renderer)
         return _Step(waiting, name, schema, document, values)
 

@@ -102,10 +102,10 @@ async def test_secrets_are_kept_as_secrets_and_those_alike_once(daemon: Service,
 
     done = await take(admin, schema="node")
 
-    assert done["secrets"] == ["rescued/node-3/wifi/psk", "rescued/wifi/psk"]
+    assert done["secrets"] == ["rescued/wifi/psk", "rescued/wifi/psk-2"]
     values = {one["name"]: one["values"] for one in done["devices"]}
     assert values["node-1"] == values["node-2"] == {"wifi": {"ssid": "attic", "psk": {"$secret": "rescued/wifi/psk"}}}
-    assert values["node-3"]["wifi"]["psk"] == {"$secret": "rescued/node-3/wifi/psk"}
+    assert values["node-3"]["wifi"]["psk"] == {"$secret": "rescued/wifi/psk-2"}
     assert all((one["runs"] != one["document"], one["differs"]) == (True, []) for one in done["devices"])
     async with connected(daemon, alike[0], **running(wifi("canary-home"))) as link:
         assert await link.apply_next() == wifi("canary-home")  # the same values, once more
@@ -124,8 +124,21 @@ async def test_a_secret_of_an_earlier_rescue_is_used_again(daemon: Service, admi
 
     done = await take(admin)
 
-    assert done["secrets"] == ["rescued/node-3/wifi/psk"]
+    assert done["secrets"] == ["rescued/wifi/psk-2"]
     assert done["devices"][0]["values"]["wifi"]["psk"] == {"$secret": "rescued/wifi/psk"}
+
+
+async def test_a_name_that_a_secret_of_the_fleet_has_is_not_taken_from_it(daemon: Service, admin: Admin) -> None:
+    for number in ("", "-3"):
+        await admin.ok("PUT", f"/v1/secrets/rescued/wifi/psk{number}", {"value": f"of-the-fleet{number}"})
+    await open_window(admin)
+    for number in range(3):
+        await rescued(daemon, f"node-{number}", wifi(f"of-a-node-{number}"), schema=NODE)
+
+    done = await take(admin)
+
+    assert done["secrets"] == ["rescued/wifi/psk-2", "rescued/wifi/psk-4", "rescued/wifi/psk-5"]
+    assert (await admin.ok("GET", "/v1/secrets/rescued/wifi/psk"))["spec"]["revision"] < done["revision"]
 
 
 async def test_what_groups_say_already_is_left_out(daemon: Service, admin: Admin) -> None:
@@ -214,7 +227,7 @@ async def test_a_secret_of_one_that_is_left_out_is_not_kept(daemon: Service, adm
     done = await take(admin, schema="node", skip=True)
 
     assert [one["name"] for one in done["devices"]] == ["node-2"]
-    assert done["secrets"] == ["rescued/node-2/wifi/psk"]
+    assert done["secrets"] == ["rescued/wifi/psk-2"]
     assert "short" not in json.dumps(done)
 
 
