@@ -40,9 +40,11 @@ from hengd.service import service
 from hengd.settings import Settings, default_file, load_settings, settings_files, toml
 from hengd.welcome import welcome
 from henge_protocol import __version__
-from henge_protocol.errors import Denied, HengeError, Invalid
-from henge_protocol.keyfiles import open_once, read_passphrase
+from henge_protocol.arguments import FILE, CarefulCommand, told_of
+from henge_protocol.errors import Denied, HengeError, Invalid, Malformed
+from henge_protocol.keyfiles import file_refusal, open_once, read_passphrase
 from henge_protocol.notify import notify
+from henge_protocol.peertext import printable
 from henge_protocol.places import admin_socket, config_dir, state_dir
 from henge_protocol.sealedfile import check_passphrase
 
@@ -78,7 +80,13 @@ A_PATH: Final = click.Path(path_type=Path, readable=False)
 """What may be wrong with a path is told by whoever uses it, with its cure and exit code; click would say: usage."""
 
 
-class _Group(click.Group):
+class _Commands(click.Group):
+    """Commands that take nothing doubtful."""
+
+    command_class = CarefulCommand
+
+
+class _Program(_Commands):
     """``hengd --listen ...`` without a command means ``hengd run --listen ...``."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -96,7 +104,7 @@ def _common(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=_Program, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="hengd")
 def cli() -> None:
     """The henge daemon: keeps the configuration of a fleet and pushes it to its devices."""
@@ -158,7 +166,7 @@ def check(config: Path | None, data_dir: Path | None) -> None:
 
 @cli.command(short_help="Make a data folder from a backup.")
 @click.argument("file", type=A_PATH)
-@click.option("--passphrase-file", "source", metavar="FILE|-", help="Read the passphrase there, not from a prompt.")
+@click.option("--passphrase-file", "source", type=FILE, metavar="FILE|-", help="Not from a prompt but from there.")
 @click.option("--revocations", type=A_PATH, metavar="FILE", help="The journal of the data folder that is given up.")
 @click.option("--authorities-only", "only_authorities", is_flag=True, help="Take them alone and found a new store.")
 @click.option("--dry-run", is_flag=True, help="Do everything in a folder beside it and leave nothing.")
@@ -205,7 +213,7 @@ def accept(config: Path | None, data_dir: Path | None) -> None:
     click.echo(f"The store had seen {shown(before)}. It is {shown(now)} now; certificates are issued from here on.")
 
 
-@cli.group("config")
+@cli.group("config", cls=_Commands)
 def config_group() -> None:
     """Show settings."""
 
@@ -292,7 +300,10 @@ def _passphrase(source: str | None) -> str:
     if not sys.stdin.isatty():
         message = "a passphrase is needed and nobody can be asked"
         raise Invalid("bad_usage", message, cure="add --passphrase-file FILE, or - for standard input")
-    return str(click.prompt("Passphrase", hide_input=True, err=True))
+    try:
+        return str(click.prompt("Passphrase", hide_input=True, err=True))
+    except UnicodeDecodeError:
+        raise Malformed("bad_encoding", "the passphrase is not UTF-8", cure="type it anew") from None
 
 
 def _restored(done: Restored, folder: Path, *, dry_run: bool) -> list[str]:
@@ -357,22 +368,25 @@ def main() -> NoReturn:
     except click.exceptions.Exit as done:
         sys.exit(done.exit_code)
     except click.ClickException as error:
-        error.show()
+        say(told_of(error), err=True)
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
     except HengeError as error:
-        say(f"Error: {error.message}", *([f"Cure: {error.cure}"] if error.cure else []), err=True)
-        sys.exit(_exit_code(error))
+        _end(error)
     except OSError as error:
-        if error.filename is not None:
-            say(f"Error: cannot use {error.filename}: {error.strerror}", err=True)
-        elif error.errno in UNWRITTEN:
-            say(f"Error: cannot write the output ({error.strerror})", err=True)
-        else:
+        if isinstance(error.filename, str | bytes):
+            _end(file_refusal(error, Path(os.fsdecode(error.filename)), "use"))
+        if error.errno not in UNWRITTEN:
             raise
-        sys.exit(EXIT_DENIED if isinstance(error, PermissionError) else EXIT_STORAGE)
+        say(f"Error: cannot write the output ({error.strerror})", err=True)
+        sys.exit(EXIT_STORAGE)
     sys.exit(0)
+
+
+def _end(error: HengeError) -> NoReturn:
+    say(*map(printable, (f"Error: {error.message}", *([f"Cure: {error.cure}"] if error.cure else []))), err=True)
+    sys.exit(_exit_code(error))
 
 
 def _exit_code(error: HengeError) -> int:

@@ -21,6 +21,7 @@ import uvloop
 
 from hengd.announce import Announcer, local_addresses
 from hengd.logs import start_logs
+from henge_protocol.arguments import CarefulCommand
 from henge_protocol.beacon import usable_addresses
 from henge_protocol.errors import HengeError, Invalid, Unreachable
 from henge_protocol.model import is_name
@@ -50,7 +51,8 @@ def read_url(url: str) -> tuple[str, int]:
         port = parts.port
     except ValueError as error:
         raise Invalid("bad_usage", f"{ascii(url)[:80]} is not a daemon's address: {error}", cure=cure) from None
-    if parts.scheme != "https" or not parts.hostname or parts.path not in ("", "/") or parts.query or parts.username:
+    more = parts.path not in ("", "/") or parts.query or parts.username
+    if parts.scheme != "https" or not parts.hostname or port == 0 or more:
         raise Invalid("bad_usage", f"{ascii(url)[:80]} is not a daemon's address", cure=cure)
     return parts.hostname, port or DEVICES_PORT
 
@@ -111,7 +113,7 @@ async def _pause(stop: asyncio.Event, seconds: float) -> None:
         pass
 
 
-@click.command("announce", short_help="Announce by mDNS a daemon that runs elsewhere.")
+@click.command("announce", cls=CarefulCommand, short_help="Announce by mDNS a daemon that runs elsewhere.")
 @click.argument("url")
 @click.option("--address", "addresses", multiple=True, metavar="IP", help="Where devices reach it; without: here.")
 @click.option("--port", type=click.IntRange(1, 65535), help="Port there; without: that of URL.")

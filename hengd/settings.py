@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from henge_protocol.errors import HengeError, Invalid, TooLarge
-from henge_protocol.keyfiles import read_once
+from henge_protocol.errors import HengeError, Invalid, NotFound, TooLarge
+from henge_protocol.keyfiles import file_refusal, read_once
 from henge_protocol.model import is_name
 from henge_protocol.places import DEVICES_PORT
 from henge_protocol.quantity import parse_duration_s, parse_size_bytes
@@ -242,14 +242,14 @@ def load_settings(
 def settings_files(config: Path | None, config_dir: Path) -> list[Path]:
     """The files that are read, the weakest first; a file named by the user must exist.
 
-    Raises ``Invalid bad_setting`` for a folder that may not be looked into.
+    Raises ``Invalid bad_setting`` where the system does not let it look: what stands there must not be left out.
     """
     default = config_dir / "hengd.toml"
     try:
         drop_ins = _drop_ins(config_dir / "conf.d")
         own = [default] if config is None and default.exists() else []
     except OSError as error:
-        raise Invalid("bad_setting", f"cannot use {error.filename}: {error.strerror}") from error
+        raise _unread(file_refusal(error, Path(error.filename), "read")) from error
     return [*drop_ins, *own] if config is None else [*drop_ins, config]
 
 
@@ -300,6 +300,11 @@ def _value(key: str, raw: Any, origin: str) -> Value:
         raise Invalid("bad_setting", f"{origin}: {key}: {error.message}", cure=cure) from None
 
 
+def _unread(error: HengeError) -> Invalid:
+    cure = "make one: hengd config default" if isinstance(error, NotFound) else error.cure
+    return Invalid("bad_setting", error.message, cure=cure)
+
+
 def _file_entries(path: Path) -> list[tuple[str, Any]]:
     try:
         data, mode = read_once(path, limit_bytes=MAX_FILE_BYTES)
@@ -309,7 +314,7 @@ def _file_entries(path: Path) -> list[tuple[str, Any]]:
     except TooLarge:
         raise Invalid("bad_setting", f"{path} is larger than 1 MiB; that is not a configuration file") from None
     except HengeError as error:
-        raise Invalid("bad_setting", error.message, cure="make one: hengd config default") from None
+        raise _unread(error) from None
     except UnicodeDecodeError as error:
         raise Invalid("bad_setting", f"{path} is not UTF-8: {error}", cure="save it as UTF-8") from None
     except tomllib.TOMLDecodeError as error:

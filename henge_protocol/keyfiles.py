@@ -19,7 +19,7 @@ import sys
 from pathlib import Path
 from typing import BinaryIO, NoReturn, Protocol
 
-from henge_protocol.errors import Denied, Invalid, Malformed, NotFound, StorageFull, TooLarge
+from henge_protocol.errors import Denied, HengeError, Invalid, Malformed, NotFound, StorageFull, TooLarge
 
 PRIVATE_MODE = 0o600
 PUBLIC_MODE = 0o644
@@ -140,15 +140,16 @@ def read_public(path: Path, *, limit_bytes: int = MAX_FILE_BYTES) -> bytes:
 
 
 def read_passphrase(source: str) -> str:
-    """The first line of a private file, or of standard input for ``-``.
+    """The first line of a private file, of a pipe that the shell made, or of standard input for ``-``.
 
     Raises as ``read_private``, and ``Malformed bad_encoding`` for what is not UTF-8.
     """
-    data = (
-        sys.stdin.buffer.readline(MAX_FILE_BYTES)
-        if source == "-"
-        else read_private(followed(Path(source)), by_group=True)
-    )
+    if source == "-":
+        data = sys.stdin.buffer.readline(MAX_FILE_BYTES)
+    elif source.startswith(_OPENED_BY_THE_SHELL):
+        data, _ = read_once(Path(source))
+    else:
+        data = read_private(followed(Path(source)), by_group=True)
     try:
         return data.split(b"\n", 1)[0].rstrip(b"\r").decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -191,6 +192,32 @@ def followed(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
+def file_refusal(error: OSError, path: Path, verb: str) -> HengeError:
+    """What the system said of a file, as a refusal that names it; ``verb`` is what was to be done with it.
+
+    ``StorageFull storage_full``, ``NotFound bad_file`` when it is absent, else ``Invalid bad_file``.
+    """
+    refusal = _file_refusal(error, path, verb)
+    refusal.__cause__ = error  # which tells exit codes apart
+    return refusal
+
+
+def _file_refusal(error: OSError, path: Path, verb: str) -> HengeError:
+    reason = error.strerror or type(error).__name__
+    if error.errno in FULL:
+        return StorageFull("storage_full", f"cannot {verb} {path}: {reason}", cure="free space on that disk")
+    if error.errno == errno.ELOOP:
+        message = f"{path} is a symbolic link, and links are not followed here"
+        return Invalid("bad_file", message, cure="name the file itself")
+    if error.errno == errno.ENOENT and verb == "write":
+        reason = f"{reason}; its folder is missing: mkdir -p {path.parent}"
+    cure = "look at the path" if error.errno == errno.ENOENT and verb == "read" else ""
+    if error.errno in (errno.EACCES, errno.EPERM):
+        cure = _cure_of_denial(path, verb)
+    kind = NotFound if error.errno == errno.ENOENT else Invalid
+    return kind("bad_file", f"cannot {verb} {path}: {reason}", cure=cure)
+
+
 def make_private_dir(path: Path, *, files: Files = DISK) -> None:
     """Make sure that the folder exists and only its owner can enter it; missing parents get mode 0755.
 
@@ -205,8 +232,18 @@ def make_private_dir(path: Path, *, files: Files = DISK) -> None:
             _check_private_dir(path)
         else:
             sync_folder(path.parent, files=files)
+    except FileExistsError:
+        raise Invalid("bad_file", f"{path.parent} is not a folder", cure="name another folder") from None
     except OSError as error:
         _refuse(error, path, "create")
+
+
+def _cure_of_denial(path: Path, verb: str) -> str:
+    """Names what is closed: the first folder on the way that lets nobody through, the folder to write in, the file."""
+    there = [folder for folder in path.absolute().parents if os.path.lexists(folder)]
+    shut = [folder for folder in there if not os.access(folder, os.X_OK)]
+    closed = shut[-1] if shut else there[0] if verb in ("write", "create", "remove") else path
+    return f"run it as the user who owns {closed}, or have that given to you; see: ls -ld {closed}"
 
 
 def _open_once(path: Path) -> tuple[int, int]:
@@ -289,15 +326,4 @@ def _check_private_dir(path: Path) -> None:
 
 
 def _refuse(error: OSError, path: Path, verb: str) -> NoReturn:
-    reason = error.strerror or type(error).__name__
-    if error.errno in FULL:
-        raise StorageFull("storage_full", f"cannot {verb} {path}: {reason}", cure="free space on that disk") from error
-    if error.errno == errno.ELOOP:
-        message = f"{path} is a symbolic link, and links are not followed here"
-        raise Invalid("bad_file", message, cure="name the file itself") from error
-    if error.errno == errno.ENOENT and verb == "write":
-        reason = f"{reason}; its folder is missing: mkdir -p {path.parent}"
-    message = f"cannot {verb} {path}: {reason}"
-    if error.errno == errno.ENOENT:
-        raise NotFound("bad_file", message, cure="look at the path" if verb == "read" else "") from error
-    raise Invalid("bad_file", message) from error
+    raise file_refusal(error, path, verb) from error

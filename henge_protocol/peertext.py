@@ -1,4 +1,4 @@
-"""Text that a peer sent, made fit to be shown: nothing in it moves a cursor, hides a word or fills a screen."""
+"""Text from elsewhere, made fit to be shown: nothing in it moves a cursor, hides a word or fills a screen."""
 
 from __future__ import annotations
 
@@ -19,3 +19,10 @@ def clean_text(text: str, limit: int) -> str:
         elif not category.startswith("C"):
             shown.append(character)
     return "".join(shown)[:limit].strip()
+
+
+def printable(text: str) -> str:
+    """Lines of a message, with everything escaped that could move the cursor, hide or turn text round."""
+    return "\n".join(
+        "".join(one if one.isprintable() else ascii(one)[1:-1] for one in line) for line in text.split("\n")
+    )

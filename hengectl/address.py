@@ -33,9 +33,9 @@ def parse_address(text: str) -> Address:
     """Read a URL, or a host with or without a port; ``Invalid`` ``bad_parameter`` says what is wrong."""
     match = _URL.fullmatch(text.strip())
     if match is None:
-        raise _bad(
-            text, "it has more than scheme, host and port" if text.count(":") < 3 else "an IPv6 address needs brackets"
-        )
+        colons = text.rpartition("//")[2].count(":")
+        why = "an IPv6 address needs brackets" if colons > 1 else "it has more than scheme, host and port"
+        raise _bad(text, why)
     if (match["scheme"] or "https").lower() != "https":
         raise _bad(text, f"its scheme is {match['scheme'].lower()}; the daemon speaks https")
     return Address(_host(match["host"], text), _port(match["port"], text))

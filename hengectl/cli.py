@@ -10,22 +10,25 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Final
 
 import click
 
 from henge_protocol import __version__
 from henge_protocol.errors import HengeError
+from henge_protocol.keyfiles import file_refusal
+from henge_protocol.peertext import printable
 from hengectl import refusal
 from hengectl.invocation import (
     HELP_OPTIONS,
     aimed,
+    check_words,
     command_of,
     debugging,
     everywhere,
     given_of,
     made_invocation,
-    refuse_twice,
 )
 
 COMMANDS: Final = {
@@ -90,7 +93,7 @@ class Commands(click.Group):
         elif args[:1] == ["help"]:
             args = [*args[1:], "--help"]
         if not ctx.resilient_parsing:
-            refuse_twice(self, ctx, args)
+            check_words(self, ctx, args)
         return super().parse_args(ctx, args)
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
@@ -141,7 +144,7 @@ def run(arguments: Sequence[str]) -> int:
     except BrokenPipeError:
         return _quiet_end()
     except OSError as error:
-        return _say([_system_line(error)], _trouble(refusal.NO, meta))
+        return _say([f"Error: cannot write the output ({error.strerror})"], _trouble(refusal.NO, meta))
     return code
 
 
@@ -157,13 +160,14 @@ def _call(arguments: Sequence[str], meta: dict[str, Any]) -> int:
     except click.UsageError as error:
         return _say(_usage_lines(error), refusal.USAGE)
     except HengeError as error:
-        command = command_of(meta)
-        lines = refusal.lines_of(error, writes=command is not None and command.writes, outcome=_outcome(meta))
-        return _say([aimed(line, given_of(meta)) for line in lines], _trouble(refusal.exit_code(error), meta))
+        return _say(_refusal_lines(error, meta), _trouble(refusal.exit_code(error), meta))
     except (click.Abort, KeyboardInterrupt):
         return _say(_interrupted_lines(meta), refusal.INTERRUPTED)
-    except OSError:
-        raise  # mostly the output's trouble, see above
+    except OSError as error:
+        if not isinstance(error.filename, str | bytes):
+            raise  # the output's trouble, see above
+        told = file_refusal(error, Path(os.fsdecode(error.filename)), "use")
+        return _say(_refusal_lines(told, meta), _trouble(refusal.exit_code(told), meta))
     except Exception as error:  # the program's edge: a fault of ours, told in one line
         if debugging(meta):
             raise
@@ -186,8 +190,15 @@ def _trouble(code: int, meta: dict[str, Any]) -> int:
     return max(code, refusal.USAGE) if command is not None and command.compares else code
 
 
+def _refusal_lines(error: HengeError, meta: dict[str, Any]) -> list[str]:
+    command = command_of(meta)
+    lines = refusal.lines_of(error, writes=command is not None and command.writes, outcome=_outcome(meta))
+    return [aimed(line, given_of(meta)) for line in lines]
+
+
 def _usage_lines(error: click.UsageError) -> list[str]:
-    lines = [f"Error: {' '.join(error.format_message().split())}"]  # click breaks its lists of choices into lines
+    message = " ".join(error.format_message().split())  # click breaks its lists of choices into lines
+    lines = [f"Error: {printable(message)}"]
     if error.ctx is not None:
         lines += [error.ctx.get_usage(), f"Help: {error.ctx.command_path} --help"]
     return lines
@@ -197,13 +208,6 @@ def _interrupted_lines(meta: dict[str, Any]) -> list[str]:
     told = {"unknown": refusal.UNKNOWN_OUTCOME, "changed": "The change is made; only the waiting ended."}
     last = told.get(_outcome(meta))
     return ["Interrupted.", last] if last else ["Interrupted."]
-
-
-def _system_line(error: OSError) -> str:
-    """What the system refused: a file that is named, or the output."""
-    if error.filename is None:
-        return f"Error: cannot write the output ({error.strerror})"
-    return f"Error: cannot use {refusal.safe_text(str(error.filename))}: {error.strerror}"
 
 
 def _fault_line(error: Exception) -> str:

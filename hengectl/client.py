@@ -119,7 +119,7 @@ class Client:
         return self._ask("POST", path, {} if body is None else body, query=query, headers=headers)
 
     def save(self, path: str, body: object, write: Callable[[bytes], object], *, patience_s: float) -> None:
-        """POST, and hand a good answer on piece by piece as it comes; ``patience_s`` for each piece.
+        """POST what changes nothing, and hand a good answer on piece by piece as it comes; ``patience_s`` for each.
 
         ``write`` raises no OSError: it would be taken for the peer's.
         """
@@ -181,7 +181,7 @@ class Client:
         target = quote(path) + _query(query)
         data = None if body is None else json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
         sent = _headers(data) | dict(headers or {})
-        before, changes = self.outcome, method != "GET" and not query.get("dry_run")
+        before, changes = self.outcome, method != "GET" and write is None and not query.get("dry_run")
         request = _Request(method, target, data, sent, patience_s or self.answer_timeout_s, write, changes)
         reply = self._exchange(request)
         if reply.status == 401 and self.renew is not None and _code(reply) == "certificate_expired":

@@ -129,7 +129,13 @@ def _contexts_or_none(around: Surroundings) -> Contexts | None:
         folder = places.contexts_dir(around.environ)
     except Invalid:
         return None
-    return around.contexts() if os.path.exists(folder / places.CONTEXTS_NAME) else None
+    try:
+        os.lstat(folder / places.CONTEXTS_NAME)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError:
+        pass  # reading it will say why: another daemon must not be taken because of it
+    return around.contexts()
 
 
 def _at_server(url: str, around: Surroundings) -> Client:

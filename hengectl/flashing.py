@@ -16,10 +16,12 @@ from urllib.parse import urlsplit
 
 import click
 
-from henge_protocol.errors import Conflict, HengeError, Invalid, NotFound
-from henge_protocol.keyfiles import read_once, replace_file
+from henge_protocol.arguments import FILE
+from henge_protocol.errors import Conflict, HengeError, Invalid, Malformed, NotFound
+from henge_protocol.keyfiles import file_refusal, read_once, replace_file
 from henge_protocol.places import DEVICES_PORT
 from henge_protocol.quantity import format_duration
+from hengectl.address import parse_address
 from hengectl.invocation import Command, Invocation, with_invocation
 from hengectl.kinds import DEVICE, SCHEMA, Ref
 from hengectl.options import DURATION, Name, labels_option
@@ -47,10 +49,14 @@ asyncio.run(client.run())
 @click.command("add", cls=Command, writes=True, short_help="Prepare a MicroPython board to join.")
 @click.argument("device", metavar="NAME", type=Name())
 @click.option("--usb", is_flag=True, help="Copy it to the board on USB (needs mpremote).")
-@click.option("--port", default="auto", help="With --usb: the board's serial port, if there are several.")
 @click.option(
-    "--print", "folder", type=click.Path(path_type=Path), metavar="DIR", help="Write the files into DIR instead."
+    "--port",
+    type=FILE,
+    default="auto",
+    metavar="PORT",
+    help="With --usb: the board's serial port, if there are several.",
 )
+@click.option("--print", "folder", type=FILE, metavar="DIR", help="Write the files into DIR instead.")
 @click.option("--schema", type=Name(SCHEMA), default=None, help="Give it this schema when it joins.")
 @labels_option
 @click.option("--wifi", "ssid", metavar="SSID", help="The network that the board joins; asks for the password.")
@@ -64,7 +70,7 @@ def add_command(
     device: str,
     usb: bool,
     port: str,
-    folder: Path | None,
+    folder: str | None,
     schema: str | None,
     labels: dict[str, str],
     ssid: str | None,
@@ -81,17 +87,19 @@ def add_command(
     if usb and importlib.util.find_spec("mpremote") is None:
         cure = "install it with: pip install mpremote; or use --print DIR"
         raise Invalid("bad_usage", "mpremote is not installed here", cure=cure)
+    server = _place(reach) if reach is not None else ""
     _refuse_joined(invocation, device)
     if folder is not None:
-        _tell_prepared_before(invocation, folder, device)
-    wifi = {"ssid": ssid, "password": _password(ssid)} if ssid else None
-    setup = {"name": device, "server": reach or _reachable(invocation), "schema": schema, "wifi": wifi}
+        _tell_prepared_before(invocation, Path(folder), device)
+        _write_client(Path(folder))  # what cannot be written is told before there is a token
+    wifi = {"ssid": ssid, "password": _password(invocation, ssid)} if ssid else None
+    setup = {"name": device, "server": server or _reachable(invocation), "schema": schema, "wifi": wifi}
     body = {"kind": "join", "name": device, "ttl_s": ttl_s, "uses": 1, "labels": labels}
     made = invocation.client.post("/v1/tokens", body | ({"schema": schema} if schema else {})).json()
     setup["token"] = str(made["token"])
     content = {key: value for key, value in setup.items() if value}
     if folder is not None:
-        _write(folder, content)
+        _write_setup(Path(folder), content)
         invocation.paper.say(f"device/{device} is prepared in {folder}")
         invocation.note(
             f"Within {format_duration(ttl_s)}: copy what is in it to the board's root and restart the board."
@@ -99,9 +107,19 @@ def add_command(
         invocation.note(f"  cd {folder} && mpremote cp -r lib main.py {SETUP_FILE} : + rtc --set + reset")
         return
     with tempfile.TemporaryDirectory() as place:
-        _write(Path(place), content)
+        _write_client(Path(place))
+        _write_setup(Path(place), content)
         _copy(Path(place), port)
     invocation.paper.say(f"device/{device} is prepared; the board restarts and joins")
+
+
+def _place(reach: str) -> str:
+    """Where the board finds the daemon; ``click.BadParameter`` for what is no host with a port."""
+    try:
+        address = parse_address(reach)
+    except Invalid as error:
+        raise click.BadParameter(f"{error.message}; {error.cure}", param_hint="--reach") from None
+    return address.url.removeprefix("https://")
 
 
 def _refuse_joined(invocation: Invocation, device: str) -> None:
@@ -130,8 +148,8 @@ def _tell_prepared_before(invocation: Invocation, folder: Path, device: str) -> 
     invocation.note(f"What was prepared in {folder} before is replaced.")
 
 
-def _write(folder: Path, setup: dict[str, Any]) -> None:
-    """The board's root: ``lib/henge_micro``, the setup, and a ``main.py`` unless there is one."""
+def _write_client(folder: Path) -> None:
+    """The board's root without its setup: ``lib/henge_micro``, and a ``main.py`` unless there is one."""
     library = folder / "lib" / "henge_micro"
     try:
         library.mkdir(parents=True, exist_ok=True)
@@ -140,7 +158,10 @@ def _write(folder: Path, setup: dict[str, Any]) -> None:
         if not (folder / "main.py").exists():
             (folder / "main.py").write_text(STARTER, "utf-8")
     except OSError as error:
-        raise Invalid("bad_file", f"cannot write into {folder}: {error.strerror}") from error
+        raise file_refusal(error, Path(error.filename or folder), "write") from error
+
+
+def _write_setup(folder: Path, setup: dict[str, Any]) -> None:
     replace_file(folder / SETUP_FILE, json.dumps(setup, ensure_ascii=False, indent=1).encode() + b"\n")
 
 
@@ -184,7 +205,14 @@ def _reachable(invocation: Invocation) -> str:
     return ""
 
 
-def _password(ssid: str) -> str:
+def _password(invocation: Invocation, ssid: str) -> str:
     if not sys.stdin.isatty():
-        return sys.stdin.readline().rstrip("\r\n")
-    return str(click.prompt(f"Password of {ssid}", hide_input=True, default="", show_default=False, err=True))
+        return _decoded(sys.stdin.buffer.readline().rstrip(b"\r\n"))
+    return invocation.hidden(f"Password of {ssid}", default="")
+
+
+def _decoded(password: bytes) -> str:
+    try:
+        return password.decode()
+    except UnicodeDecodeError:
+        raise Malformed("bad_encoding", "the password is not UTF-8", cure="type it anew") from None

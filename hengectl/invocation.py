@@ -12,8 +12,10 @@ from typing import Any, Concatenate, Final, ParamSpec, TextIO, TypeVar
 
 import click
 
-from henge_protocol.errors import HengeError, Invalid
+from henge_protocol.arguments import FILE, refuse_doubtful
+from henge_protocol.errors import HengeError, Invalid, Malformed
 from henge_protocol.hints import repeated
+from henge_protocol.peertext import printable
 from hengectl.client import Client
 from hengectl.find import Choice, Surroundings, choose, find, nothing_found, sightings
 from hengectl.kinds import nearest
@@ -27,6 +29,9 @@ HELP_OPTIONS: Final = {"help_option_names": ["-h", "--help"]}
 _GIVEN: Final = "hengectl.given"
 _INVOCATION: Final = "hengectl.invocation"
 _COMMAND: Final = "hengectl.command"
+MAX_WIDTH_DIGITS: Final = 4
+"""No terminal has ten thousand columns, and Python reads no number of thousands of digits."""
+_VARIABLES: Final = ("HENGE_SOCKET", "HENGE_SERVER", "HENGE_CONTEXT", "HENGE_COLOR")
 _ELSEWHERE: Final = ("login", "logout", "context", "paths", "completion")
 """Commands in hints that must not be aimed at the daemon of this run."""
 
@@ -73,7 +78,7 @@ class Invocation:
     def note(self, text: str) -> None:
         """One line beside the answer, on standard error; commands in it are aimed at the daemon of this run."""
         self.progress.clear()
-        click.echo(self.aimed(text), err=True)
+        click.echo(printable(self.aimed(text)), err=True)
 
     def aimed(self, text: str) -> str:
         """The text with the options that chose the daemon in every command that it suggests."""
@@ -99,6 +104,20 @@ class Invocation:
         if typed.strip() != name:
             raise Invalid("bad_usage", f"that was not {name}; nothing was done")
 
+    def hidden(self, question: str, *, again: bool = False, default: str | None = None) -> str:
+        """Ask for what nobody may see, twice if ``again``; ``Malformed`` ``bad_encoding`` for what is not UTF-8."""
+        self.progress.clear()
+        try:
+            typed = str(
+                click.prompt(
+                    question, hide_input=True, confirmation_prompt=again, default=default, show_default=False, err=True
+                )
+            )
+            typed.encode()
+        except UnicodeError:
+            raise Malformed("bad_encoding", "what was typed is not UTF-8", cure="type it anew") from None
+        return typed
+
     def _need_person(self, nothing_done: str) -> None:
         if not self.interactive:
             raise Invalid("bad_usage", f"this needs a yes and nobody can be asked; {nothing_done}", cure="add --yes")
@@ -114,7 +133,7 @@ class Invocation:
 
 
 class Command(click.Command):
-    """A command that also takes the options that say which daemon, and refuses an option given twice."""
+    """A command that also takes the options that say which daemon, and refuses what is doubtful."""
 
     writes = False
     """Whether a refusal should say that nothing was changed."""
@@ -130,7 +149,7 @@ class Command(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if not ctx.resilient_parsing:
-            refuse_twice(self, ctx, args)
+            check_words(self, ctx, args)
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -151,7 +170,7 @@ class Group(click.Group):
 def everywhere(*, hidden: bool) -> list[click.Parameter]:
     """The options that may stand before or after the command's name."""
     return [
-        _option("--socket", hidden, metavar="PATH", help="Use the daemon behind this socket. [HENGE_SOCKET]"),
+        _option("--socket", hidden, type=FILE, metavar="PATH", help="Use the daemon behind it. [HENGE_SOCKET]"),
         _option("--server", hidden, metavar="URL", help="Use the daemon at this address. [HENGE_SERVER]"),
         _option("--context", hidden, metavar="NAME", help="Use the daemon of this context. [HENGE_CONTEXT]"),
         _option(
@@ -165,20 +184,16 @@ def everywhere(*, hidden: bool) -> list[click.Parameter]:
     ]
 
 
-def refuse_twice(command: click.Command, ctx: click.Context, args: list[str]) -> None:
-    """Of an option given twice one would be ignored in silence; which one nobody remembers."""
+def check_words(command: click.Command, ctx: click.Context, args: list[str]) -> None:
+    """As ``refuse_doubtful``; of options that do not exist a like one is suggested."""
     try:
-        _, _, order = command.make_parser(ctx).parse_args(list(args))
+        refuse_doubtful(command, ctx, args)
     except click.UsageError as error:
         error.ctx = error.ctx or ctx  # so that the command's own help is named
         if isinstance(error, click.NoSuchOption) and error.possibilities:
             close = nearest(error.option_name, error.possibilities)  # click also takes what is hardly alike
             raise click.NoSuchOption(error.option_name, possibilities=[close] if close else [], ctx=error.ctx) from None
         raise
-    once = [one for one in order if isinstance(one, click.Option) and not one.multiple and not one.is_flag]
-    for option in once:
-        if once.count(option) > 1:
-            raise click.BadOptionUsage(option.opts[-1], f"{option.opts[-1]} is given twice.", ctx)
 
 
 def with_invocation(function: Callable[Concatenate[Invocation, P], R]) -> Callable[P, R]:
@@ -186,7 +201,9 @@ def with_invocation(function: Callable[Concatenate[Invocation, P], R]) -> Callab
 
     @functools.wraps(function)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
-        return function(invocation_of(click.get_current_context()), *args, **kwargs)
+        invocation = invocation_of(click.get_current_context())
+        _warn_of_misspelled(invocation)
+        return function(invocation, *args, **kwargs)
 
     return wrapper
 
@@ -252,6 +269,13 @@ def _make(meta: Mapping[str, Any], environ: Mapping[str, str]) -> Invocation:
     )
 
 
+def _warn_of_misspelled(invocation: Invocation) -> None:
+    """A variable that chooses the daemon and is misspelled chooses none: another one might be changed."""
+    for name in sorted(invocation.environ):
+        if name.startswith("HENGE_") and name not in _VARIABLES and (meant := nearest(name, _VARIABLES, cutoff=0.85)):
+            invocation.note(f"Warning: hengectl knows no variable {name}; did you mean {meant}?")
+
+
 def _colour_variable(environ: Mapping[str, str]) -> str:
     value = environ.get("HENGE_COLOR", "") or "auto"
     if value not in ("auto", "always", "never"):
@@ -265,8 +289,9 @@ def _progress(environ: Mapping[str, str]) -> Progress:
 
 
 def _terminal_width(environ: Mapping[str, str], stream: TextIO) -> int:
-    if environ.get("COLUMNS", "").isdecimal():
-        return int(environ["COLUMNS"])
+    told = environ.get("COLUMNS", "")
+    if told.isdecimal() and len(told) <= MAX_WIDTH_DIGITS:
+        return int(told)
     try:
         return os.get_terminal_size(stream.fileno()).columns
     except OSError:
@@ -284,8 +309,6 @@ def _flag(names: list[str], hidden: bool, **attributes: Any) -> click.Option:  #
 def _remember(ctx: click.Context, parameter: click.Parameter, value: object) -> None:
     if value is None or value is False:
         return
-    if value == "":
-        raise click.BadParameter("it is empty.", ctx, parameter)
     given = ctx.meta.setdefault(_GIVEN, {})
     name = str(parameter.name)
     if given.setdefault(name, value) != value:

@@ -93,11 +93,11 @@ def parse_refs(words: Sequence[str], *, of: tuple[Kind, ...] = OBJECT_KINDS) -> 
     return list(dict.fromkeys(parse_ref(word, of=of) for word in words))
 
 
-def nearest(word: str, known: Sequence[str]) -> str:
-    """That of the known words which was probably meant; empty if none is close."""
+def nearest(word: str, known: Sequence[str], *, cutoff: float = 0.7) -> str:
+    """That of the known words which was probably meant; empty if none is as close as ``cutoff`` (1 is the same)."""
     from difflib import get_close_matches  # 8 ms that those who mistype can wait for
 
-    return next(iter(get_close_matches(word, known, n=1, cutoff=0.7)), "")
+    return next(iter(get_close_matches(word, known, n=1, cutoff=cutoff)), "")
 
 
 def name_of(object_: Object) -> str:

@@ -18,6 +18,7 @@ from typing import Any, Final, NoReturn
 from henge_protocol import strictjson
 from henge_protocol.errors import HengeError, Invalid, Malformed, NotFound, Problem, TooLarge
 from henge_protocol.fieldpath import tokens
+from henge_protocol.keyfiles import file_refusal
 from henge_protocol.model import API_VERSION, PLURALS, is_name
 from hengectl.yamltext import MAX_DEPTH, Node, read_documents
 
@@ -173,7 +174,7 @@ def _files(path: Path, *, may_be_empty: bool) -> list[Path]:
 
 def _refuse_folder(error: OSError) -> NoReturn:
     """With ``--prune`` the objects of files that were not seen would be deleted."""
-    raise Invalid("bad_file", f"cannot read {error.filename}: {error.strerror}") from None
+    raise file_refusal(error, Path(os.fsdecode(error.filename)), "read") from None
 
 
 def _bytes(path: Path) -> bytes:
@@ -193,7 +194,7 @@ def _bytes(path: Path) -> bytes:
             "bad_file", f"{path} {why}", cure="name a file or a folder that is there, or - for a pipe"
         ) from None
     except OSError as error:
-        raise Invalid("bad_file", f"cannot read {path}: {error.strerror}") from None
+        raise file_refusal(error, path, "read") from None
 
 
 def _rest(file: Any, first: bytes | None) -> bytes:

@@ -49,11 +49,12 @@ def log_in(
 
     ``context_name`` is told the daemon's name (empty if it does not say) and chooses the context's. Raises
     ``Invalid`` ``bad_usage`` for a device's token, ``Untrusted`` ``pin_mismatch``, ``Unreachable``, and whatever
-    the daemon says to the token.
+    the daemon says to the token; what ``profile.prepare`` raises comes before the token is spent.
     """
     if token.kind != "admin":
         raise Invalid("bad_usage", "this token lets a device join; it does not log in", cure=WHERE_TOKENS_COME_FROM)
     trusted = ask_trust(address, token.fingerprint, trace=trace)
+    profile.prepare(contexts)
     key_pem = pki.generate_key()
     body = {"token_id": token.id, "secret": token.secret, "csr": _base64(pki.make_csr(key_pem, name)), "name": name}
     with _pinned(address, trusted, None, trace) as client:

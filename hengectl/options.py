@@ -8,6 +8,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
+from henge_protocol.arguments import FILE
 from henge_protocol.errors import HengeError
 from henge_protocol.model import check_name, check_secret_name
 from henge_protocol.quantity import format_duration, parse_duration_s
@@ -127,7 +128,6 @@ def selector_option(function: F) -> F:
         "-l",
         "--selector",
         metavar="SELECTOR",
-        default="",
         is_eager=True,  # what an argument means may depend on it
         callback=lambda ctx, param, value: _selector(value, param, ctx),
         help="Only those with these labels, such as room=kitchen,kind!=spare.",
@@ -177,6 +177,7 @@ def files_option(function: F) -> F:
         "-f",
         "--filename",
         "names",
+        type=FILE,
         metavar="FILE|DIR|-",
         multiple=True,
         help="YAML or JSON; may be repeated.",
@@ -185,9 +186,9 @@ def files_option(function: F) -> F:
 
 def kustomize_option(function: F) -> F:
     """``-k DIR``."""
-    return click.option("-k", "--kustomize", "folder", metavar="DIR", help="What kustomize makes of this folder.")(
-        function
-    )
+    return click.option(
+        "-k", "--kustomize", "folder", type=FILE, metavar="DIR", help="What kustomize makes of this folder."
+    )(function)
 
 
 def set_options(function: F) -> F:
@@ -240,12 +241,12 @@ def wait_options(default_s: int) -> Callable[[F], F]:
     return decorate
 
 
-def _selector(value: str, param: click.Parameter, ctx: click.Context) -> str:
-    if value:
+def _selector(value: str | None, param: click.Parameter, ctx: click.Context) -> str:
+    if value is not None:
         from henge_protocol.selector import parse_selector  # 6 ms of regular expressions
 
         _checked(lambda: parse_selector(value), param, ctx)
-    return value
+    return value or ""
 
 
 def _labels(values: Sequence[str], param: click.Parameter, ctx: click.Context) -> dict[str, str]:

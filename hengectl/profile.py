@@ -24,6 +24,8 @@ IDENTITY_FILE: Final = "identity.pem"
 AUTHORITY_FILE: Final = "server-ca.der"
 DATES_FILE: Final = "dates.json"
 
+_ROOM_BYTES: Final = 16 * 1024
+"""More than a credential takes, or a list of contexts."""
 _FIELDS: Final = {"server": str, "fleet": str, "ca_fingerprint": str, "credential": str}
 
 
@@ -131,6 +133,19 @@ def credential_dir(contexts: Contexts, name: str) -> Path:
     folder = _credentials(contexts.path)
     candidates = (folder / (name if number == 1 else f"{name}-{number}") for number in range(1, len(taken) + 2))
     return next(candidate for candidate in candidates if candidate not in taken)
+
+
+def prepare(contexts: Contexts) -> None:
+    """Make the folders and see that a credential fits, before a token that counts once is spent on it.
+
+    Raises as ``write_credential`` and ``save``.
+    """
+    folder = _credentials(contexts.path)
+    keyfiles.make_private_dir(contexts.path.parent)
+    keyfiles.make_private_dir(folder)
+    for path in (folder / IDENTITY_FILE, keyfiles.followed(contexts.path)):
+        keyfiles.prepare_file(path, bytes(_ROOM_BYTES))
+        keyfiles.drop_prepared(path)
 
 
 def write_credential(folder: Path, *, identity_pem: bytes, server_ca: bytes, renew_after: float) -> None:

@@ -7,6 +7,7 @@ from typing import Final
 
 from henge_protocol import errors, fieldpath
 from henge_protocol.errors import HengeError, Problem
+from henge_protocol.peertext import printable
 from hengectl.render import GAP, safe
 
 OK: Final = 0
@@ -54,7 +55,7 @@ def exit_code(error: HengeError) -> int:
 
 def lines_of(error: HengeError, *, writes: bool, outcome: str) -> list[str]:
     """The lines that a person reads."""
-    lines = [f"Error: {safe_text(error.message)}"]
+    lines = [f"Error: {printable(error.message)}"]
     lines += [f"  {line}" for line in _problem_lines(error)]
     if writes and outcome == "nothing" and exit_code(error) != USAGE:
         lines.append("Nothing was changed.")
@@ -63,7 +64,7 @@ def lines_of(error: HengeError, *, writes: bool, outcome: str) -> list[str]:
     if isinstance(error, errors.Internal) and error.extra.get("request_id"):
         lines.append(f"The daemon's log has the details: request id {safe(str(error.extra['request_id']))}")
     if error.cure:
-        lines.append(_cure_line(safe_text(error.cure)))
+        lines.append(_cure_line(printable(error.cure)))
     return lines
 
 
@@ -101,10 +102,3 @@ def _problem_lines(error: HengeError) -> list[str]:
 
 def _row(problem: Problem, place: str) -> tuple[str, str, str, str]:
     return safe(problem.object), safe(field_of(problem.pointer)), safe(problem.message), safe(place)
-
-
-def safe_text(text: str) -> str:
-    """A message may have several lines of its own; each is made safe."""
-    return "\n".join(
-        "".join(one if one.isprintable() else ascii(one)[1:-1] for one in line) for line in text.split("\n")
-    )

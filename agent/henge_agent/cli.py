@@ -15,10 +15,10 @@ import random
 import secrets
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Callable, Sequence
+from contextlib import closing, nullcontext, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
@@ -40,16 +40,19 @@ from henge_agent.settings import (
 from henge_agent.state import State, read_membership, set_aside
 from henge_agent.status import day, status_lines
 from henge_protocol import __version__
+from henge_protocol.arguments import FILE, CarefulCommand, told_of
 from henge_protocol.errors import Conflict, HengeError, Invalid, Malformed, NotFound, TooLarge
 from henge_protocol.hints import repeated
 from henge_protocol.joining import JoinToken, format_code, parse_token
-from henge_protocol.keyfiles import read_once
+from henge_protocol.keyfiles import file_refusal, read_once
 from henge_protocol.model import check_name
+from henge_protocol.peertext import printable
 from henge_protocol.places import agent_config_file, agent_state_dir
 
 if TYPE_CHECKING:  # cryptography and aiohttp wait until they are needed
     from henge_agent.enrol import Chance, Joined
 
+F = TypeVar("F", bound=Callable[..., Any])
 MAX_TOKEN_FILE_BYTES: Final = 4096
 
 _EXIT_CODES: Final = {
@@ -81,9 +84,15 @@ _UNWRITTEN: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EI
 
 state_dir_option = click.option(
     "--state-dir",
+    type=FILE,
     metavar="DIR",
     help="Where identity and last good document are kept; default /var/lib/henge-agent for root.",
 )
+
+
+def _hook_option(name: str, meaning: str) -> Callable[[F], F]:
+    """A command, which may name files of any bytes; empty is none, also where the settings file says one."""
+    return click.option(name, type=click.UNPROCESSED, default="", metavar="CMD", help=meaning)
 
 
 def main() -> None:
@@ -96,28 +105,30 @@ def run_command_line(arguments: list[str]) -> int:
     try:
         return int(cli.main(arguments, prog_name="henge-agent", standalone_mode=False) or 0)
     except click.ClickException as error:
-        error.show()
+        click.echo(told_of(error), err=True)
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         click.echo("Interrupted.", err=True)
         return 130
     except HengeError as error:
-        click.echo(f"Error: {error.message}", err=True)
-        if error.cure:
-            click.echo(f"  {_here(error.cure, _given_folder(arguments))}", err=True)
-        return exit_code(error)
+        return _refused(error, arguments)
     except Exception as error:  # the outermost boundary of the program
         if "--debug" in arguments:
             raise
-        if isinstance(error, PermissionError) and error.filename is not None:
-            click.echo(f"Error: cannot use {error.filename}: {error.strerror}", err=True)
-            return 77
-        if isinstance(error, OSError) and error.errno in _UNWRITTEN and error.filename is None:
+        if isinstance(error, OSError) and isinstance(error.filename, str | bytes):
+            return _refused(file_refusal(error, Path(os.fsdecode(error.filename)), "use"), arguments)
+        if isinstance(error, OSError) and error.errno in _UNWRITTEN:
             click.echo(f"Error: cannot write the output ({error.strerror})", err=True)
             return 74
         click.echo(f"Error: henge-agent failed: {type(error).__name__}: {error}", err=True)
         click.echo("  run it again with --debug and report what it says", err=True)
         return 70
+
+
+def _refused(error: HengeError, arguments: Sequence[str]) -> int:
+    cure = f"\n  {_here(error.cure, _given_folder(arguments))}" if error.cure else ""
+    click.echo(printable(f"Error: {error.message}{cure}"), err=True)
+    return exit_code(error)
 
 
 def _given_folder(arguments: Sequence[str]) -> list[str]:
@@ -143,27 +154,17 @@ def exit_code(error: HengeError) -> int:
     return _EXIT_CODES.get(error.code, 1)
 
 
-class OnceCommand(click.Command):
-    """A command that refuses an option given twice: one of the two would be ignored in silence."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        _, _, order = self.make_parser(ctx).parse_args(list(args))
-        once = [one for one in order if isinstance(one, click.Option) and not one.multiple and not one.is_flag]
-        for option in once:
-            if once.count(option) > 1:
-                raise click.BadOptionUsage(option.opts[-1], f"{option.opts[-1]} is given twice.", ctx)
-        return super().parse_args(ctx, args)
-
-
 @click.group(no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="henge-agent", message="%(prog)s %(version)s")
 def cli() -> None:
     """Receives this device's configuration from hengd, applies it, and says so."""
 
 
-@cli.command(cls=OnceCommand, short_help="Make this device known to a daemon.")
+@cli.command(cls=CarefulCommand, short_help="Make this device known to a daemon.")
 @click.argument("url", required=False)
-@click.option("--token-file", metavar="FILE|-", envvar="HENGE_TOKEN_FILE", help="Read the join token from here.")
+@click.option(
+    "--token-file", type=FILE, metavar="FILE|-", envvar="HENGE_TOKEN_FILE", help="Read the join token from here."
+)
 @click.option("--token", metavar="TOKEN", help="The join token itself; others can see it in the process list.")
 @click.option("--name", metavar="NAME", help="What the device is to be called; default: the host's name.")
 @click.option("--schema", metavar="NAME", help="The schema wished for; the token or whoever approves may name another.")
@@ -198,14 +199,17 @@ def _read_config(context: click.Context, _: click.Parameter, named: str | None) 
     """The settings file; what it says of options counts where the command line says nothing."""
     path = read_path(named) if named else agent_config_file(os.environ, os.geteuid())
     known = {str(one.name) for one in context.command.params} - {"config", "state_dir", "outputs", "debug"}
-    configured = read_configured(path, known) if path and (named or path.exists()) else Configured()
+    configured = Configured()
+    with nullcontext() if named else suppress(NotFound):
+        configured = read_configured(path, known) if path else configured
     context.default_map = dict(configured.options)
     return configured
 
 
-@cli.command(cls=OnceCommand)
+@cli.command(cls=CarefulCommand)
 @click.option(
     "--config",
+    type=FILE,
     metavar="FILE",
     envvar="HENGE_AGENT_CONFIG",
     is_eager=True,
@@ -217,15 +221,14 @@ def _read_config(context: click.Context, _: click.Parameter, named: str | None) 
     "--output",
     "outputs",
     multiple=True,
+    type=click.UNPROCESSED,  # names of files may be any bytes, here and in commands
     metavar="FILE[:FORMAT]",
     help="Write the document here; json, toml, yaml, env or ini. May be repeated.",
 )
-@click.option(
-    "--on-change", default="", metavar="CMD", help="Run after the outputs changed; failing undoes the change."
-)
-@click.option("--health", default="", metavar="CMD", help="Run after --on-change; failing undoes the change.")
-@click.option("--check", default="", metavar="CMD", help="Run before anything changes; failing refuses the document.")
-@click.option("--reboot", default="", metavar="CMD", help="Run when a confirmed change needs a reboot.")
+@_hook_option("--on-change", "Run after the outputs changed; failing undoes the change.")
+@_hook_option("--health", "Run after --on-change; failing undoes the change.")
+@_hook_option("--check", "Run before anything changes; failing refuses the document.")
+@_hook_option("--reboot", "Run when a confirmed change needs a reboot.")
 @click.option(
     "--hook-timeout", default=f"{HOOK_TIMEOUT_S:g}s", show_default=True, metavar="TIME", help="How long each may take."
 )
@@ -274,7 +277,7 @@ def run(
     asyncio.run(serve(folder, wanted, hooks, os.environ))
 
 
-@cli.command(cls=OnceCommand)
+@cli.command(cls=CarefulCommand)
 @state_dir_option
 def status(state_dir: str | None) -> None:
     """Say who this device is and what it runs; asks nobody."""
@@ -289,8 +292,6 @@ def status(state_dir: str | None) -> None:
 
 
 def _folder(state_dir: str | None) -> Path:
-    if state_dir == "":
-        raise Invalid("bad_usage", "--state-dir names no folder", cure="leave it out, or name one")
     return read_path(state_dir) if state_dir else agent_state_dir(os.environ, os.geteuid())
 
 

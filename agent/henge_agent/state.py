@@ -43,6 +43,7 @@ from henge_protocol.header import WireError
 from henge_protocol.keyfiles import (
     DISK,
     Files,
+    file_refusal,
     make_private_dir,
     read_private,
     remove_file,
@@ -324,7 +325,7 @@ def _locked(folder: Path) -> int:
     try:
         fd = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise Invalid("bad_file", f"cannot open {folder / 'lock'}: {error.strerror}") from error
+        raise file_refusal(error, folder / "lock", "open") from error
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

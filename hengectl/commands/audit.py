@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import click
 
+from henge_protocol.arguments import FILE
 from henge_protocol.audit import Link, parse_link, verify
 from henge_protocol.errors import Conflict, HengeError, Invalid, Malformed, NotFound
 from henge_protocol.keyfiles import read_once
@@ -53,18 +54,18 @@ def audit_list(invocation: Invocation, limit: int, since: int | None, everything
 
 @audit_command.command("verify", cls=Command, short_help="Compute the chain anew.")
 @click.option(
-    "-f", "--filename", "file", type=click.Path(path_type=Path), default=None,
+    "-f", "--filename", "file", type=FILE, metavar="FILE", default=None,
     help="A file from 'audit list --all -o json', instead of asking the daemon.",
 )  # fmt: skip
-@click.option("--known", default="", metavar="NUMBER:SHA-256", help="The end that an earlier verify printed.")
+@click.option("--known", default=None, metavar="NUMBER:SHA-256", help="The end that an earlier verify printed.")
 @with_invocation
-def audit_verify(invocation: Invocation, file: Path | None, known: str) -> None:
+def audit_verify(invocation: Invocation, file: str | None, known: str | None) -> None:
     """Compute every record's digest here and compare the chain, from the oldest record kept to the newest.
 
     Note the end that it prints: with --known a later verify proves that nothing up to there was written anew.
     """
     link = _known(known)
-    answer = _whole(invocation) if file is None else _read(file)
+    answer = _whole(invocation) if file is None else _read(Path(file))
     try:
         anchor, head = (Link(int(answer[end]["number"]), str(answer[end]["digest"])) for end in ("anchor", "head"))
         verdict = verify(answer["items"], anchor, head=head, known=link)
@@ -78,7 +79,7 @@ def audit_verify(invocation: Invocation, file: Path | None, known: str) -> None:
     invocation.paper.say(f"{plural(verdict.count, 'record')} verified, the end is {verdict.last}")
 
 
-def _known(text: str) -> Link | None:
+def _known(text: str | None) -> Link | None:
     try:
         return parse_link(text) if text else None
     except Malformed as error:

@@ -11,8 +11,9 @@ from typing import Any, BinaryIO, Final
 
 import click
 
-from henge_protocol.errors import Conflict, HengeError, Invalid, NotFound, StorageFull
-from henge_protocol.keyfiles import FULL, open_once, read_passphrase, sync_folder
+from henge_protocol.arguments import FILE
+from henge_protocol.errors import Conflict, Invalid
+from henge_protocol.keyfiles import file_refusal, open_once, read_passphrase, sync_folder
 from hengectl.invocation import Command, Invocation, with_invocation
 from hengectl.render import plural, safe
 
@@ -21,9 +22,9 @@ PATIENCE_S: Final = 600.0
 
 
 @click.command("backup", cls=Command, short_help="Keep everything of the daemon in one sealed file.")
-@click.option("-o", "--output", metavar="FILE|-", default=None, help="Make a backup, there.")
-@click.option("--verify", "existing", metavar="FILE", default=None, help="Read such a file to its end instead.")
-@click.option("--passphrase-file", "source", metavar="FILE|-", default=None, help="Not from a prompt but from there.")
+@click.option("-o", "--output", type=FILE, metavar="FILE|-", help="Make a backup, there.")
+@click.option("--verify", "existing", type=FILE, metavar="FILE", help="Read such a file to its end instead.")
+@click.option("--passphrase-file", "source", type=FILE, metavar="FILE|-", help="Not from a prompt but from there.")
 @click.option("--force", is_flag=True, help="Replace a file that is there.")
 @with_invocation
 def backup_command(
@@ -50,6 +51,8 @@ def backup_command(
 def _to_file(invocation: Invocation, path: Path, source: str | None, *, force: bool) -> None:
     if os.path.lexists(path) and not force:
         raise Conflict("exists", f"{path} exists; nothing was done", cure="choose another name, or add --force")
+    if path.exists() and not path.is_file():
+        raise Invalid("bad_file", f"{path} is no file that a backup could replace", cure="choose another name")
     passphrase = _passphrase(invocation, source, again=True)
     with _replacing(path) as (file, temporary):
         invocation.note("The daemon copies its store and reads it through ...")
@@ -67,7 +70,7 @@ def _to_standard_output(invocation: Invocation, source: str | None) -> None:
     if sys.stdout.isatty():
         raise Invalid("bad_usage", "a terminal is no place for a backup", cure="hengectl backup -o henge.backup")
     passphrase = _passphrase(invocation, source, again=True)
-    write = _writer(sys.stdout.buffer, Path("-"))
+    write = _writer(sys.stdout.buffer, Path("standard output"))
     invocation.client.save("/v1/backup", {"passphrase": passphrase}, write, patience_s=PATIENCE_S)
     sys.stdout.buffer.flush()
 
@@ -86,7 +89,7 @@ def _asked(invocation: Invocation, *, again: bool) -> str:
             "bad_usage", "a passphrase is needed and nobody can be asked",
             cure="add --passphrase-file FILE, or - for standard input",
         )  # fmt: skip
-    return str(click.prompt("Passphrase", hide_input=True, confirmation_prompt=again, err=True))
+    return invocation.hidden("Passphrase", again=again)
 
 
 @contextlib.contextmanager
@@ -102,7 +105,7 @@ def _replacing(path: Path) -> Iterator[tuple[BinaryIO, Path]]:
         temporary.replace(path)
         sync_folder(path.parent)
     except OSError as error:
-        raise _file_trouble(error, path, "written") from None
+        raise file_refusal(error, path, "write") from None
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
@@ -113,7 +116,7 @@ def _writer(file: BinaryIO, path: Path) -> Any:
         try:
             file.write(piece)
         except OSError as error:
-            raise _file_trouble(error, path, "written") from None
+            raise file_refusal(error, path, "write") from None
 
     return write
 
@@ -122,13 +125,13 @@ def _verified(path: Path, passphrase: str) -> dict[str, Any]:
     """The header of a backup that was opened to its last byte."""
     from henge_protocol.sealedfile import read_header, unseal
 
-    try:
-        with open_once(path) as file:
+    with open_once(path) as file:
+        try:
             header = read_header(file.read)
             for _ in unseal(header, file.read, passphrase.encode()):
                 pass
-    except OSError as error:
-        raise _file_trouble(error, path, "read") from None
+        except OSError as error:
+            raise file_refusal(error, path, "read") from None
     return header.about
 
 
@@ -136,14 +139,3 @@ def _told(about: dict[str, Any]) -> str:
     devices, revision = about.get("devices", 0), about.get("revision", 0)
     fleet, made = safe(str(about.get("fleet", "")))[:26], safe(str(about.get("made", "")))
     return f"fleet {fleet} as of {made}, revision {revision}, {plural(devices, 'device')}"
-
-
-def _file_trouble(error: OSError, path: Path, done: str) -> HengeError:
-    message = f"{safe(str(path))} cannot be {done}: {error.strerror}"
-    if isinstance(error, FileNotFoundError):
-        return NotFound("bad_file", message, cure="look at the path")
-    if error.errno in FULL:
-        return StorageFull(
-            "storage_full", f"{message}; nothing is left there", cure="free space, or choose another disk"
-        )
-    return Invalid("bad_file", message)

@@ -9,6 +9,7 @@ from typing import Final
 import click
 
 from henge_protocol import places
+from henge_protocol.arguments import FILE
 from henge_protocol.errors import HengeError, Invalid, Malformed, NotFound
 from henge_protocol.joining import MAX_TOKEN_CHARACTERS, JoinToken, parse_token
 from henge_protocol.keyfiles import read_once
@@ -25,7 +26,7 @@ STDIN: Final = "-"
 
 @click.command("login", cls=Command, writes=True, short_help="Log in to a daemon on another machine.")
 @click.argument("url")
-@click.option("--token-file", metavar="FILE|-", default=None, help="Read the token from here; - is standard input.")
+@click.option("--token-file", type=FILE, metavar="FILE|-", help="Read the token from here; - is standard input.")
 @click.option("--token", default=None, help="The token itself; others can see it while the command runs.")
 @click.option("--name", type=Name(), default=None, help="Your name as an operator; your user name if not given.")
 @with_invocation
@@ -185,7 +186,7 @@ def _read_token(invocation: Invocation, token: str | None, token_file: str | Non
             "bad_usage", "a token is needed and nobody can be asked", cure="add --token-file FILE, or - for a pipe"
         )
     invocation.note(f"A token lets you in. On {address.host} run: hengectl token create --admin")
-    return parse_token(click.prompt("Token", hide_input=True, err=True))
+    return parse_token(invocation.hidden("Token"))
 
 
 def _token_text(invocation: Invocation, token_file: str) -> str:

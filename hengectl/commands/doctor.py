@@ -20,7 +20,9 @@ from urllib.parse import urlsplit
 import click
 
 from henge_protocol import __version__
-from henge_protocol.errors import Conflict, HengeError, Invalid, NotFound
+from henge_protocol.arguments import FILE
+from henge_protocol.errors import Conflict, HengeError, Invalid
+from henge_protocol.keyfiles import file_refusal
 from hengectl import checkup
 from hengectl.checkup import Finding
 from hengectl.find import sightings
@@ -55,6 +57,7 @@ def doctor_command(invocation: Invocation, form: str | None, *, no_mdns: bool) -
 @click.option(
     "-o",
     "--output",
+    type=FILE,
     metavar="FILE",
     default="henge-support.tar.gz",
     help="A .tar.gz whatever it is called; henge-support.tar.gz if not given.",
@@ -66,6 +69,8 @@ def support_command(invocation: Invocation, output: str, *, no_mdns: bool) -> No
 
     No value, no secret, no token and no whole address is in it. Read it before you give it away: it is plain JSON.
     """
+    if output == "-":
+        raise Invalid("bad_usage", "the report is a file, and - is none", cure="hengectl support -o FILE")
     path = Path(output)
     files = dict(_report(invocation, listen=not no_mdns))
     try:
@@ -73,8 +78,7 @@ def support_command(invocation: Invocation, output: str, *, no_mdns: bool) -> No
     except FileExistsError:
         raise Conflict("exists", f"{safe(output)} exists; nothing was done", cure="choose a name with -o") from None
     except OSError as error:
-        kind = NotFound if isinstance(error, FileNotFoundError) else Invalid
-        raise kind("bad_file", f"{safe(output)} cannot be written: {error.strerror}") from None
+        raise file_refusal(error, path, "write") from None
     invocation.paper.say(f"{safe(output)}: {', '.join(files)}")
     invocation.note(f"Look into it before you give it away: tar -xzOf {path} | less")
 

@@ -179,7 +179,7 @@ def _edit(invocation: Invocation, draft: _Draft, query: Mapping[str, Any]) -> No
 
 def _editor(invocation: Invocation) -> str:
     """The person's editor; without a terminal only one that was chosen, which may be a program."""
-    chosen = invocation.environ.get("VISUAL") or invocation.environ.get("EDITOR")
+    chosen = invocation.environ.get("VISUAL", "").strip() or invocation.environ.get("EDITOR", "").strip()
     if not chosen and not invocation.interactive:
         cure = "set EDITOR to a command that changes the file, or write a file and: hengectl apply -f FILE"
         raise Invalid("bad_usage", "edit opens an editor and nobody sits at a terminal", cure=cure)

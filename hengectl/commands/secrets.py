@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import click
 
+from henge_protocol.arguments import FILE
 from henge_protocol.errors import HengeError, Invalid, Malformed, TooLarge
 from henge_protocol.keyfiles import read_once
 from hengectl.changes import tell_needs, tell_result
@@ -30,7 +31,7 @@ def secret_command() -> None:
 @secret_command.command("set", cls=Command, writes=True, short_help="Give a secret a value.")
 @click.argument("name", metavar="NAME", type=SECRET_NAME)
 @click.argument("value", metavar="", nargs=-1, type=click.UNPROCESSED)
-@click.option("--from-file", "source", metavar="FILE|-", default=None, help="Read the value there, not from a prompt.")
+@click.option("--from-file", "source", type=FILE, metavar="FILE|-", help="Read the value there, not from a prompt.")
 @click.option("--json", "as_json", is_flag=True, help="The value is JSON: a number, a list, an object.")
 @dry_run_option
 @all_at_once_option
@@ -103,8 +104,7 @@ def _no_argument(name: str, why: str = "") -> Invalid:
 def _asked(invocation: Invocation, name: str) -> bytes:
     if not invocation.interactive:
         raise _no_argument(name, "nobody can be asked here, and ")
-    typed: str = click.prompt(f"Value of {name}", hide_input=True, confirmation_prompt=True, err=True)
-    return typed.encode("utf-8", "surrogateescape")
+    return invocation.hidden(f"Value of {name}", again=True).encode()
 
 
 def _read(source: str) -> bytes:

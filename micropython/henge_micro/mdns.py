@@ -13,7 +13,6 @@ SERVICE = "_henge._tcp.local"
 ASK_AT_MS = (0, 1000, 3000)
 HEAR_OUT_MS = 500
 """After the first answer: who answers first may be anybody, and responders let each other pass (RFC 6762, 6)."""
-MAX_PACKET_BYTES = 1500
 MAX_FOUND = 8
 
 # Types of records: A is 1, TXT 16, SRV 33; a name for each would cost flash.
@@ -57,7 +56,7 @@ def _received(sock, wanted):
     found = []
     for _ in range(MAX_FOUND):
         try:
-            packet = sock.recv(MAX_PACKET_BYTES)
+            packet = sock.recv(1500)  # as much as one frame carries
         except OSError:
             break  # nothing more has come
         found += [each for each in read_answer(packet) if wanted(each[2]) and each not in found]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -10,12 +11,13 @@ import socket
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from hengd import cli
 from henge_protocol import __version__, pki
 from henge_protocol.keyfiles import write_private
 
@@ -73,12 +75,13 @@ def hengd(
     )  # fmt: skip
 
 
-def serving(home: Path) -> list[str]:
-    """Flags of a daemon that disturbs nobody."""
+def serving(home: Path, **instead: str) -> list[str]:
+    """Flags of a daemon that disturbs nobody; ``instead`` gives single ones another value."""
+    flags = {"data_dir": home / "data", "socket": home / "s", "listen": "127.0.0.1:0", "local": "127.0.0.1:0"} | instead
     return [
-        "--data-dir", str(home / "data"), "--socket", str(home / "s"), "--listen", "127.0.0.1:0", "--local",
-        "127.0.0.1:0", "--no-mdns",
-    ]  # fmt: skip
+        *(word for name, value in flags.items() for word in (f"--{name.replace('_', '-')}", str(value))),
+        "--no-mdns",
+    ]
 
 
 @contextmanager
@@ -96,6 +99,21 @@ def running(home: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     finally:
         process.kill()
         process.communicate()
+
+
+def ended(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], home: Path, *words: str
+) -> tuple[int, str]:
+    """Run a command that starts no daemon in this process: its exit code, and what it said of trouble."""
+    for name, value in environment(home).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "argv", ["hengd", *words])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert isinstance(end.value.code, int)
+    said = capsys.readouterr()
+    assert said.out == ""
+    return end.value.code, said.err
 
 
 def test_version_and_help(home: Path) -> None:
@@ -162,11 +180,126 @@ def test_unknown_flags_are_2(home: Path) -> None:
     assert hengd(home, "dance").returncode == 2
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        pytest.param(["rum"], "Did you mean 'run'?", id="C02 command"),
+        pytest.param(["--lisen", "x"], "Did you mean '--listen'?", id="C02 option"),
+        pytest.param(["--name", "a", "--name", "b"], "--name is given twice", id="C03 of run"),
+        pytest.param(["config", "show", "--data-dir", "a", "--data-dir", "b"], "given twice", id="C03 of a subcommand"),
+        pytest.param(["announce", "https://h", "--port", "1", "--port", "2"], "given twice", id="C03 of announce"),
+        pytest.param(["--data-dir", ""], "'--data-dir': it is empty", id="C04 folder"),
+        pytest.param(["check", "--config="], "'--config': it is empty", id="C04 file"),
+        pytest.param(["restore", ""], "'FILE': it is empty", id="C04 argument"),
+        pytest.param(["restore", "x", "--passphrase-file="], "'--passphrase-file': it is empty", id="C04 passphrase"),
+        pytest.param(["--data-dir"], "requires an argument", id="C04 no value"),
+        pytest.param(["check", "--conf", "x"], "No such option '--conf'", id="C06 abbreviated"),
+        pytest.param(["--name", "\udcff"], r"'\udcff' is not UTF-8", id="C31 not UTF-8"),
+        pytest.param(["check", "\x07x"], r"argument (\x07x)", id="C30 escaped"),
+        pytest.param(["config"], "Commands:", id="C01 no command"),
+    ],
+)
+def test_what_is_not_meant_so_is_a_usage_error(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str], told: str
+) -> None:
+    monkeypatch.chdir(home)
+    code, said = ended(monkeypatch, capsys, home, *words)
+
+    assert (code, told in said, said.isascii()) == (2, True, True), said
+    assert "\x07" not in said
+    assert list(home.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("named", "told"),
+    [
+        pytest.param("folder", "folder is neither a file nor a pipe", id="folder"),
+        pytest.param("/dev/zero", "/dev/zero is neither a file nor a pipe", id="device"),
+        pytest.param("absent", "Cure: make one: hengd config default", id="absent"),
+        pytest.param("odd\x07", r"odd\x07: No such file", id="odd name"),
+    ],
+)
+def test_settings_that_cannot_be_are_78_and_not_waited_for(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], named: str, told: str
+) -> None:  # F01
+    (home / "folder").mkdir()
+    code, said = ended(monkeypatch, capsys, home, "check", "--config", str(home / named))
+
+    assert (code, told in said) == (78, True), said
+    assert said.startswith("Error: ")
+    assert "\x07" not in said
+
+
+@pytest.mark.parametrize("closed", ["conf.d", "hengd.toml"])
+def test_settings_that_the_system_keeps_closed_are_78_and_not_left_out(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], closed: str
+) -> None:
+    """Root may read everything, so the system's answer is played."""
+    folder = home / "config/henge"
+    folder.mkdir(parents=True)
+    (folder / "conf.d").mkdir()
+    (folder / "hengd.toml").write_text("")
+    monkeypatch.setenv("CONFIGURATION_DIRECTORY", str(folder))
+
+    def denied(real: Callable[..., object]) -> Callable[..., object]:
+        def call(path: object, *arguments: object, **named: object) -> object:
+            if str(path) == str(folder / closed):
+                raise PermissionError(errno.EACCES, "Permission denied", path)
+            return real(path, *arguments, **named)
+
+        return call
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "listdir", denied(os.listdir))
+        patched.setattr(os, "open", denied(os.open))
+        code, said = ended(patched, capsys, home, "check")
+
+    assert code == 78, said
+    assert said.startswith(f"Error: cannot read {folder / closed}: Permission denied\nCure: ")
+
+
+def test_a_file_that_holds_no_passphrase_is_65(home: Path) -> None:
+    (home / "passphrase").touch(0o600)
+    (home / "passphrase").write_bytes(b"\xff" * 20)
+    (home / "backup").write_bytes(b"x")
+    refused = hengd(
+        home, "restore", str(home / "backup"), "--data-dir", str(home / "data"), "--passphrase-file",
+        str(home / "passphrase"),
+    )  # fmt: skip
+
+    assert (refused.returncode, "the passphrase is not UTF-8" in refused.stderr) == (65, True), refused
+    assert not (home / "data").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        pytest.param("{absent}", "Cure: look at the path", id="absent"),
+        pytest.param("{backup} --revocations {folder}", "{folder}", id="folder as journal"),
+    ],
+)
+def test_a_file_that_cannot_be_restored_from_is_74_and_named(home: Path, words: str, told: str) -> None:  # C35, F01
+    (home / "folder").mkdir()
+    (home / "backup").write_bytes(b"x")
+    (home / "passphrase").touch(0o600)
+    (home / "passphrase").write_text("correct horse battery staple")
+    names = {name: home / name for name in ("folder", "absent", "backup")}
+    refused = hengd(
+        home, "restore", *words.format(**names).split(), "--data-dir", str(home / "data"), "--passphrase-file",
+        str(home / "passphrase"),
+    )  # fmt: skip
+
+    assert refused.returncode == 74, refused
+    assert told.format(**names) in refused.stderr
+    assert refused.stderr.startswith("Error: ")
+    assert not (home / "data").exists()
+
+
 def test_a_port_in_use_is_75_and_leaves_nothing(home: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        for flag, key in (("--listen", "listen.devices"), ("--local", "listen.local")):
-            refused = hengd(home, *serving(home), flag, f"127.0.0.1:{port}")
+        for flag, key in (("listen", "listen.devices"), ("local", "listen.local")):
+            refused = hengd(home, *serving(home, **{flag: f"127.0.0.1:{port}"}))
             assert refused.returncode == 75, refused
             assert f"port 127.0.0.1:{port} is in use" in refused.stderr
             assert key in refused.stderr
@@ -177,8 +310,7 @@ def test_a_second_daemon_on_the_folder_is_73_and_names_the_first(home: Path) -> 
     with running(home, *serving(home)) as first:
         second = hengd(home, *serving(home))
         assert (second.returncode, f"pid {first.pid}" in second.stderr) == (73, True)
-        elsewhere = [*serving(home), "--data-dir", str(home / "other")]
-        third = hengd(home, *elsewhere)
+        third = hengd(home, *serving(home, data_dir=str(home / "other")))
         assert third.returncode == 75
         assert f"another daemon serves {home}/s" in third.stderr
         first.send_signal(signal.SIGTERM)
@@ -262,9 +394,8 @@ def test_what_belongs_to_another_user_is_77_and_named(home: Path, owned: str) ->
 def test_deleting_the_lock_file_of_a_running_daemon_lets_no_second_one_in(home: Path) -> None:
     with running(home, *serving(home)):
         (home / "data" / "hengd.lock").unlink()
-        elsewhere = [*serving(home), "--socket", str(home / "other")]
         for _ in range(2):
-            second = hengd(home, *elsewhere)
+            second = hengd(home, *serving(home, socket=str(home / "other")))
             assert (second.returncode, "another hengd works on" in second.stderr) == (73, True)
 
 

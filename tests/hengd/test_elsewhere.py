@@ -92,7 +92,16 @@ def test_addresses_are_read(url: str, found: tuple[str, int]) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["http://henge.lan", "henge.lan:4364", "https://", "https://h:99999", "https://a@h", "https://h/x", "https://[::1"],
+    [
+        "http://henge.lan",
+        "henge.lan:4364",
+        "https://",
+        "https://h:99999",
+        "https://h:0",
+        "https://a@h",
+        "https://h/x",
+        "https://[::1",
+    ],
 )
 def test_what_is_no_address_is_refused(url: str) -> None:
     with pytest.raises(HengeError) as refused:

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -95,6 +96,54 @@ def test_an_option_given_twice_exits_2(capsys: pytest.CaptureFixture[str], line:
     _, err = run(capsys, *line.split(), code=2)
 
     assert "is given twice" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        pytest.param(["join", ""], "'[URL]': it is empty", id="C04 address"),
+        pytest.param(["join", "h", "--token-file="], "'--token-file': it is empty", id="C04 file"),
+        pytest.param(["join", "h", "--token", ""], "'--token': it is empty", id="C04 token"),
+        pytest.param(["join", "h", "--name", ""], "'--name': it is empty", id="C04 name"),
+        pytest.param(["join", "h", "--schema="], "'--schema': it is empty", id="C04 schema"),
+        pytest.param(["run", "--config", ""], "'--config': it is empty", id="C04 settings"),
+        pytest.param(["run", "--output", ""], "'--output': it is empty", id="C04 output"),
+        pytest.param(["run", "--hook-timeout="], "'--hook-timeout': it is empty", id="C04 time"),
+        pytest.param(["status", "--state-dir", ""], "'--state-dir': it is empty", id="C04 folder"),
+        pytest.param(["join", "\udcff"], r"'\udcff' is not UTF-8", id="C31 address"),
+        pytest.param(["join", "h", "--name", "\udcff"], r"'\udcff' is not UTF-8", id="C31 name"),
+        pytest.param(["status", "\x07"], r"argument (\x07)", id="C30 escaped"),
+        pytest.param(["status", "--state", "x"], "No such option '--state'", id="C06 abbreviated"),
+        pytest.param(["staus"], "Did you mean 'status'?", id="C02 command"),
+        pytest.param(["join", "::1", "--accept-first"], "IPv6 address stands in brackets", id="C08 IPv6"),
+        pytest.param(["join", "u@h", "--accept-first"], "is not a daemon's address", id="C08 user"),
+        pytest.param(["join", "h:65536", "--accept-first"], "1 to 65535", id="C08 port"),
+        pytest.param(["run", "--hook-timeout", "1e9"], "'1e9' is not a time", id="C07 exponent"),
+        pytest.param(["run", "--hook-timeout", "nan"], "'nan' is not a time", id="C07 nan"),
+        pytest.param(["run", "--hook-timeout", "-1s"], "'-1s' is not a time", id="C07 negative"),
+    ],
+)
+def test_what_is_doubtful_is_no_guess(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, words: list[str], told: str
+) -> None:
+    out, err = run(capsys, *words, code=2)
+
+    assert (out, told in err, err.isascii()) == ("", True, True), err
+    assert "\x07" not in err
+    assert not (tmp_path / "state").exists()
+
+
+def test_hooks_may_be_none_and_may_name_files_of_any_bytes(capsys: pytest.CaptureFixture[str]) -> None:
+    _, err = run(capsys, "run", "--on-change", "", "--health", "/x/\udcff", "--output", "/x/\udcff", code=78)
+
+    assert err.startswith("Error: this device has not joined a fleet yet")
+
+
+def test_the_name_of_a_file_cannot_move_the_cursor(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    _, err = run(capsys, "run", "--config", str(tmp_path / "x\x1b[2J"), code=66)
+
+    assert r"x\x1b[2J: No such file" in err
+    assert "\x1b" not in err
 
 
 def test_a_device_that_has_not_joined_says_so(capsys: pytest.CaptureFixture[str]) -> None:
@@ -228,6 +277,31 @@ def test_a_key_that_others_can_read_exits_77(capsys: pytest.CaptureFixture[str],
     for command in ("run", "status"):
         _, err = run(capsys, command, code=77)
         assert f"chmod 600 {joined.folder}/identity-a.pem" in err
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.getuid() != 0 or not shutil.which("setpriv"), reason="needs root and setpriv")
+@pytest.mark.parametrize("owned", ["", "membership.json", "identity-a.pem", "lock"])
+@pytest.mark.parametrize("line", ["run", "join h --replace --token-file TOKEN"])
+def test_the_state_of_another_user_exits_77_and_names_what_is_closed(
+    joined: State, tmp_path: Path, owned: str, line: str
+) -> None:  # C42
+    """Root without its capabilities is a user like others."""
+    joined.close()
+    token = tmp_path / "token"
+    token.touch(0o600)
+    token.write_text(token_text())
+    closed = joined.folder / owned
+    os.chown(closed, 65534, 65534)
+    words = [str(token) if word == "TOKEN" else word for word in line.split()]
+    ran = subprocess.run(
+        ["setpriv", "--bounding-set=-all", "--inh-caps=-all", *command(*words, "--state-dir", str(joined.folder))],
+        env=environ(), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+    assert (ran.returncode, ran.stdout) == (77, ""), ran
+    assert "Permission denied" in ran.stderr
+    assert f"see: ls -ld {closed}\n" in ran.stderr
 
 
 def test_status_says_what_runs_and_what_is_owed(capsys: pytest.CaptureFixture[str], joined: State) -> None:

@@ -202,9 +202,9 @@ def test_a_file_where_the_folder_should_be_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     (tmp_path / "link").symlink_to(tmp_path)
 
-    for path in (tmp_path / "file", tmp_path / "file" / "below", tmp_path / "link"):
-        with pytest.raises(Invalid):
-            keyfiles.make_private_dir(path)
+    for path, named in (("file", "file"), ("file/below", "file"), ("link", "link")):
+        with pytest.raises(Invalid, match=f"{tmp_path / named} is not a folder"):
+            keyfiles.make_private_dir(tmp_path / path)
 
 
 def test_a_full_disk_makes_no_folder(tmp_path: Path) -> None:
@@ -344,3 +344,34 @@ def test_a_passphrase_that_is_not_utf_8_is_refused(tmp_path: Path, content: byte
 
     assert refusal.value.code == "bad_encoding"
     assert "caf" not in refusal.value.message
+
+
+def test_a_passphrase_comes_through_a_pipe_of_the_shell() -> None:
+    reading, writing = os.pipe()
+    try:
+        os.write(writing, b"correct horse\n")
+        os.close(writing)
+        assert keyfiles.read_passphrase(f"/dev/fd/{reading}") == "correct horse"
+    finally:
+        os.close(reading)
+
+
+@pytest.mark.parametrize(("verb", "shut", "shown"), [
+    ("read", (), "etc/henge/key"),
+    ("write", (), "etc/henge"),
+    ("read", ("etc",), "etc"),
+    ("write", ("etc", "etc/henge"), "etc"),
+    ("create", (), "etc/henge"),
+])  # fmt: skip
+def test_a_denial_names_what_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str, shut: tuple[str, ...], shown: str
+) -> None:
+    """Root may do everything, so the system's answers are played."""
+    (tmp_path / "etc/henge").mkdir(parents=True)
+    closed = [tmp_path / one for one in shut]
+    monkeypatch.setattr(keyfiles.os, "access", lambda path, _mode: path not in closed)
+    error = PermissionError(errno.EACCES, "Permission denied")
+    refusal = keyfiles.file_refusal(error, tmp_path / "etc/henge/key", verb)
+
+    assert refusal.message == f"cannot {verb} {tmp_path / 'etc/henge/key'}: Permission denied"
+    assert refusal.cure.endswith(f"; see: ls -ld {tmp_path / shown}")

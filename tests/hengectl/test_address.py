@@ -27,11 +27,17 @@ def test_an_address_has_one_spelling(text: str, address: Address, url: str) -> N
     "text",
     [
         "", "http://henge.lan", "https://", "https://henge.lan/ui", "https://user@henge.lan", "https://henge.lan:0",
-        "https://henge.lan:65536", "https://henge.lan:", "https://henge.lan:x", "fe80::1", "https://[zz]", "hénge.lan",
-        "a b", "https://henge.lan?x", "-x", "https://a..b", "ssh://henge.lan",
+        "https://henge.lan:65536", "https://henge.lan:", "https://henge.lan:x", "fe80::1", "::1", "https://[zz]",
+        "hénge.lan", "a b", "https://henge.lan?x", "-x", "https://a..b", "ssh://henge.lan",
     ],
 )  # fmt: skip
 def test_what_is_no_address_is_refused(text: str) -> None:
     with pytest.raises(Invalid) as refusal:
         parse_address(text)
     assert refusal.value.code == "bad_parameter"
+
+
+@pytest.mark.parametrize("text", ["::1", "fe80::1", "https://::1", "https://fe80::1:4364"])
+def test_an_ipv6_address_needs_brackets(text: str) -> None:
+    with pytest.raises(Invalid, match="an IPv6 address needs brackets"):
+        parse_address(text)

@@ -91,6 +91,8 @@ async def test_a_passphrase_is_asked_twice_from_a_person_only(
         pytest.param("--verify {pipe}", PASSPHRASE, INVALID, id="F01 a pipe"),
         pytest.param("--verify /dev/zero", PASSPHRASE, INVALID, id="F01 a device"),
         pytest.param("--verify {nowhere}", PASSPHRASE, NOT_FOUND, id="F01 nothing"),
+        pytest.param("-o {pipe} --force", PASSPHRASE, INVALID, id="a pipe in the place of the file"),
+        pytest.param("-o {folder} --force", PASSPHRASE, INVALID, id="a folder in the place of the file"),
     ],
 )
 async def test_what_cannot_be_done_is_said_and_leaves_nothing(
@@ -126,7 +128,7 @@ async def test_a_full_disk_here_leaves_no_half_file(
         ran = await operator.run("backup", "-o", str(tmp_path / "b"), "--passphrase-file", "-", stdin=PASSPHRASE)
 
     assert ran.code == NO, ran
-    assert "nothing is left there" in ran.err
+    assert f"cannot write {tmp_path / 'b'}: No space left on device" in ran.err
     assert [name for name in listed(tmp_path) if name.strip(".").startswith("b")] == []
 
 

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
+import shutil
 import socket
 import subprocess
 import sys
@@ -12,6 +14,7 @@ import click
 import pytest
 
 from henge_protocol.errors import Internal, StorageFull
+from henge_protocol.joining import format_token, new_token
 from hengectl import cli
 from tests.hengectl.conftest import Face
 
@@ -69,6 +72,11 @@ def test_no_command_shows_them_all(face: Face) -> None:
     ("arguments", "words"),
     [
         ("gett devices", "Did you mean 'get'?"),
+        ("token creat", "Did you mean 'create'?"),
+        ("help nosuch", "There is no command 'nosuch'"),
+        ("get devices --nope -h", "No such option '--nope'"),
+        ("get devices lamp-*", "is not of the form"),
+        ("delete device/lamp-* --yes", "is not of the form"),
         ("get events", "Shown by: hengectl events"),
         ("get devices --selectr a=b", "Did you mean '--selector'?"),
         ("describe device lamp-1 lamp-2", "one thing is described at a time"),
@@ -89,6 +97,7 @@ def test_no_command_shows_them_all(face: Face) -> None:
         ("apply -f x --timeout 0s", "not between"),
         ("apply -f x --timeout -1", "not of the form"),
         ("apply -f x --timeout 5x", "not of the form"),
+        ("apply -f x --timeout 1e9", "not of the form"),
         ("apply -f x --timeout nan", "not of the form"),
         ("apply -f x --timeout 99999d", "not between"),
         ("set lamp-1 a=b", "is not of the form KIND/NAME"),
@@ -135,6 +144,130 @@ def test_what_is_not_meant_so_is_a_usage_error(face: Face, arguments: str, words
     assert ran.code == 2, ran
     assert words in ran.err
     assert ran.out == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        pytest.param(["apply", "-f", ""], "'--filename': it is empty", id="C04 a file"),
+        pytest.param(["apply", "-k", ""], "'--kustomize': it is empty", id="C04 a folder"),
+        pytest.param(["check", "-f", "x", "-f", ""], "'--filename': it is empty", id="C04 one of several files"),
+        pytest.param(["device", "add", "pico", "--print", ""], "'--print': it is empty", id="C04 where to write"),
+        pytest.param(["backup", "-o", ""], "'--output': it is empty", id="C04 what to make"),
+        pytest.param(["secret", "set", "x", "--from-file="], "'--from-file': it is empty", id="C04 what to read"),
+        pytest.param(["get", "devices", "-l", ""], "'--selector': it is empty", id="C04 whom"),
+        pytest.param(["factor", "--selector=", "--yes"], "'--selector': it is empty", id="C04 whom to change"),
+        pytest.param(["audit", "verify", "--known", ""], "'--known': it is empty", id="C04 what to compare with"),
+        pytest.param(["why", "lamp-1", ""], "'[FIELD]': it is empty", id="C04 an argument"),
+        pytest.param(["status", "--context", ""], "'--context': it is empty", id="C04 behind the command"),
+        pytest.param(["set", "device/lamp-1", "a=\udcff"], r"'a=\udcff' is not UTF-8", id="C31 a value"),
+        pytest.param(["set", "device/lamp-1", "a=1", "-m", "\udcff"], r"'\udcff' is not UTF-8", id="C31 a message"),
+        pytest.param(["why", "lamp-1", "\udcff"], r"'\udcff' is not UTF-8", id="C31 a field"),
+        pytest.param(["version", "\x1b[31mx"], r"argument (\x1b[31mx)", id="C30 what is shown is escaped"),
+        pytest.param(["get", "devices", "\x1b[31mx"], r"'\x1b[31mx' is not of the form", id="C09 a name"),
+        pytest.param(["device", "add", "pico", "--print", "x", "--reach", "h:0"], "not 1 to 65535", id="C08 port 0"),
+        pytest.param(["device", "add", "pico", "--print", "x", "--reach", "http://h"], "https", id="C08 scheme"),
+        pytest.param(["device", "add", "pico", "--print", "x", "--reach", "h/x"], "more than", id="C08 path"),
+        pytest.param(["support", "-o", "-"], "- is none", id="support is no stream"),
+    ],
+)
+def test_what_a_script_may_send_by_mistake_is_a_usage_error(
+    face: Face, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, words: list[str], told: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ran = face.now(*words)
+
+    assert (ran.code, ran.out) == (2, ""), ran
+    assert told in ran.err
+    assert ran.err.isascii()
+    assert [one.name for one in tmp_path.iterdir()] == ["home"]
+
+
+def _admin_token() -> str:
+    return format_token(new_token("admin", b"x" * 32, random=secrets.token_bytes))
+
+
+@pytest.mark.parametrize(
+    ("form", "code", "told"),
+    [
+        pytest.param("\ufeff  {} \r\n\n", 7, "cannot reach the daemon", id="C13 white space around"),
+        pytest.param("{head}\n{tail}", 6, "", id="C13 wrapped"),
+        pytest.param("{head} {tail}", 6, "white space inside", id="C13 a space inside"),
+        pytest.param('"{}"', 6, "does not begin with", id="C13 quotes"),
+        pytest.param("", 6, "it is empty", id="C13 nothing"),
+        pytest.param("{}\0", 6, "", id="C13 NUL"),
+    ],
+)
+def test_a_token_is_taken_as_people_copy_it_or_refused(face: Face, form: str, code: int, told: str) -> None:
+    token = _admin_token()
+    given = form.format(token, head=token[:30], tail=token[30:])
+    ran = face.now("-v", "--debug", "login", "https://127.0.0.1:9", "--token-file", "-", stdin=given)
+
+    assert (ran.code, ran.out, told in ran.err) == (code, "", True), ran
+    assert token[30:] not in ran.err
+    assert not (face.home / ".config").exists()
+
+
+def test_a_token_on_the_command_line_works_is_warned_of_and_not_repeated(face: Face) -> None:  # C12, C46
+    token = _admin_token()
+    ran = face.now("-v", "--debug", "login", "https://127.0.0.1:9", "--token", token)
+
+    assert ran.code == 7
+    assert "Warning: a token on the command line is visible to others" in ran.err
+    assert token[30:] not in ran.err
+
+
+@pytest.mark.parametrize(
+    ("made", "code", "told"),
+    [
+        pytest.param("open", 7, "Warning: others can read", id="C14 others can read it"),
+        pytest.param("link", 7, "cannot reach", id="C14 behind a link"),
+        pytest.param("empty", 6, "it is empty", id="C14 empty"),
+        pytest.param("large", 6, "more than 1024 bytes", id="C14 1 MiB"),
+        pytest.param("binary", 6, "is not text", id="C14 binary"),
+        pytest.param("folder", 6, "neither a file nor a pipe", id="C14 folder"),
+        pytest.param("pipe", 6, "it is empty", id="C14 pipe that nobody fills"),
+        pytest.param("absent", 3, "No such file", id="C14 absent"),
+        pytest.param("loop", 6, "symbolic link", id="C14 circle of links"),
+    ],
+)
+def test_a_file_of_a_token_is_read_warned_of_or_refused(
+    face: Face, tmp_path: Path, made: str, code: int, told: str
+) -> None:
+    path = tmp_path / "token"
+    content = {"empty": b"\n", "large": b"x" * 2**20, "binary": b"\xff\xfe"}
+    if made == "folder":
+        path.mkdir()
+    elif made == "pipe":
+        os.mkfifo(path)
+    elif made in ("loop", "link"):
+        path.symlink_to({"loop": path, "link": tmp_path / "real"}[made])
+        (tmp_path / "real").touch(0o600)
+        (tmp_path / "real").write_text(_admin_token())
+    elif made != "absent":
+        path.touch()
+        path.chmod(0o644 if made == "open" else 0o600)
+        path.write_bytes(content.get(made) or _admin_token().encode())
+    ran = face.now("login", "https://127.0.0.1:9", "--token-file", str(path))
+
+    assert (ran.code, ran.out, told in ran.err) == (code, "", True), ran
+    assert ("Warning" in ran.err) == (made == "open")
+
+
+@pytest.mark.parametrize("words", [["4711 0815"], ["4711", "0815"], ["4711-0815"], ["4 7 1 1 0 8 1 5"], ["47110815"]])
+def test_a_code_is_taken_as_people_type_it(face: Face, words: list[str]) -> None:  # C36
+    ran = face.now("--socket", "/absent", "approve", *words, "--yes")
+
+    assert ran.code == 7
+    assert "cannot reach the daemon" in ran.err
+
+
+@pytest.mark.parametrize("code", ["4711081", "471108155", "4711081x", "\uff14\uff17\uff11\uff110815", "4711_0815", "-"])
+def test_what_is_no_code_is_a_usage_error(face: Face, code: str) -> None:  # C36
+    ran = face.now("approve", code, "--yes")
+
+    assert (ran.code, ran.out) == (2, "")
+    assert "has 8 digits" in ran.err
 
 
 def test_options_may_stand_on_either_side_of_the_command(face: Face) -> None:
@@ -187,6 +320,92 @@ def test_a_wrong_variable_is_named_and_an_empty_one_is_none(face: Face) -> None:
 
     assert ran.code == 2
     assert "HENGE_COLOR is 'pink'" in ran.err
+
+
+@pytest.mark.parametrize("name", ["HENGE_SEVER", "HENGE_SOCKETT", "HENGE_SERVER_URL", "HENGE_COLOUR"])
+def test_a_misspelled_variable_is_warned_of_once(face: Face, name: str) -> None:  # C19
+    face.environ(**{name: "x", "HENGE_TOKEN_FILE": "x", "HENGE_LISTEN__SOCKET": "x", "HENGE_CONFIG": "x"})
+    ran = face.now("paths")
+
+    assert ran.code == 0
+    [warning] = ran.err.splitlines()
+    assert warning.startswith(f"Warning: hengectl knows no variable {name}; did you mean HENGE_")
+
+
+CLOSED = """
+import os, sys
+from hengectl import cli
+real_lstat, real_open = os.lstat, os.open
+def denied(real):
+    def call(path, *arguments, **named):
+        if str(path).endswith("henge/config.toml"):
+            raise PermissionError(13, "Permission denied", path)
+        return real(path, *arguments, **named)
+    return call
+os.lstat, os.open = denied(real_lstat), denied(real_open)
+sys.exit(cli.run(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(
+    "line", ["status", "context list", "context use home", "logout --yes", "--context home status", "--server h status"]
+)
+def test_contexts_that_the_system_keeps_closed_are_named_with_a_cure(face: Face, line: str) -> None:
+    """Root may read everything, so the system's answer is played."""
+    folder = face.home / ".config/henge"
+    folder.mkdir(parents=True)
+    (folder / "config.toml").write_text("")
+    command = [sys.executable, "-c", CLOSED, *line.split()]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+    assert (ran.returncode, ran.stdout) == (6, ""), ran
+    assert ran.stderr.startswith(f"Error: cannot read {folder}/config.toml: Permission denied\n")
+    assert f"see: ls -ld {folder}/config.toml" in ran.stderr
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.getuid() != 0 or not shutil.which("setpriv"), reason="needs root and setpriv")
+@pytest.mark.parametrize("line", ["status", "context list", "context use home", "login https://h --token-file TOKEN"])
+@pytest.mark.parametrize("owned", [".config", ".config/henge", ".config/henge/config.toml"])
+def test_contexts_of_another_user_are_named_with_a_cure(face: Face, tmp_path: Path, line: str, owned: str) -> None:
+    """Root without its capabilities is a user like others."""
+    config = face.home / ".config/henge/config.toml"
+    config.parent.mkdir(parents=True, mode=0o700)
+    config.write_text("")
+    config.chmod(0o600)
+    (face.home / ".config").chmod(0o700)
+    os.chown(face.home / owned, 65534, 65534)
+    token = tmp_path / "token"
+    token.write_text(_admin_token())
+    command = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", sys.executable, "-m", "hengectl"]
+    words = [str(token) if word == "TOKEN" else word for word in line.split()]
+    ran = subprocess.run([*command, *words], cwd=ROOT, capture_output=True, text=True, check=False)
+
+    assert (ran.returncode, ran.stdout) == (6, ""), ran
+    assert f"Error: cannot read {config}: Permission denied\n" in ran.stderr
+    assert ran.stderr.endswith(f"see: ls -ld {face.home / owned}\n")
+
+
+def test_a_file_that_a_command_may_not_use_is_never_the_outputs_trouble(
+    face: Face, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied", "/x/y")
+
+    monkeypatch.setattr("hengectl.commands.apply.apply_files", failing)
+    ran = face.now("apply", "-f", "x")
+
+    assert ran.code == 6
+    assert ran.err.startswith("Error: cannot use /x/y: Permission denied\nNothing was changed.\n")
+
+
+@pytest.mark.parametrize("columns", ["0", "1", "20", "-1", "x", "\u00b2", "9" * 5000])
+def test_the_width_of_a_terminal_may_be_anything(face: Face, columns: str) -> None:  # C29
+    face.environ(COLUMNS=columns, TERM="xterm")
+    ran = face.now("paths", terminal=True)
+
+    assert (ran.code, ran.err) == (0, "")
+    assert "config.toml" in ran.out
 
 
 def test_no_home_is_no_obstacle_on_the_daemons_machine(face: Face) -> None:
@@ -276,7 +495,7 @@ def test_tab_knows_commands_and_kinds() -> None:
     def offered(*words: str) -> set[str]:
         environ = {
             **os.environ, "_HENGECTL_COMPLETE": "bash_complete", "COMP_WORDS": " ".join(words),
-            "COMP_CWORD": str(len(words) - 1), "HENGE_SOCKET": "/absent",
+            "COMP_CWORD": str(len(words) - 1), "HENGE_SOCKET": "/absent", "HENGE_SEVER": "misspelled",
         }  # fmt: skip
         command = [sys.executable, "-m", "hengectl"]
         ran = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False)

@@ -19,7 +19,19 @@ from henge_protocol.errors import Unreachable
 from henge_protocol.wire import FieldError
 from hengectl import yamltext
 from tests.hengectl.conftest import Face
-from tests.service import LAMP, Admin, Identity, ScriptedDevice, Service, connected, device, group, raw_link, schema
+from tests.service import (
+    LAMP,
+    Admin,
+    Clock,
+    Identity,
+    ScriptedDevice,
+    Service,
+    connected,
+    device,
+    group,
+    raw_link,
+    schema,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -1181,6 +1193,71 @@ async def test_a_certificate_is_renewed_in_passing(face: Face, daemon: Service, 
     await face.ok("whoami")
 
 
+@pytest.mark.parametrize(("days", "code"), [(40, 0), (240, 4)])
+async def test_a_certificate_that_has_ended_is_renewed_or_the_way_back_is_told(
+    face: Face, daemon: Service, admin: Admin, clock: Clock, days: int, code: int
+) -> None:  # C24
+    token = (await admin.ok("POST", "/v1/tokens", {"kind": "admin"}))["token"]
+    await face.ok("login", daemon.url, "--token-file", "-", "--context", "casa", stdin=token)
+    clock.advance(days * 86400)
+    ran = await face.run("whoami")
+
+    assert ran.code == code, ran
+    if code:
+        assert f"your certificate for {daemon.url} is expired and cannot be renewed" in ran.err
+        assert f"there: hengectl token create --admin, then here: hengectl login {daemon.url}" in ran.err.lower()
+
+
+async def test_a_daemon_that_is_not_the_one_of_the_context_is_refused_and_nothing_gets_round_it(
+    face: Face, daemon: Service, admin: Admin, tmp_path: Path, clock: Clock
+) -> None:  # C23
+    token = (await admin.ok("POST", "/v1/tokens", {"kind": "admin"}))["token"]
+    await face.ok("login", daemon.url, "--token-file", "-", "--context", "casa", stdin=token)
+    config = face.home / ".config/henge/config.toml"
+    other = Service(tmp_path / "other", clock)
+    await other.start()
+    try:
+        config.write_text(config.read_text().replace(daemon.url, other.url))
+        ran = await face.run("status")
+        guessed = await face.run("status", "--insecure")
+    finally:
+        await other.stop()
+        other.clean()
+
+    assert ran.code == 7
+    assert f"the server at {other.url} is not the one you logged in to" in ran.err
+    assert (guessed.code, "No such option" in guessed.err) == (2, True)
+
+
+@pytest.mark.parametrize("trouble", ["folder", "full"])
+async def test_no_token_is_spent_where_the_credential_cannot_be_kept(
+    face: Face, daemon: Service, admin: Admin, monkeypatch: pytest.MonkeyPatch, trouble: str
+) -> None:  # C21
+    token = (await admin.ok("POST", "/v1/tokens", {"kind": "admin"}))["token"]
+    folder = face.home / ".config/henge"
+    folder.mkdir(parents=True, mode=0o700)
+    with monkeypatch.context() as patched:
+        if trouble == "folder":
+            (folder / "credentials").touch()
+        else:
+
+            def full(*_: object) -> None:
+                raise OSError(28, "No space left on device")
+
+            patched.setattr("henge_protocol.keyfiles._write_new", full)
+        ran = await face.run("login", daemon.url, "--token-file", "-", "--name", "ada", stdin=token)
+
+    assert ran.code == (6 if trouble == "folder" else 1), ran
+    assert str(folder / "credentials") in ran.err
+    assert "Nothing was changed." in ran.err
+    assert [one["uses"] - one["used"] for one in (await admin.ok("GET", "/v1/tokens"))["items"]] == [1]
+    assert (await admin.ok("GET", "/v1/operators"))["items"] == []
+    assert not (folder / "config.toml").exists()
+    if trouble == "full":
+        await face.ok("login", daemon.url, "--token-file", "-", "--name", "ada", stdin=token)
+        assert [one.name for one in (folder / "credentials").iterdir()] != []
+
+
 async def test_a_devices_token_does_not_log_in(face: Face, daemon: Service, admin: Admin) -> None:
     token = (await admin.ok("POST", "/v1/tokens", {}))["token"]
 
@@ -1223,6 +1300,21 @@ async def test_names_are_completed(person: Face) -> None:
     assert await asyncio.to_thread(offered) == ["device/lamp-1", "device/lamp-2"]
 
 
+async def test_only_names_are_offered_whatever_a_daemon_calls_its_devices(
+    person: Face, monkeypatch: pytest.MonkeyPatch
+) -> None:  # C45
+    from click import Context
+
+    from hengectl.cli import hengectl
+    from hengectl.kinds import DEVICE
+    from hengectl.offering import names
+
+    hostile = ["$(reboot)", "a b", "a;b", "`x`", "\x1b[31m", "-x", "a\nb", "../x", "lamp-1"]
+    monkeypatch.setattr("hengectl.client.Client.items", lambda *_: [{"metadata": {"name": name}} for name in hostile])
+    with Context(hengectl) as ctx:
+        assert [item.value for item in names(ctx, (DEVICE,), "", prefixed=False)] == ["lamp-1"]
+
+
 async def interrupted(process: asyncio.subprocess.Process) -> int:
     """Press Ctrl-C until the process ends, as people do; its exit code.
 
@@ -1236,6 +1328,39 @@ async def interrupted(process: asyncio.subprocess.Process) -> int:
                 return await asyncio.wait_for(asyncio.shield(asyncio.ensure_future(process.wait())), 0.5)
             except TimeoutError:
                 continue
+
+
+@pytest.mark.parametrize(
+    ("arguments", "where", "last"),
+    [
+        pytest.param(
+            ("token", "create", "-q"), "http.client.HTTPConnection.getresponse",
+            "It is not known whether the change was made. Look: hengectl history", id="C26 sent, no answer yet",
+        ),
+        pytest.param(
+            ("set", "device/lamp-1", "color=red", "--wait"), "hengectl.delivery.wait_for",
+            "The change is made; only the waiting ended.", id="C26 while waiting",
+        ),
+        pytest.param(("get", "devices"), "http.client.HTTPConnection.getresponse", "Interrupted.", id="C26 read"),
+        pytest.param(
+            ("backup", "-o", "-", "--passphrase-file", "-"), "http.client.HTTPConnection.getresponse", "Interrupted.",
+            id="C26 a backup changes nothing",
+        ),
+    ],
+)  # fmt: skip
+async def test_an_interruption_says_what_became_of_the_change(
+    person: Face, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], where: str, last: str
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(where, interrupt)
+        ran = await person.run(*arguments, stdin="correct horse battery")
+
+    assert ran.code == 130
+    assert ran.err.splitlines()[-1] == last
+    assert "Interrupted." in ran.err
 
 
 @pytest.mark.parametrize(

@@ -123,6 +123,7 @@ TABLE = [
     ("rollback --all --to 99 --yes", NOT_FOUND),
     ("rollback device/lamp-1", USAGE),
     ("rollback --all --to 0", USAGE),
+    ("rollback --all --to 1", USAGE),
     ("wait --for=deleted device/nosuch", OK),
     ("wait --for=online device/nosuch", NOT_FOUND),
     ("wait --for=online device/lamp-1 --timeout 1s", TIMED_OUT),

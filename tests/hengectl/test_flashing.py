@@ -125,12 +125,25 @@ async def test_it_has_to_be_said_where_to(person: Face, admin: Admin, options: t
     assert (await admin.ok("GET", "/v1/tokens"))["items"] == []
 
 
-async def test_a_folder_that_cannot_be_written_is_told(person: Face, tmp_path: Path) -> None:
+async def test_a_password_that_is_not_utf_8_is_refused_before_there_is_a_token(
+    person: Face, admin: Admin, tmp_path: Path
+) -> None:
+    ran = await person.run("device", "add", "lamp-1", "--print", str(tmp_path / "x"), "--wifi", "home", stdin=b"\xff\n")
+
+    assert (ran.code, "the password is not UTF-8" in ran.err) == (6, True), ran
+    assert (await admin.ok("GET", "/v1/tokens"))["items"] == []
+
+
+async def test_a_folder_that_cannot_be_written_is_told_before_there_is_a_token(
+    person: Face, admin: Admin, tmp_path: Path
+) -> None:
     (tmp_path / "file").write_text("")
     ran = await person.run("device", "add", "lamp-1", "--print", str(tmp_path / "file" / "x"))
 
-    assert ran.code != 0
-    assert "cannot write into" in ran.err
+    assert ran.code == 6
+    assert f"cannot write {tmp_path / 'file' / 'x'}" in ran.err
+    assert "Nothing was changed." in ran.err
+    assert (await admin.ok("GET", "/v1/tokens"))["items"] == []
 
 
 async def test_without_mpremote_the_cure_is_named(person: Face, admin: Admin, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -197,3 +197,20 @@ def test_a_pipe_with_a_writer_is_read(tmp_path: Path) -> None:
         assert refs(f"/dev/fd/{reading}") == ["group/a"]
     finally:
         os.close(reading)
+
+
+def test_a_folder_that_cannot_be_listed_is_not_taken_for_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is missing from the files might be pruned. Root may list everything, so the system's answer is played."""
+    write(tmp_path, "kitchen.yaml", GROUP.format(name="kitchen"))
+    write(tmp_path, "closed/attic.yaml", GROUP.format(name="attic"))
+    real = os.scandir
+
+    def denied(path: str) -> object:
+        if path.endswith("closed"):
+            raise PermissionError(13, "Permission denied", path)
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", denied)
+    error = refusal_of(str(tmp_path))
+
+    assert (error.code, error.message) == ("bad_file", f"cannot read {tmp_path}/closed: Permission denied")

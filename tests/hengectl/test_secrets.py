@@ -120,6 +120,20 @@ async def test_a_person_is_asked_twice_and_sees_nothing(
     assert await document(daemon) == {"psk": "typed in secret"}
 
 
+async def test_what_is_typed_and_is_not_utf_8_is_refused(
+    person: Face, daemon: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def typed(_: str) -> str:
+        raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
+
+    for prompt in (typed, lambda _: "\udcff"):
+        monkeypatch.setattr(click.termui, "hidden_prompt_func", prompt)
+        ran = await person.run("secret", "set", "wifi/home", terminal=True)
+
+        assert (ran.code, "what was typed is not UTF-8" in ran.err) == (6, True), ran
+        assert await document(daemon) == {"psk": VALUE}
+
+
 async def test_secrets_are_listed_with_their_users(person: Face) -> None:
     listed, got = await person.ok("secret", "list"), await person.ok("get", "secrets")
 
@@ -212,3 +226,22 @@ async def test_a_reference_in_a_field_that_is_no_secret_is_refused_as_text(
     assert "wifi.ssid is no secret in the schema: it would be the text secret/wifi/home" in named.err
     await person.ok("set", "device/lamp-1", "wifi.ssid=secret/of/life", *for_a_while)
     await person.ok("set", "device/lamp-1", "--json", 'wifi.ssid="secret/wifi/home"', *for_a_while)
+
+
+@pytest.mark.parametrize(
+    ("made", "code", "told"),
+    [("pipe", 6, "empty"), ("device", 6, "neither a file nor a pipe"), ("folder", 6, "neither a file nor a pipe"),
+     ("absent", 3, "No such file")],
+)  # fmt: skip
+async def test_a_value_is_not_waited_for(person: Face, tmp_path: Path, made: str, code: int, told: str) -> None:  # F01
+    path = tmp_path / "value"
+    if made == "pipe":
+        os.mkfifo(path)
+    elif made == "device":
+        path.symlink_to("/dev/zero")
+    elif made == "folder":
+        path.mkdir()
+    ran = await person.run("secret", "set", "wifi/home", "--from-file", str(path))
+
+    assert (ran.code, ran.out) == (code, "")
+    assert told in ran.err
