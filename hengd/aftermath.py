@@ -48,7 +48,7 @@ class Aftermath:
             self.hub.ring(note.rung)
             self.overrides.look()
         elif isinstance(note, Cut):
-            self.authority.close_links(note.role, note.subject)
+            self.authority.ends.close_links(note.role, note.subject)
         elif isinstance(note, Rung):
             self.forgive(note.device_id)
             self.hub.ring((note.device_id,))

@@ -20,10 +20,11 @@ from aiohttp import web
 from hengd.aftermath import Aftermath
 from hengd.announce import Announcer, local_addresses
 from hengd.backup import Backups
-from hengd.datadir import DataDir, open_data_dir, server_identity
+from hengd.datadir import DataDir, open_data_dir
 from hengd.events import EventLog
 from hengd.http.admission import GateLimits, connections_within
 from hengd.http.audit import AuditRoutes
+from hengd.http.authorities import AuthorityRoutes
 from hengd.http.backup import BackupRoutes
 from hengd.http.checks import CheckRoutes
 from hengd.http.devices import DeviceRoutes
@@ -61,6 +62,7 @@ from hengd.rules.joins import Joins
 from hengd.rules.presence import Presence
 from hengd.rules.reports import Reports
 from hengd.rules.rescue import Rescue
+from hengd.rules.rotation import Rotation
 from hengd.rules.schemas import SchemaCache
 from hengd.rules.secrets import Secrets
 from hengd.rules.taking import Taking
@@ -108,6 +110,8 @@ class App:
         self._gates: list[Gate] = []
         self._pulse = Pulse()
         self._announcer: Announcer | None = None
+        self._announced = b""
+        """The server authority that the announcement names."""
         self._background: list[asyncio.Task[None]] = []
         """What goes on as long as the daemon does."""
         self._opened = AsyncExitStack()
@@ -137,6 +141,7 @@ class App:
         self._assemble(self._folder)
         self._upkeep.tell_doubt()
         await tend_vault(self.vault, self._store)
+        await self.rotation.make_up()
         await self.overrides.end_due()
         if self.founded and settings.seconds("join.window_after_init"):
             await self.joins.open(settings.seconds("join.window_after_init"), ITSELF)
@@ -207,9 +212,10 @@ class App:
         )
         self.events = EventLog(start=int(clock() * 1000))
         self.presence = Presence()
-        self.authority = Authority(
-            store, folder.keys.server.certificate_der, folder.keys.client, folder.journal,
-            clock=clock, monotonic=monotonic,
+        self.authority = Authority(store, folder.authorities, folder.journal, clock=clock, monotonic=monotonic)
+        self.rotation = Rotation(
+            store, folder.authorities, self.authority, names=self._names, put_in_force=self._put_authorities_in_force,
+            recall=lambda: self._links.recall(self._settings.seconds("limits.retry_after")), clock=clock,
         )  # fmt: skip
         self.configs = Configs(store, schemas, vault, self.presence, clock=clock, new_id=_new_id)
         self._candidates = Candidates(store, schemas, vault, clock=clock, new_id=_new_id)
@@ -263,7 +269,7 @@ class App:
         resources = (
             StatusRoutes(
                 daemon, self._store, self.authority, self.devices, self.joins, self.vault, self.overrides,
-                self._rescue, clock=environment.clock,
+                self._rescue, self.rotation, clock=environment.clock,
             ),
             ObjectRoutes(self._store, self.configs, self.overrides, self.devices, self.events),
             DeviceRoutes(self.configs, self.devices, self.authority, self.tokens, self.contacts.reports),
@@ -273,6 +279,7 @@ class App:
             JoiningRoutes(self.tokens, self.joins, self.devices),
             RescueRoutes(self._rescue, self._taking),
             OperatorRoutes(self.authority),
+            AuthorityRoutes(self.rotation, self._folder.authorities, self.devices, self._backups),
             AuditRoutes(self._audit),
             BackupRoutes(self._backups, monotonic=environment.monotonic),
             CheckRoutes(Checks(self._candidates, self.presence, self._links.ask)),
@@ -343,14 +350,12 @@ class App:
         return min(wanted, within)
 
     def _server_context(self) -> ssl.SSLContext:
-        keys = self._folder.keys
-        with self._store.read() as tx:
-            now = self.authority.timekeeper.now(tx)
+        return device_server_context(self.rotation.renewed_leaf().pem, self._folder.authorities.client_ders)
+
+    def _names(self) -> list[str]:
+        """What the server's certificate is for, beside the fleet's own name."""
         names = ["localhost", "127.0.0.1", socket.gethostname().lower(), *self._settings["tls.names"]]
-        pem = server_identity(
-            self._folder.authorities, keys.server, fleet=self.authority.fleet, names=_usable(names), now=now
-        )
-        return device_server_context(pem, [keys.client.certificate_der])
+        return _usable(names)
 
     def urls(self) -> dict[str, list[str]]:
         """Where the daemon can be reached, by listener."""
@@ -369,6 +374,13 @@ class App:
             "serving": not self._edge.stopping,
         }
 
+    async def _put_authorities_in_force(self) -> None:
+        """New connections are verified by the authorities as they are now, and devices are told who signs."""
+        self._renew_server_certificate()
+        if self._announcer is not None and self._announced != self.authority.pin:
+            await self._announcer.stop()
+            await self._announce()
+
     def _turned_away(self) -> tuple[int, int]:
         refused = sum(gate.refusals.total() for gate in self._gates)
         return refused, sum(gate.handshake_failures.total() for gate in self._gates)
@@ -377,8 +389,9 @@ class App:
         host, port = self.addresses[DEVICES]
         if not self._settings["join.mdns"] or host.startswith("127."):
             return
+        self._announced = self.authority.pin
         self._announcer = Announcer(
-            name=self._settings.name, port=port, fleet_id=self.authority.fleet, server_ca_fingerprint=self.authority.pin
+            name=self._settings.name, port=port, fleet_id=self.authority.fleet, server_ca_fingerprint=self._announced
         )
         await self._announcer.start()
 

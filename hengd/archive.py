@@ -4,6 +4,9 @@
 
     db/data.mdb                                   a compact copy of the store
     ca/{server,client}-ca.{crt,key}               both authorities
+    ca/server-ca.offline                          in the place of the server authority's key, where that is elsewhere
+    ca/...-next..., ca/...-old.crt                what a rotation under way has made
+    ca/server.pem                                 the server's own certificate
     revocations                                   the journal, if there is one
     secrets.key                                   the key of the secrets, if it was not locked
 
@@ -20,23 +23,34 @@ from typing import Final, cast
 from henge_protocol.sealedfile import damaged
 
 STORE: Final = "db/data.mdb"
-AUTHORITIES: Final = ("ca/server-ca.crt", "ca/server-ca.key", "ca/client-ca.crt", "ca/client-ca.key")
+SERVER_CA: Final = "ca/server-ca.crt"
+SERVER_KEY: Final = "ca/server-ca.key"
+AUTHORITIES: Final = (SERVER_CA, SERVER_KEY, "ca/client-ca.crt", "ca/client-ca.key")
+LEAF: Final = "ca/server.pem"
+OFFLINE_KEY: Final = "ca/server-ca.offline"
+UNDER_WAY: Final = (
+    "ca/server-ca-next.crt", "ca/server-ca-next.key", "ca/server-ca-old.crt", "ca/client-ca-old.crt", OFFLINE_KEY,
+    LEAF,
+)  # fmt: skip
+"""Beside the authorities, as far as it is there."""
 JOURNAL: Final = "revocations"
 SECRETS_KEY: Final = "secrets.key"
 
-_SMALL: Final = frozenset({*AUTHORITIES, JOURNAL, SECRETS_KEY})
+_SMALL: Final = frozenset({*AUTHORITIES, *UNDER_WAY, JOURNAL, SECRETS_KEY})
 _PIECE_BYTES: Final = 1024 * 1024
 _MAX_SMALL_BYTES: Final = 64 * 1024 * 1024
 
 
-def pack(small: Mapping[str, bytes], store: Path) -> Iterator[bytes]:
-    """The archive of the store's copy and of the small members, piece by piece: the keys last, if it is cut off."""
-    size = store.stat().st_size
-    yield _head(STORE, size)
-    with store.open("rb") as file:
-        while piece := file.read(_PIECE_BYTES):
-            yield piece
-    yield _padding(size)
+def pack(small: Mapping[str, bytes], store: Path | None) -> Iterator[bytes]:
+    """The archive of the store's copy, if there is one, and of the small members, piece by piece: the keys last, if it
+    is cut off."""
+    if store is not None:
+        size = store.stat().st_size
+        yield _head(STORE, size)
+        with store.open("rb") as file:
+            while piece := file.read(_PIECE_BYTES):
+                yield piece
+        yield _padding(size)
     for name, data in small.items():
         yield _head(name, len(data))
         yield data + _padding(len(data))
@@ -64,7 +78,8 @@ def unpack(pieces: Iterable[bytes], store: Path | None) -> dict[str, bytes]:
     while stream.read(_PIECE_BYTES):
         pass
     needed = AUTHORITIES if store is None else (*AUTHORITIES, STORE)
-    missing = sorted(set(needed) - found.keys())
+    elsewhere = {SERVER_KEY} if OFFLINE_KEY in found else set()
+    missing = sorted(set(needed) - elsewhere - found.keys())
     if missing:
         raise damaged(f"{missing[0]} is not in it")
     found.pop(STORE, None)

@@ -20,7 +20,7 @@ from typing import Any, Final
 import lmdb
 import msgspec
 
-from hengd.archive import AUTHORITIES, JOURNAL, SECRETS_KEY, pack
+from hengd.archive import AUTHORITIES, JOURNAL, LEAF, OFFLINE_KEY, SECRETS_KEY, SERVER_KEY, UNDER_WAY, pack
 from hengd.datadir import DataDir
 from hengd.records import META_KEY, Meta
 from hengd.records import pack as packed
@@ -96,6 +96,28 @@ class Backups:
         finally:
             self._is_busy = False
 
+    async def authorities(self, passphrase: bytes, by: Author) -> Iterator[bytes]:
+        """Both authorities with their keys as a sealed file, piece by piece; ask for them on a thread.
+
+        Raises ``Conflict key_elsewhere``, and as ``disk_refusal``.
+        """
+        try:
+            small = members(self._folder.path / "data")
+        except OSError as error:
+            raise disk_refusal(error, f"{error.filename} cannot be read") from error
+        if SERVER_KEY not in small:
+            raise Conflict(
+                "key_elsewhere",
+                "the server authority's key is kept elsewhere, so there is nothing to export",
+                cure="copy the file that holds it; or bring it back first: hengd ca import FILE",
+            )
+        small.pop(LEAF, None)
+        now = self._clock()
+        about = {"kind": "authorities", "fleet": self._folder.authorities.fleet, "made": _moment(now),
+                 "henge": __version__}  # fmt: skip
+        await self._store.write(lambda tx: audit.note(tx, "authority.exported", "authority/server", by, now=now))
+        return seal(pack(small, None), passphrase, about, salt=os.urandom(SALT_BYTES))
+
     def _room_for_a_copy(self) -> Path:
         """A new private folder on a disk that has room for the copy."""
         needed = self._store.figures().used_bytes + _ROOM_BYTES
@@ -115,7 +137,7 @@ class Backups:
         """Everything but the store. Read after the copy was made: the journal must know whatever the copy knows."""
         data = self._folder.path / "data"
         try:
-            small = {name: (data / name).read_bytes() for name in AUTHORITIES}
+            small = members(data)
             if self._folder.journal.exists():
                 small[JOURNAL] = self._folder.journal.read_bytes()
         except OSError as error:
@@ -125,6 +147,14 @@ class Backups:
         except Unavailable:
             pass  # locked; the header says that the key is not in it
         return small
+
+
+def members(data: Path) -> dict[str, bytes]:
+    """What a folder ``data`` has of the authorities, by their names in the archive; raises OSError."""
+    is_offline = (data / OFFLINE_KEY).exists() and not (data / SERVER_KEY).exists()
+    needed = [name for name in AUTHORITIES if name != SERVER_KEY or not is_offline]
+    others = [name for name in UNDER_WAY if (data / name).exists()]
+    return {name: (data / name).read_bytes() for name in (*needed, *others)}
 
 
 def verify_copy(folder: Path) -> tuple[Meta, dict[str, int]]:

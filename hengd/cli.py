@@ -18,6 +18,7 @@ import click
 import uvloop
 
 from hengd.app import App, Environment
+from hengd.care import asked_passphrase, ca, told_problems
 from hengd.elsewhere import announce
 from hengd.keyring import find_keys
 from hengd.logs import start_logs
@@ -41,8 +42,8 @@ from hengd.settings import Settings, default_file, load_settings, settings_files
 from hengd.welcome import welcome
 from henge_protocol import __version__
 from henge_protocol.arguments import FILE, CarefulCommand, told_of
-from henge_protocol.errors import Denied, HengeError, Invalid, Malformed
-from henge_protocol.keyfiles import file_refusal, open_once, read_passphrase
+from henge_protocol.errors import Denied, HengeError
+from henge_protocol.keyfiles import file_refusal, open_once
 from henge_protocol.notify import notify
 from henge_protocol.peertext import printable
 from henge_protocol.places import admin_socket, config_dir, state_dir
@@ -73,6 +74,12 @@ EXIT_CODES: Final = {
     "storage_full": 74,
     "bad_file": 74,
     "service_failed": 69,
+    "no_daemon": 69,
+    "unreachable": 69,
+    "left_behind": 75,
+    "rotation_step": 73,
+    "key_elsewhere": 73,
+    "wrong_authority": 65,
 }
 UNWRITTEN: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 """What the system says of standard output that leads to a file which takes no more."""
@@ -112,6 +119,7 @@ def cli() -> None:
 
 cli.add_command(service)
 cli.add_command(announce)
+cli.add_command(ca)
 
 
 @cli.command()
@@ -191,7 +199,7 @@ def restore(
     """
     settings, folder = _settings(config, {}), _data_dir(data_dir)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that a try is cleaned up
-    passphrase = check_passphrase(_passphrase(source))
+    passphrase = check_passphrase(asked_passphrase(source))
     try:
         with open_once(file) as stream:
             done = restore_backup(
@@ -294,18 +302,6 @@ def _on_signal(stop: asyncio.Event) -> None:
     stop.set()
 
 
-def _passphrase(source: str | None) -> str:
-    if source is not None:
-        return read_passphrase(source)
-    if not sys.stdin.isatty():
-        message = "a passphrase is needed and nobody can be asked"
-        raise Invalid("bad_usage", message, cure="add --passphrase-file FILE, or - for standard input")
-    try:
-        return str(click.prompt("Passphrase", hide_input=True, err=True))
-    except UnicodeDecodeError:
-        raise Malformed("bad_encoding", "the passphrase is not UTF-8", cure="type it anew") from None
-
-
 def _restored(done: Restored, folder: Path, *, dry_run: bool) -> list[str]:
     about = done.about
     held = "" if done.founded else f": revision {about['revision']}, {about['devices']} devices"
@@ -385,7 +381,8 @@ def main() -> NoReturn:
 
 
 def _end(error: HengeError) -> NoReturn:
-    say(*map(printable, (f"Error: {error.message}", *([f"Cure: {error.cure}"] if error.cure else []))), err=True)
+    cure = [f"Cure: {error.cure}"] if error.cure else []
+    say(*map(printable, (f"Error: {error.message}", *told_problems(error), *cure)), err=True)
     sys.exit(_exit_code(error))
 
 

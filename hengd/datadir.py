@@ -4,7 +4,7 @@
 
     hengd.lock          who runs on this folder (flock)
     data/db/            the store
-    data/ca/            both authorities and the server's own certificate
+    data/ca/            both authorities and the server's own certificate (``authorities``)
     data/revocations    journal of revocations, append only
     data/before-format-2/   a store of an older format as it was (``migrations``)
 
@@ -17,34 +17,26 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import ipaddress
 import logging
 import os
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 import lmdb
 
+from hengd.authorities import Authorities, make_authorities
 from hengd.migrations import MIGRATIONS, Migration, Opening
 from hengd.records import FORMAT, META_KEY, Meta, ObjectRecord, object_key, pack
 from hengd.room import disk_refusal, make_ballast
 from hengd.transactions import Transaction, open_databases, open_environment
 from henge_protocol import pki
-from henge_protocol.errors import Conflict, Denied, HengeError, Internal, Invalid, Unavailable
-from henge_protocol.keyfiles import (
-    make_private_dir,
-    read_private,
-    read_public,
-    sync_folder,
-    write_private,
-    write_public,
-)  # fmt: skip
+from henge_protocol.errors import Conflict, Internal, Invalid, Unavailable
+from henge_protocol.keyfiles import make_private_dir, sync_folder
 
 NETWORK_FILE_SYSTEMS: Final = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "ceph", "glusterfs", "9p", "virtiofs", "vfat", "exfat", "ntfs", "ntfs3"}
@@ -55,22 +47,13 @@ IN_MEMORY: Final = frozenset({"tmpfs", "ramfs"})
 log = logging.getLogger("hengd.datadir")
 
 
-@dataclass(frozen=True, slots=True)
-class Keys:
-    """The authorities; the server's key is needed only to make server certificates."""
-
-    server: pki.Authority
-    client: pki.Authority
-    fleet: str
-
-
 class DataDir:
     """One locked data folder; ``close`` gives it free."""
 
-    def __init__(self, path: Path, lock: _Lock, *, founded: bool, keys: Keys) -> None:
+    def __init__(self, path: Path, lock: _Lock, *, founded: bool, authorities: Authorities) -> None:
         self.path = path
         self.founded = founded
-        self.keys = keys
+        self.authorities = authorities
         self._lock = lock
 
     @property
@@ -83,14 +66,9 @@ class DataDir:
         """Journal of revocations."""
         return self.path / "data" / "revocations"
 
-    @property
-    def authorities(self) -> Path:
-        """Folder of the authorities and of the server's own certificate."""
-        return self.path / "data" / "ca"
-
     def opening(self, migrations: Mapping[int, Migration] = MIGRATIONS) -> Opening:
         """What opens the store's databases, after bringing a store of an older format to today's."""
-        return Opening(self.database, fleet=self.keys.fleet, keep=self.path / "data", migrations=migrations)
+        return Opening(self.database, fleet=self.authorities.fleet, keep=self.path / "data", migrations=migrations)
 
     def close(self) -> None:
         """Give the folder free for another daemon."""
@@ -113,12 +91,12 @@ def open_data_dir(path: Path, *, allow_network_fs: bool, now: float, map_bytes: 
             build_data(path, lambda new: _found(new, now, map_bytes))
         else:
             _refuse_empty_store(path / "data" / "db" / "data.mdb")
-        keys = load_keys(path / "data" / "ca")
+        authorities = Authorities(path / "data" / "ca")
         make_ballast(path / "data" / "db")
     except BaseException:
         lock.close()
         raise
-    return DataDir(path, lock, founded=founded, keys=keys)
+    return DataDir(path, lock, founded=founded, authorities=authorities)
 
 
 @contextmanager
@@ -267,16 +245,8 @@ class _Lock:
 
 def _found(new: Path, now: float, map_bytes: int) -> None:
     fleet = pki.new_id(secrets.token_bytes(16))
-    _make_keys(new / "ca", fleet, now)
+    make_authorities(new / "ca", fleet, now=now)
     make_store(new / "db", fleet, now, map_bytes)
-
-
-def _make_keys(folder: Path, fleet: str, now: float) -> None:
-    which: Literal["server", "client"]
-    for which in ("server", "client"):
-        authority = pki.make_ca(which, fleet, now=now)
-        write_private(folder / f"{which}-ca.key", authority.key_pem)
-        write_public(folder / f"{which}-ca.crt", pki.certificate_pem(authority.certificate_der))
 
 
 def make_store(folder: Path, fleet: str, now: float, map_bytes: int) -> None:
@@ -299,71 +269,3 @@ def make_store(folder: Path, fleet: str, now: float, map_bytes: int) -> None:
 def new_epoch() -> str:
     """The name of a history line that begins."""
     return secrets.token_hex(5)
-
-
-def load_keys(folder: Path) -> Keys:
-    """Both authorities, checked against each other; raises ``Internal bad_authority``, ``Denied`` if we may not."""
-    server, fleet = _authority(folder, "server")
-    client, fleet_of_client = _authority(folder, "client")
-    if fleet != fleet_of_client:
-        raise _bad_authority(folder, "client", f"it is of fleet {fleet_of_client}, the server authority of {fleet}")
-    return Keys(server, client, fleet)
-
-
-def _authority(folder: Path, which: Literal["server", "client"]) -> tuple[pki.Authority, str]:
-    try:
-        certificate = pki.certificate_der(read_public(folder / f"{which}-ca.crt"))
-        authority = pki.Authority(certificate, read_private(folder / f"{which}-ca.key"))
-        return authority, pki.fleet_of_authority(which, authority)
-    except Denied:
-        raise
-    except HengeError as error:
-        if isinstance(error.__cause__, PermissionError):
-            raise
-        raise _bad_authority(folder, which, error.message) from None
-
-
-def _bad_authority(folder: Path, which: str, reason: str) -> Internal:
-    return Internal(
-        "bad_authority",
-        f"the {which} authority in {folder} ({which}-ca.crt, {which}-ca.key) cannot be used: {reason}",
-        cure="put both files back from a backup; nothing was changed. Without them every device must join again",
-    )
-
-
-def server_identity(folder: Path, ca: pki.Authority, *, fleet: str, names: Sequence[str], now: float) -> bytes:
-    """The server's certificate and key in PEM: the stored pair while it serves, else a new one.
-
-    A new one is made when two thirds of its life are over, when it was made by a clock that was ahead, when the names
-    differ, or when the files are not right: it can always be made again, devices trust the authority and the fixed
-    name in it.
-    """
-    certificate, key, said = folder / "server.crt", folder / "server.key", folder / "server.names"
-    wanted = "\n".join(sorted(set(names))).encode()
-    try:
-        der, key_pem = pki.certificate_der(read_public(certificate)), read_private(key)
-        end = pki.validity(der)[1]
-        fresh = pki.SERVER_LIFETIME_S / 3 < end - now <= pki.SERVER_LIFETIME_S + pki.DAY_S
-        if fresh and read_public(said) == wanted and pki.key_matches(der, key_pem):
-            return pki.certificate_pem(der) + key_pem
-    except HengeError:
-        pass
-    dns_names, addresses = _sorted_names(names)
-    der, key_pem = pki.issue_server(ca, fleet_id=fleet, dns_names=dns_names, ip_addresses=addresses, now=now)
-    write_private(key, key_pem)
-    write_public(certificate, pki.certificate_pem(der))
-    write_public(said, wanted)
-    return pki.certificate_pem(der) + key_pem
-
-
-def _sorted_names(names: Sequence[str]) -> tuple[list[str], list[str]]:
-    addresses = [name for name in names if _is_address(name)]
-    return [name for name in names if name not in addresses], addresses
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True

@@ -6,6 +6,7 @@ one, and the next start goes on. A newer store is refused and not touched.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 from collections.abc import Callable, Mapping
@@ -17,9 +18,9 @@ import msgspec
 
 from hengd.datafile import check_file
 from hengd.records import FORMAT, META_KEY, Meta, pack, unpack
-from hengd.room import disk_refusal, free_bytes
+from hengd.room import disk_refusal, free_bytes, has_room
 from hengd.transactions import Reader, Transaction, open_databases
-from henge_protocol.errors import Internal, StorageFull
+from henge_protocol.errors import HengeError, Internal, StorageFull
 from henge_protocol.keyfiles import make_private_dir, sync_folder
 
 log = logging.getLogger("hengd.migrations")
@@ -87,14 +88,20 @@ class Opening:
             databases = open_databases(env)
             _migrate(env, databases, stamp.format, self._migrations)
         except (OSError, lmdb.Error) as error:
-            what = f"the store in {self._database} cannot be brought to format {FORMAT}"
-            raise disk_refusal(error, what) from error
+            raise self._failed(env, error) from error
         self.migrated = Migrated(stamp.format, FORMAT, kept)
         log.info(
             "the store was of format %d and is of format %d now; as it was it lies in %s", *self.migrated,
             extra={"event": "store_migrated"},
         )  # fmt: skip
         return databases
+
+    def _failed(self, env: Any, error: OSError | lmdb.Error) -> HengeError:
+        """What is told when the disk refused a step; what the step had written already is given back to it."""
+        if not has_room(self._database):  # of a short write LMDB says only that it failed
+            error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.truncate(self._database / "data.mdb", _used_bytes(env))
+        return disk_refusal(error, f"the store in {self._database} cannot be brought to format {FORMAT}")
 
     def _refuse_too_old(self, number: int) -> None:
         missing = [step for step in range(number + 1, FORMAT + 1) if step not in self._migrations]
@@ -168,8 +175,7 @@ def _keep_as_it_is(env: Any, keep: Path, before: int) -> Path:
 
 
 def _refuse_full(env: Any, keep: Path, before: int) -> None:
-    used = (env.info()["last_pgno"] + 1) * env.stat()["psize"]
-    needed, free = 2 * used + _ROOM_BYTES, free_bytes(keep)
+    needed, free = 2 * _used_bytes(env) + _ROOM_BYTES, free_bytes(keep)
     if free < needed:
         raise StorageFull(
             "storage_full",
@@ -177,6 +183,11 @@ def _refuse_full(env: Any, keep: Path, before: int) -> None:
             f" on the disk of {keep}, {free:,} are free",
             cure="free space on that disk and start again, or go on with the hengd from before; nothing was changed",
         )
+
+
+def _used_bytes(env: Any) -> int:
+    """How long the store's file is as of the last commit; what lies beyond is of no use."""
+    return int((env.info()["last_pgno"] + 1) * env.stat()["psize"])
 
 
 def _migrate(env: Any, databases: dict[str, Any], before: int, migrations: Mapping[int, Migration]) -> None:

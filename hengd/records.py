@@ -172,6 +172,21 @@ class CertificateRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults
     at: float = 0.0
     rights: str = "admin"
     """Operators only: viewer, editor or admin."""
+    told: list[str] = []
+    """Which server authorities its owner was told to trust, as ``authorities.short``; none: nobody kept account yet."""
+    signed_by: str = ""
+    """Which client authority signed it; empty: nobody kept account yet."""
+
+
+class RotationRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What is remembered of the rotation of authorities; what is in force stands in their files."""
+
+    within_s: int = 86_400
+    """Within which time devices are asked to renew."""
+    in_force: list[str] = []
+    """The authorities at the last step that the audit has: ``server:...``, ``client:...``, those that sign first."""
+    switched: float = 0.0
+    """When the server authority that signs took over from the one that is still told; 0 = there is none."""
 
 
 class TokenRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -271,6 +286,7 @@ _decoders: dict[type[Any], msgspec.json.Decoder[Any]] = {
         Desired,
         Reported,
         CertificateRecord,
+        RotationRecord,
         TokenRecord,
         SecretRecord,
         DataKeyRecord,
@@ -321,6 +337,10 @@ _SEALED: Final = b"\1"
 
 META_KEY: Final = b"meta"
 """Where the database ``meta`` has its one record."""
+
+
+ROTATION_KEY: Final = b"rotation"
+"""And what it remembers of the rotation of authorities."""
 
 
 def object_key(kind: str, name: str) -> bytes:

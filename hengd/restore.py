@@ -22,9 +22,10 @@ from typing import Any, BinaryIO, Final
 import lmdb
 import msgspec
 
-from hengd.archive import AUTHORITIES, JOURNAL, SECRETS_KEY, unpack
+from hengd.archive import AUTHORITIES, JOURNAL, SECRETS_KEY, UNDER_WAY, unpack
+from hengd.authorities import Authorities
 from hengd.backup import verify_copy
-from hengd.datadir import build_data, load_keys, make_store, new_epoch, unused_data_dir
+from hengd.datadir import build_data, make_store, new_epoch, unused_data_dir
 from hengd.journal import append_end, read_ends, read_named_ends
 from hengd.keyring import own_key
 from hengd.migrations import MIGRATIONS, Migrated, Migration, Opening
@@ -186,10 +187,10 @@ def _fill(new: Path, pieces: Iterator[bytes], given: _Given) -> tuple[Restored, 
     """
     small = unpack(pieces, None if given.anew else new / "db" / "data.mdb")
     (new / "ca").mkdir(mode=0o700, exist_ok=True)
-    for name in AUTHORITIES:
-        write = write_private if name.endswith(".key") else write_public
-        write(new / name, small[name])
-    fleet = load_keys(new / "ca").fleet
+    for name in (*AUTHORITIES, *UNDER_WAY):
+        if name in small:
+            (write_public if name.endswith(".crt") else write_private)(new / name, small[name])
+    fleet = Authorities(new / "ca").fleet
     added = _write_journal(new / JOURNAL, small.get(JOURNAL, b""), given.ended)
     migrated = None
     if given.anew:

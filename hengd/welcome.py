@@ -34,7 +34,7 @@ def welcome(app: App, settings: Settings, environment: Environment) -> list[str]
 
 
 def _first_run(app: App, settings: Settings, environment: Environment) -> list[str]:
-    end = datetime.fromtimestamp(pki.validity(app.authority.server_ca)[1], UTC).strftime("%Y-%m-%d")
+    end = datetime.fromtimestamp(pki.validity(app.authority.server_cas[0])[1], UTC).strftime("%Y-%m-%d")
     return [
         f"First run. Nothing was found in {environment.data_dir}, so I made:",
         f"  data       {environment.data_dir}",

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from henge_protocol.errors import Invalid
@@ -81,6 +82,24 @@ def identity_of(certificate_der: bytes) -> Identity:
 def key_matches(certificate_der: bytes, key_pem: bytes) -> bool:
     """Tell whether the private key belongs to the certificate; ask before storing or loading the pair."""
     return hmac.compare_digest(spki_der(certificate_der), key_spki_der(key_pem))
+
+
+def is_signed_by(der: bytes, authority_der: bytes) -> bool:
+    """Tell whether an authority issued this certificate; raises ``Invalid bad_certificate`` if one cannot be read."""
+    try:
+        load_certificate(der).verify_directly_issued_by(load_certificate(authority_der))
+    except (*UNREADABLE, InvalidSignature):
+        return False
+    return True
+
+
+def names_of(der: bytes) -> list[str]:
+    """Return the DNS names and addresses that a certificate is for, as texts."""
+    try:
+        names = load_certificate(der).extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        return [str(name.value) for name in names if isinstance(name, x509.DNSName | x509.IPAddress)]
+    except (*UNREADABLE, x509.ExtensionNotFound, x509.DuplicateExtension) as error:
+        raise bad_certificate(f"its names cannot be read ({type(error).__name__})") from None
 
 
 def certificate_pem(*ders: bytes) -> bytes:

@@ -103,6 +103,15 @@ def drop_prepared(path: Path, *, files: Files = DISK) -> None:
         files.unlink(_temporary(path))
 
 
+def move_file(path: Path, to: Path, *, files: Files = DISK) -> None:
+    """Give a file the name of another in the same folder, in its place, durably.  Raises ``Invalid bad_file``."""
+    try:
+        files.replace(str(path), str(to))
+        sync_folder(to.parent, files=files)
+    except OSError as error:
+        _refuse(error, to, "write")
+
+
 def remove_file(path: Path, *, files: Files = DISK) -> None:
     """Remove a file if it is there, durably.  Raises ``Invalid bad_file``."""
     try:

@@ -32,9 +32,11 @@ from henge_protocol.certificates import (
     fingerprint,
     format_fingerprint,
     identity_of,
+    is_signed_by,
     key_matches,
     key_usage,
     load_certificate,
+    names_of,
     spki_der,
     spki_sha256,
     validity,
@@ -69,12 +71,14 @@ __all__ = [
     "format_fingerprint",
     "generate_key",
     "identity_of",
+    "is_signed_by",
     "issue_client",
     "issue_server",
     "key_matches",
     "key_spki_der",
     "make_ca",
     "make_csr",
+    "names_of",
     "new_id",
     "read_csr",
     "server_name",
@@ -99,7 +103,7 @@ _DNS_NAME = re.compile(r"(?=.{1,253}\Z)[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9])?(\.[a
 
 @dataclass(frozen=True, slots=True)
 class Authority:
-    """A self-signed certificate (DER) and its private key (PKCS#8 PEM, secret)."""
+    """A self-signed certificate (DER) and its private key (PKCS#8 PEM, secret), empty where that is kept elsewhere."""
 
     certificate_der: bytes
     key_pem: bytes = field(repr=False)
@@ -196,7 +200,7 @@ def fleet_of_authority(which: Literal["server", "client"], authority: Authority)
         raise bad_certificate("it is not that of an authority of henge")
     if match[1] != which:
         raise bad_certificate(f"it is that of the {match[1]} authority, not of the {which} authority")
-    if not key_matches(authority.certificate_der, authority.key_pem):
+    if authority.key_pem and not key_matches(authority.certificate_der, authority.key_pem):
         raise Invalid("key_type", "the private key does not belong to the certificate")
     return match[2]
 

@@ -47,6 +47,15 @@ def trust_answer(trust: Trust) -> bytes:
     return json.dumps({"fleet": trust.fleet_id, "server_ca": encoded}, separators=(",", ":")).encode("ascii")
 
 
+def split_certificates(ders: bytes) -> tuple[bytes, ...]:
+    """Certificates in DER that stand one after the other; what is none stays whole, for the TLS library to refuse."""
+    found = []
+    while len(ders) > 4 and ders[:2] == b"\x30\x82" and (size := int.from_bytes(ders[2:4], "big") + 4) <= len(ders):
+        found.append(ders[:size])
+        ders = ders[size:]
+    return (*found, ders) if ders else tuple(found)
+
+
 def check_trust_answer(body: bytes, expected_fingerprint: bytes | None) -> Trust:
     """Read the body of ``GET /v1/trust`` and keep of it what the fingerprint proves.
 

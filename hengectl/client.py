@@ -32,6 +32,7 @@ ANSWER_TIMEOUT_S: Final = 30.0
 MAX_ANSWER_BYTES: Final = 256 * 1024 * 1024
 """A guard against a peer that never stops; ten thousand devices take 20 MB."""
 PIECE_BYTES: Final = 256 * 1024
+RENEW_HEADER: Final = "henge-renew"
 
 Outcome = Literal["nothing", "unknown", "changed"]
 
@@ -87,6 +88,8 @@ class Client:
     connect: Callable[[float], http.client.HTTPConnection]
     renew: Callable[[Client], None] | None = None
     """Called once when the daemon says that our certificate is expired; the request is then repeated."""
+    renew_early: Callable[[Client], None] | None = None
+    """Called once, after an answer that says that our certificate had better be renewed (``RENEW_HEADER``)."""
     trace: Callable[[str], None] | None = None
     answer_timeout_s: float = ANSWER_TIMEOUT_S
     max_answer_bytes: int = MAX_ANSWER_BYTES
@@ -194,6 +197,9 @@ class Client:
             self.outcome = before
         if reply.status >= 400:
             raise refusal(reply.status, reply.headers, reply.body)
+        if self.renew_early is not None and RENEW_HEADER in reply.headers:
+            renew, self.renew_early = self.renew_early, None
+            renew(self)
         return reply
 
     def _exchange(self, request: _Request) -> Reply:
@@ -330,7 +336,8 @@ def _untrusted(label: str, error: ssl.SSLCertVerificationError) -> errors.Untrus
     return errors.Untrusted(
         "pin_mismatch",
         f"the server at {label} is not the one you logged in to ({error.verify_message})",
-        cure="if the daemon was set up anew, log in again; if not, somebody may be in between",
+        cure="if the daemon was set up anew, or replaced its authority meanwhile, log in again; if not, somebody may be"
+        " in between",
     )
 
 

@@ -6,6 +6,7 @@ the admin sockets of this machine. If nothing is found, the network is asked who
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import time
@@ -92,7 +93,10 @@ def at_profile(chosen: Profile, around: Surroundings) -> Client:
     from hengectl import profile
 
     credential = profile.read_credential(chosen)
-    client = Client(chosen.server.url, _dialler(chosen), renew=_renewal(chosen), trace=around.trace)
+    client = Client(
+        chosen.server.url, _dialler(chosen), renew=_renewal(chosen), trace=around.trace,
+        renew_early=lambda client: _renew_early(chosen, client),
+    )  # fmt: skip
     if profile.renewal_is_due(credential, now=around.now()):
         _renew_in_passing(chosen, client)
     return client
@@ -187,7 +191,7 @@ def _dialler(chosen: Profile) -> Callable[[float], TlsConnection]:
         from hengectl import profile
 
         credential = profile.read_credential(chosen)
-        context = tls.pinned_client_context([credential.server_ca], credential.identity, passed=time.time())
+        context = tls.pinned_client_context(credential.server_cas, credential.identity, passed=time.time())
         return TlsConnection(chosen.server, context, trust.server_name(chosen.fleet), timeout_s)
 
     return dial
@@ -209,14 +213,23 @@ def _renewal(chosen: Profile) -> Callable[[Client], None]:
     return renew
 
 
+def _renew_early(chosen: Profile, client: Client) -> None:
+    """Renew because the daemon wants it, and use the new certificate once, so that the daemon knows that it came."""
+    _renew_in_passing(chosen, client)
+    with contextlib.suppress(HengeError):
+        client.get("/v1/whoami")
+
+
 def _renew_in_passing(chosen: Profile, client: Client) -> None:
     """A renewal that fails now is tried again by the next command; the old certificate still serves."""
     from hengectl.operator import renew as renew_operator
 
+    before = client.outcome  # a renewal is nothing that the person asked for
     try:
         renew_operator(chosen, client)
-        client.outcome = "nothing"  # to the person nothing has happened yet
+        client.outcome = before
     except HengeError as error:
+        client.outcome = before
         if client.trace is not None:
             client.trace(f"renewing the certificate failed: {error.message}")
 

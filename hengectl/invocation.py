@@ -12,6 +12,7 @@ from typing import Any, Concatenate, Final, ParamSpec, TextIO, TypeVar
 
 import click
 
+from henge_protocol import __version__
 from henge_protocol.arguments import FILE, refuse_doubtful
 from henge_protocol.errors import HengeError, Invalid, Malformed
 from henge_protocol.hints import repeated
@@ -29,6 +30,9 @@ HELP_OPTIONS: Final = {"help_option_names": ["-h", "--help"]}
 _GIVEN: Final = "hengectl.given"
 _INVOCATION: Final = "hengectl.invocation"
 _COMMAND: Final = "hengectl.command"
+_OF_ANOTHER_VERSION: Final = frozenset({"no_such_route", "method_not_allowed", "unknown_parameter"})
+"""What a daemon says of requests that it does not know; one of this program's own version knows them all."""
+_VERSION_PATIENCE_S: Final = 5.0
 MAX_WIDTH_DIGITS: Final = 4
 """No terminal has ten thousand columns, and Python reads no number of thousands of digits."""
 _VARIABLES: Final = ("HENGE_SOCKET", "HENGE_SERVER", "HENGE_CONTEXT", "HENGE_COLOR")
@@ -51,6 +55,16 @@ class Invocation:
     given: Sequence[str] = ()
     """The options that chose the daemon, as they were given: ``--socket PATH``."""
     _client: Client | None = field(default=None, repr=False)
+
+    def tell_versions(self, error: HengeError) -> None:
+        """Let a refusal say both versions, if they differ."""
+        try:
+            self.client.answer_timeout_s = _VERSION_PATIENCE_S
+            version = str(self.client.get("/v1/status").json().get("version", "?"))
+        except HengeError:
+            return  # what was refused is told all the same
+        if version != __version__:
+            error.cure = f"the daemon is henge {version}, this is hengectl {__version__}: update the older one"
 
     @property
     def around(self) -> Surroundings:
@@ -154,7 +168,13 @@ class Command(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         ctx.meta[_COMMAND] = self
-        return super().invoke(ctx)
+        try:
+            return super().invoke(ctx)
+        except HengeError as error:
+            invocation = made_invocation(ctx.meta)
+            if invocation is not None and error.code in _OF_ANOTHER_VERSION:
+                invocation.tell_versions(error)
+            raise
 
 
 class Group(click.Group):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -32,7 +33,8 @@ class Identity:
     fleet: str
     name: str
     certificate: bytes
-    server_ca: bytes
+    server_cas: tuple[bytes, ...]
+    """The authorities to verify the daemon by from now on, the one that signs first."""
     renew_after: float
 
 
@@ -58,9 +60,11 @@ def log_in(
     key_pem = pki.generate_key()
     body = {"token_id": token.id, "secret": token.secret, "csr": _base64(pki.make_csr(key_pem, name)), "name": name}
     with _pinned(address, trusted, None, trace) as client:
-        identity = read_identity(client.post("/v1/login", body).json(), trusted.server_ca_ders[0])
+        identity = read_identity(client.post("/v1/login", body).json())
     if not pki.key_matches(identity.certificate, key_pem):
         raise Malformed("bad_certificate", "the certificate in the answer is for another key; nothing was stored")
+    if trusted.server_ca_ders[0] not in identity.server_cas:
+        raise Malformed("bad_certificate", "the answer names other authorities than the token; nothing was stored")
     chosen = context_name(_daemon_name(address, trusted, _pem(identity, key_pem)))
     folder = profile.credential_dir(contexts, chosen)
     made = Profile(chosen, address, identity.fleet, token.fingerprint.hex(), folder)
@@ -83,33 +87,41 @@ def renew(chosen: Profile, client: Client) -> None:
     """Get a new certificate for the key we have; the old one stays in place until the new one is on disk."""
     credential = profile.read_credential(chosen)
     key_pem = _key_of(credential.identity.read_bytes())
-    identity = read_identity(client.post("/v1/renew", {}).json(), credential.server_ca)
+    identity = read_identity(client.post("/v1/renew", {}).json())
     if not pki.key_matches(identity.certificate, key_pem):
         raise Malformed("bad_certificate", "the renewed certificate is for another key; the old one is kept")
     _store(chosen, identity, key_pem)
     client.close()
 
 
-def read_identity(answer: object, expected_ca: bytes) -> Identity:
-    """Read an identity; the authority stays the one that the connection was verified against."""
+def read_identity(answer: object) -> Identity:
+    """Read an identity from an answer over a verified connection; what it names is trusted from now on.
+
+    Raises ``Malformed`` ``bad_object`` or ``bad_trust_answer``.
+    """
     try:
         fields: Mapping[str, Any] = dict(answer)  # type: ignore[call-overload]
         return Identity(
             str(fields["fleet"]),
             str(fields["name"]),
             base64.b64decode(fields["certificate"], validate=True),
-            expected_ca,
+            _server_cas(fields),
             float(fields["renew_after"]),
         )
     except (KeyError, TypeError, ValueError, binascii.Error) as error:
         raise Malformed("bad_object", f"the daemon's answer is no identity ({type(error).__name__})") from None
 
 
+def _server_cas(fields: Mapping[str, Any]) -> tuple[bytes, ...]:
+    said = {"fleet": fields["fleet"], "server_ca": fields["server_ca"]}
+    return trust.check_trust_answer(json.dumps(said).encode(), None).server_ca_ders
+
+
 def _store(chosen: Profile, identity: Identity, key_pem: bytes) -> None:
     profile.write_credential(
         chosen.credential,
         identity_pem=_pem(identity, key_pem),
-        server_ca=identity.server_ca,
+        server_cas=identity.server_cas,
         renew_after=identity.renew_after,
     )
 

@@ -7,17 +7,19 @@ that nobody refers to.
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
 from henge_protocol import keyfiles
-from henge_protocol.errors import Denied, Invalid, NotFound
+from henge_protocol.errors import Denied, HengeError, Invalid, NotFound
 from henge_protocol.model import check_name, is_name
 from henge_protocol.places import CONTEXTS_NAME
 from henge_protocol.quantity import format_duration
+from henge_protocol.trust import split_certificates
 from hengectl.address import Address, parse_address
 
 IDENTITY_FILE: Final = "identity.pem"
@@ -37,7 +39,7 @@ class Profile:
     server: Address
     fleet: str
     ca_fingerprint: str
-    """SHA-256 of the server authority's certificate in DER, in hex."""
+    """SHA-256 of the server authority's certificate in DER, in hex, as it was at the login; see ``authority_of``."""
     credential: Path
 
 
@@ -65,7 +67,8 @@ class Credential:
 
     identity: Path
     """Certificate and private key in PEM, one private file."""
-    server_ca: bytes
+    server_cas: tuple[bytes, ...]
+    """The daemon's authorities (DER), the one that signs first; two while that is being replaced."""
     renew_after: float
     """Unix seconds; from then on the certificate is renewed when it is used."""
 
@@ -148,12 +151,12 @@ def prepare(contexts: Contexts) -> None:
         keyfiles.drop_prepared(path)
 
 
-def write_credential(folder: Path, *, identity_pem: bytes, server_ca: bytes, renew_after: float) -> None:
+def write_credential(folder: Path, *, identity_pem: bytes, server_cas: Sequence[bytes], renew_after: float) -> None:
     """Store a credential. Key and certificate are one file, so a cut cannot leave a pair that does not match."""
     keyfiles.make_private_dir(folder.parent.parent)
     keyfiles.make_private_dir(folder.parent)
     keyfiles.make_private_dir(folder)
-    keyfiles.write_private(folder / AUTHORITY_FILE, server_ca)
+    keyfiles.write_private(folder / AUTHORITY_FILE, b"".join(server_cas))
     keyfiles.write_private(folder / IDENTITY_FILE, identity_pem)
     keyfiles.write_private(folder / DATES_FILE, json.dumps({"renew_after": renew_after}).encode())
 
@@ -163,13 +166,23 @@ def read_credential(profile: Profile) -> Credential:
     folder = profile.credential
     try:
         keyfiles.read_private(folder / IDENTITY_FILE)  # for its refusals: OpenSSL would read an open key
-        return Credential(folder / IDENTITY_FILE, keyfiles.read_private(folder / AUTHORITY_FILE), _renew_after(folder))
+        server_cas = split_certificates(keyfiles.read_private(folder / AUTHORITY_FILE))
+        return Credential(folder / IDENTITY_FILE, server_cas, _renew_after(folder))
     except NotFound:
         raise Denied(
             "certificate_required",
             f"the context {profile.name!r} has no credential in {folder}",
             cure=f"hengectl login {profile.server.url}",
         ) from None
+
+
+def authority_of(profile: Profile) -> str:
+    """SHA-256 (hex) of the authority that signs, as it was told last; of the one at the login if that is unreadable."""
+    try:
+        stored = keyfiles.read_private(profile.credential / AUTHORITY_FILE)
+        return hashlib.sha256(split_certificates(stored)[0]).hexdigest()
+    except (HengeError, IndexError):
+        return profile.ca_fingerprint
 
 
 def renewal_is_due(credential: Credential, *, now: float) -> bool:

@@ -164,7 +164,7 @@ class Service:
     def context(self, identity: Identity | None = None) -> ssl.SSLContext:
         """TLS as a device has it: pinned server authority, own certificate."""
         pem = identity.pem if identity is not None else None
-        return pinned_client_context([self.app.authority.server_ca], pem, passed=time.time())
+        return pinned_client_context(self.app.authority.server_cas, pem, passed=time.time())
 
     async def join(self, admin: Admin, name: str, **token: Any) -> Identity:
         """Enrol a device by a real token."""

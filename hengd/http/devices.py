@@ -69,7 +69,7 @@ class DeviceRoutes:
         """End the device's identity; its links are closed before the answer."""
         await _empty(request)
         name = name_of(request)
-        await self._authority.revoke_device(name, author_of(request))
+        await self._authority.ends.revoke_device(name, author_of(request))
         return json_response(device_view(self._devices.view(name)))
 
     async def replace(self, request: web.Request) -> web.Response:

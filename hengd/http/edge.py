@@ -68,7 +68,7 @@ OWNER_QUERY: Final = ("set", "take_over")
 """And of those that write objects themselves: for which apply-set, and whether also what belongs to others."""
 OPERATORS: Final = (Auth.VIEWER, Auth.EDITOR, Auth.ADMIN)
 """Routes for people: reading, changing configuration, deciding who belongs."""
-READ_BY_ADMINS: Final = frozenset({"/v1/tokens", "/v1/operators", "/v1/audit"})
+READ_BY_ADMINS: Final = frozenset({"/v1/tokens", "/v1/operators", "/v1/audit", "/v1/authorities"})
 """Who belongs is read by those who decide it. Everything else that is for people is read by all of them, values of
 secrets by nobody: what holds some is shown with their names (``docs/decisions/0012``)."""
 
@@ -91,6 +91,8 @@ RATES: Final = {"device": (20.0, 60), "admin": (50.0, 500)}
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
+RENEW_HEADER: Final = "Henge-Renew"
+"""On an answer: the operator who asked had better renew his certificate now."""
 LASTING_S: Final = 1.0
 """Who read for so long is asked again who it is, before it gets the answer."""
 
@@ -217,12 +219,18 @@ class Edge:
             began = self._monotonic()
             with self._held(request, caller):
                 response = await handler(request)
+            self._hint(caller, response)
             lasted = self._monotonic() - began >= LASTING_S
             if lasted and not response.prepared and _is_read_by_operator(request, caller):
                 admission.check()
             return response
 
         return middleware
+
+    def _hint(self, caller: Caller, response: web.StreamResponse) -> None:
+        """An operator's certificate is from before the authorities in force: it is renewed when he asks next."""
+        if caller.role == "admin" and not response.prepared and self._authority.renew_within_s(caller):
+            response.headers[RENEW_HEADER] = "1"
 
     @contextmanager
     def _held(self, request: web.Request, caller: Caller) -> Iterator[None]:
@@ -232,11 +240,11 @@ class Edge:
             yield
             return
         cut = cutter_of(request)
-        self._authority.hold("admin", caller.subject, cut)
+        self._authority.ends.hold("admin", caller.subject, cut)
         try:
             yield
         finally:
-            self._authority.release("admin", caller.subject, cut)
+            self._authority.ends.release("admin", caller.subject, cut)
 
     def _route_of(self, request: web.Request) -> Route:
         refusal = request.match_info.http_exception
@@ -357,5 +365,6 @@ def _translated(error: web.HTTPException, request: web.Request) -> HengeError:
             "method_not_allowed", f"{error.method} is not possible here, {allow} is", extra={"allow": allow}
         )
     if isinstance(error, web.HTTPNotFound):
-        return NotFound("no_such_route", f"there is nothing at {path}", cure="see docs/http-api.md")
+        cure = "see docs/http-api.md; if hengectl asked, it is of another version: hengectl version"
+        return NotFound("no_such_route", f"there is nothing at {path}", cure=cure)
     return Internal("internal", f"unexpected answer {error.status}")

@@ -81,7 +81,7 @@ class EnrolRoutes:
         """The certificate to compare with the pin; no secret crosses this connection."""
         no_body(request)
         Query(request)
-        body = trust_answer(Trust(self._authority.fleet, (self._authority.server_ca,)))
+        body = trust_answer(Trust(self._authority.fleet, self._authority.server_cas))
         return web.Response(body=body, content_type="application/json")
 
     async def enrol(self, request: web.Request) -> web.Response:

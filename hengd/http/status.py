@@ -23,6 +23,7 @@ from hengd.rules.fleet import read_meta
 from hengd.rules.health import warnings_of
 from hengd.rules.joins import Joins
 from hengd.rules.rescue import Rescue
+from hengd.rules.rotation import Rotation
 from hengd.rules.vault import Vault
 from hengd.store import Figures, Store
 from henge_protocol import pki
@@ -58,7 +59,7 @@ class StatusRoutes:
 
     def __init__(
         self, daemon: Daemon, store: Store, authority: Authority, devices: Devices, joins: Joins, vault: Vault,
-        overrides: Overrides, rescue: Rescue, *, clock: Callable[[], float],
+        overrides: Overrides, rescue: Rescue, rotation: Rotation, *, clock: Callable[[], float],
     ) -> None:  # fmt: skip
         self._daemon = daemon
         self._store = store
@@ -68,6 +69,7 @@ class StatusRoutes:
         self._vault = vault
         self._overrides = overrides
         self._rescue = rescue
+        self._rotation = rotation
         self._clock = clock
 
     def table(self) -> Iterator[Route]:
@@ -166,6 +168,7 @@ class StatusRoutes:
                 self._vault.trouble(tx),
                 self._rescue.trouble(),
                 *self._overrides.stuck[:SHOWN],
+                *self._rotation.troubles(),
             )
         return warnings_of(figures, self._daemon.data_dir, troubles)
 

@@ -80,9 +80,13 @@ class Links:
     def say_goodbye(self, retry_after_s: int) -> None:
         """Tell every device that the daemon stops and when to come back, and close."""
         self.stopping = True
+        self.recall(retry_after_s, "stopping")
+
+    def recall(self, retry_after_s: int, reason: str = "greet-anew") -> None:
+        """End all links and say when to come back, so that each device is greeted anew; not all at once."""
         spread_s = max(1, len(self._open_links) // 200)
         for link in list(self._open_links):
-            link.say_bye("stopping", retry_after_s + secrets.randbelow(spread_s + 1))
+            link.say_bye(reason, retry_after_s + secrets.randbelow(spread_s + 1))
 
     def ask(self, device_id: str, candidate: Config) -> asyncio.Future[Report | Error] | None:
         """Send a device a candidate to check; its answer, cancelled when there will be none. None: it has no link."""

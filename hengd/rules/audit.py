@@ -27,6 +27,8 @@ Act = Literal[
     "configuration.changed", "schema.tried", "device.joined", "device.approved", "device.retried", "operator.logged-in",
     "certificate.renewed", "identity.revoked", "token.created", "token.revoked",
     "backup.begun", "backup.made", "store.restored",
+    "authority.introduced", "authority.withdrawn", "authority.switched", "authority.dropped", "authority.exported",
+    "authority.key-removed", "authority.key-imported", "server-certificate.made",
     "token.refused", "code.refused", "join-window.opened", "join-window.closed",
     "rescue-window.opened", "rescue-window.closed", "device.rescued",
 ]  # fmt: skip

@@ -71,6 +71,18 @@ def certificates_of(tx: Reader, role: str, subject: str) -> Iterator[tuple[bytes
             yield sha256, record
 
 
+def all_certificates(tx: Reader) -> Iterator[tuple[bytes, CertificateRecord]]:
+    """The whole list."""
+    for sha256, payload in tx.scan("certs"):
+        yield sha256, unpack(CertificateRecord, payload)
+
+
+def operator_names(tx: Reader) -> list[str]:
+    """Everybody who ever had an operator's certificate that is still remembered."""
+    prefix, digest = len(b"admin:"), SHA256_BYTES + len(b"/")
+    return list(dict.fromkeys(key[prefix:-digest].decode() for key, _ in tx.scan("certs_of", b"admin:")))
+
+
 def activate(tx: Transaction, sha256: bytes) -> None:
     """First use of a certificate: it becomes active, the ones it replaces are superseded."""
     record = find_certificate(tx, sha256)
@@ -133,7 +145,7 @@ def has_certificate(tx: Reader, role: str, subject: str, states: Collection[str]
 
 def live_operators(tx: Reader, *, ended_before: float) -> list[Operator]:
     """Operators by name, with their live certificates that ended at or after a time (or have not ended)."""
-    found = (_operator(tx, name, ended_before) for name in _operator_names(tx))
+    found = (_operator(tx, name, ended_before) for name in operator_names(tx))
     return [operator for operator in found if operator is not None]
 
 
@@ -148,11 +160,6 @@ def identity_state(tx: Reader, role: str, subject: str) -> str:
 def has_joined(tx: Reader, record: ObjectRecord) -> bool:
     """Whether it is a device with an identity that counts."""
     return record.kind == "Device" and identity_state(tx, "device", record.id) == "active"
-
-
-def _operator_names(tx: Reader) -> list[str]:
-    prefix, digest = len(b"admin:"), SHA256_BYTES + len(b"/")
-    return list(dict.fromkeys(key[prefix:-digest].decode() for key, _ in tx.scan("certs_of", b"admin:")))
 
 
 def _operator(tx: Reader, name: str, ended_before: float) -> Operator | None:

@@ -109,17 +109,17 @@ class Contact:
 
     def hold(self, close: Callable[[], None]) -> bool:
         """Call ``close`` when the identity ends; False if it has ended already. Ends with ``release``."""
-        self._among.authority.hold("device", self.device_id, close)
+        self._among.authority.ends.hold("device", self.device_id, close)
         return not self.is_cut
 
     def release(self, close: Callable[[], None]) -> None:
         """The conversation ended by itself."""
-        self._among.authority.release("device", self.device_id, close)
+        self._among.authority.ends.release("device", self.device_id, close)
 
     @property
     def is_cut(self) -> bool:
         """Whether the identity has ended: nothing more may be sent."""
-        return self._among.authority.is_cut("device", self.device_id)
+        return self._among.authority.ends.is_cut("device", self.device_id)
 
     def note_use(self) -> None:
         """The certificate proved itself on a connection."""

@@ -60,6 +60,14 @@ class Devices:
         with self._store.read() as tx:
             return self._view(tx, required_object(tx, "Device", name), read_line(tx))
 
+    def connection(self, device_id: str) -> tuple[Connection, float]:
+        """Whether a device is there, and since when; one that is gone was never seen."""
+        with self._store.read() as tx:
+            reported = find_reported(tx, device_id)
+        live = self._presence.find(device_id)
+        since = live.since if live else self._presence.left(device_id) or reported.seen
+        return connection_of(online=live is not None, reported=reported, now=self._clock()), since
+
     async def note_contacts(self) -> None:
         """Write down when devices were in contact last, for the next start of the daemon; in pieces.
 

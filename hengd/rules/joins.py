@@ -205,7 +205,7 @@ class Joins:
         self._void(request)
         if request.identity is not None:
             by = Author(request.name, f"enrol {request.address}", may_end_identities=False)
-            await self._authority.revoke("device", request.identity["device_id"], by)
+            await self._authority.ends.revoke("device", request.identity["device_id"], by)
 
     # ---- the operator's side -------------------------------------------------------------------------
 
@@ -233,9 +233,9 @@ class Joins:
         finally:
             request.taken = False
         device_id = request.identity["device_id"]
-        self._authority.restored("device", device_id)
+        self._authority.ends.restored("device", device_id)
         if request.sid not in self._requests:
-            await self._authority.revoke("device", device_id, by)
+            await self._authority.ends.revoke("device", device_id, by)
             raise Gone("join_rejected", "the request was rejected or ended meanwhile; what it got is revoked")
         request.changed.set()
         self._events.add(self._clock(), "join.closed", "Join", request.name, outcome="approved", device=name)
@@ -250,7 +250,7 @@ class Joins:
             tx, self._schemas, self._vault, name, key, by, schema, labels,
             now=self._clock(), new_id=self._new_id, taken=USED,
         )  # fmt: skip
-        return self._authority.issue(
+        return self._authority.issuer.issue(
             tx, role="device", subject=device_id, name=name, spki_der=key.spki_der, via="approved", by=by.name,
             board=is_board(request.client), author=by,
         )  # fmt: skip

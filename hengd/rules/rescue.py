@@ -186,7 +186,7 @@ class Rescue:
             return ""
         issued = begins + pki.CLIENT_BACKDATED_S
         is_ours = identity.role == "device" and identity.fleet_id == self._authority.fleet
-        if not is_ours or issued <= self._authority.ended("device", identity.subject):
+        if not is_ours or issued <= self._authority.ends.last("device", identity.subject):
             return ""
         if self._clock() - ends > EXPIRED_OK_S or tx.get("ids", identity.subject.encode()) is not None:
             return ""

@@ -161,7 +161,7 @@ class Taking:
             found: Rescued = undone.outcome
             return found
         for device in rescued.devices:
-            self._authority.restored("device", device.id)
+            self._authority.ends.restored("device", device.id)
         return rescued
 
     def _let_in(self, tx: Transaction, step: _Step, request: Request, *, now: float) -> None:

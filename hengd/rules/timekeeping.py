@@ -29,10 +29,10 @@ CATCH_UP: Final = 2.0
 
 
 class Timekeeper:
-    """The clock, the mark, and what follows when they disagree. ``ends`` is when the daemon's authority ends."""
+    """The clock, the mark, and what follows when they disagree. ``ends`` tells when the daemon's authority ends."""
 
     def __init__(
-        self, store: Store, *, ends: float, clock: Callable[[], float], monotonic: Callable[[], float]
+        self, store: Store, *, ends: Callable[[], float], clock: Callable[[], float], monotonic: Callable[[], float]
     ) -> None:
         self._store = store
         self._ends = ends
@@ -43,7 +43,7 @@ class Timekeeper:
 
     def trouble(self, tx: Reader) -> Unavailable | None:
         """Why the clock is in doubt, ``clock_suspect``; None if it is not."""
-        return doubt(self._clock(), mark_of(tx), self._ends)
+        return doubt(self._clock(), mark_of(tx), self._ends())
 
     def check(self, tx: Reader) -> None:
         """Raise ``Unavailable`` ``clock_suspect`` while the clock is in doubt."""

@@ -92,7 +92,7 @@ class Tokens:
             device = required_object(tx, "Device", name)
             self._put(tx, record, by)
             if identity_state(tx, "device", device.id) == "active":
-                self._authority.end(tx, "device", device.id, by, now=record.created)
+                self._authority.ends.end(tx, "device", device.id, by, now=record.created)
 
         await self._store.write(operation, essential=True)
         self._note_end(record)
@@ -164,7 +164,7 @@ class Tokens:
                 await self._refusals.note("token.refused", self._object_of(token_id), stranger)
             raise
         role = "device" if kind == "join" else "admin"
-        self._authority.restored(role, bought.get("device_id") or bought["admin"])
+        self._authority.ends.restored(role, bought.get("device_id") or bought["admin"])
         return bought
 
     def _purchase(
@@ -244,7 +244,7 @@ class Tokens:
             now=self._clock(),
             new_id=self._new_id,
         )
-        return self._authority.issue(
+        return self._authority.issuer.issue(
             tx,
             role="device",
             subject=device_id,
@@ -259,7 +259,7 @@ class Tokens:
     def _log_in(self, tx: Transaction, token: TokenRecord, key: Csr, name: str, address: str) -> dict[str, Any]:
         _check_pattern(token, name)
         self._check_operator(tx, token, key, name)
-        return self._authority.issue(
+        return self._authority.issuer.issue(
             tx, role="admin", subject=name, name=name, spki_der=key.spki_der, via="token", by=token.id, board=False,
             rights=token.rights, author=Author(f"token:{token.id}", f"login {address}", may_end_identities=False),
         )  # fmt: skip

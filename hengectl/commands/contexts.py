@@ -58,7 +58,7 @@ def login_command(
     invocation.paper.say(
         f"Logged in to {address.url} as {safe(identity.name)}. Context {made.name!r} saved and current."
     )
-    invocation.paper.say(f"The daemon's authority is {operator.fingerprint_of(identity.server_ca)}")
+    invocation.paper.say(f"The daemon's authority is {operator.fingerprint_of(identity.server_cas[0])}")
     invocation.note("Next: hengectl status")
 
 
@@ -96,7 +96,7 @@ def context_list(invocation: Invocation, form: str | None) -> None:
         invocation.paper.data([_data(one, contexts) for one in listed], form)
     elif listed:
         rows = [
-            ["*" if one.name == contexts.current else "", one.name, one.server.url, one.ca_fingerprint[:16]]
+            ["*" if one.name == contexts.current else "", one.name, one.server.url, profile.authority_of(one)[:16]]
             for one in listed
         ]
         invocation.paper.table(Table(["CURRENT", "NAME", "SERVER", "AUTHORITY"], rows, keep=frozenset({"CURRENT"})))
@@ -162,7 +162,7 @@ def _data(one: Profile, contexts: Contexts) -> dict[str, object]:
         "current": one.name == contexts.current,
         "server": one.server.url,
         "fleet": one.fleet,
-        "ca_fingerprint": one.ca_fingerprint,
+        "ca_fingerprint": profile.authority_of(one),
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -149,9 +150,9 @@ async def server_certificate(daemon: Service) -> bytes:
     return shown
 
 
-@pytest.mark.parametrize("damaged", ["server.crt", "server.key"])
+@pytest.mark.parametrize("is_of_another_key", [False, True])
 async def test_a_new_server_certificate_is_for_the_next_connections_and_ends_none_t39_t40(
-    daemon: Service, admin: Admin, damaged: str
+    daemon: Service, admin: Admin, *, is_of_another_key: bool
 ) -> None:
     await admin.apply(schema(), device("lamp-1"))
     folder, before = daemon.app._folder.authorities, await server_certificate(daemon)
@@ -160,10 +161,10 @@ async def test_a_new_server_certificate_is_for_the_next_connections_and_ends_non
         daemon.app._renew_server_certificate()
         kept = await server_certificate(daemon)
         other, other_key = pki.issue_server(
-            daemon.app._folder.keys.server, fleet_id=daemon.app.authority.fleet, dns_names=[], ip_addresses=[],
+            folder.server, fleet_id=daemon.app.authority.fleet, dns_names=[], ip_addresses=[],
             now=daemon.clock.wall(),
         )  # fmt: skip
-        (folder / damaged).write_bytes(pki.certificate_pem(other) if damaged == "server.crt" else other_key)
+        folder.keep_leaf(pki.certificate_pem(before) + other_key if is_of_another_key else pki.certificate_pem(other))
         daemon.app._renew_server_certificate()
         after = await server_certificate(daemon)
         await admin.set("lamp-1", color="red")
@@ -177,7 +178,7 @@ async def test_a_server_certificate_that_cannot_be_written_leaves_the_one_before
     daemon: Service, admin: Admin
 ) -> None:
     before = await server_certificate(daemon)
-    file = daemon.app._folder.authorities / "server.crt"
+    file = daemon.app._folder.authorities.folder / "server.pem"
     file.unlink()
     file.mkdir()
     with pytest.raises(HengeError):
@@ -188,3 +189,35 @@ async def test_a_server_certificate_that_cannot_be_written_leaves_the_one_before
 
     assert kept == before
     assert await server_certificate(daemon) != before
+
+
+@pytest.mark.parametrize("flags", [{"listen.devices": "0.0.0.0:0", "join.mdns": True}])
+async def test_the_network_is_told_of_the_server_authority_that_signs(
+    data_dir: Path, clock: Clock, flags: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[str, bytes]] = []
+
+    class Recorder:
+        def __init__(self, *, server_ca_fingerprint: bytes, **more: object) -> None:
+            self._fingerprint = server_ca_fingerprint
+
+        async def start(self) -> None:
+            told.append(("start", self._fingerprint))
+
+        async def stop(self) -> None:
+            told.append(("stop", self._fingerprint))
+
+    monkeypatch.setattr("hengd.app.Announcer", Recorder)
+    service = Service(data_dir, clock, flags)
+    await service.start()
+    try:
+        async with service.admin() as admin:
+            first = service.app.authority.pin
+            await admin.ok("POST", "/v1/authorities/server/begin")
+            assert told == [("start", first)]
+            await admin.ok("POST", "/v1/authorities/server/switch")
+            assert told == [("start", first), ("stop", first), ("start", service.app.authority.pin)]
+    finally:
+        await service.stop()
+        service.clean()
+    assert service.app.authority.pin != first

@@ -15,7 +15,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 
 from hengd import datadir
-from hengd.datadir import NETWORK_FILE_SYSTEMS, DataDir, file_system_of, open_data_dir, server_identity
+from hengd.datadir import NETWORK_FILE_SYSTEMS, DataDir, file_system_of, open_data_dir
 from henge_protocol import pki
 from henge_protocol.errors import Conflict, Denied, HengeError, Internal, Invalid, Unavailable
 
@@ -29,11 +29,11 @@ def opened(path: Path) -> DataDir:
 
 def test_the_first_start_founds_and_the_second_finds(tmp_path: Path) -> None:
     first = opened(tmp_path / "state")
-    pin = pki.fingerprint(first.keys.server.certificate_der)
+    pin = pki.fingerprint(first.authorities.server.certificate_der)
     first.close()
     second = opened(tmp_path / "state")
     assert (first.founded, second.founded) == (True, False)
-    assert pki.fingerprint(second.keys.server.certificate_der) == pin
+    assert pki.fingerprint(second.authorities.server.certificate_der) == pin
     second.close()
 
 
@@ -76,7 +76,7 @@ class Cut(BaseException):
 
 
 CUT_POINTS = (
-    "os.mkdir", "os.open", "os.write", "os.fsync", "os.replace", "os.rename", "os.fchmod", "datadir._make_keys",
+    "os.mkdir", "os.open", "os.write", "os.fsync", "os.replace", "os.rename", "os.fchmod", "datadir.make_authorities",
     "datadir._make_store", "datadir.sync_folder", "datadir.open_environment",
 )  # fmt: skip
 
@@ -388,50 +388,3 @@ def test_after_a_refusal_the_folder_is_free_for_another_attempt(tmp_path: Path) 
         opened(tmp_path / "state")
     key.chmod(0o600)
     opened(tmp_path / "state").close()
-
-
-# --- the server's own certificate ---------------------------------------------------------------------------
-
-
-def test_the_server_certificate_is_kept_while_it_serves_and_renewed_in_time(tmp_path: Path) -> None:
-    folder = opened(tmp_path / "state")
-    fleet = pki.new_id(bytes(16))
-
-    def identity(now: float, *names: str) -> bytes:
-        return server_identity(
-            folder.authorities, folder.keys.server, fleet=fleet, names=["localhost", *names], now=now
-        )
-
-    now = NOW
-    made = identity(now)
-    assert identity(now + 60) == made
-    assert identity(now, "kallisto.home", "192.168.1.5") != made
-    named = identity(now, "kallisto.home", "192.168.1.5")
-    assert identity(now, "192.168.1.5", "kallisto.home") == named
-    assert identity(now + pki.SERVER_LIFETIME_S * 0.6, "192.168.1.5", "kallisto.home") == named
-    assert identity(now + pki.SERVER_LIFETIME_S * 0.7, "192.168.1.5", "kallisto.home") != named
-    folder.close()
-
-
-def test_a_server_certificate_of_a_clock_that_was_ahead_is_made_again(tmp_path: Path) -> None:
-    folder = opened(tmp_path / "state")
-
-    def end(now: float) -> int:
-        pem = server_identity(folder.authorities, folder.keys.server, fleet=pki.new_id(bytes(16)), names=[], now=now)
-        return pki.validity(pki.certificate_der(pem[: pem.index(b"-----BEGIN PRIVATE")]))[1]
-
-    assert end(NOW + 5 * 365 * pki.DAY_S) == NOW + 7 * 365 * pki.DAY_S
-    assert end(NOW) == NOW + 2 * 365 * pki.DAY_S
-    folder.close()
-
-
-@pytest.mark.parametrize("damage", ["server.crt", "server.key", "server.names"])
-def test_a_damaged_server_certificate_is_made_again(tmp_path: Path, damage: str) -> None:
-    folder, now = opened(tmp_path / "state"), NOW
-    server_identity(folder.authorities, folder.keys.server, fleet=pki.new_id(bytes(16)), names=["localhost"], now=now)
-    (folder.authorities / damage).write_bytes(b"garbage")
-    pem = server_identity(
-        folder.authorities, folder.keys.server, fleet=pki.new_id(bytes(16)), names=["localhost"], now=now
-    )
-    assert pem.count(b"BEGIN") == 2
-    folder.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import resource
 import signal
 import stat
 import subprocess
@@ -24,6 +25,7 @@ from hengd.welcome import welcome
 from henge_protocol import sealedfile
 from henge_protocol.errors import HengeError, Internal, StorageFull
 from tests.hengd.test_restore import put_back, taken
+from tests.hengd.test_store import small_disk
 from tests.service import Admin, Clock, Service, device, schema, verify_store
 
 FLEET = "0" * 26
@@ -282,6 +284,45 @@ def test_a_copy_of_an_earlier_time_makes_way(tmp_path: Path) -> None:
         Opening(tmp_path / "db", fleet=FLEET, keep=tmp_path, migrations={1: step(1)}).databases(env)
 
     assert steps_in(tmp_path / "before-format-1") == (0, b"")
+
+
+@contextmanager
+def files_up_to(size_bytes: int) -> Iterator[None]:
+    """No file may grow beyond this size, as on a disk that becomes full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_disk_that_is_full_in_the_middle_of_the_copy_leaves_everything_as_it_was(tmp_path: Path) -> None:
+    before = make_store(tmp_path / "db", 0)
+    opening = Opening(tmp_path / "db", fleet=FLEET, keep=tmp_path, migrations={1: step(1)})
+    with environment(tmp_path / "db") as env, files_up_to(8192), pytest.raises(StorageFull) as refusal:
+        opening.databases(env)
+
+    assert "cannot be kept in" in refusal.value.message
+    assert list((tmp_path / "before-format-1").iterdir()) == []
+    assert (tmp_path / "db" / "data.mdb").read_bytes() == before
+
+
+@pytest.mark.root
+def test_a_disk_that_is_full_in_the_middle_of_a_step_leaves_the_store_as_it_was(tmp_path: Path) -> None:
+    def grows(tx: Transaction) -> None:
+        for number in range(2000):
+            tx.put("documents", b"%d" % number, bytes(20_000))
+
+    with small_disk(tmp_path, 16) as disk:
+        make_store(disk / "db", 0)
+        opening = Opening(disk / "db", fleet=FLEET, keep=disk, migrations={1: grows})
+        with environment(disk / "db", map_bytes=64 * MIB) as env, pytest.raises(StorageFull) as refusal:
+            opening.databases(env)
+
+        assert "cannot be brought to format 1" in refusal.value.message
+        assert opening.migrated is None
+        assert steps_in(disk / "db") == steps_in(disk / "before-format-1") == (0, b"")
 
 
 # ---- killed at every moment ----------------------------------------------------------------------------------

@@ -367,7 +367,7 @@ async def test_a_restore_that_is_cut_at_any_step_leaves_nothing_or_a_folder_that
 ) -> None:
     backup = await taken(admin)
     steps: list[Callable[..., Any]] = [
-        restore.unpack, restore.load_keys, restore.verify_copy, restore.own_key, restore.make_private_dir,
+        restore.unpack, restore.Authorities, restore.verify_copy, restore.own_key, restore.make_private_dir,
     ]  # fmt: skip
     for step in steps:
         with monkeypatch.context() as patch:

@@ -44,7 +44,7 @@ class House:
     def upkeep(self, renew_certificate: Callable[[], None]) -> Upkeep:
         """Upkeep that does not rest."""
         clock = lambda: self.now  # noqa: E731
-        keeper = Timekeeper(self.store, ends=NOW + 3650 * pki.DAY_S, clock=clock, monotonic=lambda: 0.0)
+        keeper = Timekeeper(self.store, ends=lambda: NOW + 3650 * pki.DAY_S, clock=clock, monotonic=lambda: 0.0)
         vault = find_vault(self.store, "", None, self.folder.path)
         configs = Configs(self.store, SchemaCache(), vault, Presence(), clock=clock, new_id=lambda: "0" * 26)
         return Upkeep(
@@ -56,15 +56,13 @@ class House:
     @property
     def tokens(self) -> Tokens:
         """Tokens that can be made and listed."""
-        keys, clock = self.folder.keys, lambda: self.now
         authority = Authority(
-            self.store, keys.server.certificate_der, keys.client, self.folder.journal,
-            clock=clock, monotonic=lambda: 0.0,
-        )  # fmt: skip
+            self.store, self.folder.authorities, self.folder.journal, clock=lambda: self.now, monotonic=lambda: 0.0
+        )
         vault = find_vault(self.store, "", None, self.folder.path)
         return Tokens(
             self.store, authority, SchemaCache(), vault,
-            clock=clock, monotonic=lambda: 0.0, new_id=lambda: "0" * 26,
+            clock=lambda: self.now, monotonic=lambda: 0.0, new_id=lambda: "0" * 26,
         )  # fmt: skip
 
     async def turns(self, number: int, *, refusing: Exception | None = None) -> None:

@@ -129,7 +129,7 @@ async def test_a_wrong_token_is_refused_in_the_daemon_s_words(
     small: Interpreter, new_board: MakeBoard, daemon: Service
 ) -> None:
     board = await new_board(small)
-    board.setup["token"] = foreign_token(daemon.app.authority.server_ca)
+    board.setup["token"] = foreign_token(daemon.app.authority.server_cas[0])
     await board.start()
     await board.prints("token_invalid")
 
@@ -258,6 +258,32 @@ async def test_a_board_that_is_asked_renews_its_identity_once(
 
     assert await renewals(admin) == 1
     assert board.record("identity")["key"] != before["key"]
+
+
+async def test_a_board_follows_when_both_authorities_are_replaced(
+    small: Interpreter, new_board: MakeBoard, daemon: Service, admin: Admin
+) -> None:
+    await admin.apply(schema(), device("lamp-1", color="red"))
+    board = await new_board(small)
+    await in_sync(board, admin)
+    ours = board.record("identity")["ca"]
+    daemon._flags["listen.devices"] = f"127.0.0.1:{daemon.port}"
+    for which in ("server", "client"):
+        await admin.ok("POST", f"/v1/authorities/{which}/begin", {"within_s": 1})
+    async with asyncio.timeout(PATIENCE_S):
+        while (await admin.ok("GET", "/v1/authorities"))["server"]["follow"]["devices"] == 0:
+            since = (await admin.ok("GET", "/v1/events"))["next"]
+            await admin.ok("GET", f"/v1/events?since={since}&wait=1")
+    assert len(board.record("identity")["ca"]) == 2
+    for step in ("server/switch", "server/finish", "client/finish"):
+        assert (await admin.ok("POST", f"/v1/authorities/{step}"))["changed"]
+    await daemon.restart()
+    async with daemon.admin() as again:
+        await again.until("lamp-1", connection="online")
+        await again.set("lamp-1", color="blue")
+        await again.until("lamp-1", config="in-sync")
+        await eventually(lambda: len(board.record("identity")["ca"]) == 1)
+        assert board.record("identity")["ca"] != ours
 
 
 def ask_for_renewal(daemon: Service, identity: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ async def test_a_board_finds_its_daemon_by_its_announcement(
     [ours], [theirs] = own_loopback(), own_loopback()
     announcer = Announcer(
         name="test", port=daemon.port, fleet_id=daemon.app.authority.fleet,
-        server_ca_fingerprint=pki.fingerprint(daemon.app.authority.server_ca),
+        server_ca_fingerprint=pki.fingerprint(daemon.app.authority.server_cas[0]),
         addresses=lambda: ["127.0.0.1"], interfaces=[theirs],
     )  # fmt: skip
     await announcer.start()

@@ -18,7 +18,9 @@ from henge_protocol.certificates import (
     fingerprint,
     format_fingerprint,
     identity_of,
+    is_signed_by,
     key_matches,
+    names_of,
     spki_sha256,
     validity,
 )
@@ -127,6 +129,27 @@ def test_a_key_matches_only_its_own_certificate(fleet: Fleet) -> None:
 
     assert key_matches(certificate, key)
     assert not key_matches(certificate, pki.generate_key())
+
+
+def test_a_certificate_is_signed_by_its_authority_alone(fleet: Fleet) -> None:
+    der, ours = fleet.client(), fleet.client_ca.certificate_der
+    bent = der[:-1] + bytes([der[-1] ^ 1])
+
+    assert is_signed_by(der, ours)
+    assert not is_signed_by(der, fleet.server_ca.certificate_der)
+    assert not is_signed_by(der, Fleet().client_ca.certificate_der)
+    assert not is_signed_by(bent, ours)
+    with pytest.raises(Invalid):
+        is_signed_by(b"garbage", ours)
+
+
+def test_names_and_addresses_of_a_server_are_read_as_they_were_given(fleet: Fleet) -> None:
+    names, addresses = ["Kallisto.lan"], ["192.168.1.5", "fe80::1%eth0"]
+    der = fleet.server(dns_names=names, ip_addresses=addresses)
+
+    assert names_of(der) == [pki.server_name(FLEET), "kallisto.lan", "192.168.1.5", "fe80::1"]
+    with pytest.raises(Invalid):
+        names_of(fleet.server_ca.certificate_der)
 
 
 def test_pem_and_der_are_two_forms_of_one_certificate(fleet: Fleet) -> None:

@@ -178,6 +178,21 @@ def test_removing_is_durable_and_may_find_nothing(tmp_path: Path) -> None:
         keyfiles.remove_file(tmp_path)
 
 
+@pytest.mark.parametrize("after", [False, True])
+def test_a_file_takes_the_name_of_another_whole_or_not_at_all(tmp_path: Path, after: bool) -> None:
+    for n in range(5):
+        (tmp_path / "new").write_bytes(b"new")
+        (tmp_path / "old").write_bytes(b"old")
+        try:
+            keyfiles.move_file(tmp_path / "new", tmp_path / "old", files=FailingFiles(n, Cut(), after=after))
+        except Cut:
+            pass
+        assert (tmp_path / "old").read_bytes() == (b"old" if (tmp_path / "new").exists() else b"new")
+    with pytest.raises(HengeError) as refused:
+        keyfiles.move_file(tmp_path / "none", tmp_path / "old")
+    assert refused.value.code == "bad_file"
+
+
 def test_a_private_folder_is_made_with_its_parents(tmp_path: Path) -> None:
     path = tmp_path / "a" / "b"
     keyfiles.make_private_dir(path)

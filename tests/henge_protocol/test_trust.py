@@ -97,6 +97,18 @@ def test_any_bytes_are_refused_by_our_own_error(data: bytes) -> None:
         trust.check_trust_answer(data, None)
 
 
+@given(
+    st.lists(st.binary(max_size=300).map(lambda data: b"\x30\x82" + len(data).to_bytes(2, "big") + data), max_size=3)
+)
+def test_certificates_that_stand_together_are_parted(ders: list[bytes]) -> None:
+    assert list(trust.split_certificates(b"".join(ders))) == ders
+
+
+@given(st.binary(max_size=200))
+def test_no_byte_is_lost_of_what_is_no_certificate(data: bytes) -> None:
+    assert b"".join(trust.split_certificates(data)) == data
+
+
 def test_server_name_is_lower_case() -> None:
     assert trust.server_name(FLEET.upper()) == f"{FLEET}.henge.internal"
 

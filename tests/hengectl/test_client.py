@@ -159,6 +159,22 @@ def test_an_expired_certificate_is_renewed_once(peer: Peer) -> None:
     assert renewed == [client]
 
 
+def test_a_certificate_is_renewed_once_when_an_answer_asks_for_it(peer: Peer) -> None:
+    asking = OK.replace(b"\r\nETag", b"\r\nHenge-Renew: 1\r\nETag")
+    refusing = problem(404, b'{"code": "no_such_object", "detail": "none"}', b"Henge-Renew: 1\r\n")
+    renewed: list[str] = []
+    with peer.answer(OK, refusing, asking, asking) as client:
+        client.renew_early = lambda client: renewed.append(client.outcome)
+        client.get("/a")
+        with pytest.raises(errors.NotFound):
+            client.get("/b")
+        assert renewed == []
+        assert client.post("/c").revision == 1
+        client.get("/d")
+
+    assert renewed == ["changed"]
+
+
 @pytest.mark.parametrize(
     "answer",
     [

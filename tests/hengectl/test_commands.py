@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
+from henge_protocol import __version__
 from henge_protocol.errors import Unreachable
 from henge_protocol.wire import FieldError
 from hengectl import yamltext
@@ -968,6 +969,21 @@ async def test_the_join_window_opens_and_closes(person: Face) -> None:
     assert "No device is waiting." in await person.ok("join", "status")
     assert (await person.run("approve", "1234", "5678", "--yes")).code == 3
     assert (await person.run("approve", "12345678")).code == 2
+
+
+@pytest.mark.parametrize("version", ["0.0.9", __version__])
+async def test_what_an_older_daemon_does_not_know_is_told_with_both_versions(
+    daemon: Service, person: Face, monkeypatch: pytest.MonkeyPatch, version: str
+) -> None:
+    monkeypatch.setattr("hengd.app.__version__", version)
+    monkeypatch.setattr("hengd.http.audit.AuditRoutes.table", lambda self: [])
+    await daemon.restart()
+    ran = await person.run("audit", "verify")
+
+    both = f"daemon is henge 0.0.9, this is hengectl {__version__}: update the older one"
+    assert (ran.code, "there is nothing at '/v1/audit'" in ran.err) == (3, True)
+    assert (both in ran.err) == (version != __version__)
+    assert version != __version__ or "hengectl version" in ran.err
 
 
 async def test_status_and_version_speak_of_the_daemon(person: Face) -> None:

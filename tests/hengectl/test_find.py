@@ -41,7 +41,7 @@ def around(home: Path, **environ: str) -> Surroundings:
 def with_context(home: Path, *, current: bool) -> None:
     contexts = profile.load(home / ".config/henge")
     folder = profile.credential_dir(contexts, "casa")
-    profile.write_credential(folder, identity_pem=b"pem", server_ca=b"der", renew_after=5.0)
+    profile.write_credential(folder, identity_pem=b"pem", server_cas=[b"der"], renew_after=5.0)
     added = profile.add(contexts, Profile("casa", Address("henge.lan"), "f" * 26, "ab" * 32, folder))
     profile.save(added if current else profile.Contexts(added.path, "", added.profiles))
 

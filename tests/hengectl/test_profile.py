@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import stat
 import tomllib
 from dataclasses import replace
@@ -16,7 +17,7 @@ from hengectl.profile import Contexts, Profile
 def made(folder: Path, name: str = "home") -> Contexts:
     contexts = profile.load(folder)
     one = Profile(name, Address("192.168.1.20"), "f" * 26, "ab" * 32, profile.credential_dir(contexts, name))
-    profile.write_credential(one.credential, identity_pem=b"pem", server_ca=b"der", renew_after=5.0)
+    profile.write_credential(one.credential, identity_pem=b"pem", server_cas=[b"der"], renew_after=5.0)
     return profile.add(contexts, one)
 
 
@@ -52,6 +53,17 @@ def test_a_credential_others_can_read_is_not_used(tmp_path: Path) -> None:
     with pytest.raises(HengeError) as refusal:
         profile.read_credential(contexts.profile("home"))
     assert refusal.value.code == "not_private"
+
+
+def test_two_authorities_are_kept_and_the_one_that_signs_is_shown(tmp_path: Path) -> None:
+    one = made(tmp_path / "henge").profile("home")
+    ders = [b"\x30\x82\x00\x03new", b"\x30\x82\x00\x05older"]
+    profile.write_credential(one.credential, identity_pem=b"pem", server_cas=ders, renew_after=5.0)
+
+    assert list(profile.read_credential(one).server_cas) == ders
+    assert profile.authority_of(one) == hashlib.sha256(ders[0]).hexdigest()
+    (one.credential / profile.AUTHORITY_FILE).unlink()
+    assert profile.authority_of(one) == "ab" * 32
 
 
 def test_renewal_is_due_after_its_moment(tmp_path: Path) -> None:

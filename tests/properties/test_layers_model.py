@@ -111,7 +111,9 @@ class World:
         self.rng = random.Random(seed)
         self.state = State()
         self.history: dict[int, State] = {}
-        keeper = Timekeeper(desk_.store, ends=NOW + 1e9, clock=lambda: desk_.now, monotonic=lambda: desk_.now - NOW)
+        keeper = Timekeeper(
+            desk_.store, ends=lambda: NOW + 1e9, clock=lambda: desk_.now, monotonic=lambda: desk_.now - NOW
+        )
         self.overrides = Overrides(desk_.store, desk_.configs, keeper)
 
     async def begin(self) -> None:

@@ -180,10 +180,12 @@ class Daemon:
         self.admin.close()
         self._run.cleanup()
 
-    def join(self, name: str, *, address: str = "", prefix: Sequence[str] = ()) -> Path:
+    def join(
+        self, name: str, *, address: str = "", prefix: Sequence[str] = (), token: str = "", state_name: str = ""
+    ) -> Path:
         """Enrol an agent by the real command, at ``address`` and behind ``prefix``; its state folder."""
-        token = self.admin.call("POST", "/v1/tokens", {"name": name})["token"]
-        state = self.folder / name
+        token = token or self.admin.call("POST", "/v1/tokens", {"name": name})["token"]
+        state = self.folder / (state_name or name)
         url = f"https://{address or f'127.0.0.1:{self.port}'}"
         done = subprocess.run(
             [*prefix, str(PROGRAMS / "henge-agent"), "join", url, "--token-file", "-",

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import re
 import shutil
 import subprocess
-import tarfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from hengd.archive import AUTHORITIES
-from henge_protocol import sealedfile
 from tests.service import device, schema, verify_store
 from tests.system.programs import PATIENCE_S, PROGRAMS, Admin, Daemon, output_of, running, until
 
@@ -47,18 +43,6 @@ def command(*words: str) -> str:
     return done.stdout
 
 
-def exported(data: Path, path: Path) -> Path:
-    """A sealed file that holds the authorities and nothing else."""
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w") as archive:
-        for name in AUTHORITIES:
-            archive.add(data / "data" / name, arcname=name)
-    about = {"kind": "authorities", "fleet": "", "made": "2026-11-26T00:00:00Z"}
-    pieces = sealedfile.seal([packed.getvalue()], PASSPHRASE.encode(), about, salt=os.urandom(16))
-    path.write_bytes(b"".join(pieces))
-    return path
-
-
 def shown(state: Path) -> dict[str, Any]:
     return dict(json.loads(output_of(state).read_text()))
 
@@ -77,7 +61,8 @@ def test_a_fleet_comes_back_from_the_authorities_alone_and_nobody_touches_a_devi
                 daemon.admin.until(name, config="in-sync")
             before = {state: output_of(state).read_bytes() for state in (lamp, node_state)}
             delivered = deliveries(lamp)
-            keys = exported(daemon.data, tmp_path / "keys.sealed")
+            keys = tmp_path / "keys.sealed"
+            command("hengd", "ca", "export", "-o", str(keys), "--passphrase-file", "-", "--socket", str(daemon.socket))
             daemon.kill()
             shutil.rmtree(daemon.data)
 

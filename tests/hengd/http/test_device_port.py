@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from hengd.datadir import Keys
+from hengd.authorities import Authorities
 from hengd.http.gate import Gate
 from hengd.process import note_loop_trouble
 from henge_protocol import pki
@@ -52,9 +52,9 @@ class Port:
         return next(gate for gate in self.service.app._gates if gate.name == "devices")
 
     @property
-    def keys(self) -> Keys:
+    def keys(self) -> Authorities:
         """Its authorities, stolen."""
-        return self.service.app._folder.keys
+        return self.service.app._folder.authorities
 
     async def hears(self, said: bytes) -> bytes:
         """What it says to raw bytes before it waits for more or hangs up."""

@@ -15,7 +15,8 @@ import pytest_asyncio
 from aiohttp import web
 
 from hengd.http.edge import OPERATORS, Auth, Edge, Route
-from hengd.rules.authority import BOARD_LIFETIME_S, NOBODY
+from hengd.rules.authority import NOBODY
+from hengd.rules.issuing import BOARD_LIFETIME_S
 from hengd.rules.outcome import Author
 from henge_protocol import pki
 from henge_protocol.errors import CODES
@@ -169,7 +170,7 @@ def forged(service: Service, victim: Identity, now: float, *, role: Any = "devic
     """A certificate that chains to our client authority, made with its real key behind the daemon's back (S10)."""
     key = pki.generate_key()
     der = pki.issue_client(
-        service.app.authority._client_ca,
+        service.app._folder.authorities.client,
         pki.key_spki_der(key),
         fleet_id=service.app.authority.fleet,
         role=role,
@@ -292,7 +293,7 @@ async def test_viewers_read_editors_change_configuration_admins_decide_who_belon
         *(f"{method} /v1/secrets/{{secret}}" for method in ("PUT", "DELETE")),
     }  # fmt: skip
     assert {route for route in by_role["admin"] if route.startswith("GET ")} == {
-        "GET /v1/tokens", "GET /v1/operators", "GET /v1/audit",
+        "GET /v1/tokens", "GET /v1/operators", "GET /v1/audit", "GET /v1/authorities",
     }  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from hengd.journal import read_ends
-from hengd.rules.authority import DEVICE_LIFETIME_S
+from hengd.rules.issuing import DEVICE_LIFETIME_S
 from henge_protocol import pki
 from henge_protocol.joining import parse_token
 from tests.hengd.http.conftest import Standing
@@ -405,7 +405,7 @@ async def test_a_name_in_use_is_not_given_away_e27(daemon: Service, admin: Admin
 async def test_a_key_in_use_is_not_taken_e18(daemon: Service, admin: Admin) -> None:
     identity = await daemon.join(admin, "lamp-1")
     answer = await spend(daemon, await token_of(admin), identity.key, "lamp-2")
-    authority = daemon.app.authority._client_ca.key_pem
+    authority = daemon.app._folder.authorities.client.key_pem
     ours = await spend(daemon, await token_of(admin), authority, "lamp-3")
 
     assert (answer.status, answer.code) == (409, "key_in_use")

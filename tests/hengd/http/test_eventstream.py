@@ -16,7 +16,7 @@ import pytest
 
 from hengd.events import KEPT, Event
 from hengd.http import edge, eventstream, views
-from hengd.rules.authority import ADMIN_LIFETIME_S
+from hengd.rules.issuing import ADMIN_LIFETIME_S
 from henge_protocol import pki
 from tests.hengd.http.joinkit import identity_in, spend, token_of
 from tests.hengd.http.raw import BINARY, CLOSE, CONTINUATION, PING, TEXT, frame
@@ -151,8 +151,8 @@ async def test_a_stream_tells_nothing_after_the_end_of_its_readers_certificate(
     daemon: Service, admin: Admin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refusals: list[object] = []
-    ended, release = asyncio.Event(), daemon.app.authority.release
-    monkeypatch.setattr(daemon.app.authority, "release", lambda *holder: (release(*holder), ended.set()))
+    ended, release = asyncio.Event(), daemon.app.authority.ends.release
+    monkeypatch.setattr(daemon.app.authority.ends, "release", lambda *holder: (release(*holder), ended.set()))
     async with daemon.remote(await viewer(daemon, admin)) as remote, stream(remote) as reader:
         await admin.apply(schema())
         assert (await reader.event())["name"] == "lamp"
@@ -170,8 +170,8 @@ async def test_a_long_poll_tells_nothing_after_the_end_of_its_readers_certificat
     daemon: Service, admin: Admin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     eve, held = await viewer(daemon, admin), asyncio.Event()
-    hold = daemon.app.authority.hold
-    monkeypatch.setattr(daemon.app.authority, "hold", lambda *holder: (hold(*holder), held.set()))
+    hold = daemon.app.authority.ends.hold
+    monkeypatch.setattr(daemon.app.authority.ends, "hold", lambda *holder: (hold(*holder), held.set()))
     seq = (await admin.ok("GET", "/v1/events"))["next"]
     async with daemon.remote(eve) as remote:
         waiting = asyncio.create_task(remote.refused("GET", f"/v1/events?since={seq}&wait=55"))

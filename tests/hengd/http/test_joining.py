@@ -58,7 +58,7 @@ async def test_a_device_is_discovered_compared_and_approved(daemon: Service, adm
     ]
     assert joiner.code not in str(waiting)
     assert (approved["metadata"]["name"], approved["metadata"]["labels"]) == ("pico-3", {"room": "hall"})
-    assert pki.fingerprint(daemon.app.authority.server_ca) == joiner.pin
+    assert pki.fingerprint(daemon.app.authority.server_cas[0]) == joiner.pin
     async with connected(daemon, identity) as pico:
         assert await pico.apply_next() == {"brightness": 80, "color": "green"}
     assert (await admin.ok("GET", "/v1/joins"))["items"] == []

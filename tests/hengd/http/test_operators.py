@@ -9,7 +9,8 @@ import pytest
 
 from hengd.http.edge import RATES
 from hengd.records import CertificateRecord, unpack
-from hengd.rules.authority import ADMIN_LIFETIME_S, EXPIRED_OK_S
+from hengd.rules.authority import EXPIRED_OK_S
+from hengd.rules.issuing import ADMIN_LIFETIME_S
 from hengd.rules.limits import RateLimit
 from henge_protocol import pki
 from tests.hengd.http.joinkit import identity_in, renewed, spend, token_of
@@ -135,8 +136,8 @@ async def test_what_waits_for_a_revoked_operator_is_cut(
     daemon: Service, admin: Admin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ada, held = await log_in(daemon, admin), asyncio.Event()
-    hold = daemon.app.authority.hold
-    monkeypatch.setattr(daemon.app.authority, "hold", lambda *holder: (hold(*holder), held.set()))
+    hold = daemon.app.authority.ends.hold
+    monkeypatch.setattr(daemon.app.authority.ends, "hold", lambda *holder: (hold(*holder), held.set()))
     seq = (await admin.ok("GET", "/v1/events"))["next"]
     async with daemon.remote(ada) as remote:
         waiting = asyncio.create_task(remote.call("GET", f"/v1/events?since={seq}&wait=55"))
@@ -147,7 +148,7 @@ async def test_what_waits_for_a_revoked_operator_is_cut(
             answer = await waiting  # the client library asks once more when a connection breaks
 
     assert answer.code == "certificate_revoked"
-    assert daemon.app.authority._holders == {}
+    assert daemon.app.authority.ends._holders == {}
 
 
 async def test_an_operator_may_revoke_himself_and_hears_of_it(daemon: Service, admin: Admin) -> None:

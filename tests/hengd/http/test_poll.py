@@ -325,7 +325,7 @@ async def test_revoking_a_device_cuts_the_answer_that_is_being_written(
             assert (await asyncio.wait_for(answer, 5)).status == 403  # it asked again
         except aiohttp.ClientError:
             pass
-    assert not daemon.app.authority._holders
+    assert not daemon.app.authority.ends._holders
 
 
 async def test_a_revoked_device_gets_no_document_after_a_restart(daemon: Service, admin: Admin, lamp: Identity) -> None:

@@ -585,7 +585,7 @@ async def test_a_link_from_a_web_page_is_refused(daemon: Service, lamp: Identity
 def _unlisted(daemon: Service, lamp: Identity) -> Identity:
     """A certificate that our own client authority signed and that is not on the list (a stolen authority key)."""
     der = pki.issue_client(
-        daemon.app._folder.keys.client, pki.spki_der(lamp.certificate), fleet_id=daemon.app.authority.fleet,
+        daemon.app._folder.authorities.client, pki.spki_der(lamp.certificate), fleet_id=daemon.app.authority.fleet,
         role="device", subject=lamp.id, now=time.time(), lifetime_s=3600,
     )  # fmt: skip
     return Identity(lamp.name, lamp.id, der, lamp.key)

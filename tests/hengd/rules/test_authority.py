@@ -38,18 +38,16 @@ class Registry:
 
     def start(self) -> None:
         """A new authority, as after a restart."""
-        keys = self._folder.keys
         self.authority = Authority(
-            self.store, keys.server.certificate_der, keys.client, self.journal,
-            clock=lambda: self.now, monotonic=lambda: self.now,
-        )  # fmt: skip
+            self.store, self._folder.authorities, self.journal, clock=lambda: self.now, monotonic=lambda: self.now
+        )
 
     async def issue(self, subject: str = "ada", role: str = "admin") -> bytes:
         """A new certificate, by token."""
         spki = pki.key_spki_der(pki.generate_key())
 
         def operation(tx: object) -> dict[str, str]:
-            return self.authority.issue(
+            return self.authority.issuer.issue(
                 tx, role=role, subject=subject, name=subject, spki_der=spki, via="token", by="t", board=False,  # type: ignore[arg-type]
                 author=ADA,
             )  # fmt: skip
@@ -71,10 +69,11 @@ class Registry:
 
     def forge(self, subject: str) -> bytes:
         """A device's certificate made with the stolen key of the authority."""
-        spki, fleet = pki.key_spki_der(pki.generate_key()), self._folder.keys.fleet
+        spki, fleet = pki.key_spki_der(pki.generate_key()), self._folder.authorities.fleet
         return pki.issue_client(
-            self._folder.keys.client, spki, fleet_id=fleet, role="device", subject=subject, now=NOW, lifetime_s=3600.0
-        )
+            self._folder.authorities.client, spki, fleet_id=fleet, role="device", subject=subject, now=NOW,
+            lifetime_s=3600.0,
+        )  # fmt: skip
 
     async def settle(self) -> None:
         """Wait for what is queued."""
@@ -99,8 +98,8 @@ async def test_a_link_that_cannot_be_closed_keeps_neither_the_others_nor_the_com
         raise ValueError("a fault of ours")
 
     for close in (broken, lambda: closed.append("a"), lambda: closed.append("b")):
-        registry.authority.hold("admin", "ada", close)
-    await registry.authority.revoke("admin", "ada", ADA)
+        registry.authority.ends.hold("admin", "ada", close)
+    await registry.authority.ends.revoke("admin", "ada", ADA)
 
     assert sorted(closed) == ["a", "b"]
     assert [record.state for record in registry.records()] == ["revoked"]
@@ -111,7 +110,7 @@ async def test_a_renewal_behind_a_revocation_is_told_of_it(registry: Registry) -
     ada = await registry.issue()
     caller = registry.authority.identify(ada)
     _, renewal = await asyncio.gather(
-        registry.authority.revoke("admin", "ada", ADA),
+        registry.authority.ends.revoke("admin", "ada", ADA),
         registry.authority.renew(caller, ada, None, board=False, origin="test"),
         return_exceptions=True,
     )
@@ -136,9 +135,9 @@ async def test_an_older_copy_of_the_store_revives_nobody(registry: Registry) -> 
 async def test_who_came_back_after_an_end_stays_over_a_restart(registry: Registry) -> None:
     old = await registry.issue()
     registry.now += 0.9
-    await registry.authority.revoke("admin", "ada", ADA)
+    await registry.authority.ends.revoke("admin", "ada", ADA)
     registry.now -= 200  # within what the clock may go back
-    registry.authority.restored("admin", "ada")
+    registry.authority.ends.restored("admin", "ada")
     new = await registry.issue()
     registry.start()
     await registry.settle()
@@ -149,7 +148,7 @@ async def test_who_came_back_after_an_end_stays_over_a_restart(registry: Registr
 async def test_an_end_covers_certificates_from_before_the_clock_was_set_back(registry: Registry) -> None:
     await registry.issue()
     registry.now -= 200
-    await registry.authority.revoke("admin", "ada", ADA)
+    await registry.authority.ends.revoke("admin", "ada", ADA)
 
     assert read_ends(registry.journal)["admin", "ada"] == NOW
 

@@ -31,7 +31,7 @@ class Watch:
         self.desk = desk
         self.ticks = 0.0
         self.keeper = Timekeeper(
-            desk.store, ends=NOW + 1e9, clock=lambda: desk.now, monotonic=lambda: desk.now - NOW + self.ticks
+            desk.store, ends=lambda: NOW + 1e9, clock=lambda: desk.now, monotonic=lambda: desk.now - NOW + self.ticks
         )
         self.overrides = Overrides(desk.store, desk.configs, self.keeper)
 

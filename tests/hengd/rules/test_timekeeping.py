@@ -29,7 +29,7 @@ class Days:
 
     def start(self) -> None:
         """Start the daemon (again)."""
-        self.keeper = Timekeeper(self.store, ends=ENDS, clock=lambda: self.now, monotonic=lambda: self.ticks)
+        self.keeper = Timekeeper(self.store, ends=lambda: ENDS, clock=lambda: self.now, monotonic=lambda: self.ticks)
 
     async def run(self, seconds: float, *, turns: int = 6) -> None:
         """Let time pass."""

@@ -59,9 +59,10 @@ class Desk:
 async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
     folder = open_data_dir(tmp_path / "state", allow_network_fs=True, now=NOW, map_bytes=2**24)
     store = Store.open(folder.database, map_bytes=2**24)
-    server, client = folder.keys.server.certificate_der, folder.keys.client
     try:
-        yield Desk(store, lambda clock: Authority(store, server, client, folder.journal, clock=clock, monotonic=clock))
+        yield Desk(
+            store, lambda clock: Authority(store, folder.authorities, folder.journal, clock=clock, monotonic=clock)
+        )
     finally:
         await store.close()
         folder.close()
@@ -140,7 +141,7 @@ async def test_a_replacement_ends_the_identity_and_makes_a_token_or_neither(
 ) -> None:
     device = (await desk.enrol(await desk.token()))["device_id"]
     before = len(desk.tokens.list())
-    desk.authority._journal = tmp_path if is_journal_broken else desk.authority._journal
+    desk.authority.ends._journal = tmp_path if is_journal_broken else desk.authority.ends._journal
     with suppress(IsADirectoryError):
         await desk.tokens.replace("lamp-1", {"ttl_s": 60}, Author("ada", "test", may_end_identities=True))
     with desk.store.read() as tx:
@@ -148,7 +149,7 @@ async def test_a_replacement_ends_the_identity_and_makes_a_token_or_neither(
 
     made = len(desk.tokens.list()) - before
     assert (state, made) == (("active", 0) if is_journal_broken else ("revoked", 1))
-    assert desk.authority.is_cut("device", device) is not is_journal_broken
+    assert desk.authority.ends.is_cut("device", device) is not is_journal_broken
 
 
 async def test_an_older_record_without_new_fields_is_read(desk: Desk) -> None:
