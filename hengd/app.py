@@ -18,7 +18,7 @@ from typing import Final
 from aiohttp import web
 
 from hengd.aftermath import Aftermath
-from hengd.announce import Announcer, local_addresses
+from hengd.announce import Announcer, reachable, url_of
 from hengd.backup import Backups
 from hengd.datadir import DataDir, open_data_dir
 from hengd.events import EventLog
@@ -355,16 +355,15 @@ class App:
     def _names(self) -> list[str]:
         """What the server's certificate is for, beside the fleet's own name."""
         names = ["localhost", "127.0.0.1", socket.gethostname().lower(), *self._settings["tls.names"]]
-        return _usable(names)
+        return [name for name in dict.fromkeys(names) if name and "_" not in name]
 
     def urls(self) -> dict[str, list[str]]:
         """Where the daemon can be reached, by listener."""
         host, port = self.addresses[DEVICES]
-        hosts = [host] if host not in ("0.0.0.0", "::") else _reachable(host)
-        urls = {DEVICES: [f"https://{_bracketed(one)}:{port}" for one in hosts], ADMIN: [str(self._environment.socket)]}
+        reached = [url_of("https", one, port) for one in reachable(host)]
+        urls = {DEVICES: reached, ADMIN: [str(self._environment.socket)]}
         if LOCAL in self.addresses:
-            local_host, local_port = self.addresses[LOCAL]
-            urls[LOCAL] = [f"http://{_bracketed(local_host)}:{local_port}"]
+            urls[LOCAL] = [url_of("http", *self.addresses[LOCAL])]
         return urls
 
     def _checks(self) -> dict[str, bool]:
@@ -399,20 +398,6 @@ class App:
         for gate in self._gates:
             if gate.name == DEVICES:
                 gate.ssl = self._server_context()
-
-
-def _usable(names: Sequence[str]) -> list[str]:
-    return [name for name in dict.fromkeys(names) if name and "_" not in name]
-
-
-def _reachable(host: str) -> list[str]:
-    """Addresses that reach a listener on all of them: no IPv6 for an IPv4 socket, none that needs an interface."""
-    found = [address for address in local_addresses() if "%" not in address]
-    return [address for address in found if host == "::" or ":" not in address] or [socket.gethostname()]
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
 
 
 def _new_id() -> str:
