@@ -38,6 +38,7 @@ from hengd.http.objects import ObjectRoutes
 from hengd.http.openapi import OpenApiRoutes
 from hengd.http.operators import OperatorRoutes
 from hengd.http.poll import PollRoutes
+from hengd.http.rescue import RescueRoutes
 from hengd.http.secrets import SecretRoutes
 from hengd.http.status import Daemon, StatusRoutes
 from hengd.http.stream import Links
@@ -60,9 +61,11 @@ from hengd.rules.fleet import read_meta
 from hengd.rules.joins import Joins
 from hengd.rules.presence import Presence
 from hengd.rules.reports import Reports
+from hengd.rules.rescue import Rescue
 from hengd.rules.rotation import Rotation
 from hengd.rules.schemas import SchemaCache
 from hengd.rules.secrets import Secrets
+from hengd.rules.taking import Taking
 from hengd.rules.tokens import Tokens
 from hengd.schedule import Schedule, plan_of
 from hengd.settings import Settings
@@ -226,6 +229,8 @@ class App:
             store, self.authority, schemas, vault, self.events,
             clock=clock, monotonic=monotonic, new_id=_new_id, max_pending=self._settings["join.max_pending"],
         )  # fmt: skip
+        self._rescue = Rescue(store, self.authority, vault, clock=clock, monotonic=monotonic)
+        self._taking = Taking(store, self.authority, schemas, vault, clock=clock, new_id=_new_id)
         deliveries, reports = Deliveries(store, vault), Reports(store, clock=clock)
         self.contacts = Contacts(
             self.authority,
@@ -264,7 +269,7 @@ class App:
         resources = (
             StatusRoutes(
                 daemon, self._store, self.authority, self.devices, self.joins, self.vault, self.overrides,
-                self.rotation, clock=environment.clock,
+                self._rescue, self.rotation, clock=environment.clock,
             ),
             ObjectRoutes(self._store, self.configs, self.overrides, self.devices, self.events),
             DeviceRoutes(self.configs, self.devices, self.authority, self.tokens, self.contacts.reports),
@@ -272,6 +277,7 @@ class App:
             HistoryRoutes(self.configs, self.events),
             EnrolRoutes(self.authority, self.tokens, self.joins),
             JoiningRoutes(self.tokens, self.joins, self.devices),
+            RescueRoutes(self._rescue, self._taking),
             OperatorRoutes(self.authority),
             AuthorityRoutes(self.rotation, self._folder.authorities, self.devices, self._backups),
             AuditRoutes(self._audit),
