@@ -91,8 +91,8 @@ def plain(text: str) -> str:
 # --- architecture ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("folder", ["hengd", "hengd/rules", "agent/henge_agent"])
-def test_every_module_of_daemon_and_agent_stands_in_the_architecture(folder: str) -> None:
+@pytest.mark.parametrize("folder", ["hengd", "hengd/http", "hengd/rules", "hengectl", "agent/henge_agent"])
+def test_every_module_of_the_programs_stands_in_the_architecture(folder: str) -> None:
     named = quoted(TEXTS["architecture.md"]) | {"__init__", "__main__"}
     modules = {path.stem for path in (TOP / folder).glob("*.py")}
 
