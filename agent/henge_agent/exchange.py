@@ -23,7 +23,7 @@ from henge_agent.settings import Address
 from henge_protocol import __version__
 from henge_protocol.errors import CODES, HengeError, Malformed, Unreachable, Untrusted
 from henge_protocol.peertext import clean_text
-from henge_protocol.problems import refusal_by_status
+from henge_protocol.problems import read_problem, refusal_by_status
 from henge_protocol.tls import CertificateEnded, pinned_client_context, unverified_context
 from henge_protocol.trust import server_name
 from henge_protocol.wire import MAX_FRAME_BYTES
@@ -233,10 +233,7 @@ def _ended(address: Address, error: CertificateEnded) -> Untrusted:
 
 def refusal(answer: Answer) -> HengeError:
     """The error that a daemon's refusing answer stands for; text of the peer is cleaned and cut."""
-    try:
-        fields = answer.fields()
-    except Malformed:
-        fields = {}
+    fields = read_problem(answer.body)
     code = fields.get("code")
     kind, _ = refusal_by_status(answer.status)  # its substitute code would decide here how long to stay away
     said = said_by_peer(fields.get("detail") or fields.get("title") or "")
