@@ -332,8 +332,7 @@ def _untrusted(label: str, error: ssl.SSLCertVerificationError) -> errors.Untrus
     return errors.Untrusted(
         "pin_mismatch",
         f"the server at {label} is not the one you logged in to ({error.verify_message})",
-        cure="if the daemon was set up anew, or replaced its authority meanwhile, log in again; if not, somebody may be"
-        " in between",
+        cure="if the daemon was set up anew or has a new authority, log in again; if not, somebody may be in between",
     )
 
 

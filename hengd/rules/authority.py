@@ -78,6 +78,8 @@ class Authority:
         self._monotonic = monotonic
         self._authorities = authorities
         self.timekeeper = Timekeeper(store, ends=self._client_ca_ends, clock=clock, monotonic=monotonic)
+        self.wanted: Callable[[Reader, bytes], str] = lambda tx, certificate_der: ""
+        """Whether the holder of a certificate that is not listed may hand in what it runs: the epoch, else nothing."""
         self._renewals: dict[str, list[float]] = {}
         self._alarms = RateLimit(1 / ALARM_EVERY_S, ALARMS_AT_ONCE)
         self.within_s = RotationRecord().within_s
@@ -105,8 +107,10 @@ class Authority:
         with self._store.read() as tx:
             record = find_certificate(tx, sha256)
             if record is None:
-                self._tell_unlisted(sha256, address)
-                raise _unlisted()
+                epoch = self.wanted(tx, certificate_der)
+                if not epoch:
+                    self._tell_unlisted(sha256, address)
+                raise _unlisted(epoch)
             self.ends.refuse(record)
             name = _name(tx, record)
             left_s = record.not_after - self.timekeeper.now(tx)
@@ -205,8 +209,10 @@ class Authority:
         self._renewals[caller.subject] = [*recent, now]
 
 
-def _unlisted() -> Denied:
-    return Denied("unknown_certificate", "this certificate is not on the daemon's list", cure="join again")
+def _unlisted(wanted_by: str = "") -> Denied:
+    message, extra = "this certificate is not on the daemon's list", {"rescue": wanted_by} if wanted_by else {}
+    cure = "hand in what you run, and wait" if wanted_by else "join again"
+    return Denied("unknown_certificate", message, cure=cure, extra=extra)
 
 
 def _name(tx: Reader, record: CertificateRecord) -> str:
