@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from hengd.authorities import Authorities
-from hengd.records import CertificateRecord, RotationRecord
-from hengd.rules.anchors import is_outdated
+from hengd.records import CertificateRecord
+from hengd.rules.anchors import is_outdated, rotation_in
 from hengd.rules.certificates import Operator, activate, find_certificate, live_operators
 from hengd.rules.ends import Ends
 from hengd.rules.fleet import device_by_id, read_meta
@@ -82,8 +82,6 @@ class Authority:
         """Whether the holder of a certificate that is not listed may hand in what it runs: the epoch, else nothing."""
         self._renewals: dict[str, list[float]] = {}
         self._alarms = RateLimit(1 / ALARM_EVERY_S, ALARMS_AT_ONCE)
-        self.within_s = RotationRecord().within_s
-        """Within which time those are to renew whose certificate is outdated."""
         with store.read() as tx:
             self.fleet = read_meta(tx).fleet
         self.ends = Ends(store, journal, clock=clock)
@@ -175,7 +173,10 @@ class Authority:
 
     def renew_within_s(self, caller: Caller) -> int:
         """Within how many seconds this caller should renew its identity, sooner than by itself; 0 = in its own time."""
-        return self.within_s if caller.is_outdated else 0
+        if not caller.is_outdated:
+            return 0
+        with self._store.read() as tx:
+            return rotation_in(tx).within_s
 
     def operators(self) -> list[Operator]:
         """Operators who can still use or renew a certificate, by name."""
