@@ -71,7 +71,7 @@ class RescueRoutes:
         """Open or close the window."""
         Query(request)
         body = await json_object(request, shapes.fields_of(shapes_rescue.RescueWindowBody))
-        await self._rescue.open(body.get("open_s", 0), author_of(request), forget=flag_field(body, "forget"))
+        await self._rescue.window.open(body.get("open_s", 0), author_of(request), forget=flag_field(body, "forget"))
         return self._window()
 
     async def waiting(self, request: web.Request) -> web.Response:
@@ -95,7 +95,7 @@ class RescueRoutes:
         return json_response(asdict(await self._taking.take(wish, wanted)))
 
     def _window(self) -> web.Response:
-        closes = self._rescue.closes
+        closes = self._rescue.window.closes
         return json_response({"open": bool(closes), "closes": moment(closes), "waiting": self._rescue.count})
 
 
