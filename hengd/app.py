@@ -62,6 +62,7 @@ from hengd.rules.joins import Joins
 from hengd.rules.presence import Presence
 from hengd.rules.reports import Reports
 from hengd.rules.rescue import Rescue
+from hengd.rules.rescue_window import RescueWindow
 from hengd.rules.rotation import Rotation
 from hengd.rules.schemas import SchemaCache
 from hengd.rules.secrets import Secrets
@@ -212,7 +213,11 @@ class App:
         )
         self.events = EventLog(start=int(clock() * 1000))
         self.presence = Presence()
-        self.authority = Authority(store, folder.authorities, folder.journal, clock=clock, monotonic=monotonic)
+        window = RescueWindow(store, clock=clock, monotonic=monotonic)
+        self.authority = Authority(
+            store, folder.authorities, folder.journal,
+            is_rescue=lambda: window.is_open, clock=clock, monotonic=monotonic,
+        )  # fmt: skip
         self.rotation = Rotation(
             store, folder.authorities, self.authority, names=self._names, put_in_force=self._put_authorities_in_force,
             recall=lambda: self._links.recall(self._settings.seconds("limits.retry_after")), clock=clock,
@@ -229,7 +234,7 @@ class App:
             store, self.authority, schemas, vault, self.events,
             clock=clock, monotonic=monotonic, new_id=_new_id, max_pending=self._settings["join.max_pending"],
         )  # fmt: skip
-        self._rescue = Rescue(store, self.authority, vault, clock=clock, monotonic=monotonic)
+        self._rescue = Rescue(store, window, self.authority, vault, clock=clock, monotonic=monotonic)
         self._taking = Taking(store, self.authority, schemas, vault, clock=clock, new_id=_new_id)
         deliveries, reports = Deliveries(store, vault), Reports(store, clock=clock)
         self.contacts = Contacts(

@@ -77,6 +77,14 @@ def text_field(body: dict[str, Any], name: str, *, default: str | None = "", max
     return value
 
 
+def flag_field(body: dict[str, Any], name: str, *, default: bool | None = False) -> bool:
+    """A truth value of the body; required where ``default`` is None."""
+    value = body.get(name, default)
+    if type(value) is not bool:
+        raise Invalid("bad_object", f"{name} is neither true nor false")
+    return value
+
+
 def hex_field(body: dict[str, Any], name: str, size: int) -> bytes:
     """Bytes that the body carries in hex."""
     try:

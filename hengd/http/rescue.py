@@ -11,7 +11,7 @@ from aiohttp import web
 
 from hengd.http import shapes, shapes_joining, shapes_rescue
 from hengd.http.edge import PEER, WRITE_QUERY, Auth, Route, author_of, change_request
-from hengd.http.parse import Query, base64_field, facts_field, json_object, no_body, text_field
+from hengd.http.parse import Query, base64_field, facts_field, flag_field, json_object, no_body, text_field
 from hengd.http.views import json_response, moment
 from hengd.rules.rescue import MAX_SCHEMA_BYTES, HandedIn, Rescue, Waiting
 from hengd.rules.taking import Taking, Wanted, Wish
@@ -71,7 +71,7 @@ class RescueRoutes:
         """Open or close the window."""
         Query(request)
         body = await json_object(request, shapes.fields_of(shapes_rescue.RescueWindowBody))
-        await self._rescue.open(body.get("open_s", 0), author_of(request), forget=_flag(body, "forget"))
+        await self._rescue.window.open(body.get("open_s", 0), author_of(request), forget=flag_field(body, "forget"))
         return self._window()
 
     async def waiting(self, request: web.Request) -> web.Response:
@@ -88,14 +88,14 @@ class RescueRoutes:
         body = await json_object(request, shapes.fields_of(shapes_rescue.TakeBody))
         wish = Wish(
             tuple(_wanted(one) for one in _list(body, "devices")), text_field(body, "name"),
-            text_field(body, "schema"), _flag(body, "skip"),
+            text_field(body, "schema"), flag_field(body, "skip"),
         )  # fmt: skip
         if "devices" in body and not wish.wanted:
             raise Invalid("bad_object", "devices is empty; leave it out to take all")
         return json_response(asdict(await self._taking.take(wish, wanted)))
 
     def _window(self) -> web.Response:
-        closes = self._rescue.closes
+        closes = self._rescue.window.closes
         return json_response({"open": bool(closes), "closes": moment(closes), "waiting": self._rescue.count})
 
 
@@ -134,13 +134,6 @@ def _list(body: dict[str, Any], name: str) -> list[object]:
     value = body.get(name, [])
     if not isinstance(value, list):
         raise Invalid("bad_object", f"{name} is not a list")
-    return value
-
-
-def _flag(body: dict[str, Any], name: str) -> bool:
-    value = body.get(name, False)
-    if type(value) is not bool:
-        raise Invalid("bad_object", f"{name} is neither true nor false")
     return value
 
 

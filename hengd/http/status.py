@@ -101,7 +101,8 @@ class StatusRoutes:
         with self._store.read() as tx:
             meta = read_meta(tx)
             schemas, groups = (len(tx.keys("objects", object_key(kind, ""))) for kind in ("Schema", "Group"))
-        closes, ends, daemon, figures = self._joins.closes, self._rescue.closes, self._daemon, self._store.figures()
+        closes, ends = self._joins.closes, self._rescue.window.closes
+        daemon, figures = self._daemon, self._store.figures()
         counts = await self._devices.counts()
         return json_response(
             {
@@ -166,7 +167,7 @@ class StatusRoutes:
             troubles: tuple[HengeError | None, ...] = (
                 self._authority.timekeeper.trouble(tx),
                 self._vault.trouble(tx),
-                self._rescue.trouble(),
+                self._rescue.window.trouble(),
                 *self._overrides.stuck[:SHOWN],
                 *self._rotation.troubles(),
             )

@@ -11,17 +11,15 @@ from collections.abc import Callable, Container
 from dataclasses import dataclass
 from typing import Final
 
-from hengd.records import RescueRecord, RescueWindow, pack, unpack
-from hengd.rules import audit
-from hengd.rules.authority import EXPIRED_OK_S, Authority
-from hengd.rules.fleet import read_meta
+from hengd.records import RescueRecord, pack, unpack
+from hengd.rules.authority import Authority
 from hengd.rules.limits import RateLimit, counted_as
-from hengd.rules.outcome import Author
 from hengd.rules.references import references
+from hengd.rules.rescue_window import RescueWindow
 from hengd.rules.vault import Vault
 from hengd.store import Reader, Store, Transaction
 from henge_protocol import pki
-from henge_protocol.errors import Conflict, Denied, HengeError, Invalid, Limited, TooLarge, Unauthenticated, Unavailable
+from henge_protocol.errors import Conflict, Denied, Invalid, Limited, TooLarge, Unauthenticated
 from henge_protocol.model import MAX_DOCUMENT_BYTES, check_name, digest_of
 from henge_protocol.strictjson import parse
 
@@ -29,12 +27,9 @@ MAX_SCHEMA_BYTES: Final = 64 * 1024
 MAX_REQUESTS: Final = 10_000
 MAX_SCHEMAS: Final = 100
 """Different ones that are kept; a fleet has a few, and who holds the authority's key could make up many."""
-MAX_WINDOW_S: Final = 30 * pki.DAY_S
-"""Boards may sleep for weeks."""
 PER_S: Final = 1.0
 AT_ONCE: Final = 60
 """How often one address may hand something in."""
-_WINDOW: Final = b"window"
 _REQUEST: Final = b"request/"
 _DOCUMENT: Final = b"document/"
 """Apart from the requests, so that a list of these does not read all of those."""
@@ -66,11 +61,12 @@ class Waiting:
 
 
 class Rescue:
-    """The window, and what is handed in through it."""
+    """What is handed in while the window is open."""
 
     def __init__(
         self,
         store: Store,
+        window: RescueWindow,
         authority: Authority,
         vault: Vault,
         *,
@@ -78,63 +74,12 @@ class Rescue:
         monotonic: Callable[[], float],
     ) -> None:
         self._store = store
+        self.window = window
         self._authority = authority
         self._vault = vault
         self._clock = clock
         self._monotonic = monotonic
         self._rate = RateLimit(PER_S, AT_ONCE)
-        with store.read() as tx:
-            payload = tx.get("rescues", _WINDOW)
-        self._closes = -math.inf
-        """Monotonic seconds."""
-        if payload is not None:
-            window = unpack(RescueWindow, payload)
-            left_s = min(window.until - clock(), window.until - window.opened)  # also if the clock was set back
-            self._closes = monotonic() + left_s
-        authority.wanted = self._wanted
-
-    # ---- the window ----------------------------------------------------------------------------------
-
-    @property
-    def closes(self) -> float:
-        """When the window closes, unix seconds; 0 = it is closed."""
-        left_s = self._closes - self._monotonic()
-        return self._clock() + left_s if left_s > 0 else 0.0
-
-    def trouble(self) -> HengeError | None:
-        """While it is open: that it is, for those who look after the daemon."""
-        if not self.closes:
-            return None
-        message = "the rescue window is open: devices that the store does not know may hand in what they run"
-        return Unavailable("rescue_open", message, cure="take what came, then: hengectl rescue close")
-
-    async def open(self, for_s: int, by: Author, *, forget: bool = False) -> None:
-        """Let devices hand in for so many seconds from now; 0 closes. ``forget`` drops what was handed in before.
-
-        ``Invalid`` over 30 days. A restart does not close it.
-        """
-        if type(for_s) is not int or not 0 <= for_s <= MAX_WINDOW_S:
-            most = int(MAX_WINDOW_S)
-            raise Invalid("bad_parameter", f"open_s is {ascii(for_s)[:40]}, 0 to {most} seconds are allowed")
-        now, was_open = self._clock(), bool(self.closes)
-        if not for_s:
-            self._closes = -math.inf  # first: nothing more comes in, whatever the disk says
-
-        def operation(tx: Transaction) -> None:
-            if for_s:
-                tx.put("rescues", _WINDOW, pack(RescueWindow(now, now + for_s)))
-            else:
-                tx.delete("rescues", _WINDOW)
-            if forget:
-                for key in [key for key in tx.keys("rescues") if key != _WINDOW]:
-                    tx.delete("rescues", key)
-            if for_s or was_open:
-                act: audit.Act = "rescue-window.opened" if for_s else "rescue-window.closed"
-                audit.note(tx, act, "rescue-window", by, now=now)
-
-        await self._store.write(operation, essential=not for_s)
-        if for_s:
-            self._closes = self._monotonic() + for_s
 
     # ---- the device's side ---------------------------------------------------------------------------
 
@@ -170,27 +115,11 @@ class Rescue:
         except Denied as refusal:
             if "rescue" in refusal.extra:
                 return
-            if refusal.code == "unknown_certificate" and not self.closes:
+            if refusal.code == "unknown_certificate" and not self.window.closes:
                 cure = "on the daemon's machine: hengectl rescue open"
                 raise Denied("rescue_closed", "nothing may be handed in now", cure=cure) from None
             raise
         raise Conflict("exists", f"{known.name} is known here: there is nothing to rescue")
-
-    def _wanted(self, tx: Reader, certificate: bytes) -> str:
-        """The epoch, if the holder of a certificate that is not listed may hand in what it runs; else nothing."""
-        if not self.closes:
-            return ""
-        try:
-            identity, (begins, ends) = pki.identity_of(certificate), pki.validity(certificate)
-        except HengeError:
-            return ""
-        issued = begins + pki.CLIENT_BACKDATED_S
-        is_ours = identity.role == "device" and identity.fleet_id == self._authority.fleet
-        if not is_ours or issued <= self._authority.ends.last("device", identity.subject):
-            return ""
-        if self._clock() - ends > EXPIRED_OK_S or tx.get("ids", identity.subject.encode()) is not None:
-            return ""
-        return read_meta(tx).epoch
 
     def _keep(
         self, tx: Transaction, key: bytes, certificate: bytes, handed: HandedIn, schema: str, address: str, now: float
