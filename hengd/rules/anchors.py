@@ -110,7 +110,7 @@ def advice(
     elif authorities.next_server is not None:
         found.append("hengd ca rotate switch   # everybody knows the next server authority")
     elif authorities.old_server is not None:
-        left_days = (record.switched + KEEP_OLD_S - now) / pki.DAY_S
+        left_days = (min(record.switched - now, 0) + KEEP_OLD_S) / pki.DAY_S  # it may have been ahead at the switch
         when = f"in {left_days:.0f} days" if left_days >= 1 else "now"
         found.append(f"hengd ca rotate finish   # {when}: backups from before the switch are of no use then")
     if authorities.old_client is not None and unmoved:

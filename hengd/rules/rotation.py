@@ -90,15 +90,18 @@ class Rotation:
             return rotation_in(tx)
 
     async def owners(self) -> list[Owner]:
-        """Everybody with a certificate that can still be used or renewed."""
-        ended_before = self._clock() - EXPIRED_OK_S
-        return await self._store.examine(lambda tx: owners(tx, ended_before=ended_before))
+        """Everybody with a certificate that can still be used or renewed, also if the clock is ahead by years."""
+        passed = self._authority.timekeeper.passed
+        return await self._store.examine(lambda tx: owners(tx, ended_before=passed(tx) - EXPIRED_OK_S))
 
     def behind(self, everybody: Sequence[Owner]) -> list[Owner]:
         """Who does not know the server authority that is to sign, or that signs."""
         coming = self._authorities.next_server or self._authorities.server
-        name = short(coming.certificate_der)
-        return [one for one in everybody if any(record.told for record in one.records) and not one.knows(name)]
+        name, moving = short(coming.certificate_der), len(self._authorities.server_ders) > 1
+        return [
+            one for one in everybody
+            if not one.knows(name) and (moving or any(record.told for record in one.records))
+        ]  # fmt: skip
 
     def unmoved(self, everybody: Sequence[Owner]) -> list[Owner]:
         """Whose certificates are not all signed by the client authority in force."""

@@ -79,6 +79,12 @@ async def key_of(admin: Admin) -> tuple[str, bytes]:
     return pki.fingerprint(pki.certificate_der(members[SERVER_CA])).hex(), members[SERVER_KEY]
 
 
+def _forget_accounts(tx: Transaction) -> None:
+    """Certificates as a henge listed them that knew no rotation."""
+    for sha256, record in list(all_certificates(tx)):
+        tx.put("certs", sha256, pack(msgspec.structs.replace(record, told=[], signed_by="")))
+
+
 async def test_a_device_hears_of_the_next_authority_renews_and_is_counted_once_it_used_that(
     daemon: Service, admin: Admin
 ) -> None:
@@ -260,11 +266,7 @@ async def test_certificates_from_before_anybody_kept_account_count_as_told_of_wh
     lamp = await daemon.join(admin, "lamp-1")
     await use(daemon, lamp)
 
-    def forget(tx: Transaction) -> None:
-        for sha256, record in list(all_certificates(tx)):
-            tx.put("certs", sha256, pack(msgspec.structs.replace(record, told=[], signed_by="")))
-
-    await daemon.app._store.write(forget)
+    await daemon.app._store.write(_forget_accounts)
     assert await use(daemon, lamp) == 0
     assert await standing(admin) == ("resting", [], 1, 1)
     await admin.ok("POST", BEGIN)
@@ -280,10 +282,35 @@ async def test_who_can_renew_no_more_holds_nobody_up(daemon: Service, admin: Adm
         await use(daemon, await daemon.join(admin, name))
     await admin.ok("POST", "/v1/devices/lamp-2/revoke")
     clock.advance((90 + 181) * pki.DAY_S)
+    await daemon.app.authority.timekeeper.note()
     await admin.ok("POST", BEGIN)
 
     assert await standing(admin) == ("introduced", [], 0, 0)
     assert (await admin.ok("POST", SWITCH))["changed"]
+
+
+async def test_a_clock_that_is_ahead_by_years_leaves_nobody_behind(daemon: Service, admin: Admin, clock: Clock) -> None:
+    await use(daemon, await daemon.join(admin, "lamp-1"))
+    await admin.ok("POST", BEGIN)
+    clock.jump(2 * YEAR_S)
+
+    assert await standing(admin) == ("introduced", ["device/lamp-1"], 0, 1)
+    assert (await admin.refused("POST", SWITCH)).code == "left_behind"
+    await admin.ok("POST", SWITCH, {"leave_behind": True})
+    clock.jump(-2 * YEAR_S)
+    (advised,) = (await admin.ok("GET", "/v1/authorities"))["next"]
+    assert advised.startswith("hengd ca rotate finish   # in 30 days:")
+
+
+async def test_in_a_store_from_before_the_first_step_nobody_knows_the_next_authority(
+    daemon: Service, admin: Admin
+) -> None:
+    await use(daemon, await daemon.join(admin, "lamp-1"))
+    await admin.ok("POST", BEGIN)
+    await daemon.app._store.write(_forget_accounts)
+
+    assert await standing(admin) == ("introduced", ["device/lamp-1"], 0, 1)
+    assert (await admin.refused("POST", SWITCH)).code == "left_behind"
 
 
 async def test_the_client_authority_is_replaced_while_both_are_let_in(daemon: Service, admin: Admin) -> None:

@@ -80,6 +80,7 @@ async def test_a_name_is_free_again_when_its_last_certificate_cannot_be_renewed_
     clock.advance(ADMIN_LIFETIME_S + EXPIRED_OK_S - pki.DAY_S)
     taken = await spend(daemon, await token_of(admin, kind="admin"), pki.generate_key(), "ada", "/v1/login")
     clock.advance(2 * pki.DAY_S)
+    await daemon.app.authority.timekeeper.note()
     free = await spend(daemon, await token_of(admin, kind="admin"), pki.generate_key(), "ada", "/v1/login")
 
     assert (taken.status, free.status) == (409, 201)
@@ -121,6 +122,18 @@ async def test_a_revoked_operator_is_out_on_all_machines_and_over_a_restart(daem
 
     assert answer == {"name": "ada", "state": "revoked"}
     assert at_once == later == ["certificate_revoked", "certificate_revoked", "ok"]
+
+
+async def test_an_operator_is_found_and_revoked_though_the_clock_is_ahead_by_years(
+    daemon: Service, admin: Admin, clock: Clock
+) -> None:
+    ada = await log_in(daemon, admin)
+    clock.jump(5 * 365 * pki.DAY_S)
+    answer = await admin.ok("DELETE", "/v1/operators/ada")
+    clock.jump(-5 * 365 * pki.DAY_S)
+
+    assert answer["state"] == "revoked"
+    assert await code_for(daemon, ada) == "certificate_revoked"
 
 
 async def test_a_revoked_operator_may_log_in_anew(daemon: Service, admin: Admin) -> None:
