@@ -135,11 +135,12 @@ class Rescue:
             else:
                 schema = ""
         begins, ends = pki.validity(certificate)
+        server, client = self._authority.account_of(certificate)
         record = RescueRecord(
             id=pki.identity_of(certificate).subject, spki=pki.spki_sha256(certificate).hex(),
             not_before=begins, not_after=ends, name=handed.name, digest=handed.digest, size=len(handed.document),
             schema=schema, epoch=handed.epoch, revision=handed.revision, client=handed.client, facts=handed.facts or {},
-            address=address, at=now,
+            address=address, at=now, told=[server], signed_by=client,
         )  # fmt: skip
         tx.put("rescues", _DOCUMENT + key, self._vault.seal_anyway(tx).seal(handed.document, _context(key)))
         tx.put("rescues", _REQUEST + key, pack(record))
