@@ -67,13 +67,13 @@ class AuthorityRoutes:
         everybody, record, authorities = await self._rotation.owners(), self._rotation.record(), self._authorities
         behind, unmoved = self._rotation.behind(everybody), self._rotation.unmoved(everybody)
         server = {
-            "step": "introduced" if authorities.next_server else "switched" if authorities.old_server else "resting",
+            "step": authorities.step("server"),
             "switched": moment(record.switched),
             "authorities": _held_of_server(authorities),
             "follow": self._tally(everybody, behind),
         }
         client = {
-            "step": "introduced" if authorities.old_client else "resting",
+            "step": authorities.step("client"),
             "switched": "",
             "authorities": _held_of_client(authorities),
             "follow": self._tally(everybody, unmoved),
