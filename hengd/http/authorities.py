@@ -45,12 +45,12 @@ class AuthorityRoutes:
             ("server/cancel", self.cancel, shapes.NoBody),
             ("client/begin", self.begin_client, form.WithinBody),
             ("client/finish", self.finish_client, form.LeaveBehindBody),
-            ("server/forget-key", self.forget_key, form.ForgetKeyBody),
+            ("server/remove-key", self.remove_key, form.RemoveKeyBody),
             ("server/import-key", self.import_key, form.KeyBody),
             ("server/reissue", self.reissue, form.ReissueBody),
         )
         for path, handler, takes in steps:
-            needs = takes in (form.ForgetKeyBody, form.KeyBody)
+            needs = takes in (form.RemoveKeyBody, form.KeyBody)
             yield Route(
                 "POST", f"/v1/authorities/{path}", Auth.ADMIN, handler,
                 takes=takes, body_optional=not needs, gives={200: form.Stepped},
@@ -118,9 +118,9 @@ class AuthorityRoutes:
         leave_behind = await _leave_behind(request)
         return _stepped(await self._rotation.finish_client(author_of(request), leave_behind=leave_behind))
 
-    async def forget_key(self, request: web.Request) -> web.Response:
+    async def remove_key(self, request: web.Request) -> web.Response:
         """Remove the server authority's key, which the caller keeps from now on."""
-        body = await _body(request, shapes_authorities.ForgetKeyBody)
+        body = await _body(request, shapes_authorities.RemoveKeyBody)
         fingerprint = text_field(body, "fingerprint", default=None)
         return _stepped(await self._rotation.remove_key(fingerprint, author_of(request)))
 
