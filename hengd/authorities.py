@@ -119,6 +119,12 @@ class Authorities:
         """Whose certificates are looked at, the one that signs first."""
         return (self.client.certificate_der, *([self.old_client] if self.old_client else []))
 
+    def step(self, which: Which) -> Literal["resting", "introduced", "switched"]:
+        """Where the rotation of an authority stands; a new client authority signs as soon as it is introduced."""
+        if which == "client":
+            return "introduced" if self.old_client else "resting"
+        return "introduced" if self.next_server else "switched" if self.old_server else "resting"
+
     # ---- steps ---------------------------------------------------------------------------------------
 
     def introduce(self, *, now: float) -> None:

@@ -210,7 +210,7 @@ def export(where: Whereabouts, *, path: Path, source: str | None, remove_key: bo
     click.echo(f"{path} has both authorities with their keys, and was read back. Keep the passphrase elsewhere.")
     if not remove_key:
         return
-    done = asker.call("POST", "/v1/authorities/server/forget-key", {"fingerprint": fingerprint})
+    done = asker.call("POST", "/v1/authorities/server/remove-key", {"fingerprint": fingerprint})
     click.echo("The server authority's key is in that file only now." if done["changed"] else "It was gone before.")
     click.echo("Make a copy of the file on another medium, and take both away from this machine.")
 

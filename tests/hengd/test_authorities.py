@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from hengd.archive import AUTHORITIES, UNDER_WAY
 from hengd.authorities import Authorities, make_authorities
 from hengd.leaf import make_leaf, server_leaf
 from henge_protocol import pki
@@ -125,6 +126,14 @@ def test_a_step_on_a_full_disk_changes_nothing_and_works_when_there_is_room(tmp_
     disk.full = False
     step(authorities)
     assert state(authorities) != was
+
+
+@pytest.mark.parametrize("name", sorted(STEPS))
+def test_whatever_lies_there_after_a_step_belongs_in_a_backup(tmp_path: Path, name: str) -> None:
+    before, step = STEPS[name]
+    step(founded(tmp_path / "ca", before))
+
+    assert {f"ca/{path.name}" for path in (tmp_path / "ca").iterdir()} <= {*AUTHORITIES, *UNDER_WAY}
 
 
 def test_the_old_key_is_gone_after_the_switch(tmp_path: Path) -> None:
