@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import hashlib
 import logging
+import socket
 import time
 from collections.abc import Callable, Sequence
 
@@ -38,6 +39,20 @@ def local_addresses() -> tuple[str, ...]:
     ipv4 = [ip for ip in found if isinstance(ip, str)]
     ipv6 = [f"{ip[0]}%{ip[2]}" if ip[2] else ip[0] for ip in found if not isinstance(ip, str)]
     return usable_addresses([*ipv4, *ipv6])
+
+
+def reachable(host: str) -> list[str]:
+    """Addresses that reach a listener on ``host``; of one on all addresses no IPv6 for an IPv4 socket, and none that
+    needs an interface."""
+    if host not in ("0.0.0.0", "::"):
+        return [host]
+    found = [address for address in local_addresses() if "%" not in address]
+    return [address for address in found if host == "::" or ":" not in address] or [socket.gethostname()]
+
+
+def url_of(scheme: str, host: str, port: int) -> str:
+    """The URL of a listener; an IPv6 address stands in brackets."""
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 class Announcer:

@@ -18,7 +18,7 @@ from typing import Final
 from aiohttp import web
 
 from hengd.aftermath import Aftermath
-from hengd.announce import Announcer, local_addresses
+from hengd.announce import Announcer, reachable, url_of
 from hengd.backup import Backups
 from hengd.datadir import DataDir, open_data_dir
 from hengd.events import EventLog
@@ -38,6 +38,7 @@ from hengd.http.objects import ObjectRoutes
 from hengd.http.openapi import OpenApiRoutes
 from hengd.http.operators import OperatorRoutes
 from hengd.http.poll import PollRoutes
+from hengd.http.rescue import RescueRoutes
 from hengd.http.secrets import SecretRoutes
 from hengd.http.status import Daemon, StatusRoutes
 from hengd.http.stream import Links
@@ -60,9 +61,12 @@ from hengd.rules.fleet import read_meta
 from hengd.rules.joins import Joins
 from hengd.rules.presence import Presence
 from hengd.rules.reports import Reports
+from hengd.rules.rescue import Rescue
+from hengd.rules.rescue_window import RescueWindow
 from hengd.rules.rotation import Rotation
 from hengd.rules.schemas import SchemaCache
 from hengd.rules.secrets import Secrets
+from hengd.rules.taking import Taking
 from hengd.rules.tokens import Tokens
 from hengd.schedule import Schedule, plan_of
 from hengd.settings import Settings
@@ -209,7 +213,11 @@ class App:
         )
         self.events = EventLog(start=int(clock() * 1000))
         self.presence = Presence()
-        self.authority = Authority(store, folder.authorities, folder.journal, clock=clock, monotonic=monotonic)
+        window = RescueWindow(store, clock=clock, monotonic=monotonic)
+        self.authority = Authority(
+            store, folder.authorities, folder.journal,
+            is_rescue=lambda: window.is_open, clock=clock, monotonic=monotonic,
+        )  # fmt: skip
         self.rotation = Rotation(
             store, folder.authorities, self.authority, names=self._names, put_in_force=self._put_authorities_in_force,
             recall=lambda: self._links.recall(self._settings.seconds("limits.retry_after")), clock=clock,
@@ -226,6 +234,8 @@ class App:
             store, self.authority, schemas, vault, self.events,
             clock=clock, monotonic=monotonic, new_id=_new_id, max_pending=self._settings["join.max_pending"],
         )  # fmt: skip
+        self._rescue = Rescue(store, window, self.authority, vault, clock=clock, monotonic=monotonic)
+        self._taking = Taking(store, self.authority, schemas, vault, clock=clock, new_id=_new_id)
         deliveries, reports = Deliveries(store, vault), Reports(store, clock=clock)
         self.contacts = Contacts(
             self.authority,
@@ -264,7 +274,7 @@ class App:
         resources = (
             StatusRoutes(
                 daemon, self._store, self.authority, self.devices, self.joins, self.vault, self.overrides,
-                self.rotation, clock=environment.clock,
+                self._rescue, self.rotation, clock=environment.clock,
             ),
             ObjectRoutes(self._store, self.configs, self.overrides, self.devices, self.events),
             DeviceRoutes(self.configs, self.devices, self.authority, self.tokens, self.contacts.reports),
@@ -272,6 +282,7 @@ class App:
             HistoryRoutes(self.configs, self.events),
             EnrolRoutes(self.authority, self.tokens, self.joins),
             JoiningRoutes(self.tokens, self.joins, self.devices),
+            RescueRoutes(self._rescue, self._taking),
             OperatorRoutes(self.authority),
             AuthorityRoutes(self.rotation, self._folder.authorities, self.devices, self._backups),
             AuditRoutes(self._audit),
@@ -349,16 +360,15 @@ class App:
     def _names(self) -> list[str]:
         """What the server's certificate is for, beside the fleet's own name."""
         names = ["localhost", "127.0.0.1", socket.gethostname().lower(), *self._settings["tls.names"]]
-        return _usable(names)
+        return [name for name in dict.fromkeys(names) if name and "_" not in name]
 
     def urls(self) -> dict[str, list[str]]:
         """Where the daemon can be reached, by listener."""
         host, port = self.addresses[DEVICES]
-        hosts = [host] if host not in ("0.0.0.0", "::") else _reachable(host)
-        urls = {DEVICES: [f"https://{_bracketed(one)}:{port}" for one in hosts], ADMIN: [str(self._environment.socket)]}
+        reached = [url_of("https", one, port) for one in reachable(host)]
+        urls = {DEVICES: reached, ADMIN: [str(self._environment.socket)]}
         if LOCAL in self.addresses:
-            local_host, local_port = self.addresses[LOCAL]
-            urls[LOCAL] = [f"http://{_bracketed(local_host)}:{local_port}"]
+            urls[LOCAL] = [url_of("http", *self.addresses[LOCAL])]
         return urls
 
     def _checks(self) -> dict[str, bool]:
@@ -393,20 +403,6 @@ class App:
         for gate in self._gates:
             if gate.name == DEVICES:
                 gate.ssl = self._server_context()
-
-
-def _usable(names: Sequence[str]) -> list[str]:
-    return [name for name in dict.fromkeys(names) if name and "_" not in name]
-
-
-def _reachable(host: str) -> list[str]:
-    """Addresses that reach a listener on all of them: no IPv6 for an IPv4 socket, none that needs an interface."""
-    found = [address for address in local_addresses() if "%" not in address]
-    return [address for address in found if host == "::" or ":" not in address] or [socket.gethostname()]
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
 
 
 def _new_id() -> str:

@@ -9,6 +9,8 @@
     ca/server.pem                                 the server's own certificate
     revocations                                   the journal, if there is one
     secrets.key                                   the key of the secrets, if it was not locked
+
+A file that holds only the authorities is one without the store.
 """
 
 from __future__ import annotations

@@ -9,11 +9,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from henge_protocol.errors import CODES, Denied, HengeError, Problem, Unreachable
-from henge_protocol.problems import refusal_by_status
+from henge_protocol.errors import Denied, Unreachable
+from henge_protocol.problems import read_problem, refusal_of
 
 PATIENCE_S: Final = 120.0
 """A step that makes keys and syncs files on a slow card, behind others that do."""
+MAX_ANSWER_BYTES: Final = 1024 * 1024
+"""Far more than any of these answers; a guard against a peer that never stops."""
 
 
 class Asker:
@@ -22,9 +24,17 @@ class Asker:
     def __init__(self, sockets: Sequence[Path]) -> None:
         self._sockets = sockets
 
-    def call(self, method: str, path: str, body: Mapping[str, object] | None = None) -> Any:
-        """The value of the answer; raises the daemon's refusal, and as ``fetch``."""
-        return json.loads(self.fetch(method, path, body))
+    def call(self, method: str, path: str, body: Mapping[str, object] | None = None) -> dict[str, Any]:
+        """The object of the answer; raises the daemon's refusal, and as ``fetch``."""
+        try:
+            value = json.loads(self.fetch(method, path, body))
+        except (ValueError, RecursionError):
+            value = None
+        if not isinstance(value, dict):
+            places = " or ".join(map(str, self._sockets))
+            message = f"what listens on {places} answers as no hengd does"
+            raise Unreachable("unreachable", message, cure="name the socket of hengd: --socket PATH")
+        return value
 
     def fetch(self, method: str, path: str, body: Mapping[str, object] | None = None) -> bytes:
         """The bytes of the answer. Raises ``Unreachable`` ``no_daemon`` or ``unreachable``, ``Denied peer_denied``."""
@@ -35,14 +45,16 @@ class Asker:
             headers = {} if data is None else {"Content-Type": "application/json"}
             connection.request(method, path, data, headers)
             answer = connection.getresponse()
-            content = answer.read()
+            content = answer.read(MAX_ANSWER_BYTES)
+            if answer.length or answer.read(1):  # cut off, or without end
+                raise http.client.IncompleteRead(b"")
         except (OSError, http.client.HTTPException) as error:
             message = f"the daemon behind {place} gave no answer ({type(error).__name__})"
             raise Unreachable("unreachable", message, cure="see what it did: hengd ca status") from None
         finally:
             connection.close()
         if answer.status >= 400:
-            raise _refusal(answer.status, content)
+            raise refusal_of(answer.status, read_problem(content))
         return content
 
     def _connected(self) -> tuple[socket.socket, Path]:
@@ -65,19 +77,3 @@ class Asker:
             f"no hengd runs here: nobody listens on {places}",
             cure="start it: systemctl start hengd; or name the socket of yours: --socket PATH",
         )
-
-
-def _refusal(status: int, content: bytes) -> HengeError:
-    try:
-        problem = json.loads(content)
-    except ValueError:
-        problem = None
-    said: dict[str, Any] = problem if isinstance(problem, dict) else {}
-    kind, generic = refusal_by_status(status)
-    code = str(said.get("code", ""))
-    spots = [
-        Problem(str(one.get("pointer", "")), str(one.get("message", "")), str(one.get("object", "")))
-        for one in said.get("errors", ())
-    ]
-    told = str(said.get("detail") or f"the daemon answered {status}")
-    return kind(code if code in CODES else generic, told, cure=str(said.get("cure", "")), problems=spots)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import sys
@@ -22,14 +21,13 @@ from hengd.room import disk_refusal
 from hengd.rules.rotation import MAX_WITHIN_S
 from hengd.settings import Settings, load_settings, settings_files
 from henge_protocol import pki
-from henge_protocol.arguments import FILE, CarefulCommand
+from henge_protocol.arguments import FILE, PATH, CarefulGroup
 from henge_protocol.errors import Conflict, HengeError, Invalid, Malformed, Unreachable
-from henge_protocol.keyfiles import open_once, read_passphrase, sync_folder
+from henge_protocol.keyfiles import open_once, read_passphrase, replacing
 from henge_protocol.places import admin_socket, admin_sockets, config_dir, state_dir
 from henge_protocol.quantity import format_duration, parse_duration_s
 from henge_protocol.sealedfile import check_passphrase, damaged, read_header, unseal
 
-A_PATH: Final = click.Path(path_type=Path, readable=False)
 SHOWN: Final = 20
 """Names of those who lag behind, in a text; ``-o json`` has a hundred."""
 DEVICE_JOINS: Final = "hengectl device replace NAME prints a token with which it joins again, under its name"
@@ -78,8 +76,8 @@ def _with_whereabouts(command: Callable[..., Any]) -> Callable[..., Any]:
 
     wrapped.__name__, wrapped.__doc__ = command.__name__, command.__doc__
     for option in (
-        click.option("--config", type=A_PATH, envvar="HENGE_CONFIG", help="Settings file, for its socket."),
-        click.option("--socket", type=A_PATH, envvar="HENGE_SOCKET", help="Admin socket of the daemon."),
+        click.option("--config", type=PATH, envvar="HENGE_CONFIG", help="Settings file, for its socket."),
+        click.option("--socket", type=PATH, envvar="HENGE_SOCKET", help="Admin socket of the daemon."),
     ):
         wrapped = option(wrapped)
     return wrapped
@@ -92,13 +90,7 @@ def _passphrase_option(command: Callable[..., Any]) -> Callable[..., Any]:
     return option(command)
 
 
-class _Group(click.Group):
-    """Its commands take nothing doubtful."""
-
-    command_class = CarefulCommand
-
-
-@click.group("ca", cls=_Group)
+@click.group("ca", cls=CarefulGroup)
 def ca() -> None:
     """Care for the authorities that devices and the daemon know each other by."""
 
@@ -115,7 +107,7 @@ def status(where: Whereabouts, *, output: str) -> None:
 # ---- rotation
 
 
-@ca.group("rotate", cls=_Group)
+@ca.group("rotate", cls=CarefulGroup)
 def rotate() -> None:
     """Replace an authority without cutting devices: begin, wait, switch, finish."""
 
@@ -198,7 +190,7 @@ def cancel(where: Whereabouts) -> None:
 
 
 @ca.command("export", short_help="Keep both authorities with their keys in one sealed file.")
-@click.option("-o", "--output", "path", type=A_PATH, required=True, metavar="FILE", help="Where to; a new file.")
+@click.option("-o", "--output", "path", type=PATH, required=True, metavar="FILE", help="Where to; a new file.")
 @_passphrase_option
 @click.option("--remove-key", is_flag=True, help="Then take the server authority's key out of the data folder.")
 @_with_whereabouts
@@ -224,9 +216,9 @@ def export(where: Whereabouts, *, path: Path, source: str | None, remove_key: bo
 
 
 @ca.command("import", short_help="Put the server authority's key back.")
-@click.argument("path", type=A_PATH, metavar="FILE")
+@click.argument("path", type=PATH, metavar="FILE")
 @_passphrase_option
-@click.option("--data-dir", type=A_PATH, envvar="HENGE_DATA_DIR", help="Data folder, while no daemon works on it.")
+@click.option("--data-dir", type=PATH, envvar="HENGE_DATA_DIR", help="Data folder, while no daemon works on it.")
 @_with_whereabouts
 def import_(where: Whereabouts, *, path: Path, source: str | None, data_dir: Path | None) -> None:
     """Put the server authority's key back, from a file of 'hengd ca export' or from a backup.
@@ -245,7 +237,7 @@ def import_(where: Whereabouts, *, path: Path, source: str | None, data_dir: Pat
 
 
 @ca.command("reissue", short_help="Make the server's certificate anew.")
-@click.option("--from", "path", type=A_PATH, metavar="FILE", help="File with the key, if it is kept elsewhere.")
+@click.option("--from", "path", type=PATH, metavar="FILE", help="File with the key, if it is kept elsewhere.")
 @_passphrase_option
 @_with_whereabouts
 def reissue(where: Whereabouts, *, path: Path | None, source: str | None) -> None:
@@ -283,26 +275,17 @@ def asked_passphrase(source: str | None, *, again: bool = False) -> str:
 
 def _keep(path: Path, sealed: bytes, passphrase: str) -> str:
     """Write the file beside its place, read it back, put it there; the fingerprint of the authority in it."""
-    temporary = path.with_name(f".{path.name}.new")
     try:
-        with contextlib.suppress(FileNotFoundError):
-            temporary.unlink()
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
+        with replacing(path) as (file, temporary):
             file.write(sealed)
             file.flush()
             os.fsync(file.fileno())
-        members = _read(temporary, passphrase)
-        certificate = pki.certificate_der(members[SERVER_CA])
-        if not pki.key_matches(certificate, members.get(SERVER_KEY, b"")):
-            raise damaged("its key is not of its authority")
-        temporary.replace(path)
-        sync_folder(path.parent)
+            members = _read(temporary, passphrase)
+            certificate = pki.certificate_der(members[SERVER_CA])
+            if not pki.key_matches(certificate, members.get(SERVER_KEY, b"")):
+                raise damaged("its key is not of its authority")
     except OSError as error:
         raise disk_refusal(error, f"{path} cannot be written; nothing was removed") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
     return pki.fingerprint(certificate).hex()
 
 

@@ -41,7 +41,7 @@ from hengd.service import service
 from hengd.settings import Settings, default_file, load_settings, settings_files, toml
 from hengd.welcome import welcome
 from henge_protocol import __version__
-from henge_protocol.arguments import FILE, CarefulCommand, told_of
+from henge_protocol.arguments import FILE, PATH, CarefulGroup, told_of
 from henge_protocol.errors import Denied, HengeError
 from henge_protocol.keyfiles import file_refusal, open_once
 from henge_protocol.notify import notify
@@ -83,17 +83,9 @@ EXIT_CODES: Final = {
 }
 UNWRITTEN: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 """What the system says of standard output that leads to a file which takes no more."""
-A_PATH: Final = click.Path(path_type=Path, readable=False)
-"""What may be wrong with a path is told by whoever uses it, with its cure and exit code; click would say: usage."""
 
 
-class _Commands(click.Group):
-    """Commands that take nothing doubtful."""
-
-    command_class = CarefulCommand
-
-
-class _Program(_Commands):
+class _Program(CarefulGroup):
     """``hengd --listen ...`` without a command means ``hengd run --listen ...``."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -104,8 +96,8 @@ class _Program(_Commands):
 
 def _common(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
-        click.option("--config", type=A_PATH, envvar="HENGE_CONFIG", help="Settings file."),
-        click.option("--data-dir", type=A_PATH, envvar="HENGE_DATA_DIR", help="Where the store lies."),
+        click.option("--config", type=PATH, envvar="HENGE_CONFIG", help="Settings file."),
+        click.option("--data-dir", type=PATH, envvar="HENGE_DATA_DIR", help="Where the store lies."),
     ):
         command = option(command)
     return command
@@ -126,7 +118,7 @@ cli.add_command(ca)
 @_common
 @click.option("--listen", "devices", metavar="HOST:PORT", help="TLS port for devices and operators.")
 @click.option("--local", "local", metavar="HOST:PORT", help="Plain port for health, this machine only.")
-@click.option("--socket", "socket_path", type=A_PATH, help="Admin socket.")
+@click.option("--socket", "socket_path", type=PATH, help="Admin socket.")
 @click.option("--name", help="Name of this daemon.")
 @click.option("--no-mdns", is_flag=True, help="Do not announce on the network.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="How much to say.")
@@ -173,9 +165,10 @@ def check(config: Path | None, data_dir: Path | None) -> None:
 
 
 @cli.command(short_help="Make a data folder from a backup.")
-@click.argument("file", type=A_PATH)
+@click.argument("file", type=PATH)
 @click.option("--passphrase-file", "source", type=FILE, metavar="FILE|-", help="Not from a prompt but from there.")
-@click.option("--revocations", type=A_PATH, metavar="FILE", help="The journal of the data folder that is given up.")
+@click.option("--revocations", type=PATH, metavar="FILE", help="The journal of the data folder that is given up.")
+@click.option("--authorities-only", "only_authorities", is_flag=True, help="Take them alone and found a new store.")
 @click.option("--dry-run", is_flag=True, help="Do everything in a folder beside it and leave nothing.")
 @_common
 def restore(
@@ -185,12 +178,16 @@ def restore(
     config: Path | None,
     data_dir: Path | None,
     *,
+    only_authorities: bool,
     dry_run: bool,
 ) -> None:
     """Make the data folder from a file of 'hengectl backup': here, or on the machine that takes over.
 
     The folder must have no data yet. Devices find the daemon by themselves and go on; those that ran something newer
     than the backup are held until you say what counts: hengectl get devices, hengectl retry DEVICE.
+
+    From a file that holds the authorities alone, or with --authorities-only, an empty store is founded. Devices trust
+    it, and hand in what they run once you ask for that: hengectl rescue open.
     """
     settings, folder = _settings(config, {}), _data_dir(data_dir)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that a try is cleaned up
@@ -199,7 +196,7 @@ def restore(
         with open_once(file) as stream:
             done = restore_backup(
                 stream, folder, passphrase, now=time.time(), journal=revocations, only_try=dry_run,
-                allow_network_fs=settings["store.allow_network_fs"],
+                only_authorities=only_authorities, allow_network_fs=settings["store.allow_network_fs"],
             )  # fmt: skip
     except OSError as error:
         raise disk_refusal(error, f"{file} cannot be read") from error
@@ -216,7 +213,7 @@ def accept(config: Path | None, data_dir: Path | None) -> None:
     click.echo(f"The store had seen {shown(before)}. It is {shown(now)} now; certificates are issued from here on.")
 
 
-@cli.group("config", cls=_Commands)
+@cli.group("config", cls=CarefulGroup)
 def config_group() -> None:
     """Show settings."""
 
@@ -299,14 +296,25 @@ def _on_signal(stop: asyncio.Event) -> None:
 
 def _restored(done: Restored, folder: Path, *, dry_run: bool) -> list[str]:
     about = done.about
+    held = "" if done.founded else f": revision {about['revision']}, {about['devices']} devices"
     lines = [
-        f"Fleet {about['fleet']} as of {about['made']}: revision {about['revision']}, {about['devices']} devices.",
+        f"Fleet {about.get('fleet', '')} as of {about.get('made', '')}{held}.",
         *([f"{done.revocations} later revocations of the old folder count too."] if done.revocations else []),
     ]
     if dry_run:
         there = (folder / "data").exists()
         refused = [f"{folder} has data already: restoring into it would be refused."] if there else []
         return [*lines, "The backup is good; nothing was kept of the try.", *refused]
+    if done.founded:
+        return [
+            *lines,
+            f"Founded anew in {folder}: only the authorities were taken. No device, value or token is known.",
+            "Never start the old daemon again: devices would follow both.",
+            "Next:",
+            f"  hengd --data-dir {folder}   start it; devices find it, and are refused",
+            "  hengectl rescue open     let devices hand in what they run",
+            "  hengectl rescue list     see what was handed in; then take it: hengectl rescue take --all",
+        ]
     if done.migrated is not None:
         lines.append(f"It was made by an older henge: format {done.migrated.before} became {done.migrated.after}.")
     if not about["secrets"]:

@@ -246,10 +246,11 @@ class _Lock:
 def _found(new: Path, now: float, map_bytes: int) -> None:
     fleet = pki.new_id(secrets.token_bytes(16))
     make_authorities(new / "ca", fleet, now=now)
-    _make_store(new / "db", fleet, now, map_bytes)
+    make_store(new / "db", fleet, now, map_bytes)
 
 
-def _make_store(folder: Path, fleet: str, now: float, map_bytes: int) -> None:
+def make_store(folder: Path, fleet: str, now: float, map_bytes: int) -> None:
+    """Found an empty store of a fleet; ``lmdb.Error`` and OSError."""
     env = open_environment(folder, min(map_bytes, 16 * 1024 * 1024))
     try:
         databases = open_databases(env)

@@ -18,7 +18,7 @@ import msgspec
 
 from hengd.datafile import check_file
 from hengd.records import FORMAT, META_KEY, Meta, pack, unpack
-from hengd.room import disk_refusal, free_bytes, has_room
+from hengd.room import MAX_MAP_BYTES, disk_refusal, free_bytes, has_room, used_bytes
 from hengd.transactions import Reader, Transaction, open_databases
 from henge_protocol.errors import HengeError, Internal, StorageFull
 from henge_protocol.keyfiles import make_private_dir, sync_folder
@@ -35,7 +35,6 @@ A new number needs a store of it in ``tests/data/stores`` (``python -m tests.dat
 
 _ROOM_BYTES: Final = 8 * 1024 * 1024
 """What is left free on the disk beside the kept copy and a store that is written anew."""
-_MAX_MAP_BYTES: Final = 64 * 1024**3
 
 
 class Migrated(NamedTuple):
@@ -100,7 +99,7 @@ class Opening:
         """What is told when the disk refused a step; what the step had written already is given back to it."""
         if not has_room(self._database):  # of a short write LMDB says only that it failed
             error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        os.truncate(self._database / "data.mdb", _used_bytes(env))
+        os.truncate(self._database / "data.mdb", used_bytes(env))
         return disk_refusal(error, f"the store in {self._database} cannot be brought to format {FORMAT}")
 
     def _refuse_too_old(self, number: int) -> None:
@@ -175,7 +174,7 @@ def _keep_as_it_is(env: Any, keep: Path, before: int) -> Path:
 
 
 def _refuse_full(env: Any, keep: Path, before: int) -> None:
-    needed, free = 2 * _used_bytes(env) + _ROOM_BYTES, free_bytes(keep)
+    needed, free = 2 * used_bytes(env) + _ROOM_BYTES, free_bytes(keep)
     if free < needed:
         raise StorageFull(
             "storage_full",
@@ -183,11 +182,6 @@ def _refuse_full(env: Any, keep: Path, before: int) -> None:
             f" on the disk of {keep}, {free:,} are free",
             cure="free space on that disk and start again, or go on with the hengd from before; nothing was changed",
         )
-
-
-def _used_bytes(env: Any) -> int:
-    """How long the store's file is as of the last commit; what lies beyond is of no use."""
-    return int((env.info()["last_pgno"] + 1) * env.stat()["psize"])
 
 
 def _migrate(env: Any, databases: dict[str, Any], before: int, migrations: Mapping[int, Migration]) -> None:
@@ -203,6 +197,6 @@ def _migrate(env: Any, databases: dict[str, Any], before: int, migrations: Mappi
             return
         except lmdb.MapFullError:
             wanted = 2 * env.info()["map_size"]
-            if wanted > _MAX_MAP_BYTES:
+            if wanted > MAX_MAP_BYTES:
                 raise
             env.set_mapsize(wanted)

@@ -153,6 +153,8 @@ class Reported(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     shared: list[str] = []
     """Addresses of two devices that showed one certificate: a nonce came back after another. Empty: none did."""
     shared_since: float = 0.0
+    known: tuple[str, int] = ("", 0)
+    """Epoch and revision of another history line that it ran when a person took it over: they are no news."""
 
 
 class CertificateRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -243,6 +245,35 @@ class DataKeyRecord(msgspec.Struct, frozen=True):
     sealed: bytes
 
 
+class RescueRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a device handed in that the store does not know; the key is SHA-256 of the certificate that it showed."""
+
+    id: str
+    """By that certificate, as all that follows but what the device says of itself."""
+    spki: str
+    not_before: float
+    not_after: float
+    name: str
+    digest: str
+    """Of the document, which is kept sealed: nobody knows yet which of it is secret."""
+    size: int
+    schema: str = ""
+    """Digest of the schema that it handed in as well, which stands under it."""
+    epoch: str = ""
+    revision: int = 0
+    client: str = ""
+    facts: dict[str, str | int | float | bool] = {}
+    address: str = ""
+    at: float = 0.0
+
+
+class RescueWindow(msgspec.Struct, frozen=True):
+    """Until when devices may hand in what they run, unix seconds."""
+
+    opened: float
+    until: float
+
+
 R = TypeVar("R", bound=msgspec.Struct)
 
 _encoder = msgspec.json.Encoder()
@@ -261,6 +292,8 @@ _decoders: dict[type[Any], msgspec.json.Decoder[Any]] = {
         DataKeyRecord,
         AuditRecord,
         AuditEnd,
+        RescueRecord,
+        RescueWindow,
     )
 }
 

@@ -1,5 +1,7 @@
 """A backup becomes a data folder again, here or elsewhere: checked to its last byte before anything is written.
 
+A file that holds only the authorities, or of which only they are taken, founds an empty store of the same fleet.
+
 The restored fleet goes on as a new history line: devices that ran something newer than the backup are held and shown,
 and tokens, which may have been used since, are gone. Revocations are never forgotten: those in the journal of the old
 machine count too, if there is one.
@@ -23,7 +25,7 @@ import msgspec
 from hengd.archive import AUTHORITIES, JOURNAL, SECRETS_KEY, UNDER_WAY, unpack
 from hengd.authorities import Authorities
 from hengd.backup import verify_copy
-from hengd.datadir import build_data, new_epoch, unused_data_dir
+from hengd.datadir import build_data, make_store, new_epoch, unused_data_dir
 from hengd.journal import append_end, read_ends, read_named_ends
 from hengd.keyring import own_key
 from hengd.migrations import MIGRATIONS, Migrated, Migration, Opening
@@ -43,6 +45,8 @@ _ROOM_TO_MIGRATE: Final = 2.2
 """The same for a store of an older format, which may be written anew."""
 _TRY: Final = ".henge-try-"
 _GROWTH_BYTES: Final = 16 * 1024 * 1024
+_KINDS: Final = ("backup", "authorities")
+"""What a file can hold: everything, or the authorities alone."""
 _AUTHOR: Final = Author("henge", "restore", may_end_identities=False)
 
 
@@ -57,6 +61,8 @@ class Restored:
     """How many the journal of the old machine added."""
     migrated: Migrated | None
     """Whether the backup was of an older format."""
+    founded: bool
+    """The store is a new one: only the authorities were taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +73,8 @@ class _Given:
     ended: Mapping[tuple[str, str], float]
     """Whom the journal of the folder that is given up knows as revoked, and since when."""
     migrations: Mapping[int, Migration]
+    anew: bool
+    """Take only the authorities, and found the store."""
     now: float
 
 
@@ -79,12 +87,14 @@ def restore(
     allow_network_fs: bool,
     journal: Path | None = None,
     only_try: bool = False,
+    only_authorities: bool = False,
     migrations: Mapping[int, Migration] = MIGRATIONS,
 ) -> Restored:
     """Make the data of ``path``, which has none, from a backup; ``only_try`` does everything and leaves nothing.
 
-    ``journal`` is the journal of revocations of a folder that is given up. Interrupted at any point it leaves either
-    nothing or a folder that starts.
+    With ``only_authorities``, or from a file that holds nothing else, the store is founded anew. ``journal`` is the
+    journal of revocations of a folder that is given up. Interrupted at any point it leaves either nothing or a folder
+    that starts.
 
     Raises ``Invalid bad_backup``, ``Invalid bad_file`` for a pipe or a journal that is none,
     ``Denied wrong_passphrase``, ``Conflict exists`` (there are data, or another key of secrets), ``StorageFull`` before
@@ -101,7 +111,8 @@ def restore(
     file.seek(begin)
     header = read_header(file.read)
     pieces = unseal(header, file.read, passphrase)
-    given = _Given(header, ended, migrations, now)
+    anew = only_authorities or header.about["kind"] != "backup"
+    given = _Given(header, ended, migrations, anew, now)
     if only_try:
         return _tried(path, file, pieces, given)
     _refuse_foreign_folder(path)
@@ -110,9 +121,9 @@ def restore(
         filled: list[Restored] = []
 
         def fill(new: Path) -> None:
-            small = unpack(pieces, new / "db" / "data.mdb")
-            filled.append(_fill(new, small, given))
-            _put_key(path, small.get(SECRETS_KEY))
+            done, key = _fill(new, pieces, given)
+            filled.append(done)
+            _put_key(path, key)
 
         build_data(path, fill)
         return filled[0]
@@ -130,13 +141,13 @@ def _tried(path: Path, file: BinaryIO, pieces: Iterator[bytes], given: _Given) -
         with tempfile.TemporaryDirectory(prefix=_TRY, dir=place) as folder:
             new = Path(folder)
             (new / "db").mkdir(mode=0o700)
-            return _fill(new, unpack(pieces, new / "db" / "data.mdb"), given)
+            return _fill(new, pieces, given)[0]
     except OSError as error:
         raise disk_refusal(error, f"the backup cannot be tried in {place}") from error
 
 
 def _check_header(header: Header) -> None:
-    if header.about.get("kind") != "backup":
+    if header.about.get("kind") not in _KINDS:
         raise damaged(f"it holds {header.about.get('kind', 'something else')!r}", cure="name a file of hengectl backup")
     if header.about.get("format", 0) > FORMAT:
         raise damaged("it was made by a newer henge", cure="use the henge that made it, or a newer one")
@@ -169,22 +180,37 @@ def _check_room(path: Path, file: BinaryIO, header: Header) -> None:
         )
 
 
-def _fill(new: Path, small: dict[str, bytes], given: _Given) -> Restored:
-    """Everything in the new folder but the store's copy, which lies there; then the store begins its new line."""
+def _fill(new: Path, pieces: Iterator[bytes], given: _Given) -> tuple[Restored, bytes | None]:
+    """Everything in the new folder; then its store, the one of the backup or a new one, begins its new line.
+
+    With the key of the secrets, if it is to come along: a new store makes its own.
+    """
+    small = unpack(pieces, None if given.anew else new / "db" / "data.mdb")
     (new / "ca").mkdir(mode=0o700, exist_ok=True)
     for name in (*AUTHORITIES, *UNDER_WAY):
         if name in small:
             (write_public if name.endswith(".crt") else write_private)(new / name, small[name])
-    authorities = Authorities(new / "ca")
-    write_private(new / JOURNAL, small.get(JOURNAL, b""))
-    known = read_ends(new / JOURNAL)
-    news = {who: at for who, at in given.ended.items() if at > known.get(who, 0.0)}
-    for (role, subject), at in news.items():
-        append_end(new / JOURNAL, at, role, subject, durable=False)
-    migrated = _bring_up_to_date(new / "db", authorities.fleet, given.migrations)
+    fleet = Authorities(new / "ca").fleet
+    added = _write_journal(new / JOURNAL, small.get(JOURNAL, b""), given.ended)
+    migrated = None
+    if given.anew:
+        make_store(new / "db", fleet, given.now, _GROWTH_BYTES)
+    else:
+        migrated = _bring_up_to_date(new / "db", fleet, given.migrations)
     verify_copy(new / "db")
     epoch = _begin_line(new / "db", given.now)
-    return Restored(given.header.about, epoch, len(news), migrated)
+    done = Restored(given.header.about, epoch, added, migrated, founded=given.anew)
+    return done, None if given.anew else small.get(SECRETS_KEY)
+
+
+def _write_journal(path: Path, journal: bytes, ended: Mapping[tuple[str, str], float]) -> int:
+    """The journal of the backup and what the old machine's adds to it; how many that are."""
+    write_private(path, journal)
+    known = read_ends(path)
+    news = {who: at for who, at in ended.items() if at > known.get(who, 0.0)}
+    for (role, subject), at in news.items():
+        append_end(path, at, role, subject, durable=False)
+    return len(news)
 
 
 def _bring_up_to_date(folder: Path, fleet: str, migrations: Mapping[int, Migration]) -> Migrated | None:

@@ -24,6 +24,8 @@ FREE_RESERVE_BYTES: Final = 4 * 1024 * 1024
 ESSENTIAL_ROOM_BYTES: Final = 1024 * 1024
 """Below this much free disk the ballast is given up for an essential operation."""
 BALLAST_BYTES: Final = 8 * 1024 * 1024
+MAX_MAP_BYTES: Final = 64 * 1024**3
+"""The map grows no further: more than any fleet takes."""
 FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
 """What a disk says that takes no more; a card at the end of its life turns read-only."""
 
@@ -102,6 +104,11 @@ def make_ballast(folder: Path) -> None:
 def release_ballast(folder: Path) -> None:
     """Give the set-aside space back."""
     (folder / "ballast").unlink(missing_ok=True)
+
+
+def used_bytes(env: Any) -> int:
+    """How long the store's file is as of the last commit; what lies beyond is of no use."""
+    return int((env.info()["last_pgno"] + 1) * env.stat()["psize"])
 
 
 def free_bytes(folder: Path) -> int:

@@ -32,6 +32,7 @@ from hengd.room import (
     ESSENTIAL_ROOM_BYTES,
     FREE_RESERVE_BYTES,
     FULL,
+    MAX_MAP_BYTES,
     Growth,
     disk_refusal,
     free_bytes,
@@ -39,6 +40,7 @@ from hengd.room import (
     release_ballast,
     system_error,
     takes_no_more,
+    used_bytes,
 )  # fmt: skip
 from hengd.transactions import Ahead, Reader, Transaction, open_databases, open_environment
 from henge_protocol.errors import HengeError, Internal
@@ -52,7 +54,6 @@ T = TypeVar("T")
 MAX_BATCH: Final = 512
 """Operations that share one commit; beyond it the wait of the first becomes noticeable."""
 GROW_AT: Final = 0.8
-MAX_MAP_BYTES: Final = 64 * 1024**3
 GROW_WAIT_S: Final = 30.0
 
 
@@ -205,10 +206,8 @@ class Store:
     def figures(self) -> Figures:
         """Fill and health of the store; ``Internal storage_failed`` if its files are not where they were."""
         self._refuse_gone()
-        info, page = self._env.info(), self._env.stat()["psize"]
-        return Figures(
-            info["map_size"], (info["last_pgno"] + 1) * page, free_bytes(self._folder), self._commits, self._last_error
-        )
+        map_bytes, used = self._env.info()["map_size"], used_bytes(self._env)
+        return Figures(map_bytes, used, free_bytes(self._folder), self._commits, self._last_error)
 
     def _refuse_gone(self) -> None:
         """A commit into a file that is no longer the one under its name would be lost with it."""
@@ -371,10 +370,8 @@ class Store:
     # ---- growing: neither reader nor writer is active while the map changes ----------------------------
 
     def _grow_if_needed(self) -> None:
-        if self._commits % 64 == 0:
-            info = self._env.info()
-            if (info["last_pgno"] + 1) * self._env.stat()["psize"] > GROW_AT * info["map_size"]:
-                self._grow()
+        if self._commits % 64 == 0 and used_bytes(self._env) > GROW_AT * self._env.info()["map_size"]:
+            self._grow()
 
     def _grow(self) -> bool:
         """Double the map from the loop's thread, on which no reader is open between callbacks, and on no other now."""

@@ -19,7 +19,7 @@ from henge_protocol.errors import Internal
 
 DATABASES: Final = (
     "meta", "objects", "ids", "revisions", "documents", "desired", "reported",
-    "certs", "certs_of", "spki", "tokens", "ends", "secrets", "keys", "audit", "audit_ends",
+    "certs", "certs_of", "spki", "tokens", "ends", "secrets", "keys", "audit", "audit_ends", "rescues",
 )  # fmt: skip
 
 RECORD_VERSION: Final = 1

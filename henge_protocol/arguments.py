@@ -2,13 +2,14 @@
 
 An option given twice would be ignored once, in silence. A word that is empty is mostly a variable that a script did
 not set, and as a file or folder it would mean the current one. Text that is not UTF-8 can be neither kept nor sent;
-only the names of files may be any bytes (``FILE``).
+only the names of files may be any bytes (``FILE``, ``PATH``).
 """
 
 from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import click
@@ -17,6 +18,8 @@ from henge_protocol.peertext import printable
 
 FILE: Final = click.Path(readable=False)
 """The name of a file or folder. What is wrong with it is told by whoever uses it, with its own code and cure."""
+PATH: Final = click.Path(path_type=Path, readable=False)
+"""The same as a ``Path``."""
 
 
 class CarefulCommand(click.Command):
@@ -26,6 +29,12 @@ class CarefulCommand(click.Command):
         if not ctx.resilient_parsing:
             refuse_doubtful(self, ctx, args)
         return super().parse_args(ctx, args)
+
+
+class CarefulGroup(click.Group):
+    """A command whose commands take nothing doubtful."""
+
+    command_class = CarefulCommand
 
 
 def refuse_doubtful(command: click.Command, ctx: click.Context, args: Sequence[str]) -> None:

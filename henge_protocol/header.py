@@ -12,10 +12,10 @@ from typing import Any, Final
 
 from henge_protocol.errors import Malformed
 from henge_protocol.model import is_digest
+from henge_protocol.strictjson import MAX_INTEGER
 
 MAX_HEADER_BYTES: Final = 8 * 1024
 MAX_TEXT_CHARS: Final = 300
-MAX_INTEGER: Final = 2**53 - 1
 
 
 class WireError(Malformed):

@@ -16,6 +16,7 @@ import errno
 import os
 import stat
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NoReturn, Protocol
 
@@ -32,6 +33,7 @@ _PIECE_BYTES = 1024 * 1024
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 _WRITE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_REPLACE_FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 """Not through a symbolic link, and without waiting for the other end of a pipe."""
 
@@ -101,6 +103,28 @@ def drop_prepared(path: Path, *, files: Files = DISK) -> None:
     """Remove what ``prepare_file`` wrote, or a cut left behind; what cannot be removed the next write takes over."""
     with contextlib.suppress(OSError):
         files.unlink(_temporary(path))
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[tuple[BinaryIO, Path]]:
+    """As ``replace_file``, for what comes in pieces: a private file beside ``path``, open, and its own name.
+
+    At the end it takes the place of ``path``, durably; an error inside leaves the old content, and nothing else behind.
+    Whoever reads it back before that flushes first.  Raises ``OSError``.
+    """
+    temporary = _temporary(path)
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)  # left behind by a cut
+        with open(os.open(temporary, _REPLACE_FLAGS, PRIVATE_MODE), "w+b") as file:
+            yield file, Path(temporary)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        sync_folder(path.parent)
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
 
 
 def move_file(path: Path, to: Path, *, files: Files = DISK) -> None:

@@ -17,7 +17,6 @@ from typing import Any, ClassVar, Final
 
 from henge_protocol.header import (
     MAX_HEADER_BYTES,
-    MAX_INTEGER,
     WireError,
     choice_field,
     digest_field,
@@ -29,6 +28,7 @@ from henge_protocol.header import (
     unfit,
 )
 from henge_protocol.model import FINAL_STATES, INTENTS, REPORT_STATES, digest_of
+from henge_protocol.strictjson import MAX_INTEGER
 
 PROTOCOL_VERSION: Final = 1
 SUPPORTED: Final = (1, 1)

@@ -60,6 +60,7 @@ COMMANDS: Final = {
     "operator": "joining",
     "audit": "audit",
     "backup": "backup",
+    "rescue": "rescue",
     "doctor": "doctor",
     "support": "doctor",
     "device": "devices",

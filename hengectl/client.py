@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import quote, urlencode
 
 from henge_protocol import __version__, errors
-from henge_protocol.errors import CODES, HengeError, Malformed, Problem
-from henge_protocol.problems import refusal_by_status
+from henge_protocol.errors import HengeError, Malformed
+from henge_protocol.problems import read_problem, refusal_of
 from hengectl.kinds import Kind, Object, Ref
 
 if TYPE_CHECKING:
@@ -293,19 +293,15 @@ class TlsConnection(http.client.HTTPConnection):
 
 
 def refusal(status: int, headers: Mapping[str, str], body: bytes) -> HengeError:
-    """The error that a refusing answer stands for; text that is not a problem document is kept short."""
-    problem = _problem(body)
-    kind, generic = refusal_by_status(status)
-    code = str(problem.get("code", ""))
-    told = str(problem.get("detail") or problem.get("title") or f"the daemon answered {status}")
-    extra: dict[str, object] = {"status": status, "code": code}
+    """The error that a refusing answer stands for, with what programs may want to know of it in ``extra``."""
+    problem = read_problem(body)
+    extra: dict[str, object] = {"status": status, "code": str(problem.get("code", ""))}
     for name in ("request_id", "etag"):
         if problem.get(name):
             extra[name] = problem[name]
     if headers.get("retry-after", "").isdecimal():
         extra["retry_after_s"] = int(headers["retry-after"])
-    known = code if code in CODES else generic
-    return kind(known, told, cure=str(problem.get("cure") or ""), problems=_problems(problem), extra=extra)
+    return refusal_of(status, problem, extra=extra)
 
 
 def unreachable(label: str, error: Exception) -> HengeError:
@@ -336,8 +332,7 @@ def _untrusted(label: str, error: ssl.SSLCertVerificationError) -> errors.Untrus
     return errors.Untrusted(
         "pin_mismatch",
         f"the server at {label} is not the one you logged in to ({error.verify_message})",
-        cure="if the daemon was set up anew, or replaced its authority meanwhile, log in again; if not, somebody may be"
-        " in between",
+        cure="if the daemon was set up anew or has a new authority, log in again; if not, somebody may be in between",
     )
 
 
@@ -385,21 +380,4 @@ def _text(value: object) -> str:
 
 
 def _code(reply: Reply) -> str:
-    return str(_problem(reply.body).get("code", ""))
-
-
-def _problem(body: bytes) -> Mapping[str, Any]:
-    try:
-        problem = json.loads(body)
-    except (ValueError, RecursionError):
-        return {}
-    return problem if isinstance(problem, dict) else {}
-
-
-def _problems(problem: Mapping[str, Any]) -> list[Problem]:
-    listed = problem.get("errors")
-    spots = [spot for spot in listed if isinstance(spot, dict)] if isinstance(listed, list) else []
-    return [
-        Problem(str(spot.get("pointer", "")), str(spot.get("message", "")), str(spot.get("object") or ""))
-        for spot in spots
-    ]
+    return str(read_problem(reply.body).get("code", ""))

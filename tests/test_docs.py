@@ -33,6 +33,8 @@ from hengd.rules import (
     overrides,
     rendering,
     reports,
+    rescue,
+    rescue_window,
     schema_budget,
     schema_compare,
     schema_keywords,
@@ -40,6 +42,7 @@ from hengd.rules import (
     schema_patterns,
     schemas,
     secrets,
+    taking,
     timekeeping,
     tokens,
 )
@@ -91,12 +94,19 @@ def plain(text: str) -> str:
 # --- architecture ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("folder", ["hengd", "hengd/rules", "agent/henge_agent"])
-def test_every_module_of_daemon_and_agent_stands_in_the_architecture(folder: str) -> None:
+@pytest.mark.parametrize("folder", ["hengd", "hengd/http", "hengd/rules", "hengectl", "agent/henge_agent"])
+def test_every_module_of_the_programs_stands_in_the_architecture(folder: str) -> None:
     named = quoted(TEXTS["architecture.md"]) | {"__init__", "__main__"}
     modules = {path.stem for path in (TOP / folder).glob("*.py")}
 
     assert {module for module in modules if not module.startswith("schema_")} <= named
+
+
+def test_every_module_of_the_ground_stands_in_the_picture_of_the_architecture() -> None:
+    picture = TEXTS["architecture.md"].split("```")[1].split("henge_protocol: what all must agree on")[1]
+    modules = {path.stem for path in (TOP / "henge_protocol").glob("*.py")} - {"__init__"}
+
+    assert modules == set(re.findall(r"[a-z]+(?!\w*:)\b", picture.replace("touches the world:", "")))
 
 
 def test_decisions_that_code_and_tests_name_are_there() -> None:
@@ -372,7 +382,13 @@ JSON = strictjson.LIMITS
         f"tokens | {tokens.MAX_TOKENS:,} |",
         f"renewals of one identity | {authority.MAX_RENEWALS_PER_HOUR} an hour |",
         f"clock behind the store's records | {timekeeping.CLOCK_SLACK_S:g} s |",
-        f"doubles by itself up to {store.MAX_MAP_BYTES // 1024**3} GiB |",
+        f"rescue window | {rescue_window.MAX_WINDOW_S:,} s ",
+        f"schema that is handed in | {rescue.MAX_SCHEMA_BYTES:,} bytes |",
+        f"devices that have handed in what they run | {rescue.MAX_REQUESTS:,}, ",
+        f"different schemas that were handed in | {rescue.MAX_SCHEMAS} |",
+        f"of one address | {rescue.PER_S:g} a second, {rescue.AT_ONCE} at once |",
+        f"devices taken at once | {taking.MAX_TAKEN:,} |",
+        f"doubles by itself up to {room.MAX_MAP_BYTES // 1024**3} GiB |",
         f"free disk | {room.FREE_RESERVE_BYTES // 1024**2} MiB |",
         f"space set aside for revocations | {room.BALLAST_BYTES // 1024**2} MiB |",
         f"operations in one commit | {store.MAX_BATCH} |",

@@ -1,4 +1,4 @@
-"""When and where the daemon was met last, what it calls this device, and whether it lets it in: in the membership."""
+"""When and where the daemon was met last, what it calls this device and its schema, and whether it lets it in."""
 
 from __future__ import annotations
 
@@ -45,6 +45,15 @@ class Contacts:
             level = logging.DEBUG if self._address_not_kept == address else logging.WARNING
             self._address_not_kept = address
             log.log(level, "the daemon's address %s is not kept: %s", address, error)
+
+    async def keep_schema(self, name: str) -> None:
+        """Remember what the daemon calls the schema of this device, should it have to be told one day."""
+        if not is_name(name) or self._membership.schema == name:
+            return
+        try:
+            await asyncio.to_thread(self._state.update_membership, partial(replace, schema=name))
+        except HengeError as error:
+            log.warning("the name of the schema is not kept: %s", error)
 
     async def keep_refusal(self, code: str) -> None:
         """Remember that the daemon lets this device in no more, for ``henge-agent status``."""

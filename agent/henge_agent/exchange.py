@@ -12,7 +12,7 @@ import json
 import logging
 import ssl
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
@@ -23,7 +23,7 @@ from henge_agent.settings import Address
 from henge_protocol import __version__
 from henge_protocol.errors import CODES, HengeError, Malformed, Unreachable, Untrusted
 from henge_protocol.peertext import clean_text
-from henge_protocol.problems import refusal_by_status
+from henge_protocol.problems import read_problem, refusal_by_status
 from henge_protocol.tls import CertificateEnded, pinned_client_context, unverified_context
 from henge_protocol.trust import server_name
 from henge_protocol.wire import MAX_FRAME_BYTES
@@ -50,6 +50,8 @@ class Answer:
     status: int
     body: bytes
     retry_after_s: float | None = None
+    schema_name: str = ""
+    """What the daemon calls the schema that this is."""
 
     def fields(self) -> dict[str, Any]:
         """The body as a JSON object; raises ``Malformed bad_json``."""
@@ -187,7 +189,8 @@ class Exchange:
             ) as response:
                 retry = response.headers.get("Retry-After", "")
                 hint_s = float(retry) if retry.isascii() and retry.isdigit() and len(retry) < 6 else None
-                return Answer(response.status, await self._body(response, limit_bytes), hint_s)
+                named = response.headers.get("Henge-Schema", "")
+                return Answer(response.status, await self._body(response, limit_bytes), hint_s, named)
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
             raise self._trouble(error) from error
 
@@ -230,16 +233,17 @@ def _ended(address: Address, error: CertificateEnded) -> Untrusted:
 
 def refusal(answer: Answer) -> HengeError:
     """The error that a daemon's refusing answer stands for; text of the peer is cleaned and cut."""
-    try:
-        fields = answer.fields()
-    except Malformed:
-        fields = {}
+    fields = read_problem(answer.body)
     code = fields.get("code")
     kind, _ = refusal_by_status(answer.status)  # its substitute code would decide here how long to stay away
     said = said_by_peer(fields.get("detail") or fields.get("title") or "")
     if not isinstance(code, str) or code not in CODES:
         return kind("internal", f"the daemon answered with status {answer.status} {said}".rstrip())
-    extra = {"retry_after_s": answer.retry_after_s} if answer.retry_after_s is not None else {}
+    extra: dict[str, object] = {}
+    if answer.retry_after_s is not None:
+        extra["retry_after_s"] = answer.retry_after_s
+    if isinstance(fields.get("rescue"), str):
+        extra["rescue"] = said_by_peer(fields["rescue"])
     return kind(code, said or CODES[code], cure=said_by_peer(fields.get("cure") or ""), extra=extra)
 
 
@@ -257,11 +261,12 @@ async def whoami(exchange: Exchange) -> Answer:
     return answer
 
 
-async def device_schema(exchange: Exchange) -> bytes:
-    """The schema that this device's documents fit, as canonical JSON. Raises as ``whoami``."""
+async def device_schema(exchange: Exchange, keep_name: Callable[[str], Awaitable[None]]) -> bytes:
+    """The schema that this device's documents fit, as canonical JSON; its name is kept. Raises as ``whoami``."""
     answer = await exchange.get("/v1/device/schema", limit_bytes=MAX_SCHEMA_ANSWER_BYTES)
     if answer.status != 200:
         raise refusal(answer)
+    await keep_name(answer.schema_name)
     return answer.body
 
 

@@ -39,6 +39,8 @@ class Membership:
     """Where the daemon last answered."""
     known_time: int = 0
     """A moment that has passed for certain, unix seconds: the daemon's clock and this device's were both beyond it."""
+    schema: str = ""
+    """What the daemon called the schema that this device fetched last."""
     refused: str = ""
     """Why the daemon lets this device in no more, by its code; empty since it was welcomed last."""
 
@@ -112,6 +114,7 @@ def read_membership_fields(fields: Mapping[str, Any]) -> Membership:
         address=_checked(fields["address"], "address"),
         last_address=_checked(fields["last_address"], "last_address"),
         known_time=_time(fields.get("known_time", 0), "known_time"),
+        schema=_checked(fields.get("schema", ""), "schema"),
         refused=_checked(fields.get("refused", ""), "refused"),
     )
 

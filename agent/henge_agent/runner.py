@@ -22,6 +22,7 @@ from henge_agent.pauses import Pause
 from henge_agent.poll import Poll, read_welcome
 from henge_agent.records import Membership
 from henge_agent.renew import USELESS_CODES, Due, exchange_as, renew, settle_trial
+from henge_agent.rescue import Rescue, wanted_by
 from henge_agent.settings import Address, read_address
 from henge_agent.state import FOREIGN, REJOIN, State
 from henge_agent.watch import Watch
@@ -111,6 +112,7 @@ class Runner:
         self._renewal = Due(now=around.now, clock=around.clock, random=around.random)
         self._renewal_rest = Pause(around.sleep)
         self._contacts = Contacts(state)
+        self._rescue = Rescue(state, applier, greeting, clock=around.clock)
 
     async def run(self) -> None:
         """Put the outputs in order, then apply, stay connected and renew until cancelled."""
@@ -239,7 +241,7 @@ class Runner:
         except HengeError as error:
             self._trouble(str(address), error.message, error.cure)
             reason = "untrusted" if isinstance(error, Untrusted) else error.code
-            return Ended(reason, retry_after_s=retry_after_s(error))
+            return Ended("rescue" if wanted_by(error) else reason, retry_after_s=retry_after_s(error))
         if ended.welcome is None:
             said = f"the connection ended before the daemon welcomed this device ({ended.said or ended.reason})"
             self._trouble(str(address), said, "")
@@ -250,9 +252,13 @@ class Runner:
             async with self._renewing:  # a renewal under way writes to the slot on trial
                 await settle_trial(self._state, address)
         async with exchange_as(self._state, self._membership, address) as exchange:
-            self._applier.schemas.source = partial(device_schema, exchange)
+            self._applier.schemas.source = partial(device_schema, exchange, self._contacts.keep_schema)
             try:
                 return await self._talk(address, exchange)
+            except HengeError as error:
+                if wanted_by(error) and await self._rescue.hand_in(exchange, wanted_by(error)):
+                    self._backoff.reset()
+                raise
             finally:
                 self._applier.schemas.source = None
 

@@ -41,12 +41,19 @@ class Schemas:
         kept = await asyncio.to_thread(self._kept, digest)
         return kept if kept is not None else await self._fetched(digest)
 
-    def _kept(self, digest: str) -> Mapping[str, Any] | None:
+    def newest(self) -> bytes | None:
+        """The bytes of the schema that is kept; None when there is none."""
         try:
-            data = read_private(self._path, limit_bytes=MAX_SCHEMA_BYTES)
-            return _schema(data) if digest_of(data) == digest else None
+            return read_private(self._path, limit_bytes=MAX_SCHEMA_BYTES)
         except HengeError:
-            return None  # absent or damaged: it is asked for again
+            return None
+
+    def _kept(self, digest: str) -> Mapping[str, Any] | None:
+        data = self.newest()
+        try:
+            return _schema(data) if data is not None and digest_of(data) == digest else None
+        except HengeError:
+            return None  # damaged: it is asked for again
 
     async def _fetched(self, digest: str) -> Mapping[str, Any]:
         """The newest schema of this device: the one that was named, or one that came after it, which fits as well."""

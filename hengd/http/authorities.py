@@ -12,7 +12,7 @@ from hengd.authorities import Authorities
 from hengd.backup import Backups
 from hengd.http import shapes, shapes_authorities
 from hengd.http.edge import Auth, Route, author_of
-from hengd.http.parse import Query, json_object, no_body, text_field
+from hengd.http.parse import Query, flag_field, json_object, no_body, text_field
 from hengd.http.views import json_response, moment
 from hengd.leaf import Leaf
 from hengd.rules.anchors import SHOWN, Owner, advice
@@ -174,10 +174,7 @@ async def _within_s(request: web.Request) -> int | None:
 
 
 async def _leave_behind(request: web.Request) -> bool:
-    leave_behind = (await _body(request, shapes_authorities.LeaveBehindBody)).get("leave_behind", False)
-    if type(leave_behind) is not bool:
-        raise Invalid("bad_object", "leave_behind is neither true nor false")
-    return leave_behind
+    return flag_field(await _body(request, shapes_authorities.LeaveBehindBody), "leave_behind")
 
 
 def _key(body: dict[str, Any]) -> bytes:

@@ -53,6 +53,7 @@ class Auth(Enum):
     HEALTH = "none, local"
     NONE = "none"
     ENROL = "enrol"
+    RESCUE = "rescue"
     DEVICE = "device"
     DEVICE_EXPIRED = "device-expired"
     VIEWER = "viewer"
@@ -75,11 +76,15 @@ _SERVED: Final = {
     Auth.HEALTH: frozenset({LOCAL, ADMIN}),
     Auth.NONE: frozenset({DEVICES, ADMIN}),
     Auth.ENROL: frozenset({DEVICES}),
+    Auth.RESCUE: frozenset({DEVICES}),
     Auth.DEVICE: frozenset({DEVICES}),
     Auth.DEVICE_EXPIRED: frozenset({DEVICES}),
     **dict.fromkeys(OPERATORS, frozenset({DEVICES, ADMIN})),
     Auth.METRICS: frozenset({DEVICES, ADMIN, LOCAL}),
 }
+
+_ASKED_BY_THE_ROUTE: Final = (Auth.HEALTH, Auth.NONE, Auth.ENROL, Auth.RESCUE)
+"""Nobody needs to be known here; who may do what is for what serves the route."""
 
 RATES: Final = {"device": (20.0, 60), "admin": (50.0, 500)}
 """Requests of one identity in a second, and at once after a rest; what comes through the unix socket is not counted."""
@@ -251,7 +256,7 @@ class Edge:
         return route
 
     def _admitted(self, peer: Peer, auth: Auth) -> Caller:
-        if auth in (Auth.HEALTH, Auth.NONE, Auth.ENROL) or peer.listener == LOCAL:
+        if auth in _ASKED_BY_THE_ROUTE or peer.listener == LOCAL:
             return NOBODY
         is_local = peer.listener == ADMIN
         caller = self._local_user(peer) if is_local else self._authority.identify(peer.certificate, peer.address)

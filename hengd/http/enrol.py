@@ -9,13 +9,23 @@ from aiohttp import web
 
 from hengd.http import shapes, shapes_joining
 from hengd.http.edge import CALLER, PEER, Auth, Route
-from hengd.http.parse import MAX_WAIT_S, Query, base64_field, facts_field, hex_field, json_object, no_body, text_field
+from hengd.http.parse import (
+    MAX_WAIT_S,
+    Query,
+    base64_field,
+    facts_field,
+    flag_field,
+    hex_field,
+    json_object,
+    no_body,
+    text_field,
+)
 from hengd.http.views import json_response
 from hengd.rules.authority import Authority
 from hengd.rules.enrolment import is_board
 from hengd.rules.joins import Joins
 from hengd.rules.tokens import Tokens
-from henge_protocol.errors import Invalid, Unauthenticated
+from henge_protocol.errors import Unauthenticated
 from henge_protocol.trust import Trust, trust_answer
 
 MAX_ENROL_BYTES = 32 * 1024
@@ -141,11 +151,10 @@ class EnrolRoutes:
     async def answer(self, request: web.Request) -> web.Response:
         """The person at the device compared the codes."""
         body = await _body(request, shapes_joining.AnswerBody)
-        if type(body.get("accept")) is not bool:
-            raise Invalid("bad_object", "accept is neither true nor false")
-        if not body["accept"]:
+        is_accepted = flag_field(body, "accept", default=None)
+        if not is_accepted:
             await self._joins.reject(request.match_info["sid"])
-        return json_response({"state": "accepted" if body["accept"] else "void"})
+        return json_response({"state": "accepted" if is_accepted else "void"})
 
     async def renew(self, request: web.Request) -> web.Response:
         """A new certificate for the identity that is shown."""

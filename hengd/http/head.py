@@ -37,6 +37,8 @@ class Refusal:
     fields: tuple[str, ...] = ()
     """Header lines that belong to the answer, such as ``Allow: GET``."""
     cure: str = ""
+    rescue: str = ""
+    """The daemon's epoch, if the device may hand in what it runs: see ``rules/rescue.py``."""
 
     def body(self) -> bytes:
         """The problem document."""
@@ -47,8 +49,7 @@ class Refusal:
             "code": self.code,
             "detail": self.detail,
         }
-        if self.cure:
-            problem["cure"] = self.cure
+        problem |= {name: said for name, said in (("cure", self.cure), ("rescue", self.rescue)) if said}
         return json.dumps(problem, separators=(",", ":")).encode()
 
     def response(self) -> bytes:

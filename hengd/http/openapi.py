@@ -81,6 +81,7 @@ _WHO: Final = {
     Auth.HEALTH: "Anybody on this machine.",
     Auth.NONE: "Anybody.",
     Auth.ENROL: "Anybody who holds a token or asks to join.",
+    Auth.RESCUE: "Whoever shows a certificate of a device that the store does not know, while the window is open.",
     Auth.DEVICE: "A device, by its certificate.",
     Auth.DEVICE_EXPIRED: "Whoever shows a certificate, also one that has expired lately.",
     Auth.VIEWER: "Operators of every role, by certificate or over the admin socket.",

@@ -77,6 +77,14 @@ def text_field(body: dict[str, Any], name: str, *, default: str | None = "", max
     return value
 
 
+def flag_field(body: dict[str, Any], name: str, *, default: bool | None = False) -> bool:
+    """A truth value of the body; required where ``default`` is None."""
+    value = body.get(name, default)
+    if type(value) is not bool:
+        raise Invalid("bad_object", f"{name} is neither true nor false")
+    return value
+
+
 def hex_field(body: dict[str, Any], name: str, size: int) -> bytes:
     """Bytes that the body carries in hex."""
     try:
@@ -88,13 +96,13 @@ def hex_field(body: dict[str, Any], name: str, size: int) -> bytes:
     return value
 
 
-def base64_field(body: dict[str, Any], name: str, *, max_chars: int = 8192) -> bytes:
-    """Bytes that the body carries in base64 (RFC 4648 section 4, strict)."""
+def base64_field(body: dict[str, Any], name: str, *, max_chars: int = 8192, code: str = "bad_csr") -> bytes:
+    """Bytes that the body carries in base64 (RFC 4648 section 4, strict); ``Malformed`` ``code`` otherwise."""
     text = text_field(body, name, default=None, max_chars=max_chars)
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
-        raise Malformed("bad_csr", f"{name} is not base64") from None
+        raise Malformed(code, f"{name} is not base64") from None
 
 
 def facts_field(body: dict[str, Any]) -> dict[str, str | int | float | bool]:

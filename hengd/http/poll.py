@@ -79,8 +79,9 @@ class PollRoutes:
         Query(request)
         contact = self._meet(request)
         contact.agree()
-        digest, data = contact.schema()
-        return web.Response(body=data, headers={"ETag": f'"{digest}"'}, content_type=shapes.SCHEMA.type)
+        name, digest, data = contact.schema()
+        headers = {"ETag": f'"{digest}"', "Henge-Schema": name}
+        return web.Response(body=data, headers=headers, content_type=shapes.SCHEMA.type)
 
     async def report(self, request: web.Request) -> web.Response:
         """Take a hello or report; the receipt means that it is on disk."""

@@ -92,7 +92,8 @@ def stamp(response: web.StreamResponse, request_id: str) -> None:
 
 def refusal_of(error: HengeError) -> Refusal:
     """The same refusal for a WebSocket opening, which is answered before the HTTP library is involved."""
-    return Refusal(status_of(error), error.code, error.message, cure=error.cure)
+    rescue = str(error.extra.get("rescue", ""))
+    return Refusal(status_of(error), error.code, error.message, cure=error.cure, rescue=rescue)
 
 
 def _sentence(text: str, *, most: int) -> str:

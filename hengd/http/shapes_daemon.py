@@ -33,8 +33,8 @@ class Counts(Shape):
     config: dict[str, int]
 
 
-class JoinState(Shape):
-    """The join window and who waits in it."""
+class WindowState(Shape):
+    """The window for joins or for a rescue, and how many wait in it."""
 
     open: bool
     closes: Moment
@@ -67,7 +67,8 @@ class Status(Shape):
     schemas: Count
     groups: Count
     devices: Counts
-    join: JoinState
+    join: WindowState
+    rescue: WindowState
     store: StoreFigures
     warnings: list[str]
 

@@ -22,6 +22,7 @@ from hengd.rules.expiry import Overrides
 from hengd.rules.fleet import read_meta
 from hengd.rules.health import warnings_of
 from hengd.rules.joins import Joins
+from hengd.rules.rescue import Rescue
 from hengd.rules.rotation import Rotation
 from hengd.rules.vault import Vault
 from hengd.store import Figures, Store
@@ -58,7 +59,7 @@ class StatusRoutes:
 
     def __init__(
         self, daemon: Daemon, store: Store, authority: Authority, devices: Devices, joins: Joins, vault: Vault,
-        overrides: Overrides, rotation: Rotation, *, clock: Callable[[], float],
+        overrides: Overrides, rescue: Rescue, rotation: Rotation, *, clock: Callable[[], float],
     ) -> None:  # fmt: skip
         self._daemon = daemon
         self._store = store
@@ -67,6 +68,7 @@ class StatusRoutes:
         self._joins = joins
         self._vault = vault
         self._overrides = overrides
+        self._rescue = rescue
         self._rotation = rotation
         self._clock = clock
 
@@ -99,7 +101,8 @@ class StatusRoutes:
         with self._store.read() as tx:
             meta = read_meta(tx)
             schemas, groups = (len(tx.keys("objects", object_key(kind, ""))) for kind in ("Schema", "Group"))
-        closes, daemon, figures = self._joins.closes, self._daemon, self._store.figures()
+        closes, ends = self._joins.closes, self._rescue.window.closes
+        daemon, figures = self._daemon, self._store.figures()
         counts = await self._devices.counts()
         return json_response(
             {
@@ -117,6 +120,7 @@ class StatusRoutes:
                 "groups": groups,
                 "devices": {"total": sum(counts["identity"].values()), **counts},
                 "join": {"open": bool(closes), "closes": moment(closes), "waiting": len(self._joins.waiting())},
+                "rescue": {"open": bool(ends), "closes": moment(ends), "waiting": self._rescue.count},
                 "store": _store_view(figures) | {"backed_up": moment(meta.backed_up)},
                 "warnings": self._warnings(figures),
             }
@@ -163,6 +167,7 @@ class StatusRoutes:
             troubles: tuple[HengeError | None, ...] = (
                 self._authority.timekeeper.trouble(tx),
                 self._vault.trouble(tx),
+                self._rescue.window.trouble(),
                 *self._overrides.stuck[:SHOWN],
                 *self._rotation.troubles(),
             )

@@ -14,7 +14,7 @@ import msgspec
 
 from hengd.authorities import Authorities, InForce, Which, short
 from hengd.leaf import Leaf
-from hengd.records import CertificateRecord, RotationRecord, pack
+from hengd.records import ROTATION_KEY, CertificateRecord, RotationRecord, pack, unpack
 from hengd.rules import audit
 from hengd.rules.certificates import all_certificates, certificates_of, operator_names
 from hengd.rules.fleet import objects_of
@@ -71,6 +71,12 @@ def keep_account(tx: Transaction, now: InForce) -> None:
         if not record.told or not record.signed_by:
             told, signed_by = record.told or list(now.servers[:1]), record.signed_by or now.client
             tx.put("certs", sha256, pack(msgspec.structs.replace(record, told=told, signed_by=signed_by)))
+
+
+def rotation_in(tx: Reader) -> RotationRecord:
+    """What is remembered of the rotation."""
+    payload = tx.get("meta", ROTATION_KEY)
+    return RotationRecord() if payload is None else unpack(RotationRecord, payload)
 
 
 def told_by(authorities: Authorities) -> list[str]:

@@ -30,6 +30,7 @@ Act = Literal[
     "authority.introduced", "authority.withdrawn", "authority.switched", "authority.dropped", "authority.exported",
     "authority.key-removed", "authority.key-imported", "server-certificate.made",
     "token.refused", "code.refused", "join-window.opened", "join-window.closed",
+    "rescue-window.opened", "rescue-window.closed", "device.rescued",
 ]  # fmt: skip
 ACTS: Final[tuple[str, ...]] = get_args(Act)
 PRUNED_AT_ONCE: Final = 500

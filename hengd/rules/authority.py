@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from hengd.authorities import Authorities
-from hengd.records import CertificateRecord, RotationRecord
-from hengd.rules.anchors import is_outdated
+from hengd.records import CertificateRecord
+from hengd.rules.anchors import is_outdated, rotation_in
 from hengd.rules.certificates import Operator, activate, find_certificate, live_operators
 from hengd.rules.ends import Ends
 from hengd.rules.fleet import device_by_id, read_meta
@@ -25,7 +25,7 @@ from hengd.rules.timekeeping import Timekeeper
 from hengd.store import Reader, Store, Transaction
 from henge_protocol import pki
 from henge_protocol.csr import read_csr
-from henge_protocol.errors import Denied, Limited, NotFound, StorageFull
+from henge_protocol.errors import Denied, HengeError, Limited, NotFound, StorageFull
 
 log = logging.getLogger("hengd.authority")
 
@@ -70,18 +70,19 @@ class Authority:
         authorities: Authorities,
         journal: Path,
         *,
+        is_rescue: Callable[[], bool],
         clock: Callable[[], float],
         monotonic: Callable[[], float],
     ) -> None:
+        """``is_rescue`` says whether devices that are not listed may hand in what they run."""
         self._store = store
+        self._is_rescue = is_rescue
         self._clock = clock
         self._monotonic = monotonic
         self._authorities = authorities
         self.timekeeper = Timekeeper(store, ends=self._client_ca_ends, clock=clock, monotonic=monotonic)
         self._renewals: dict[str, list[float]] = {}
         self._alarms = RateLimit(1 / ALARM_EVERY_S, ALARMS_AT_ONCE)
-        self.within_s = RotationRecord().within_s
-        """Within which time those are to renew whose certificate is outdated."""
         with store.read() as tx:
             self.fleet = read_meta(tx).fleet
         self.ends = Ends(store, journal, clock=clock)
@@ -105,8 +106,10 @@ class Authority:
         with self._store.read() as tx:
             record = find_certificate(tx, sha256)
             if record is None:
-                self._tell_unlisted(sha256, address)
-                raise _unlisted()
+                epoch = self._wanted(tx, certificate_der)
+                if not epoch:
+                    self._tell_unlisted(sha256, address)
+                raise _unlisted(epoch)
             self.ends.refuse(record)
             name = _name(tx, record)
             left_s = record.not_after - self.timekeeper.now(tx)
@@ -115,6 +118,22 @@ class Authority:
             record.rights if record.role == "admin" else "", record.state == "issued",
             is_outdated(record, self._authorities.in_force),
         )  # fmt: skip
+
+    def _wanted(self, tx: Reader, certificate: bytes) -> str:
+        """The epoch, if the holder of a certificate that is not listed may hand in what it runs; else nothing."""
+        if not self._is_rescue():
+            return ""
+        try:
+            identity, (begins, ends) = pki.identity_of(certificate), pki.validity(certificate)
+        except HengeError:
+            return ""
+        issued = begins + pki.CLIENT_BACKDATED_S
+        is_ours = identity.role == "device" and identity.fleet_id == self.fleet
+        if not is_ours or issued <= self.ends.last("device", identity.subject):
+            return ""
+        if self._clock() - ends > EXPIRED_OK_S or tx.get("ids", identity.subject.encode()) is not None:
+            return ""
+        return read_meta(tx).epoch
 
     def _tell_unlisted(self, sha256: bytes, address: str) -> None:
         """Only who has our authority's key makes one that was never on the list; a few lines say so."""
@@ -171,7 +190,10 @@ class Authority:
 
     def renew_within_s(self, caller: Caller) -> int:
         """Within how many seconds this caller should renew its identity, sooner than by itself; 0 = in its own time."""
-        return self.within_s if caller.is_outdated else 0
+        if not caller.is_outdated:
+            return 0
+        with self._store.read() as tx:
+            return rotation_in(tx).within_s
 
     def operators(self) -> list[Operator]:
         """Operators who can still use or renew a certificate, by name, also if the clock is ahead by years."""
@@ -205,8 +227,10 @@ class Authority:
         self._renewals[caller.subject] = [*recent, now]
 
 
-def _unlisted() -> Denied:
-    return Denied("unknown_certificate", "this certificate is not on the daemon's list", cure="join again")
+def _unlisted(wanted_by: str = "") -> Denied:
+    message, extra = "this certificate is not on the daemon's list", {"rescue": wanted_by} if wanted_by else {}
+    cure = "hand in what you run, and wait" if wanted_by else "join again"
+    return Denied("unknown_certificate", message, cure=cure, extra=extra)
 
 
 def _name(tx: Reader, record: CertificateRecord) -> str:

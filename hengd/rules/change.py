@@ -110,14 +110,14 @@ class Change:
                 extra={"etag": tag, "revision": now},
             )
 
-    def put(self, manifest: Manifest, *, if_match: str | None = "*") -> None:
-        """Create or replace an object; ``if_match`` None = the caller named no version, so only creating is allowed."""
+    def put(self, manifest: Manifest, *, if_match: str | None = "*", device_id: str = "") -> None:
+        """Create or replace an object, a device with its id; ``if_match`` None = no version named: only create it."""
         found = self.current(manifest.kind, manifest.name)
         if found is not None:
             self._expect(found, if_match)
         elif if_match not in (None, "*"):
             raise Stale("stale", f"{manifest.path} does not exist", cure="leave If-Match out to create it")
-        self._set(self._record(manifest, found))
+        self._set(self._record(manifest, found, device_id=device_id))
 
     def put_secret(self, name: str, value: object, *, if_match: str | None = None) -> None:
         """Give a secret a value; the same value again is no change. Raises ``Unavailable`` ``secrets_locked``."""
@@ -270,7 +270,7 @@ class Change:
                 extra={"etag": tag, "revision": found.revision},
             )
 
-    def _record(self, manifest: Manifest, found: ObjectRecord | None) -> ObjectRecord:
+    def _record(self, manifest: Manifest, found: ObjectRecord | None, *, device_id: str = "") -> ObjectRecord:
         old = found or ObjectRecord(kind=manifest.kind, name=manifest.name, spec={}, created=self._now)
         here = Origin(self.meta.revision + 1, self._author.name, self._now, [])
         new = msgspec.structs.replace(
@@ -279,7 +279,7 @@ class Change:
             spec=manifest.spec,
             labels=manifest.labels,
             annotations=manifest.annotations,
-            id=old.id or (self._new_id() if manifest.kind == "Device" else ""),
+            id=old.id or device_id or (self._new_id() if manifest.kind == "Device" else ""),
             digest=schema_digest(manifest.spec["schema"]).hex() if manifest.kind == "Schema" else "",
         )
         return self._ownership.written(found, new)

@@ -28,7 +28,7 @@ from hengd.rules.fleet import (
 )  # fmt: skip
 from hengd.rules.history import changes_since, drop_revisions, is_of
 from hengd.rules.objects import KINDS, Manifest, object_path, parse_manifest
-from hengd.rules.outcome import Author, Moved, Outcome, Pruned
+from hengd.rules.outcome import Author, Moved, NotCommitted, Outcome, Pruned
 from hengd.rules.ownership import BY_HAND, Writer
 from hengd.rules.presence import Presence
 from hengd.rules.schemas import SchemaCache
@@ -251,7 +251,7 @@ class Configs:
                 refusing = sum(find_reported(tx, one.id).refused == one.after != "" for one in outcome.devices)
                 too_wide = wide.message if wide else ""
                 told = replace(outcome, managed=str(managed or ""), too_wide=too_wide, refusing=refusing)
-                raise _NotCommitted(replace(told, dry_run=True, revision=before))
+                raise NotCommitted(replace(told, dry_run=True, revision=before))
             if managed is not None:
                 raise managed
             if wide is not None:
@@ -260,25 +260,15 @@ class Configs:
 
         try:
             return self._reached(await self._store.write(operation, essential=essential))
-        except (HengeError, _NotCommitted) as undone:
+        except (HengeError, NotCommitted) as undone:
             await self._guesses.note(tried, request.author)
-            if isinstance(undone, _NotCommitted):
+            if isinstance(undone, NotCommitted):
                 return self._reached(undone.outcome)
             raise
 
     def _reached(self, outcome: Outcome) -> Outcome:
         """With how many of its devices are not there to get it at once."""
         return replace(outcome, offline=sum(self._presence.find(one.id) is None for one in outcome.devices))
-
-
-class _NotCommitted(Exception):
-    """Carries the outcome of a dry run out of its transaction, which is undone by it."""
-
-    expected = True
-
-    def __init__(self, outcome: Outcome) -> None:
-        super().__init__("dry run")
-        self.outcome = outcome
 
 
 def begin(

@@ -247,7 +247,7 @@ class Contact:
         wait_s = None if self.is_cut else due_in_s(desired, running, deliveries.line, retry_after_s=again_s)
         return (None, 0.0) if wait_s is None else (desired, wait_s)
 
-    def schema(self) -> tuple[str, bytes]:
+    def schema(self) -> tuple[str, str, bytes]:
         """The device's schema; see ``Deliveries.schema``."""
         return self._among.deliveries.schema(self.device_id)
 

@@ -88,8 +88,8 @@ class Deliveries:
             schema = find_object(tx, "Schema", name) if name else None
         return int(schema.spec["max_document"]) if schema is not None else MAX_DOCUMENT_BYTES
 
-    def schema(self, device_id: str) -> tuple[str, bytes]:
-        """Digest and canonical bytes of the schema that the device's documents fit; ``NotFound`` ``no_document``."""
+    def schema(self, device_id: str) -> tuple[str, str, bytes]:
+        """Name, digest and canonical bytes of the schema that the device's documents fit; ``NotFound no_document``."""
         with self._store.read() as tx:
             device = device_by_id(tx, device_id)
             name = device.spec["schema"] if device is not None else ""
@@ -97,7 +97,7 @@ class Deliveries:
         if schema is None:
             raise NotFound("no_document", "this device has no schema, and so no document")
         data = canonical(schema.spec["schema"])
-        return digest_of(data), data
+        return name, digest_of(data), data
 
     def delivery(self, device_id: str, desired: Desired) -> Delivery:
         """The frame that carries a document; if that was swept meanwhile, the frame of the newest one.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -88,6 +88,16 @@ class Outcome:
     """How many of ``devices`` are not connected."""
     refusing: int = 0
     """In a dry run: how many of ``devices`` have refused just that document before."""
+
+
+class NotCommitted(Exception):
+    """Carries what came of a dry run out of its transaction, which is undone by it."""
+
+    expected = True
+
+    def __init__(self, outcome: Any) -> None:
+        super().__init__("dry run")
+        self.outcome = outcome
 
 
 @dataclass(slots=True)

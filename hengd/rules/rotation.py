@@ -18,7 +18,7 @@ from hengd.authorities import Authorities, Which, short
 from hengd.leaf import OFFLINE_LIFETIME_S, Leaf, make_leaf, server_leaf
 from hengd.records import ROTATION_KEY, RotationRecord, TokenRecord, pack, unpack
 from hengd.rules import audit
-from hengd.rules.anchors import SHOWN, Owner, keep_account, owners, step_between, told_by
+from hengd.rules.anchors import SHOWN, Owner, keep_account, owners, rotation_in, step_between, told_by
 from hengd.rules.authority import EXPIRED_OK_S, Authority
 from hengd.rules.outcome import Author
 from hengd.store import Reader, Store, Transaction
@@ -66,8 +66,6 @@ class Rotation:
         self._clock = clock
         self._turn = asyncio.Lock()
         self._leaf: Leaf | None = None
-        with store.read() as tx:
-            authority.within_s = _record(tx).within_s
 
     # ---- what is so ----------------------------------------------------------------------------------
 
@@ -89,7 +87,7 @@ class Rotation:
     def record(self) -> RotationRecord:
         """What is remembered of the rotation."""
         with self._store.read() as tx:
-            return _record(tx)
+            return rotation_in(tx)
 
     async def owners(self) -> list[Owner]:
         """Everybody with a certificate that can still be used or renewed, also if the clock is ahead by years."""
@@ -325,11 +323,10 @@ class Rotation:
         def operation(tx: Transaction) -> None:
             self._authority.timekeeper.check(tx)
             keep_account(tx, self._authorities.in_force)
-            record = msgspec.structs.replace(_record(tx), within_s=wanted, in_force=told_by(self._authorities))
+            record = msgspec.structs.replace(rotation_in(tx), within_s=wanted, in_force=told_by(self._authorities))
             tx.put("meta", ROTATION_KEY, pack(record))
 
         await self._store.write(operation)
-        self._authority.within_s = wanted
         return wanted != before
 
     async def _done(self, act: audit.Act, which: Which, by: Author) -> None:
@@ -339,7 +336,7 @@ class Rotation:
 
     async def _note(self, act: audit.Act, which: Which, by: Author) -> None:
         def operation(tx: Transaction) -> None:
-            now, record = self._clock(), _record(tx)
+            now, record = self._clock(), rotation_in(tx)
             switched = record.switched if self._authorities.old_server is not None else 0.0
             if act == "authority.switched":
                 switched = now
@@ -348,11 +345,6 @@ class Rotation:
             audit.note(tx, act, f"authority/{which}", by, now=now)
 
         await self._store.write(operation, essential=True)
-
-
-def _record(tx: Reader) -> RotationRecord:
-    payload = tx.get("meta", ROTATION_KEY)
-    return RotationRecord() if payload is None else unpack(RotationRecord, payload)
 
 
 def _open_tokens(tx: Reader, now: float) -> int:

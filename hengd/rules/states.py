@@ -167,7 +167,10 @@ def connection_of(*, online: bool, reported: Reported, now: float) -> Connection
 
 def is_ahead(reported: Reported, line: Line) -> bool:
     """Whether the device knows a newer revision of another history line, as after restoring an old backup."""
-    return bool(reported.epoch) and reported.epoch != line.epoch and reported.revision > line.begins
+    if not reported.epoch or reported.epoch == line.epoch or reported.revision <= line.begins:
+        return False
+    epoch, revision = reported.known
+    return reported.epoch != epoch or reported.revision > revision
 
 
 def due_in_s(desired: Desired | None, reported: Reported, line: Line, *, retry_after_s: float) -> float | None:

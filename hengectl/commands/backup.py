@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -13,7 +11,7 @@ import click
 
 from henge_protocol.arguments import FILE
 from henge_protocol.errors import Conflict, Invalid
-from henge_protocol.keyfiles import file_refusal, open_once, read_passphrase, sync_folder
+from henge_protocol.keyfiles import file_refusal, open_once, read_passphrase, replacing
 from hengectl.invocation import Command, Invocation, with_invocation
 from hengectl.render import plural, safe
 
@@ -54,12 +52,15 @@ def _to_file(invocation: Invocation, path: Path, source: str | None, *, force: b
     if path.exists() and not path.is_file():
         raise Invalid("bad_file", f"{path} is no file that a backup could replace", cure="choose another name")
     passphrase = _passphrase(invocation, source, again=True)
-    with _replacing(path) as (file, temporary):
-        invocation.note("The daemon copies its store and reads it through ...")
-        invocation.client.save("/v1/backup", {"passphrase": passphrase}, _writer(file, path), patience_s=PATIENCE_S)
-        file.flush()
-        os.fsync(file.fileno())
-        about = _verified(temporary, passphrase)
+    try:
+        with replacing(path) as (file, temporary):
+            invocation.note("The daemon copies its store and reads it through ...")
+            invocation.client.save("/v1/backup", {"passphrase": passphrase}, _writer(file, path), patience_s=PATIENCE_S)
+            file.flush()
+            os.fsync(file.fileno())
+            about = _verified(temporary, passphrase)
+    except OSError as error:
+        raise file_refusal(error, path, "write") from None
     invocation.paper.say(f"{safe(str(path))}, {path.stat().st_size:,} bytes, read back and whole: {_told(about)}")
     if not about.get("secrets"):
         invocation.note("The key of the secrets is not in it, because the secrets are locked. See: hengectl status")
@@ -90,25 +91,6 @@ def _asked(invocation: Invocation, *, again: bool) -> str:
             cure="add --passphrase-file FILE, or - for standard input",
         )  # fmt: skip
     return invocation.hidden("Passphrase", again=again)
-
-
-@contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[tuple[BinaryIO, Path]]:
-    """A private file beside ``path`` that takes its place at the end, or is gone."""
-    temporary = path.with_name(f".{path.name}.new")
-    try:
-        with contextlib.suppress(FileNotFoundError):
-            temporary.unlink()
-        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "w+b") as file:
-            yield file, temporary
-        temporary.replace(path)
-        sync_folder(path.parent)
-    except OSError as error:
-        raise file_refusal(error, path, "write") from None
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
 
 
 def _writer(file: BinaryIO, path: Path) -> Any:

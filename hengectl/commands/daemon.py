@@ -139,7 +139,8 @@ def _facts(invocation: Invocation, status: Mapping[str, Any]) -> list[tuple[str,
         ("devices", _devices(invocation, status)),
         ("documents", _counted(invocation, status, "config")),
         ("objects", ", ".join(objects)),
-        ("joining", _joining_text(invocation, status)),
+        ("joining", _window_text(invocation, status.get("join"))),
+        *((("rescue", rescue),) if (rescue := _rescue_text(invocation, status)) else ()),
         *((_LISTENERS.get(str(use), safe(str(use))), safe(_joined(found))) for use, found in listed.items() if found),
         ("fleet", safe(status.get("fleet", ""))),
         ("CA", safe(status.get("ca_fingerprint", ""))),
@@ -177,14 +178,20 @@ def _counted(invocation: Invocation, status: Mapping[str, Any], axis: str) -> st
     return ", ".join(f"{count} {style.paint(mood_of(word), safe(word))}" for word, count in counts)
 
 
-def _joining_text(invocation: Invocation, status: Mapping[str, Any]) -> str:
-    window = status.get("join")
+def _rescue_text(invocation: Invocation, status: Mapping[str, Any]) -> str:
+    """Nothing, unless the window is open or something that was handed in waits to be taken."""
+    window = status.get("rescue")
+    shown = isinstance(window, Mapping) and (window.get("open") or window.get("waiting"))
+    return _window_text(invocation, window) if shown else ""
+
+
+def _window_text(invocation: Invocation, window: object) -> str:
     if not isinstance(window, Mapping):
         return ""
-    if not window.get("open"):
-        return "closed"
     waiting = window.get("waiting")
     more = f", {plural(waiting, 'device')} waiting" if isinstance(waiting, int) and waiting else ""
+    if not window.get("open"):
+        return f"closed{more}"
     return f"open, {left(window.get('closes'), now=invocation.now())} left{more}"
 
 

@@ -134,7 +134,7 @@ class Client:
         except Exception as error:  # no Wi-Fi; or a person's function, or a document whose wifi is none
             return self._note(Trouble("unreachable", "%s %s" % (type(error).__name__, error)))
         known = [_address(self.setup.get("server")), self.seen.get("address")]
-        ended, tried = Trouble("no_daemon", "none is announced; name it in the setup"), []
+        ended, tried = Trouble("no_daemon", "none announced; name it in the setup"), []
         for announced in (False, True):
             try:
                 addresses = await self._seldom("announced") if announced else known
@@ -197,10 +197,8 @@ class Client:
         except Trouble as error:
             if error.code in USELESS and "trial" in self.identity:  # the old pair stays, and asks again
                 self.keep_identity(dict(self.identity, trial=None, renew_at=0))
-            elif error.code == "certificate_expired":
-                await self.hang_up()
-                await self._seldom("renew", address)
-                raise Trouble("renewed")
+            elif error.code in ("certificate_expired", "rescue"):
+                await self._seldom("cure", address, error)
             raise
 
     async def _live(self, address):

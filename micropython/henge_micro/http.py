@@ -55,7 +55,7 @@ class Connection:
         if not port.isdigit():
             raise Trouble("bad_setting", self.address)
         opening = asyncio.open_connection(host, int(port), ssl=self._context, server_hostname=self._name)
-        self._stream, _ = await self._timed(opening, CONNECT_S)  # reader and writer are one here
+        self._stream, _ = await self.timed(opening, CONNECT_S)  # reader and writer are one here
         return self
 
     async def request(self, method, path, body=None, wait_s=0, headers=""):
@@ -67,7 +67,7 @@ class Connection:
             headers += "Content-Type: application/json\r\nContent-Length: %d\r\n" % len(body)
         head = "%s %s HTTP/1.1\r\nHost: %s\r\n%s\r\n" % (method, path, self.address, headers)
         await self.write(head.encode() + (body or b""))  # in one piece: two would wait for each other
-        return await self._timed(self._head(), wait_s + ANSWER_S)
+        return await self.timed(self.head(), wait_s + ANSWER_S)
 
     async def json(self, method, path, body=None, wait_s=0, wanted=(200,)):
         """Send a request and read a JSON object; a refusal is raised with the daemon's own code."""
@@ -85,15 +85,17 @@ class Connection:
         except Trouble:
             fields = {}
         code, text = fields.get("code"), fields.get("detail", "")
+        if "rescue" in fields:  # the daemon has lost its store
+            code, text = "rescue", fields["rescue"]
         return Trouble(code if isinstance(code, str) else "internal", "%d %s" % (status, text), self.retry_after_s)
 
     async def piece(self):
         """Some bytes of the body; empty at its end. The view holds until the next piece."""
-        return await self._timed(self._piece(), ANSWER_S)
+        return await self.timed(self._piece(), ANSWER_S)
 
     async def line(self):
         """The body up to the next line feed or its end."""
-        return await self._timed(self._line(), ANSWER_S)
+        return await self.timed(self._line(), ANSWER_S)
 
     async def drain(self):
         """Read the rest of the body and forget it."""
@@ -102,11 +104,11 @@ class Connection:
 
     async def write(self, data):
         """Send bytes."""
-        await self._timed(self._written(data), CONNECT_S)
+        await self.timed(self._written(data), CONNECT_S)
 
     async def exactly(self, size, wait_s=ANSWER_S):
         """So many bytes of the stream itself (WebSocket heads)."""
-        return await self._timed(self._exactly(size), wait_s)
+        return await self.timed(self._exactly(size), wait_s)
 
     async def close(self):
         """Hang up."""
@@ -118,7 +120,8 @@ class Connection:
         self._stream.write(data)  # tries at once, and raises what connecting has come to
         await self._stream.drain()
 
-    async def _head(self):
+    async def head(self):
+        """The head of an answer: its status. To be ``timed``."""
         self.left, self.retry_after_s, size = _MAX_HEAD_BYTES, None, 0
         status = (await self._line()).split(None, 2)
         if len(status) < 2 or not status[0].startswith(b"HTTP/1.") or not status[1].isdigit():
@@ -192,7 +195,7 @@ class Connection:
             raise Trouble("bad_json", "answer")
         return fields
 
-    async def _timed(self, work, seconds):
+    async def timed(self, work, seconds):
         """Wait for work so long; its errors become ``Trouble``."""
         try:
             return await asyncio.wait_for(work, self.limit(seconds))

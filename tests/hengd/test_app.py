@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from hengd import app as app_module
 from hengd.rules.fleet import read_meta
 from hengd.rules.notes import Committed
 from hengd.store import Store
@@ -130,7 +129,7 @@ async def test_only_addresses_that_reach_the_listener_are_shown(
 ) -> None:
     if ":" in listening and not socket.has_dualstack_ipv6():
         pytest.skip("this machine has no IPv6")
-    monkeypatch.setattr(app_module, "local_addresses", lambda: ("192.168.1.20", "fd00::20", "fe80::20%2"))
+    monkeypatch.setattr("hengd.announce.local_addresses", lambda: ("192.168.1.20", "fd00::20", "fe80::20%2"))
     service = Service(data_dir, clock, {"listen.devices": f"{listening}:0"})
     await service.start()
     try:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hengd.asking import Asker
+from hengd.asking import MAX_ANSWER_BYTES, Asker
 from henge_protocol.errors import Conflict, Denied, Internal, Unreachable
 from tests.service import Service
 
@@ -53,6 +53,11 @@ def test_a_socket_that_is_not_for_us_is_said_so(tmp_path: Path, monkeypatch: pyt
         (b"", Unreachable),
         (b"SSH-2.0\r\n\r\n", Unreachable),
         (b"HTTP/1.1 500 No\r\nContent-Length: 2\r\n\r\n[]", Internal),
+        (b"HTTP/1.1 200 Yes\r\nContent-Length: 2\r\n\r\n[]", Unreachable),
+        (b"HTTP/1.1 200 Yes\r\nContent-Length: 6\r\n\r\n<html>", Unreachable),
+        (b"HTTP/1.1 200 Yes\r\nContent-Length: 9\r\n\r\n{}", Unreachable),
+        (b"HTTP/1.1 200 Yes\r\n\r\n" + b"[" * 100_000, Unreachable),
+        (b"HTTP/1.1 200 Yes\r\n\r\n{}" + b" " * MAX_ANSWER_BYTES, Unreachable),
     ],
 )
 def test_what_is_no_daemon_is_told_as_that(tmp_path: Path, answer: bytes, error: type[Exception]) -> None:

@@ -77,7 +77,7 @@ class Cut(BaseException):
 
 CUT_POINTS = (
     "os.mkdir", "os.open", "os.write", "os.fsync", "os.replace", "os.rename", "os.fchmod", "datadir.make_authorities",
-    "datadir._make_store", "datadir.sync_folder", "datadir.open_environment",
+    "datadir.make_store", "datadir.sync_folder", "datadir.open_environment",
 )  # fmt: skip
 
 

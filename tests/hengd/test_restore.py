@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import tarfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 import pytest
 
 from hengd import archive, restore
+from hengd.journal import read_ends
 from hengd.restore import Restored
 from henge_protocol import sealedfile
 from henge_protocol.errors import Conflict, Denied, HengeError, Invalid, StorageFull
@@ -278,6 +281,85 @@ async def test_a_backup_whose_store_is_damaged_restores_nothing(daemon: Service,
         assert not (tmp_path / "other" / "data").exists()
     put_back(sealed(small, store, tmp_path), tmp_path / "other")
     await daemon.start()
+
+
+def authorities_alone(data: Path, *, without: str = "") -> bytes:
+    """A sealed file of the authorities of a data folder and of nothing else."""
+    pieces = io.BytesIO()
+    with tarfile.open(fileobj=pieces, mode="w") as made:
+        for name in archive.AUTHORITIES:
+            if name != without:
+                made.add(data / name, arcname=name)
+    header = {"kind": "authorities", "fleet": "f", "made": "2026-11-26T00:00:00Z"}
+    return b"".join(sealedfile.seal([pieces.getvalue()], PASSPHRASE.encode(), header, salt=bytes(16)))
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["of a backup", "alone"])
+async def test_the_authorities_found_an_empty_store_that_devices_trust(
+    daemon: Service, admin: Admin, clock: Clock, tmp_path: Path, whole: bool
+) -> None:
+    lamp = await daemon.join(admin, "lamp-1")
+    await admin.apply(schema(), device("lamp-2"))
+    before = await admin.ok("GET", "/v1/status")
+    file = await taken(admin) if whole else authorities_alone(daemon.data_dir / "data")
+
+    done = put_back(file, tmp_path / "other", only_authorities=whole)
+
+    assert done.founded
+    assert not (tmp_path / "other" / "keys").exists()
+    other = await elsewhere(tmp_path / "other", clock)
+    try:
+        async with other.admin() as there:
+            after = await there.ok("GET", "/v1/status")
+            assert [after[name] for name in ("fleet", "ca_fingerprint")] == [
+                before[name] for name in ("fleet", "ca_fingerprint")
+            ]
+            assert after["epoch"] == done.epoch != before["epoch"]
+            assert [after[name] for name in ("revision", "schemas", "groups")] == [0, 0, 1]
+            assert [one["what"] for one in (await there.ok("GET", "/v1/audit"))["items"]] == ["store.restored"]
+        async with other.remote(lamp) as remote:
+            assert (await remote.refused("GET", "/v1/device/config")).code == "unknown_certificate"
+    finally:
+        await other.stop()
+        other.clean()
+    verify_store(tmp_path / "other")
+
+
+async def test_revocations_outlive_the_store_that_is_founded_anew(
+    daemon: Service, admin: Admin, tmp_path: Path
+) -> None:
+    thief, lost = await daemon.join(admin, "lamp-1"), await daemon.join(admin, "lamp-2")
+    await admin.ok("POST", "/v1/devices/lamp-1/revoke")
+    backup = await taken(admin)
+    await admin.ok("POST", "/v1/devices/lamp-2/revoke")
+    journal = daemon.data_dir / "data" / "revocations"
+
+    done = put_back(backup, tmp_path / "other", only_authorities=True, journal=journal)
+
+    ends = read_ends(tmp_path / "other" / "data" / "revocations")
+    assert (done.revocations, set(ends)) == (1, {("device", thief.id), ("device", lost.id)})
+
+
+async def test_a_damaged_store_does_not_keep_the_authorities_from_founding_a_new_one(
+    daemon: Service, admin: Admin, tmp_path: Path
+) -> None:
+    small = {name: (daemon.data_dir / "data" / name).read_bytes() for name in archive.AUTHORITIES}
+    backup = sealed(small, b"x" * 8192, tmp_path)
+
+    assert put_back(backup, tmp_path / "tried", only_authorities=True, only_try=True).founded
+    assert not (tmp_path / "tried").exists()
+    assert put_back(backup, tmp_path / "other", only_authorities=True).founded
+
+
+@pytest.mark.parametrize("name", archive.AUTHORITIES)
+async def test_authorities_that_are_not_all_there_found_nothing(daemon: Service, tmp_path: Path, name: str) -> None:
+    file = authorities_alone(daemon.data_dir / "data", without=name)
+
+    with pytest.raises(Invalid, match=name) as refusal:
+        put_back(file, tmp_path / "other")
+
+    assert refusal.value.code == "bad_backup"
+    assert not (tmp_path / "other" / "data").exists()
 
 
 async def test_a_restore_that_is_cut_at_any_step_leaves_nothing_or_a_folder_that_starts(

@@ -57,8 +57,9 @@ class House:
     def tokens(self) -> Tokens:
         """Tokens that can be made and listed."""
         authority = Authority(
-            self.store, self.folder.authorities, self.folder.journal, clock=lambda: self.now, monotonic=lambda: 0.0
-        )
+            self.store, self.folder.authorities, self.folder.journal,
+            is_rescue=lambda: False, clock=lambda: self.now, monotonic=lambda: 0.0,
+        )  # fmt: skip
         vault = find_vault(self.store, "", None, self.folder.path)
         return Tokens(
             self.store, authority, SchemaCache(), vault,

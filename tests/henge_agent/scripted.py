@@ -40,6 +40,10 @@ class Scripted:
     receipts: bool = True
     refuse: tuple[int, str] | None = None
     """Status and code with which every request of a device is refused."""
+    rescue: str = ""
+    """Its history line, if it wants to know what devices run that it refuses."""
+    refuse_hand_in: tuple[int, str] | None = None
+    handed_in: list[dict[str, Any]] = field(default_factory=list)
     refuse_renewal: tuple[int, str] | None = None
     renew_within_s: int = 0
     """What every welcome asks until the device has renewed."""
@@ -61,6 +65,7 @@ class Scripted:
     sockets: set[web.WebSocketResponse] = field(default_factory=set)
     on_frame: Callable[[Message], Message | None] | None = None
     schema: dict[str, Any] | None = None
+    schema_name: str = "lamp"
     schemas_asked: int = 0
     hold: Callable[[Message], Awaitable[None]] | None = None
     """Awaited before a report by long-poll is answered."""
@@ -114,7 +119,7 @@ class Scripted:
     # ---- what devices do
 
     def app(self) -> web.Application:
-        app = web.Application(client_max_size=64 * 1024)
+        app = web.Application(client_max_size=128 * 1024)
         app.router.add_get("/v1/trust", self._trust)
         app.router.add_post("/v1/enrol", self._enrol)
         app.router.add_post("/v1/enrol/begin", self._begin)
@@ -126,13 +131,21 @@ class Scripted:
         app.router.add_get("/v1/device/config", self._config)
         app.router.add_post("/v1/device/report", self._report)
         app.router.add_get("/v1/device/schema", self._schema)
+        app.router.add_post("/v1/device/rescue", self._hand_in)
         return app
 
     async def _schema(self, request: web.Request) -> web.Response:
         self.schemas_asked += 1
         if self.schema is None:
             return problem(404, "no_document")
-        return web.Response(body=canonical(self.schema), content_type="application/json")
+        return web.Response(
+            body=canonical(self.schema), content_type="application/json", headers={"Henge-Schema": self.schema_name}
+        )
+
+    async def _hand_in(self, request: web.Request) -> web.Response:
+        self.handed_in.append(await request.json())
+        await self.ring()
+        return problem(*self.refuse_hand_in) if self.refuse_hand_in else web.json_response({}, status=202)
 
     async def _trust(self, request: web.Request) -> web.Response:
         return web.Response(body=trust_answer(Trust(FLEET, (self.fleet.server_ca.certificate_der,))))
@@ -315,12 +328,12 @@ class Scripted:
             return problem(403, "certificate_superseded")
         if certificate not in self.certificates:
             self.certificates.append(certificate)
-        return problem(*self.refuse) if self.refuse else None
+        return problem(*self.refuse, rescue=self.rescue) if self.refuse else None
 
 
-def problem(status: int, code: str, cure: str = "") -> web.Response:
+def problem(status: int, code: str, cure: str = "", rescue: str = "") -> web.Response:
     body = {"type": "about:blank", "title": code, "status": status, "detail": f"because of {code}", "code": code}
-    body |= {"cure": cure} if cure else {}
+    body |= {name: said for name, said in (("cure", cure), ("rescue", rescue)) if said}
     return web.Response(status=status, body=json.dumps(body).encode(), content_type="application/problem+json")
 
 

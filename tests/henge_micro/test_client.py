@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import shutil
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from hengd.datadir import make_store
 from henge_protocol import pki
+from tests.hengd.rescuekit import open_window, take, waiting
 from tests.henge_micro.boards import PATIENCE_S, RUN, Board, Interpreter, eventually
 from tests.henge_micro.cases import each_case, run_case
 from tests.henge_micro.conftest import MakeBoard
@@ -668,3 +671,69 @@ async def test_a_bundle_made_elsewhere_needs_no_joining(
         await admin.until("lamp-1", connection="online")
     finally:
         await other.off()
+
+
+async def test_a_board_tells_a_daemon_that_lost_its_store_what_it_runs_and_comes_back(
+    small: Interpreter, new_board: MakeBoard, daemon: Service, admin: Admin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = {"note": {"type": "string"}, "color": {"type": "string", "default": "green"}}
+    await admin.apply(schema("lamp", type="object", properties=long), device("lamp-1", note="x" * 1501))
+    board = await new_board(small)
+    await in_sync(board, admin)
+    device_id = (await admin.ok("GET", "/v1/devices/lamp-1"))["metadata"]["id"]
+    await board.off()
+    await lose_store(daemon)
+    async with daemon.admin() as there:
+        await open_window(there)
+        asked = counted(monkeypatch, daemon.app.authority, "wanted")
+        handed_in = counted(monkeypatch, daemon.app._rescue, "admit")
+        board.setup |= {"schema": "lamp", "server": f"127.0.0.1:{daemon.port}"}
+        await board.start(RUN)
+        await board.says("config", {"color": "green", "note": "x" * 1501})
+        await eventually_waits(there)
+        (one,) = await waiting(there)
+        before = len(asked)
+        await eventually(lambda: len(asked) >= before + 3)
+        assert len(handed_in) == 1, "it asks again and again, and says it once"
+        assert (one["name"], one["id"], one["size"], one["schema"]) == ("lamp-1", device_id, 1528, "")
+        assert (one["client"], one["facts"]["schema"]) == ("henge-micro/0.1", "lamp")
+        await there.apply(schema("lamp", type="object", properties=long))
+
+        taken = await take(there)
+
+        assert (taken["devices"][0]["runs"], taken["devices"][0]["values"]) == (
+            taken["devices"][0]["document"], {"note": "x" * 1501},
+        )  # fmt: skip
+        await there.until("lamp-1", config="in-sync", connection="online")
+        await there.set("lamp-1", color="red", note="short")
+        await board.says("config", {"color": "red", "note": "short"})
+        await there.until("lamp-1", config="in-sync")
+
+
+def counted(monkeypatch: pytest.MonkeyPatch, object_: Any, name: str) -> list[str]:
+    """A mark for each call of a method from now on."""
+    calls, method = [], getattr(object_, name)
+
+    def called(*arguments: Any) -> Any:
+        calls.append(name)
+        return method(*arguments)
+
+    monkeypatch.setattr(object_, name, called)
+    return calls
+
+
+async def lose_store(daemon: Service) -> None:
+    """The daemon starts anew with nothing but its authorities."""
+    await daemon.stop()
+    fleet = daemon.app.authority.fleet
+    shutil.rmtree(daemon.data_dir / "data" / "db")
+    (daemon.data_dir / "data" / "db").mkdir(mode=0o700)
+    make_store(daemon.data_dir / "data" / "db", fleet, time.time(), 2**24)
+    await daemon.start()
+
+
+async def eventually_waits(admin: Admin) -> None:
+    """Wait until somebody has handed something in."""
+    async with asyncio.timeout(PATIENCE_S):
+        while not await waiting(admin):  # noqa: ASYNC110 - a request of a device rings no bell
+            await asyncio.sleep(0.05)

@@ -16,12 +16,12 @@ from tests.service import Admin, device, schema
 
 LIE = """
 from henge_micro.http import Connection
-head = Connection._head
+head = Connection.head
 async def lie(self):
     status = await head(self)
     self.date = "Mon, 01 Jan 2035 00:00:00 GMT"
     return status
-Connection._head = lie
+Connection.head = lie
 """
 
 

@@ -390,3 +390,35 @@ def test_a_denial_names_what_is_closed(
 
     assert refusal.message == f"cannot {verb} {tmp_path / 'etc/henge/key'}: Permission denied"
     assert refusal.cure.endswith(f"; see: ls -ld {tmp_path / shown}")
+
+
+def test_what_comes_in_pieces_takes_its_place_at_the_end(tmp_path: Path) -> None:
+    path, left = tmp_path / "henge.backup", tmp_path / ".henge.backup.new"
+    path.write_bytes(b"old")
+    left.write_bytes(b"of a cut")
+    with keyfiles.replacing(path) as (file, temporary):
+        file.write(b"new")
+        assert path.read_bytes() == b"old"
+        assert temporary.stat().st_mode & 0o777 == 0o600
+
+    assert (path.read_bytes(), list(tmp_path.iterdir())) == (b"new", [path])
+
+
+def test_what_comes_in_pieces_and_not_whole_leaves_what_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "henge.backup"
+    path.write_bytes(b"old")
+
+    def write_half() -> None:
+        with keyfiles.replacing(path) as (file, _):
+            file.write(b"half")
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        write_half()
+
+    assert (path.read_bytes(), list(tmp_path.iterdir())) == (b"old", [path])
+
+
+def test_what_comes_in_pieces_needs_its_folder(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), keyfiles.replacing(tmp_path / "none" / "file"):
+        pass

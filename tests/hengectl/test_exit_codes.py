@@ -10,6 +10,7 @@ import pytest
 from hengectl import yamltext
 from hengectl.refusal import CONFLICT, INVALID, NO, NOT_ALLOWED, NOT_FOUND, OK, PARTIAL, TIMED_OUT, UNREACHABLE, USAGE
 from tests.hengd.http.joinkit import ask
+from tests.hengd.rescuekit import open_window, rescued
 from tests.hengectl.conftest import Face
 from tests.hengectl.test_cli import commands
 from tests.service import Admin, Service, device, group, schema
@@ -170,6 +171,22 @@ TABLE = [
     ("backup --verify ABSENT --passphrase-file PASSPHRASE", NOT_FOUND),
     ("backup --verify BAD --passphrase-file PASSPHRASE", INVALID),
     ("backup -o BACKUP --passphrase-file PASSPHRASE", OK),
+    ("rescue open", OK),
+    ("rescue open --for 0s", USAGE),
+    ("rescue open now", USAGE),
+    ("rescue close", OK),
+    ("rescue close now", USAGE),
+    ("rescue close --for 1h", USAGE),
+    ("rescue status", OK),
+    ("rescue status now", USAGE),
+    ("rescue status -o json", USAGE),
+    ("rescue list", OK),
+    ("rescue list -o xml", USAGE),
+    ("rescue list more", USAGE),
+    ("rescue take RESCUED --yes", OK),
+    ("rescue take nosuch", NOT_FOUND),
+    ("rescue take", USAGE),
+    ("rescue take --all RESCUED", USAGE),
     ("join open", OK),
     ("join open --for 0s", USAGE),
     ("join open --for", USAGE),
@@ -281,6 +298,9 @@ async def _filled(line: str, daemon: Service, admin: Admin, folder: Path) -> lis
         await admin.ok("PUT", "/v1/join-window", {"open_s": 600})
         async with daemon.remote(verified=False) as stranger:
             words["CODE"] = (await ask(daemon, stranger, "pico-3")).code
+    if "RESCUED" in line:
+        await open_window(admin)
+        words["RESCUED"] = (await rescued(daemon, "lost", {"color": "red"}, facts={"schema": "lamp"})).name
     if "JOINED" in line:
         words["JOINED"] = (await daemon.join(admin, "joined")).name
     return [words.get(word, word) for word in line.split()]

@@ -217,9 +217,9 @@ def output_of(state: Path) -> Path:
     return state.with_suffix(".json")
 
 
-def until(condition: Callable[[], bool], program: Program | None = None) -> None:
+def until(condition: Callable[[], bool], program: Program | None = None, *, patience_s: float = PATIENCE_S) -> None:
     """Look again and again; fails with the program's output when it ended or time is over."""
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + patience_s
     while not condition():
         is_over = time.monotonic() > deadline or (program is not None and program.process.poll() is not None)
         assert not is_over, program.log.read_text()[-3000:] if program is not None else "time is over"

@@ -15,6 +15,7 @@ from henge_protocol.audit import START, Link, verify
 from henge_protocol.joining import parse_token
 from henge_protocol.pki import DAY_S
 from tests.hengd.http.joinkit import ask, csr_of, identity_in, spend, token_of
+from tests.hengd.rescuekit import open_window, rescued, take
 from tests.service import Admin, Clock, Service, device, group, schema
 
 
@@ -59,6 +60,10 @@ async def test_every_kind_of_act_leaves_its_record_and_the_chain_is_whole(daemon
     token = await token_of(admin)
     await admin.ok("DELETE", f"/v1/tokens/{parse_token(token).id}")
     await spend(daemon, token, pki.generate_key(), "late")
+    await open_window(admin)
+    await rescued(daemon, "lost", {"color": "red"}, facts={"schema": "lamp"})
+    await take(admin)
+    await open_window(admin, 0)
     await admin.ok("POST", "/v1/devices/lamp-1/revoke")
     await admin.ok("DELETE", "/v1/devices/board")
     await admin.ok("DELETE", "/v1/operators/ada")

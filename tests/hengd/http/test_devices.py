@@ -63,7 +63,7 @@ async def test_a_document_names_the_schema_that_the_device_can_ask_for(daemon: S
     async with connected(daemon, identity) as lamp:
         again = await lamp.config()
 
-    assert json.loads(first.body) == stored
+    assert (json.loads(first.body), first.headers["Henge-Schema"]) == (stored, "lamp")
     assert first.headers["ETag"] == f'"{config.schema}"' == f'"{digest_of(first.body)}"'
     assert json.loads(second.body) == stored | {"title": "A lamp"}
     assert (again.digest, again.schema) == (config.digest, digest_of(second.body))

@@ -26,6 +26,7 @@ from hengd.http.edge import OPERATORS, Auth, Route
 from hengd.http.openapi import IN_PATH, IN_QUERY
 from henge_protocol.model import is_name, is_secret_name
 from tests.hengd.http.conftest import Standing
+from tests.hengd.rescuekit import certified, open_window
 from tests.service import Admin, Identity, Service, connected, group, schema
 
 EXAMPLE = {"name": "lamp-1", "secret": "wifi/home", "revision": "1", "id": "x", "sid": "x", "code": "00000000"}
@@ -96,9 +97,10 @@ async def test_a_route_takes_the_query_parameters_that_it_declares_and_no_other(
     daemon: Service, admin: Admin, lamp: Identity
 ) -> None:
     declared, taken = {}, {}
-    async with daemon.remote(lamp) as remote:
+    await open_window(admin)
+    async with daemon.remote(lamp) as remote, daemon.remote(certified(daemon, "stray")) as stray:
         for route in daemon.app.routes:
-            client = admin if route.auth in OVER_SOCKET else remote
+            client = {Auth.RESCUE: stray}.get(route.auth, admin if route.auth in OVER_SOCKET else remote)
             answer = await client.refused(route.method, f"{path_of(route)}?zz=1", body_for(route))
             known = answer.json["detail"].partition("known are ")[2]
             declared[route.method, route.path] = (answer.code, sorted(route.query))
@@ -114,11 +116,12 @@ async def test_a_body_takes_the_fields_that_its_shape_has_and_no_other(
     daemon: Service, admin: Admin, lamp: Identity
 ) -> None:
     declared, taken = {}, {}
-    async with daemon.remote(lamp) as remote:
+    await open_window(admin)
+    async with daemon.remote(lamp) as remote, daemon.remote(certified(daemon, "stray")) as stray:
         for route in daemon.app.routes:
             if not (isinstance(route.takes, type) and issubclass(route.takes, shapes.Shape)):
                 continue
-            client = admin if route.auth in OVER_SOCKET else remote
+            client = {Auth.RESCUE: stray}.get(route.auth, admin if route.auth in OVER_SOCKET else remote)
             headers = {"If-Match": "*"} if "If-Match" in route.headers else {}
             answer = await client.refused(route.method, path_of(route), body_for(route, zz=1), headers=headers)
             declared[route.method, route.path] = sorted(shapes.fields_of(route.takes))

@@ -39,8 +39,9 @@ class Registry:
     def start(self) -> None:
         """A new authority, as after a restart."""
         self.authority = Authority(
-            self.store, self._folder.authorities, self.journal, clock=lambda: self.now, monotonic=lambda: self.now
-        )
+            self.store, self._folder.authorities, self.journal,
+            is_rescue=lambda: False, clock=lambda: self.now, monotonic=lambda: self.now,
+        )  # fmt: skip
 
     async def issue(self, subject: str = "ada", role: str = "admin") -> bytes:
         """A new certificate, by token."""

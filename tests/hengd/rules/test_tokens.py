@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +61,8 @@ async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
     folder = open_data_dir(tmp_path / "state", allow_network_fs=True, now=NOW, map_bytes=2**24)
     store = Store.open(folder.database, map_bytes=2**24)
     try:
-        yield Desk(
-            store, lambda clock: Authority(store, folder.authorities, folder.journal, clock=clock, monotonic=clock)
-        )
+        authority = partial(Authority, store, folder.authorities, folder.journal, is_rescue=lambda: False)
+        yield Desk(store, lambda clock: authority(clock=clock, monotonic=clock))
     finally:
         await store.close()
         folder.close()
