@@ -166,7 +166,8 @@ def finish(where: Whereabouts, *, is_client: bool, leave_behind: bool) -> None:
     """Give the authority up that signed before.
 
     Of the server: devices forget it when they renew; until then a backup can be restored that was made after everybody
-    had followed and before the switch, so wait a month. Of the clients: refused, with their names, while some have no other certificate.
+    had followed and before the switch, so wait a month. Of the clients: refused, with their names, while some have no
+    other certificate.
     """
     if leave_behind and not is_client:
         message = "--leave-behind is for the switch, and for finish --client: this step leaves nobody behind"
