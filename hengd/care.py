@@ -225,7 +225,7 @@ def import_(where: Whereabouts, *, path: Path, source: str | None, data_dir: Pat
 
     Also while no daemon runs, as when it does not start without the key.
     """
-    key = _key_of(path, asked_passphrase(source))
+    key = _key_of(path, source)
     try:
         changed = where.asker().call("POST", "/v1/authorities/server/import-key", {"key": key.decode()})["changed"]
     except Unreachable as error:
@@ -247,7 +247,7 @@ def reissue(where: Whereabouts, *, path: Path | None, source: str | None) -> Non
     """
     if source is not None and path is None:
         raise Invalid("bad_usage", "--passphrase-file is for --from FILE", cure="leave it out, or add --from FILE")
-    body = {} if path is None else {"key": _key_of(path, asked_passphrase(source)).decode()}
+    body = {} if path is None else {"key": _key_of(path, source).decode()}
     asker = where.asker()
     asker.call("POST", "/v1/authorities/server/reissue", body)
     made = asker.call("GET", "/v1/authorities")["certificate"]
@@ -280,7 +280,7 @@ def _keep(path: Path, sealed: bytes, passphrase: str) -> str:
             file.write(sealed)
             file.flush()
             os.fsync(file.fileno())
-            members = _read(temporary, passphrase)
+            members = _read(temporary, lambda: passphrase)
             certificate = pki.certificate_der(members[SERVER_CA])
             if not pki.key_matches(certificate, members.get(SERVER_KEY, b"")):
                 raise damaged("its key is not of its authority")
@@ -289,9 +289,9 @@ def _keep(path: Path, sealed: bytes, passphrase: str) -> str:
     return pki.fingerprint(certificate).hex()
 
 
-def _key_of(path: Path, passphrase: str) -> bytes:
+def _key_of(path: Path, source: str | None) -> bytes:
     try:
-        members = _read(path, passphrase)
+        members = _read(path, lambda: asked_passphrase(source))
     except OSError as error:
         raise disk_refusal(error, f"{path} cannot be read") from error
     key = members.get(SERVER_KEY)
@@ -300,11 +300,11 @@ def _key_of(path: Path, passphrase: str) -> bytes:
     return key
 
 
-def _read(path: Path, passphrase: str) -> dict[str, bytes]:
-    """The small members of a sealed file, read to its end."""
+def _read(path: Path, passphrase: Callable[[], str]) -> dict[str, bytes]:
+    """The small members of a sealed file, read to its end; the passphrase is asked for once it is such a file."""
     with open_once(path) as file:
         header = read_header(file.read)
-        return unpack(unseal(header, file.read, passphrase.encode()), None)
+        return unpack(unseal(header, file.read, passphrase().encode()), None)
 
 
 # ---- telling

@@ -191,9 +191,9 @@ def restore(
     """
     settings, folder = _settings(config, {}), _data_dir(data_dir)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that a try is cleaned up
-    passphrase = check_passphrase(asked_passphrase(source))
     try:
         with open_once(file) as stream:
+            passphrase = check_passphrase(asked_passphrase(source))  # nobody types one for a file that is not there
             done = restore_backup(
                 stream, folder, passphrase, now=time.time(), journal=revocations, only_try=dry_run,
                 only_authorities=only_authorities, allow_network_fs=settings["store.allow_network_fs"],

@@ -165,7 +165,7 @@ def _refuse_foreign_folder(path: Path) -> None:
     raise Denied(
         "bad_file",
         f"{path} belongs to {name}; nothing was written",
-        cure=f"restore as that user: sudo -u {name} hengd ...",
+        cure=f"restore as that user: sudo -u {name} hengd restore --data-dir {path} FILE",
     )
 
 

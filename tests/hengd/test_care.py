@@ -104,6 +104,9 @@ def test_files_that_are_not_of_this_daemon_or_not_whole_are_refused(desk: Desk, 
     assert "No such file" in desk.ca("import", desk.folder / "none", *read, code=74)
     assert "at least 8 are needed" in desk.ca("import", file, *read, code=2, passphrase="short")
     assert "nobody can be asked" in desk.ca("import", file, code=2)
+    for words in (("import",), ("reissue", "--from")):  # the file comes first: nobody types a passphrase in vain
+        assert "No such file" in desk.ca(*words, desk.folder / "none", code=74)
+        assert "no backup that can be used" in desk.ca(*words, desk.folder / "letter", code=65)
 
 
 def test_where_the_file_does_not_fit_the_key_stays(desk: Desk) -> None:

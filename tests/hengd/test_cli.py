@@ -430,6 +430,7 @@ def test_a_file_that_is_no_backup_is_65_and_a_passphrase_must_come_from_somewher
     refused = hengd(home, "restore", str(home / "letter"), *options)
     absent = hengd(home, "restore", str(home / "nosuch"), *options)
     nobody = hengd(home, "restore", str(home / "letter"), "--data-dir", str(home / "d"))
+    unasked = hengd(home, "restore", str(home / "nosuch"), "--data-dir", str(home / "d"))
 
     os.mkfifo(home / "pipe")
     (home / "huge").touch(0o600)
@@ -439,6 +440,7 @@ def test_a_file_that_is_no_backup_is_65_and_a_passphrase_must_come_from_somewher
     large = hengd(home, "restore", str(home / "letter"), *options[:-1], str(home / "huge"))
 
     assert (refused.returncode, absent.returncode, nobody.returncode) == (65, 74, 2)
+    assert (unasked.returncode, "No such file" in unasked.stderr) == (74, True)  # before anybody types a passphrase
     assert [ran.returncode for ran in (*odd, large)] == [74, 74, 74, 65]  # F01, F02, F04
     assert "through a pipe" in odd[0].stderr
     for ran in (refused, absent, nobody, *odd, large):
