@@ -90,7 +90,7 @@ def _passphrase_option(command: Callable[..., Any]) -> Callable[..., Any]:
     return option(command)
 
 
-@click.group("ca", cls=CarefulGroup)
+@click.group("ca", cls=CarefulGroup, short_help="Care for the authorities: status, rotation, offline key.")
 def ca() -> None:
     """Care for the authorities that devices and the daemon know each other by."""
 
@@ -107,7 +107,7 @@ def status(where: Whereabouts, *, output: str) -> None:
 # ---- rotation
 
 
-@ca.group("rotate", cls=CarefulGroup)
+@ca.group("rotate", cls=CarefulGroup, short_help="Replace an authority without cutting devices off.")
 def rotate() -> None:
     """Replace an authority without cutting devices: begin, wait, switch, finish."""
 
@@ -338,13 +338,14 @@ def _of_authority(which: str, state: dict[str, Any], within: str) -> list[str]:
     follow = state["follow"]
     if state["step"] != "resting" or follow["behind"]:
         known = f"{follow['devices']} of {follow['devices_total']} devices"
-        known += f" and {follow['operators']} of {follow['operators_total']} operators"
+        known += f", {follow['operators']} of {follow['operators_total']} operators"
         what = "have a certificate of the new one" if which == "client" else "know the one that is to sign"
         if which == "server" and state["step"] != "introduced":
             what = "know the one that signs"
-        lines.append(f"             {known} {what}; devices renew within {within}")
+        lines.append(f"             {known} {what}")
     if follow["behind"]:
         lines.append(f"             not yet: {_listed(follow['behind'])}")
+        lines.append(f"             devices renew within {within}, each at a moment of its own")
     return lines
 
 

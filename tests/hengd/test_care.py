@@ -126,6 +126,14 @@ def test_a_backup_holds_the_key_as_well(desk: Desk, tmp_path: Path) -> None:
     assert "is back" in desk.ca("import", backup, "--passphrase-file", passphrase)
 
 
+def test_the_status_of_a_rotation_fits_a_terminal(desk: Desk) -> None:
+    desk.ca("rotate", "begin")
+    desk.ca("rotate", "begin", "--client")
+    lines = [line for line in desk.ca("status").splitlines() if not line.startswith("certificate")]  # any name, any length
+    assert any("know the one that is to sign" in line for line in lines)
+    assert [line for line in lines if len(line) > 80] == []
+
+
 def test_without_a_daemon_and_with_words_that_make_no_sense_one_line_says_what_to_do(desk: Desk) -> None:
     assert "not between 1s and 7d" in desk.ca("rotate", "begin", "--within", "8d", code=2)
     assert "--within" in desk.ca("rotate", "begin", "--within", "soon", code=2)

@@ -136,7 +136,7 @@ def test_the_default_settings_are_toml_and_good(home: Path) -> None:
     }
     (home / "mine.toml").write_text(shown.stdout)
     checked = hengd(home, "check", "--config", str(home / "mine.toml"))
-    assert (checked.returncode, checked.stdout.splitlines()[0]) == (0, "0 settings changed, all good.")
+    assert (checked.returncode, checked.stdout.splitlines()[0]) == (0, "All settings are good. Not at their defaults: 0")
 
 
 def test_settings_are_shown_with_their_origin(home: Path) -> None:
@@ -420,6 +420,13 @@ def test_a_store_beyond_use_ends_the_process_with_70(home: Path) -> None:  # D6
     refused = hengd(home, *serving(home), program=[sys.executable, "-c", FAILING])
     assert refused.returncode == 70
     assert "the store failed (mdb_txn_commit: Input/output error)" in refused.stderr
+
+
+@pytest.mark.parametrize("words", [(), ("ca",), ("ca", "rotate"), ("config",), ("service",)], ids=" ".join)
+def test_lists_of_commands_say_what_each_does_in_full(home: Path, words: tuple[str, ...]) -> None:
+    shown = hengd(home, *words, "--help", COLUMNS="80").stdout
+    assert "Commands:" in shown
+    assert "..." not in shown.partition("Commands:")[2]
 
 
 def test_a_file_that_is_no_backup_is_65_and_a_passphrase_must_come_from_somewhere(home: Path) -> None:
