@@ -323,7 +323,10 @@ def _told(found: dict[str, Any]) -> list[str]:
     for which in ("server", "client"):
         lines += _of_authority(which, found[which], format_duration(found["within_s"]))
     lines.append(f"certificate  of the server until {certificate['ends'][:10]}, for {', '.join(certificate['names'])}")
-    due = "" if certificate["trouble"] else f"             is made anew from {certificate['due'][:10]} on"
+    is_offline = found["server"]["authorities"][0]["key"] == "elsewhere"
+    how = "wants the key from" if is_offline else "is made anew from"
+    due = "" if certificate["trouble"] else f"             {how} {certificate['due'][:10]} on"
+    due += ": hengd ca reissue --from FILE" if due and is_offline else ""
     lines += [due or f"             {certificate['trouble']}"]
     following = [f"  {one}" for one in found["next"]]
     return [*lines, *(["Next:", *following] if following else ["Nothing needs to be done."])]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -62,7 +63,8 @@ def test_the_key_is_taken_away_and_brought_back_also_while_no_daemon_runs(desk: 
     assert not desk.key.exists()
     assert file.stat().st_mode & 0o777 == 0o600
     assert sorted(path.name for path in desk.folder.iterdir() if "sealed" in path.name) == ["ca.sealed"]
-    assert "key elsewhere" in desk.ca("status")
+    status = desk.ca("status")
+    assert ("key elsewhere" in status, "on: hengd ca reissue --from FILE" in status) == (True, True)
     assert "exists; nothing was done" in desk.ca("export", "-o", file, *read, code=73)
     assert "kept elsewhere" in desk.ca("export", "-o", desk.folder / "other", *read, code=73)
     assert "name the file that holds it" in desk.ca("reissue", code=73)
@@ -85,6 +87,20 @@ def test_the_key_is_taken_away_and_brought_back_also_while_no_daemon_runs(desk: 
     assert [one["what"] for one in desk.daemon.admin.call("GET", "/v1/audit")["items"]][-3:] == [
         "authority.key-removed", "server-certificate.made", "authority.key-imported",
     ]  # fmt: skip
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to make a folder of another user")
+def test_a_key_that_the_daemons_user_could_not_read_is_not_put_into_his_folder(desk: Desk) -> None:
+    file, read = desk.folder / "ca.sealed", ("--passphrase-file", "-")
+    desk.ca("export", "-o", file, "--remove-key", *read)
+    desk.daemon.stop()
+    os.chown(desk.daemon.data, 65534, 65534)
+
+    said = desk.ca("import", file, "--data-dir", desk.daemon.data, *read, code=77)
+
+    assert f"sudo -u nobody hengd ca import --data-dir {desk.daemon.data} FILE" in said
+    assert not desk.key.exists()
 
 
 def test_files_that_are_not_of_this_daemon_or_not_whole_are_refused(desk: Desk, tmp_path: Path) -> None:
