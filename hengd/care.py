@@ -90,7 +90,7 @@ def _passphrase_option(command: Callable[..., Any]) -> Callable[..., Any]:
     return option(command)
 
 
-@click.group("ca", cls=CarefulGroup)
+@click.group("ca", cls=CarefulGroup, short_help="Care for the authorities: status, rotation, offline key.")
 def ca() -> None:
     """Care for the authorities that devices and the daemon know each other by."""
 
@@ -107,7 +107,7 @@ def status(where: Whereabouts, *, output: str) -> None:
 # ---- rotation
 
 
-@ca.group("rotate", cls=CarefulGroup)
+@ca.group("rotate", cls=CarefulGroup, short_help="Replace an authority without cutting devices off.")
 def rotate() -> None:
     """Replace an authority without cutting devices: begin, wait, switch, finish."""
 
@@ -227,7 +227,7 @@ def import_(where: Whereabouts, *, path: Path, source: str | None, data_dir: Pat
 
     Also while no daemon runs, as when it does not start without the key.
     """
-    key = _key_of(path, asked_passphrase(source))
+    key = _key_of(path, source)
     try:
         changed = where.asker().call("POST", "/v1/authorities/server/import-key", {"key": key.decode()})["changed"]
     except Unreachable as error:
@@ -249,7 +249,7 @@ def reissue(where: Whereabouts, *, path: Path | None, source: str | None) -> Non
     """
     if source is not None and path is None:
         raise Invalid("bad_usage", "--passphrase-file is for --from FILE", cure="leave it out, or add --from FILE")
-    body = {} if path is None else {"key": _key_of(path, asked_passphrase(source)).decode()}
+    body = {} if path is None else {"key": _key_of(path, source).decode()}
     asker = where.asker()
     asker.call("POST", "/v1/authorities/server/reissue", body)
     made = asker.call("GET", "/v1/authorities")["certificate"]
@@ -282,7 +282,7 @@ def _keep(path: Path, sealed: bytes, passphrase: str) -> str:
             file.write(sealed)
             file.flush()
             os.fsync(file.fileno())
-            members = _read(temporary, passphrase)
+            members = _read(temporary, lambda: passphrase)
             certificate = pki.certificate_der(members[SERVER_CA])
             if not pki.key_matches(certificate, members.get(SERVER_KEY, b"")):
                 raise damaged("its key is not of its authority")
@@ -291,9 +291,9 @@ def _keep(path: Path, sealed: bytes, passphrase: str) -> str:
     return pki.fingerprint(certificate).hex()
 
 
-def _key_of(path: Path, passphrase: str) -> bytes:
+def _key_of(path: Path, source: str | None) -> bytes:
     try:
-        members = _read(path, passphrase)
+        members = _read(path, lambda: asked_passphrase(source))
     except OSError as error:
         raise disk_refusal(error, f"{path} cannot be read") from error
     key = members.get(SERVER_KEY)
@@ -302,11 +302,11 @@ def _key_of(path: Path, passphrase: str) -> bytes:
     return key
 
 
-def _read(path: Path, passphrase: str) -> dict[str, bytes]:
-    """The small members of a sealed file, read to its end."""
+def _read(path: Path, passphrase: Callable[[], str]) -> dict[str, bytes]:
+    """The small members of a sealed file, read to its end; the passphrase is asked for once it is such a file."""
     with open_once(path) as file:
         header = read_header(file.read)
-        return unpack(unseal(header, file.read, passphrase.encode()), None)
+        return unpack(unseal(header, file.read, passphrase().encode()), None)
 
 
 # ---- telling
@@ -325,7 +325,10 @@ def _told(found: dict[str, Any]) -> list[str]:
     for which in ("server", "client"):
         lines += _of_authority(which, found[which], format_duration(found["within_s"]))
     lines.append(f"certificate  of the server until {certificate['ends'][:10]}, for {', '.join(certificate['names'])}")
-    due = "" if certificate["trouble"] else f"             is made anew from {certificate['due'][:10]} on"
+    is_offline = found["server"]["authorities"][0]["key"] == "elsewhere"
+    how = "wants the key from" if is_offline else "is made anew from"
+    due = "" if certificate["trouble"] else f"             {how} {certificate['due'][:10]} on"
+    due += ": hengd ca reissue --from FILE" if due and is_offline else ""
     lines += [due or f"             {certificate['trouble']}"]
     following = [f"  {one}" for one in found["next"]]
     return [*lines, *(["Next:", *following] if following else ["Nothing needs to be done."])]
@@ -340,13 +343,14 @@ def _of_authority(which: str, state: dict[str, Any], within: str) -> list[str]:
     follow = state["follow"]
     if state["step"] != "resting" or follow["behind"]:
         known = f"{follow['devices']} of {follow['devices_total']} devices"
-        known += f" and {follow['operators']} of {follow['operators_total']} operators"
+        known += f", {follow['operators']} of {follow['operators_total']} operators"
         what = "have a certificate of the new one" if which == "client" else "know the one that is to sign"
         if which == "server" and state["step"] != "introduced":
             what = "know the one that signs"
-        lines.append(f"             {known} {what}; devices renew within {within}")
+        lines.append(f"             {known} {what}")
     if follow["behind"]:
         lines.append(f"             not yet: {_listed(follow['behind'])}")
+        lines.append(f"             devices renew within {within}, each at a moment of its own")
     return lines
 
 

@@ -157,7 +157,7 @@ def run(
 def check(config: Path | None, data_dir: Path | None) -> None:
     """Check the settings without starting anything: exit 0 if they are good, 78 if not."""
     settings = _settings(config, {})
-    click.echo(f"{len([one for one in settings.values() if one.changed])} settings changed, all good.")
+    click.echo(f"All settings are good. Not at their defaults: {len([one for one in settings.values() if one.changed])}")
     click.echo(f"data folder: {_data_dir(data_dir)}")
 
 
@@ -165,7 +165,7 @@ def check(config: Path | None, data_dir: Path | None) -> None:
 @click.argument("file", type=PATH)
 @click.option("--passphrase-file", "source", type=FILE, metavar="FILE|-", help="Not from a prompt but from there.")
 @click.option("--revocations", type=PATH, metavar="FILE", help="The journal of the data folder that is given up.")
-@click.option("--authorities-only", "only_authorities", is_flag=True, help="Take them alone and found a new store.")
+@click.option("--authorities-only", "only_authorities", is_flag=True, help="Take the authorities alone, found an empty store.")
 @click.option("--dry-run", is_flag=True, help="Do everything in a folder beside it and leave nothing.")
 @_common
 def restore(
@@ -188,9 +188,9 @@ def restore(
     """
     settings, folder = _settings(config, {}), _data_dir(data_dir)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that a try is cleaned up
-    passphrase = check_passphrase(asked_passphrase(source))
     try:
         with open_once(file) as stream:
+            passphrase = check_passphrase(asked_passphrase(source))  # nobody types one for a file that is not there
             done = restore_backup(
                 stream, folder, passphrase, now=time.time(), journal=revocations, only_try=dry_run,
                 only_authorities=only_authorities, allow_network_fs=settings["store.allow_network_fs"],

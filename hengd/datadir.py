@@ -19,6 +19,7 @@ import errno
 import fcntl
 import logging
 import os
+import pwd
 import secrets
 import shutil
 import time
@@ -35,7 +36,7 @@ from hengd.records import FORMAT, META_KEY, Meta, ObjectRecord, object_key, pack
 from hengd.room import disk_refusal, make_ballast
 from hengd.transactions import Transaction, open_databases, open_environment
 from henge_protocol import pki
-from henge_protocol.errors import Conflict, Internal, Invalid, Unavailable
+from henge_protocol.errors import Conflict, Denied, Internal, Invalid, Unavailable
 from henge_protocol.keyfiles import make_private_dir, sync_folder
 
 NETWORK_FILE_SYSTEMS: Final = frozenset(
@@ -116,6 +117,22 @@ def unused_data_dir(path: Path, *, allow_network_fs: bool, now: float) -> Iterat
         yield
     finally:
         lock.close()
+
+
+def refuse_foreign_folder(path: Path, command: str) -> None:
+    """Raise ``Denied bad_file`` before ``hengd COMMAND`` writes files that the daemon of another user could not read."""
+    if not path.exists() or path.stat().st_uid == os.geteuid():
+        return
+    owner = path.stat().st_uid
+    try:
+        name = pwd.getpwuid(owner).pw_name
+    except KeyError:
+        name = f"#{owner}"
+    raise Denied(
+        "bad_file",
+        f"{path} belongs to {name}; nothing was written",
+        cure=f"do it as that user: sudo -u {name} hengd {command} --data-dir {path} FILE",
+    )
 
 
 def build_data(path: Path, fill: Callable[[Path], None]) -> None:

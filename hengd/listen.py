@@ -8,11 +8,15 @@ import socket
 import stat
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Final
 
 from hengd.local import group_id
 from hengd.settings import split_address
 from henge_protocol.errors import Conflict, Denied, HengeError, Invalid, Unavailable
 from henge_protocol.keyfiles import make_private_dir
+
+
+_FLAGS: Final = {"listen.devices": "--listen", "listen.local": "--local"}
 
 
 def bind_tcp(address: str, key: str) -> socket.socket:
@@ -72,7 +76,8 @@ def _bind_unix(path: Path, group: int | None) -> socket.socket:
 def bind_error(error: OSError, address: str, key: str) -> HengeError:
     """What the system says of an address, with the setting that names it."""
     if error.errno == errno.EADDRINUSE:
-        return Conflict("address_in_use", f"port {address} is in use", cure=f"stop the other program, or set {key}")
+        cure = f"stop the other program, or choose another port: {_FLAGS[key]} HOST:PORT, or {key} in the settings"
+        return Conflict("address_in_use", f"port {address} is in use", cure=cure)
     if error.errno == errno.EACCES:
         return Denied("address_in_use", f"no permission to listen on {address}", cure=f"set {key} to a port above 1023")
     return Unavailable("address_in_use", f"cannot listen on {address} ({error.strerror})", cure=f"set {key}")

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Final
 
-from hengd.datadir import DataDir, open_data_dir
+from hengd.datadir import DataDir, open_data_dir, refuse_foreign_folder
 from hengd.rules import audit
 from hengd.rules.outcome import Author
 from hengd.rules.timekeeping import doubt, mark_of, set_mark
@@ -37,9 +37,10 @@ async def accept_clock(data_dir: Path, settings: Settings, *, now: float) -> flo
 async def put_key_back(data_dir: Path, settings: Settings, key_pem: bytes, *, now: float) -> bool:
     """Put the server authority's key into the folder; False if it was there.
 
-    Raises ``Conflict`` ``wrong_authority`` or ``already_running``, ``NotFound bad_file`` where there is no folder, and
-    what opening it raises.
+    Raises ``Conflict`` ``wrong_authority`` or ``already_running``, ``NotFound bad_file`` where there is no folder,
+    ``Denied bad_file`` where it is another user's, and what opening it raises.
     """
+    refuse_foreign_folder(data_dir, "ca import")
     async with _opened(data_dir, settings, now=now) as (folder, store):
         folder.authorities.check_server_key(key_pem)
         if folder.authorities.server.key_pem:

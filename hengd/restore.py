@@ -10,7 +10,6 @@ machine count too, if there is one.
 from __future__ import annotations
 
 import os
-import pwd
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -25,7 +24,7 @@ import msgspec
 from hengd.archive import AUTHORITIES, JOURNAL, SECRETS_KEY, UNDER_WAY, unpack
 from hengd.authorities import Authorities
 from hengd.backup import verify_copy
-from hengd.datadir import build_data, make_store, new_epoch, unused_data_dir
+from hengd.datadir import build_data, make_store, new_epoch, refuse_foreign_folder, unused_data_dir
 from hengd.journal import append_end, read_ends, read_named_ends
 from hengd.keyring import own_key
 from hengd.migrations import MIGRATIONS, Migrated, Migration, Opening
@@ -35,7 +34,7 @@ from hengd.rules import audit
 from hengd.rules.fleet import read_meta
 from hengd.rules.outcome import Author
 from hengd.transactions import Transaction, open_databases, open_environment
-from henge_protocol.errors import Conflict, Denied, Internal, Invalid, StorageFull
+from henge_protocol.errors import Conflict, Internal, Invalid, StorageFull
 from henge_protocol.keyfiles import make_private_dir, read_private, write_private, write_public
 from henge_protocol.sealedfile import Header, damaged, read_header, unseal
 
@@ -115,7 +114,7 @@ def restore(
     given = _Given(header, ended, migrations, anew, now)
     if only_try:
         return _tried(path, file, pieces, given)
-    _refuse_foreign_folder(path)
+    refuse_foreign_folder(path, "restore")
     with unused_data_dir(path, allow_network_fs=allow_network_fs, now=now):
         _check_room(path, file, header)
         filled: list[Restored] = []
@@ -151,22 +150,6 @@ def _check_header(header: Header) -> None:
         raise damaged(f"it holds {header.about.get('kind', 'something else')!r}", cure="name a file of hengectl backup")
     if header.about.get("format", 0) > FORMAT:
         raise damaged("it was made by a newer henge", cure="use the henge that made it, or a newer one")
-
-
-def _refuse_foreign_folder(path: Path) -> None:
-    """What is restored belongs to whoever restores it, and a daemon of another user could not read it."""
-    if not path.exists() or path.stat().st_uid == os.geteuid():
-        return
-    owner = path.stat().st_uid
-    try:
-        name = pwd.getpwuid(owner).pw_name
-    except KeyError:
-        name = f"#{owner}"
-    raise Denied(
-        "bad_file",
-        f"{path} belongs to {name}; nothing was written",
-        cure=f"restore as that user: sudo -u {name} hengd ...",
-    )
 
 
 def _check_room(path: Path, file: BinaryIO, header: Header) -> None:

@@ -27,7 +27,7 @@ def tell_next_step(invocation: Invocation, made: Mapping[str, Any], *, ttl_s: in
         invocation.note("on the other machine; paste the token when asked")
         return
     invocation.note(f"  henge-agent join {safe(urls[0])}{named} --token-file -")
-    invocation.note("  henge-agent run")
+    invocation.note("  henge-agent run --output FILE")
     invocation.note("on the device; paste the token, then press Ctrl-D")
     if all(_is_loopback(url) for url in urls):
         invocation.note("Only devices on this machine reach that address: the daemon listens on loopback alone.")

@@ -106,7 +106,7 @@ def advice(
     if leaf.trouble is not None:
         found.append("hengd ca reissue --from FILE   # the server's certificate is due")
     if authorities.next_server is not None and behind:
-        found.append(f"hengd ca status   # again later: {behind} do not know the next server authority yet")
+        found.append(f"hengd ca status   # again later: {behind} still to learn of the next server authority")
     elif authorities.next_server is not None:
         found.append("hengd ca rotate switch   # everybody knows the next server authority")
     elif authorities.old_server is not None:
@@ -114,9 +114,9 @@ def advice(
         when = f"in {left_days:.0f} days" if left_days >= 1 else "now"
         found.append(f"hengd ca rotate finish   # {when}: backups from before the switch are of no use then")
     if authorities.old_client is not None and unmoved:
-        found.append(f"hengd ca status   # again later: {unmoved} have no certificate of the new client authority yet")
+        found.append(f"hengd ca status   # again later: {unmoved} still to renew for the new client authority")
     elif authorities.old_client is not None:
-        found.append("hengd ca rotate finish --client   # everybody has a certificate of the new client authority")
+        found.append("hengd ca rotate finish --client   # all renewed for the new one")
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -38,7 +39,7 @@ def backup_command(
     if (output is None) == (existing is None):
         raise Invalid("bad_usage", "either -o FILE or --verify FILE is needed", cure="hengectl backup -o henge.backup")
     if existing is not None:
-        about = _verified(Path(existing), _passphrase(invocation, source, again=False))
+        about = _verified(Path(existing), lambda: _passphrase(invocation, source, again=False))
         invocation.paper.say(f"{safe(existing)} is whole: {_told(about)}")
     elif output == "-":
         _to_standard_output(invocation, source)
@@ -51,14 +52,14 @@ def _to_file(invocation: Invocation, path: Path, source: str | None, *, force: b
         raise Conflict("exists", f"{path} exists; nothing was done", cure="choose another name, or add --force")
     if path.exists() and not path.is_file():
         raise Invalid("bad_file", f"{path} is no file that a backup could replace", cure="choose another name")
-    passphrase = _passphrase(invocation, source, again=True)
     try:
         with replacing(path) as (file, temporary):
+            passphrase = _passphrase(invocation, source, again=True)
             invocation.note("The daemon copies its store and reads it through ...")
             invocation.client.save("/v1/backup", {"passphrase": passphrase}, _writer(file, path), patience_s=PATIENCE_S)
             file.flush()
             os.fsync(file.fileno())
-            about = _verified(temporary, passphrase)
+            about = _verified(temporary, lambda: passphrase)
     except OSError as error:
         raise file_refusal(error, path, "write") from None
     invocation.paper.say(f"{safe(str(path))}, {path.stat().st_size:,} bytes, read back and whole: {_told(about)}")
@@ -103,14 +104,14 @@ def _writer(file: BinaryIO, path: Path) -> Any:
     return write
 
 
-def _verified(path: Path, passphrase: str) -> dict[str, Any]:
-    """The header of a backup that was opened to its last byte."""
+def _verified(path: Path, passphrase: Callable[[], str]) -> dict[str, Any]:
+    """The header of a backup that was opened to its last byte; the passphrase is asked for once it is a backup."""
     from henge_protocol.sealedfile import read_header, unseal
 
     with open_once(path) as file:
         try:
             header = read_header(file.read)
-            for _ in unseal(header, file.read, passphrase.encode()):
+            for _ in unseal(header, file.read, passphrase().encode()):
                 pass
         except OSError as error:
             raise file_refusal(error, path, "read") from None

@@ -71,6 +71,7 @@ def device_replace(invocation: Invocation, device: str, ttl_s: int, quiet: bool,
     invocation.paper.say(str(made["token"]))
     if not quiet:
         tell_next_step(invocation, made, ttl_s=ttl_s, uses=1)
+        invocation.note("If it is the same hardware as before: stop its agent first, and add --replace to the join.")
 
 
 @device_command.command("rename", cls=Command, writes=True, short_help="Give a device another name.")

@@ -114,7 +114,8 @@ def rollback_command(
     there, because that deletes it: it is cut off at once and has to join anew.
     """
     if everything == (target is not None):
-        raise Invalid("bad_usage", "either KIND/NAME or --all is needed, and not both")
+        cure = f"hengectl rollback --all --to {to} --dry-run"
+        raise Invalid("bad_usage", "either KIND/NAME or --all is needed, and not both", cure=cure)
     body = {"to": to, "message": message} | ({"object": str(target)} if target else {})
     words = {"all_at_once": all_at_once, "take_over": take_over}
     seen = "" if dry_run or yes else _confirmed(invocation, target, to, body, words)

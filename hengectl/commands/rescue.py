@@ -75,7 +75,7 @@ def rescue_list(invocation: Invocation, form: str | None) -> None:
         invocation, items, form,
         name=lambda item: item["id"],
         rows=lambda: invocation.paper.table(_table(items, now=invocation.now(), wide=form == "wide")),
-        nothing="Nothing was handed in. Devices may do that after: hengectl rescue open",
+        nothing="Nothing was handed in that waits to be taken. Whether devices may: hengectl rescue status",
         data=answer,
     )  # fmt: skip
     if form in (None, "wide") and answer["total"] > len(items):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -62,7 +63,8 @@ def test_the_key_is_taken_away_and_brought_back_also_while_no_daemon_runs(desk: 
     assert not desk.key.exists()
     assert file.stat().st_mode & 0o777 == 0o600
     assert sorted(path.name for path in desk.folder.iterdir() if "sealed" in path.name) == ["ca.sealed"]
-    assert "key elsewhere" in desk.ca("status")
+    status = desk.ca("status")
+    assert ("key elsewhere" in status, "on: hengd ca reissue --from FILE" in status) == (True, True)
     assert "exists; nothing was done" in desk.ca("export", "-o", file, *read, code=73)
     assert "kept elsewhere" in desk.ca("export", "-o", desk.folder / "other", *read, code=73)
     assert "name the file that holds it" in desk.ca("reissue", code=73)
@@ -87,6 +89,20 @@ def test_the_key_is_taken_away_and_brought_back_also_while_no_daemon_runs(desk: 
     ]  # fmt: skip
 
 
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to make a folder of another user")
+def test_a_key_that_the_daemons_user_could_not_read_is_not_put_into_his_folder(desk: Desk) -> None:
+    file, read = desk.folder / "ca.sealed", ("--passphrase-file", "-")
+    desk.ca("export", "-o", file, "--remove-key", *read)
+    desk.daemon.stop()
+    os.chown(desk.daemon.data, 65534, 65534)
+
+    said = desk.ca("import", file, "--data-dir", desk.daemon.data, *read, code=77)
+
+    assert f"sudo -u nobody hengd ca import --data-dir {desk.daemon.data} FILE" in said
+    assert not desk.key.exists()
+
+
 def test_files_that_are_not_of_this_daemon_or_not_whole_are_refused(desk: Desk, tmp_path: Path) -> None:
     file, read = desk.folder / "ca.sealed", ("--passphrase-file", "-")
     desk.ca("export", "-o", file, *read)
@@ -104,6 +120,9 @@ def test_files_that_are_not_of_this_daemon_or_not_whole_are_refused(desk: Desk, 
     assert "No such file" in desk.ca("import", desk.folder / "none", *read, code=74)
     assert "at least 8 are needed" in desk.ca("import", file, *read, code=2, passphrase="short")
     assert "nobody can be asked" in desk.ca("import", file, code=2)
+    for words in (("import",), ("reissue", "--from")):  # the file comes first: nobody types a passphrase in vain
+        assert "No such file" in desk.ca(*words, desk.folder / "none", code=74)
+        assert "no backup that can be used" in desk.ca(*words, desk.folder / "letter", code=65)
 
 
 def test_where_the_file_does_not_fit_the_key_stays(desk: Desk) -> None:
@@ -121,6 +140,14 @@ def test_a_backup_holds_the_key_as_well(desk: Desk, tmp_path: Path) -> None:
     desk.ca("export", "-o", tmp_path / "ca.sealed", "--remove-key", "--passphrase-file", passphrase)
 
     assert "is back" in desk.ca("import", backup, "--passphrase-file", passphrase)
+
+
+def test_the_status_of_a_rotation_fits_a_terminal(desk: Desk) -> None:
+    desk.ca("rotate", "begin")
+    desk.ca("rotate", "begin", "--client")
+    lines = [line for line in desk.ca("status").splitlines() if not line.startswith("certificate")]  # any name, any length
+    assert any("know the one that is to sign" in line for line in lines)
+    assert [line for line in lines if len(line) > 80] == []
 
 
 def test_without_a_daemon_and_with_words_that_make_no_sense_one_line_says_what_to_do(desk: Desk) -> None:

@@ -136,7 +136,7 @@ def test_the_default_settings_are_toml_and_good(home: Path) -> None:
     }
     (home / "mine.toml").write_text(shown.stdout)
     checked = hengd(home, "check", "--config", str(home / "mine.toml"))
-    assert (checked.returncode, checked.stdout.splitlines()[0]) == (0, "0 settings changed, all good.")
+    assert (checked.returncode, checked.stdout.splitlines()[0]) == (0, "All settings are good. Not at their defaults: 0")
 
 
 def test_settings_are_shown_with_their_origin(home: Path) -> None:
@@ -422,6 +422,13 @@ def test_a_store_beyond_use_ends_the_process_with_70(home: Path) -> None:  # D6
     assert "the store failed (mdb_txn_commit: Input/output error)" in refused.stderr
 
 
+@pytest.mark.parametrize("words", [(), ("ca",), ("ca", "rotate"), ("config",), ("service",)], ids=" ".join)
+def test_lists_of_commands_say_what_each_does_in_full(home: Path, words: tuple[str, ...]) -> None:
+    shown = hengd(home, *words, "--help", COLUMNS="80").stdout
+    assert "Commands:" in shown
+    assert "..." not in shown.partition("Commands:")[2]
+
+
 def test_a_file_that_is_no_backup_is_65_and_a_passphrase_must_come_from_somewhere(home: Path) -> None:
     (home / "letter").write_text("Dear Ada")
     (home / "passphrase").touch(0o600)
@@ -430,6 +437,7 @@ def test_a_file_that_is_no_backup_is_65_and_a_passphrase_must_come_from_somewher
     refused = hengd(home, "restore", str(home / "letter"), *options)
     absent = hengd(home, "restore", str(home / "nosuch"), *options)
     nobody = hengd(home, "restore", str(home / "letter"), "--data-dir", str(home / "d"))
+    unasked = hengd(home, "restore", str(home / "nosuch"), "--data-dir", str(home / "d"))
 
     os.mkfifo(home / "pipe")
     (home / "huge").touch(0o600)
@@ -439,6 +447,7 @@ def test_a_file_that_is_no_backup_is_65_and_a_passphrase_must_come_from_somewher
     large = hengd(home, "restore", str(home / "letter"), *options[:-1], str(home / "huge"))
 
     assert (refused.returncode, absent.returncode, nobody.returncode) == (65, 74, 2)
+    assert (unasked.returncode, "No such file" in unasked.stderr) == (74, True)  # before anybody types a passphrase
     assert [ran.returncode for ran in (*odd, large)] == [74, 74, 74, 65]  # F01, F02, F04
     assert "through a pipe" in odd[0].stderr
     for ran in (refused, absent, nobody, *odd, large):

@@ -83,6 +83,7 @@ def test_a_port_in_use_and_an_address_of_nobody_are_told_with_their_setting() ->
                 bind_tcp(address, "listen.devices")
             assert refused.value.code == "address_in_use"
             assert "listen.devices" in refused.value.cure
+            assert ("--listen HOST:PORT" in refused.value.cure) == ("in use" in refused.value.message)
 
 
 def test_a_port_for_root_alone_is_denied(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -398,4 +398,5 @@ async def test_a_folder_of_another_user_is_not_filled_with_files_that_he_cannot_
         put_back(backup, tmp_path / "other")
 
     assert "nobody" in refusal.value.message
+    assert f"sudo -u nobody hengd restore --data-dir {tmp_path / 'other'} " in (refusal.value.cure or "")
     assert os.listdir(tmp_path / "other") == []

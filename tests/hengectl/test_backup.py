@@ -67,6 +67,9 @@ async def test_a_passphrase_is_asked_twice_from_a_person_only(
     made = await operator.run("backup", "-o", str(tmp_path / "b"), terminal=True)
     told = await operator.run("backup", "--verify", str(tmp_path / "b"), terminal=True)
     nobody = await operator.run("backup", "-o", str(tmp_path / "c"))
+    for word in ("-o", "--verify"):  # what cannot be is said before anybody types one
+        absent = await operator.run("backup", word, str(tmp_path / "nosuch" / "b"), terminal=True)
+        assert (absent.code, "No such file" in absent.err) == (NOT_FOUND, True)
 
     assert (made.code, told.code) == (OK, OK)
     assert asked == [(True, True), (True, False)]

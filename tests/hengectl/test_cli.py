@@ -106,6 +106,7 @@ def test_no_command_shows_them_all(face: Face) -> None:
         ("set device/lamp-1 a", "is not of the form FIELD=VALUE"),
         ("unset device/lamp-1 a=b", "unset takes no value"),
         ("rollback --to 5", "either KIND/NAME or --all"),
+        ("rollback --to 5", "Try: hengectl rollback --all --to 5 --dry-run"),
         ("rollback --all device/x --to 5", "either KIND/NAME or --all"),
         ("rollback --all", "Missing option '--to'"),
         ("approve 1234567", "has 8 digits"),

@@ -941,6 +941,7 @@ async def test_a_token_is_printed_alone_for_scripts(person: Face) -> None:
     assert told.out.count("\n") == 1
     assert "henge-agent join https://127.0.0.1:" in told.err
     assert "--name lamp-9 --token-file -" in told.err
+    assert "henge-agent run --output FILE" in told.err  # without an output nothing would be written
     listed = lines(await person.ok("token", "list"))
     assert ["join", "lamp-9", "lamp", "room=hall", "0 of 1"] in [row[1:6] for row in listed]
     identifier = told.out.split(".")[1]
@@ -1416,6 +1417,7 @@ async def test_a_replacement_prints_a_token_for_the_name(person: Face, daemon: S
 
     assert re.fullmatch(r"henge-join-1\.[a-z0-9.]+\n", told.out)
     assert "--name lamp-1 --token-file -" in told.err
+    assert "add --replace" in told.err  # for the same hardware, as after a rotation that left it behind
     assert (await admin.ok("GET", "/v1/devices/lamp-1"))["status"]["identity"] == "revoked"
 
 
