@@ -157,7 +157,8 @@ def run(
 def check(config: Path | None, data_dir: Path | None) -> None:
     """Check the settings without starting anything: exit 0 if they are good, 78 if not."""
     settings = _settings(config, {})
-    click.echo(f"All settings are good. Not at their defaults: {len([one for one in settings.values() if one.changed])}")
+    changed = sum(one.changed for one in settings.values())
+    click.echo(f"All settings are good. Not at their defaults: {changed}")
     click.echo(f"data folder: {_data_dir(data_dir)}")
 
 
@@ -165,7 +166,7 @@ def check(config: Path | None, data_dir: Path | None) -> None:
 @click.argument("file", type=PATH)
 @click.option("--passphrase-file", "source", type=FILE, metavar="FILE|-", help="Not from a prompt but from there.")
 @click.option("--revocations", type=PATH, metavar="FILE", help="The journal of the data folder that is given up.")
-@click.option("--authorities-only", "only_authorities", is_flag=True, help="Take the authorities alone, found an empty store.")
+@click.option("--authorities-only", "only_authorities", is_flag=True, help="Take them alone and found an empty store.")
 @click.option("--dry-run", is_flag=True, help="Do everything in a folder beside it and leave nothing.")
 @_common
 def restore(

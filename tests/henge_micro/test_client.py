@@ -685,7 +685,7 @@ async def test_a_board_tells_a_daemon_that_lost_its_store_what_it_runs_and_comes
     await lose_store(daemon)
     async with daemon.admin() as there:
         await open_window(there)
-        asked = counted(monkeypatch, daemon.app.authority, "wanted")
+        asked = counted(monkeypatch, daemon.app.authority, "_wanted")
         handed_in = counted(monkeypatch, daemon.app._rescue, "admit")
         board.setup |= {"schema": "lamp", "server": f"127.0.0.1:{daemon.port}"}
         await board.start(RUN)

@@ -205,8 +205,8 @@ def test_a_folder_that_cannot_be_listed_is_not_taken_for_empty(tmp_path: Path, m
     write(tmp_path, "closed/attic.yaml", GROUP.format(name="attic"))
     real = os.scandir
 
-    def denied(path: str) -> object:
-        if path.endswith("closed"):
+    def denied(path: str | int) -> object:
+        if str(path).endswith("closed"):
             raise PermissionError(13, "Permission denied", path)
         return real(path)
 
