@@ -15,7 +15,6 @@ from hengd.settings import split_address
 from henge_protocol.errors import Conflict, Denied, HengeError, Invalid, Unavailable
 from henge_protocol.keyfiles import make_private_dir
 
-
 _FLAGS: Final = {"listen.devices": "--listen", "listen.local": "--local"}
 
 
