@@ -77,6 +77,8 @@ class Authorities:
         self._files = files
         self.in_force: InForce
         self._read()
+        for left in folder.glob(".*.new"):  # what a cut left half written; it may be a key that is kept elsewhere
+            self._remove(left.name)
 
     @property
     def fleet(self) -> str:
@@ -118,6 +120,12 @@ class Authorities:
     def client_ders(self) -> tuple[bytes, ...]:
         """Whose certificates are looked at, the one that signs first."""
         return (self.client.certificate_der, *([self.old_client] if self.old_client else []))
+
+    def step(self, which: Which) -> Literal["resting", "introduced", "switched"]:
+        """Where the rotation of an authority stands; a new client authority signs as soon as it is introduced."""
+        if which == "client":
+            return "introduced" if self.old_client else "resting"
+        return "introduced" if self.next_server else "switched" if self.old_server else "resting"
 
     # ---- steps ---------------------------------------------------------------------------------------
 
@@ -192,7 +200,6 @@ class Authorities:
 
         def change() -> None:
             write_private(self._path("server-ca.key"), key_pem, files=self._files)
-            self._remove("server-ca.offline")
 
         self._do(change)
 
@@ -232,8 +239,6 @@ class Authorities:
         write_public(self._path(f"{which}-ca-old.crt"), read_public(current), files=files)
         move_file(self._path(f"{which}-ca-next.crt"), current, files=files)
         move_file(self._path(f"{which}-ca-next.key"), self._path(f"{which}-ca.key"), files=files)
-        if which == "server":
-            self._remove("server-ca.offline")
 
     def _read(self) -> None:
         for which in BOTH:
@@ -283,6 +288,8 @@ class Authorities:
             self._remove(f"{coming}.key")
         if self._has(old.name) and read_public(old) == read_public(self._path(f"{which}-ca.crt")):
             self._remove(old.name)
+        if which == "server" and self._has("server-ca.key"):
+            self._remove("server-ca.offline")
 
     def _remove(self, name: str) -> None:
         if self._has(name):

@@ -13,7 +13,6 @@ import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,6 +32,7 @@ from hengd.store import Store, Transaction
 from hengd.transactions import DATABASES, Reader, open_databases, open_environment
 from henge_protocol import __version__
 from henge_protocol.errors import Conflict, Internal, StorageFull, Unavailable
+from henge_protocol.quantity import moment
 from henge_protocol.sealedfile import SALT_BYTES, seal
 
 _PREFIX: Final = "backup."
@@ -113,7 +113,7 @@ class Backups:
             )
         small.pop(LEAF, None)
         now = self._clock()
-        about = {"kind": "authorities", "fleet": self._folder.authorities.fleet, "made": _moment(now),
+        about = {"kind": "authorities", "fleet": self._folder.authorities.fleet, "made": moment(now),
                  "henge": __version__}  # fmt: skip
         await self._store.write(lambda tx: audit.note(tx, "authority.exported", "authority/server", by, now=now))
         return seal(pack(small, None), passphrase, about, salt=os.urandom(SALT_BYTES))
@@ -181,14 +181,10 @@ def verify_copy(folder: Path) -> tuple[Meta, dict[str, int]]:
 def _header(meta: Meta, now: float) -> dict[str, Any]:
     return {
         "kind": "backup", "fleet": meta.fleet, "epoch": meta.epoch, "revision": meta.revision, "format": meta.format,
-        "made": _moment(now), "henge": __version__,
+        "made": moment(now), "henge": __version__,
     }  # fmt: skip
 
 
 def _note(tx: Transaction, by: Author, now: float) -> None:
     audit.note(tx, "backup.made", "fleet", by, now=now)
     tx.put("meta", META_KEY, packed(msgspec.structs.replace(read_meta(tx), backed_up=now)))
-
-
-def _moment(now: float) -> str:
-    return datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -154,7 +154,8 @@ def switch(where: Whereabouts, *, leave_behind: bool) -> None:
     if done["void_tokens"]:
         click.echo(f"{done['void_tokens']} tokens that are not used yet name the old authority and let nobody join.")
         click.echo("Make new ones: hengectl token list, hengectl token revoke ID, hengectl token create")
-    click.echo("Next, when no backup from before is needed any more: hengd ca rotate finish")
+    click.echo("Next: hengectl backup -o FILE   # one from before 'begin' knows nobody's certificate of today")
+    click.echo("When no backup from before the switch is needed any more: hengd ca rotate finish")
 
 
 @rotate.command("finish", short_help="Give the authority up that signed before.")
@@ -164,8 +165,9 @@ def switch(where: Whereabouts, *, leave_behind: bool) -> None:
 def finish(where: Whereabouts, *, is_client: bool, leave_behind: bool) -> None:
     """Give the authority up that signed before.
 
-    Of the server: devices forget it when they renew; until then a backup from before the switch can be restored, so
-    wait a month. Of the clients: refused, with their names, while some have no other certificate.
+    Of the server: devices forget it when they renew; until then a backup can be restored that was made after everybody
+    had followed and before the switch, so wait a month. Of the clients: refused, with their names, while some have no
+    other certificate.
     """
     if leave_behind and not is_client:
         message = "--leave-behind is for the switch, and for finish --client: this step leaves nobody behind"
@@ -210,7 +212,7 @@ def export(where: Whereabouts, *, path: Path, source: str | None, remove_key: bo
     click.echo(f"{path} has both authorities with their keys, and was read back. Keep the passphrase elsewhere.")
     if not remove_key:
         return
-    done = asker.call("POST", "/v1/authorities/server/forget-key", {"fingerprint": fingerprint})
+    done = asker.call("POST", "/v1/authorities/server/remove-key", {"fingerprint": fingerprint})
     click.echo("The server authority's key is in that file only now." if done["changed"] else "It was gone before.")
     click.echo("Make a copy of the file on another medium, and take both away from this machine.")
 

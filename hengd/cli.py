@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import json
 import os
 import signal
@@ -43,7 +42,7 @@ from hengd.welcome import welcome
 from henge_protocol import __version__
 from henge_protocol.arguments import FILE, PATH, CarefulGroup, told_of
 from henge_protocol.errors import Denied, HengeError
-from henge_protocol.keyfiles import file_refusal, open_once
+from henge_protocol.keyfiles import UNWRITTEN, file_refusal, open_once
 from henge_protocol.notify import notify
 from henge_protocol.peertext import printable
 from henge_protocol.places import admin_socket, config_dir, state_dir
@@ -81,8 +80,6 @@ EXIT_CODES: Final = {
     "key_elsewhere": 73,
     "wrong_authority": 65,
 }
-UNWRITTEN: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
-"""What the system says of standard output that leads to a file which takes no more."""
 
 
 class _Program(CarefulGroup):

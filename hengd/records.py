@@ -265,6 +265,10 @@ class RescueRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     facts: dict[str, str | int | float | bool] = {}
     address: str = ""
     at: float = 0.0
+    told: list[str] = []
+    """The server authority by which it verified us, as ``CertificateRecord`` says it."""
+    signed_by: str = ""
+    """Which client authority signed the certificate, likewise."""
 
 
 class RescueWindow(msgspec.Struct, frozen=True):

@@ -31,6 +31,8 @@ MAX_FILE_BYTES = 64 * 1024
 _PIECE_BYTES = 1024 * 1024
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+UNWRITTEN = FULL | {errno.EFBIG, errno.EIO}
+"""What the system says of standard output that leads to a file which takes no more."""
 
 _WRITE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _REPLACE_FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -16,6 +16,12 @@ MAX_NAME_CHARS: Final = 63
 MAX_DOCUMENT_BYTES: Final = 16 * 1024
 """Largest document by default; a Pico W can apply it from a 96 KB heap."""
 
+MAX_SCHEMA_BYTES: Final = 256 * 1024
+"""The daemon takes no larger schema."""
+
+MAX_RESCUED_SCHEMA_BYTES: Final = 64 * 1024
+"""The largest that a device may hand in beside its document."""
+
 MAX_LISTED: Final = 1000
 """Things in one answer that lists them, whoever asks for more."""
 

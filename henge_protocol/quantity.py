@@ -1,8 +1,9 @@
-"""Durations and sizes as people write them, with one exact grammar. Pure."""
+"""Durations, sizes and moments as people write them, with one exact grammar. Pure."""
 
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from typing import Final
 
 from henge_protocol.errors import Invalid
@@ -38,3 +39,8 @@ def parse_size_bytes(text: str, what: str = "size") -> int:
     if match is None:
         raise Invalid("bad_parameter", f"{what} {ascii(text)[:40]} is not of the form 512B, 16KiB, 8MiB or 1GiB")
     return int(match[1]) * _FACTOR[match[2]]
+
+
+def moment(unix_s: float) -> str:
+    """RFC 3339 in UTC with whole seconds: one text for one moment, so that every reader hashes the same bytes."""
+    return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

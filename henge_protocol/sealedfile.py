@@ -19,6 +19,7 @@ import binascii
 import hashlib
 import hmac
 import json
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -43,6 +44,8 @@ _MEMORY_KIB: Final = 65_536
 _ITERATIONS: Final = 3
 _LANES: Final = 4
 _MAX_CHUNKS: Final = 2**32
+_DERIVING: Final = threading.Lock()
+"""One key after the other: of two at once each may hold threads of OpenSSL's that the other waits for, for ever."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +149,8 @@ def damaged(reason: str, *, cure: str = "take another copy of it") -> Invalid:
 
 def _derive(passphrase: bytes, salt: bytes) -> tuple[AESGCM, bytes]:
     kdf = Argon2id(salt=salt, length=48, iterations=_ITERATIONS, lanes=_LANES, memory_cost=_MEMORY_KIB)
-    derived = kdf.derive(passphrase)
+    with _DERIVING:
+        derived = kdf.derive(passphrase)
     return AESGCM(derived[:32]), derived[32:]
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +17,7 @@ import pytest
 import uvloop
 from hypothesis import HealthCheck, settings
 
+from tests.canary import Canary
 from tests.service import Admin, Clock, Service, verify_store
 
 LONGEST_TEST_S: Final = 100.0
@@ -50,6 +51,15 @@ def _bounded(test: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[No
             await test(*args, **kwargs)
 
     return bounded
+
+
+@pytest.fixture(autouse=True)
+def canary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Canary]:
+    """No secret that a test seals is seen in the open, whatever the test is about."""
+    canary = Canary()
+    canary.listen(monkeypatch)
+    yield canary
+    assert canary.seen == [], "a secret stands in the open"
 
 
 @pytest.fixture

@@ -44,7 +44,7 @@ from henge_protocol.arguments import FILE, CarefulCommand, told_of
 from henge_protocol.errors import Conflict, HengeError, Invalid, Malformed, NotFound, TooLarge
 from henge_protocol.hints import repeated
 from henge_protocol.joining import JoinToken, format_code, parse_token
-from henge_protocol.keyfiles import file_refusal, read_once
+from henge_protocol.keyfiles import UNWRITTEN, file_refusal, read_once
 from henge_protocol.model import check_name
 from henge_protocol.peertext import printable
 from henge_protocol.places import agent_config_file, agent_state_dir
@@ -78,9 +78,6 @@ _EXIT_CODES: Final = {
     "not_joined": 78,
     "bad_setting": 78,
 }
-
-_UNWRITTEN: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
-"""What the system says of standard output that leads to a file which takes no more."""
 
 state_dir_option = click.option(
     "--state-dir",
@@ -117,7 +114,7 @@ def run_command_line(arguments: list[str]) -> int:
             raise
         if isinstance(error, OSError) and isinstance(error.filename, str | bytes):
             return _refused(file_refusal(error, Path(os.fsdecode(error.filename)), "use"), arguments)
-        if isinstance(error, OSError) and error.errno in _UNWRITTEN:
+        if isinstance(error, OSError) and error.errno in UNWRITTEN:
             click.echo(f"Error: cannot write the output ({error.strerror})", err=True)
             return 74
         click.echo(f"Error: henge-agent failed: {type(error).__name__}: {error}", err=True)

@@ -22,6 +22,7 @@ import aiohttp
 from henge_agent.settings import Address
 from henge_protocol import __version__
 from henge_protocol.errors import CODES, HengeError, Malformed, Unreachable, Untrusted
+from henge_protocol.model import MAX_SCHEMA_BYTES
 from henge_protocol.peertext import clean_text
 from henge_protocol.problems import read_problem, refusal_by_status
 from henge_protocol.tls import CertificateEnded, pinned_client_context, unverified_context
@@ -35,8 +36,6 @@ ANSWER_TIMEOUT_S: Final = 20.0
 HEARTBEAT_S: Final = 30.0
 """aiohttp gives a pong half of that time, so a dead peer is noticed within 45 s."""
 MAX_ANSWER_BYTES: Final = 64 * 1024
-MAX_SCHEMA_ANSWER_BYTES: Final = 256 * 1024
-"""The daemon takes no larger schema."""
 MAX_SAID_CHARS: Final = 300
 USER_AGENT: Final = f"henge-agent/{__version__}"
 
@@ -263,7 +262,7 @@ async def whoami(exchange: Exchange) -> Answer:
 
 async def device_schema(exchange: Exchange, keep_name: Callable[[str], Awaitable[None]]) -> bytes:
     """The schema that this device's documents fit, as canonical JSON; its name is kept. Raises as ``whoami``."""
-    answer = await exchange.get("/v1/device/schema", limit_bytes=MAX_SCHEMA_ANSWER_BYTES)
+    answer = await exchange.get("/v1/device/schema", limit_bytes=MAX_SCHEMA_BYTES)
     if answer.status != 200:
         raise refusal(answer)
     await keep_name(answer.schema_name)

@@ -16,12 +16,11 @@ from henge_agent.exchange import USER_AGENT, Exchange, encode_body, refusal
 from henge_agent.link import Greeting
 from henge_agent.state import State
 from henge_protocol.errors import HengeError
+from henge_protocol.model import MAX_RESCUED_SCHEMA_BYTES
 
 RESCUE_PATH: Final = "/v1/device/rescue"
 AGAIN_S: Final = 3600.0
 """How long what was handed in is taken for kept there."""
-MAX_SCHEMA_BYTES: Final = 64 * 1024
-"""The daemon takes no larger one with it."""
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +59,7 @@ class Rescue:
             "revision": current.revision, "client": USER_AGENT, "facts": {**self._greeting.facts, **named},
         }  # fmt: skip
         schema = await asyncio.to_thread(self._applier.schemas.newest)
-        if schema is not None and len(schema) <= MAX_SCHEMA_BYTES:
+        if schema is not None and len(schema) <= MAX_RESCUED_SCHEMA_BYTES:
             body["schema"] = schema
         try:
             answer = await exchange.post(RESCUE_PATH, encode_body(body))

@@ -10,12 +10,10 @@ from typing import Any, Final
 
 from henge_protocol.errors import HengeError, Malformed, Unreachable
 from henge_protocol.keyfiles import DISK, Files, read_private, write_private
-from henge_protocol.model import digest_of, short_digest
+from henge_protocol.model import MAX_SCHEMA_BYTES, digest_of, short_digest
 from henge_protocol.strictjson import parse
 
 FILE_NAME: Final = "schema.json"
-MAX_SCHEMA_BYTES: Final = 256 * 1024
-"""The daemon takes no larger one."""
 
 log = logging.getLogger(__name__)
 

@@ -45,12 +45,12 @@ class AuthorityRoutes:
             ("server/cancel", self.cancel, shapes.NoBody),
             ("client/begin", self.begin_client, form.WithinBody),
             ("client/finish", self.finish_client, form.LeaveBehindBody),
-            ("server/forget-key", self.forget_key, form.ForgetKeyBody),
+            ("server/remove-key", self.remove_key, form.RemoveKeyBody),
             ("server/import-key", self.import_key, form.KeyBody),
             ("server/reissue", self.reissue, form.ReissueBody),
         )
         for path, handler, takes in steps:
-            needs = takes in (form.ForgetKeyBody, form.KeyBody)
+            needs = takes in (form.RemoveKeyBody, form.KeyBody)
             yield Route(
                 "POST", f"/v1/authorities/{path}", Auth.ADMIN, handler,
                 takes=takes, body_optional=not needs, gives={200: form.Stepped},
@@ -67,13 +67,13 @@ class AuthorityRoutes:
         everybody, record, authorities = await self._rotation.owners(), self._rotation.record(), self._authorities
         behind, unmoved = self._rotation.behind(everybody), self._rotation.unmoved(everybody)
         server = {
-            "step": "introduced" if authorities.next_server else "switched" if authorities.old_server else "resting",
+            "step": authorities.step("server"),
             "switched": moment(record.switched),
             "authorities": _held_of_server(authorities),
             "follow": self._tally(everybody, behind),
         }
         client = {
-            "step": "introduced" if authorities.old_client else "resting",
+            "step": authorities.step("client"),
             "switched": "",
             "authorities": _held_of_client(authorities),
             "follow": self._tally(everybody, unmoved),
@@ -118,9 +118,9 @@ class AuthorityRoutes:
         leave_behind = await _leave_behind(request)
         return _stepped(await self._rotation.finish_client(author_of(request), leave_behind=leave_behind))
 
-    async def forget_key(self, request: web.Request) -> web.Response:
+    async def remove_key(self, request: web.Request) -> web.Response:
         """Remove the server authority's key, which the caller keeps from now on."""
-        body = await _body(request, shapes_authorities.ForgetKeyBody)
+        body = await _body(request, shapes_authorities.RemoveKeyBody)
         fingerprint = text_field(body, "fingerprint", default=None)
         return _stepped(await self._rotation.remove_key(fingerprint, author_of(request)))
 

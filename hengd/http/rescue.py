@@ -13,10 +13,10 @@ from hengd.http import shapes, shapes_joining, shapes_rescue
 from hengd.http.edge import PEER, WRITE_QUERY, Auth, Route, author_of, change_request
 from hengd.http.parse import Query, base64_field, facts_field, flag_field, json_object, no_body, text_field
 from hengd.http.views import json_response, moment
-from hengd.rules.rescue import MAX_SCHEMA_BYTES, HandedIn, Rescue, Waiting
+from hengd.rules.rescue import HandedIn, Rescue, Waiting
 from hengd.rules.taking import Taking, Wanted, Wish
 from henge_protocol.errors import Invalid
-from henge_protocol.model import MAX_DOCUMENT_BYTES, MAX_LISTED, is_digest
+from henge_protocol.model import MAX_DOCUMENT_BYTES, MAX_LISTED, MAX_RESCUED_SCHEMA_BYTES, is_digest
 from henge_protocol.peertext import clean_text
 from henge_protocol.strictjson import LIMITS, MAX_INTEGER
 
@@ -114,7 +114,7 @@ def _handed_in(body: dict[str, Any]) -> HandedIn:
     }
     return HandedIn(
         text_field(body, "name", default=None), _bytes(body, "document", MAX_DOCUMENT_BYTES), digest,
-        _bytes(body, "schema", MAX_SCHEMA_BYTES) if "schema" in body else b"", epoch, revision,
+        _bytes(body, "schema", MAX_RESCUED_SCHEMA_BYTES) if "schema" in body else b"", epoch, revision,
         clean_text(text_field(body, "client", max_chars=64), 64), facts,
     )  # fmt: skip
 

@@ -87,7 +87,7 @@ class Stepped(Shape):
     void_tokens: Count
 
 
-class ForgetKeyBody(Shape):
+class RemoveKeyBody(Shape):
     """SHA-256 of the server authority whose key the caller has read back."""
 
     fingerprint: Digest

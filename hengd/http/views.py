@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -21,6 +20,7 @@ from hengd.rules.merge import MISSING, FieldChange
 from hengd.rules.outcome import Done, Moved, Outcome, action_of, by_identity, differing_fields, former_name
 from hengd.rules.schema_compare import Comparison
 from hengd.rules.why import Explained
+from henge_protocol import quantity
 from henge_protocol.fieldpath import field_of
 from henge_protocol.model import API_VERSION, version_tag
 
@@ -47,7 +47,7 @@ def bytes_response(body: bytes) -> web.Response:
 
 def moment(unix_s: float) -> str:
     """RFC 3339 in UTC with seconds, empty for never."""
-    return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if unix_s else ""
+    return quantity.moment(unix_s) if unix_s else ""
 
 
 def object_view(record: ObjectRecord, status: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from typing import Final, Literal, get_args
 
 import msgspec
@@ -19,6 +18,7 @@ from hengd.rules.vault import Vault
 from hengd.store import Reader, Store, Transaction
 from henge_protocol.audit import START, Link, record_digest
 from henge_protocol.errors import HengeError, Limited
+from henge_protocol.quantity import moment
 from henge_protocol.strictjson import canonical
 
 log = logging.getLogger("hengd.audit")
@@ -45,7 +45,7 @@ def note(tx: Transaction, act: Act, object_: str, author: Author, *, now: float,
     """Add a record to the chain, if this transaction commits."""
     before = _end(tx, _HEAD)
     record = AuditRecord(
-        number=before.number + 1, time=_moment(now), who=author.name, origin=author.origin, what=act, object=object_,
+        number=before.number + 1, time=moment(now), who=author.name, origin=author.origin, what=act, object=object_,
         revision=revision, previous=before.digest,
     )  # fmt: skip
     tx.put("audit", number_key(record.number), pack(record))
@@ -121,7 +121,7 @@ class Audit:
 
     async def prune(self, keep: int, keep_s: float, *, now: float) -> int:
         """Drop some records beyond the newest ``keep`` that are older than ``keep_s`` too; how many, 0 = no more."""
-        horizon = _moment(max(0.0, now - keep_s))
+        horizon = moment(max(0.0, now - keep_s))
         return await self._store.write(lambda tx: _drop(tx, keep, horizon))
 
 
@@ -149,8 +149,3 @@ def _end(tx: Reader, key: bytes) -> Link:
 
 def _set_end(tx: Transaction, key: bytes, link: Link) -> None:
     tx.put("audit_ends", key, pack(AuditEnd(link.number, link.digest)))
-
-
-def _moment(unix_s: float) -> str:
-    """RFC 3339 in UTC, as text: so every reader hashes the same bytes."""
-    return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from hengd.authorities import Authorities
+from hengd.authorities import Authorities, short
 from hengd.records import CertificateRecord
 from hengd.rules.anchors import is_outdated, rotation_in
 from hengd.rules.certificates import Operator, activate, find_certificate, live_operators
@@ -134,6 +134,12 @@ class Authority:
         if self._clock() - ends > EXPIRED_OK_S or tx.get("ids", identity.subject.encode()) is not None:
             return ""
         return read_meta(tx).epoch
+
+    def account_of(self, certificate: bytes) -> tuple[str, str]:
+        """Of a certificate that was shown: the server authority that its holder knows for certain, having verified us,
+        and the client authority that signed it."""
+        signed_by = next((der for der in self._authorities.client_ders if pki.is_signed_by(certificate, der)), None)
+        return self._authorities.in_force.servers[0], short(signed_by) if signed_by is not None else ""
 
     def _tell_unlisted(self, sha256: bytes, address: str) -> None:
         """Only who has our authority's key makes one that was never on the list; a few lines say so."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from typing import Any, Literal
 
 import msgspec
@@ -13,6 +12,7 @@ from hengd.records import ObjectChange, ObjectRecord, Override
 from hengd.rules.merge import FieldChange, diff
 from hengd.rules.schema_compare import Comparison, compare_versions
 from henge_protocol.fieldpath import field_of
+from henge_protocol.quantity import moment
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,5 +191,4 @@ def _said(record: ObjectRecord) -> dict[str, object]:
 
 
 def _overriding(override: Override) -> dict[str, object]:
-    until = datetime.fromtimestamp(override.until, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    return {"value": override.value, "until": until}
+    return {"value": override.value, "until": moment(override.until)}

@@ -20,10 +20,9 @@ from hengd.rules.vault import Vault
 from hengd.store import Reader, Store, Transaction
 from henge_protocol import pki
 from henge_protocol.errors import Conflict, Denied, Invalid, Limited, TooLarge, Unauthenticated
-from henge_protocol.model import MAX_DOCUMENT_BYTES, check_name, digest_of
+from henge_protocol.model import MAX_DOCUMENT_BYTES, MAX_RESCUED_SCHEMA_BYTES, check_name, digest_of
 from henge_protocol.strictjson import parse
 
-MAX_SCHEMA_BYTES: Final = 64 * 1024
 MAX_REQUESTS: Final = 10_000
 MAX_SCHEMAS: Final = 100
 """Different ones that are kept; a fleet has a few, and who holds the authority's key could make up many."""
@@ -135,11 +134,12 @@ class Rescue:
             else:
                 schema = ""
         begins, ends = pki.validity(certificate)
+        server, client = self._authority.account_of(certificate)
         record = RescueRecord(
             id=pki.identity_of(certificate).subject, spki=pki.spki_sha256(certificate).hex(),
             not_before=begins, not_after=ends, name=handed.name, digest=handed.digest, size=len(handed.document),
             schema=schema, epoch=handed.epoch, revision=handed.revision, client=handed.client, facts=handed.facts or {},
-            address=address, at=now,
+            address=address, at=now, told=[server], signed_by=client,
         )  # fmt: skip
         tx.put("rescues", _DOCUMENT + key, self._vault.seal_anyway(tx).seal(handed.document, _context(key)))
         tx.put("rescues", _REQUEST + key, pack(record))
@@ -218,8 +218,10 @@ def _checked_schema(data: bytes) -> str:
     """The digest of a schema that can be kept, or nothing for none."""
     if not data:
         return ""
-    if len(data) > MAX_SCHEMA_BYTES:
-        raise TooLarge("too_large", f"the schema has {len(data)} bytes, at most {MAX_SCHEMA_BYTES} can be handed in")
+    if len(data) > MAX_RESCUED_SCHEMA_BYTES:
+        raise TooLarge(
+            "too_large", f"the schema has {len(data)} bytes, at most {MAX_RESCUED_SCHEMA_BYTES} can be handed in"
+        )
     if not isinstance(parse(data), dict):
         raise Invalid("bad_object", "the schema is not a JSON object")
     return digest_of(data)

@@ -17,11 +17,10 @@ from hengd.rules.schema_keywords import DIALECT, FORMATS, REPLACEMENTS, ROOT_ONL
 from hengd.rules.schema_patterns import check_pattern
 from henge_protocol.errors import Invalid, Problem
 from henge_protocol.fieldpath import is_clean, pointer, unclean_names
-from henge_protocol.model import SECRET_KEY
+from henge_protocol.model import MAX_SCHEMA_BYTES, SECRET_KEY
 from henge_protocol.schemawalk import REF_PREFIX, Node
 from henge_protocol.strictjson import canonical
 
-MAX_SCHEMA_BYTES: Final = 256 * 1024
 MAX_DEPTH: Final = 16
 MAX_SUBSCHEMAS: Final = 2_000
 MAX_EXPANDED: Final = 10_000

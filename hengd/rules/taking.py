@@ -169,7 +169,7 @@ class Taking:
         record = step.waiting.record
         certificate = CertificateRecord(
             role="device", subject=record.id, spki=record.spki, not_after=record.not_after, state="issued",
-            via="rescue", by=request.author.name, at=now,
+            via="rescue", by=request.author.name, at=now, told=record.told, signed_by=record.signed_by,
         )  # fmt: skip
         add_certificate(tx, step.waiting.certificate, certificate)
         tx.put("reported", record.id.encode(), pack(Reported(known=(record.epoch, record.revision))))

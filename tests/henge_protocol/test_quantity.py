@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from henge_protocol.errors import Invalid
-from henge_protocol.quantity import format_duration, parse_duration_s, parse_size_bytes
+from henge_protocol.quantity import format_duration, moment, parse_duration_s, parse_size_bytes
 
 
 @pytest.mark.parametrize(
@@ -99,3 +99,7 @@ def test_any_other_size_is_refused_by_its_name(text: str) -> None:
         parse_size_bytes(text, "the map")
 
     assert refusal.value.code == "bad_parameter"
+
+
+def test_a_moment_is_utc_with_whole_seconds() -> None:
+    assert moment(1_900_000_000.9) == "2030-03-17T17:46:40Z"

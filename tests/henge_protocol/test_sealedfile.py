@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import io
 import os
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -74,6 +76,27 @@ def test_the_key_is_made_by_the_second_recommended_option_of_rfc_9106(monkeypatc
     assert opened(sealed(b"keys"))[1] == b"keys"
     assert [(one["memory_cost"], one["iterations"], one["lanes"]) for one in asked] == [(65_536, 3, 4)] * 2
     assert all(len(one["salt"]) == 16 for one in asked)
+
+
+AT_ONCE = """
+import os
+from concurrent.futures import ThreadPoolExecutor
+from henge_protocol.sealedfile import SALT_BYTES, seal
+
+def one(number):
+    return b"".join(seal([b"secret"], b"correct horse battery", {}, salt=os.urandom(SALT_BYTES)))
+
+with ThreadPoolExecutor(4) as threads:
+    print(len({bytes(file) for file in threads.map(one, range(8))}))
+"""
+
+
+def test_files_are_sealed_at_once_on_several_threads() -> None:
+    """In a process of its own: OpenSSL's threads wait for each other for ever otherwise, and no later key is made."""
+    done = subprocess.run(
+        [sys.executable, "-c", AT_ONCE], capture_output=True, text=True, check=False, timeout=60, cwd=os.getcwd()
+    )
+    assert (done.stdout, done.stderr) == ("8\n", "")
 
 
 def test_another_passphrase_opens_nothing_and_is_told_from_damage() -> None:

@@ -119,7 +119,7 @@ async def test_a_refused_file_is_placed(person: Face, tmp_path: Path) -> None:
     assert ran.code == 6
     assert f"{path}:9:17" in ran.err
     assert "Nothing was changed." in ran.err
-    assert "Try: hengectl" in ran.err or "hengectl explain lamp" in ran.err
+    assert "hengectl explain lamp" in ran.err
 
 
 async def test_apply_waits_for_connected_devices_and_names_the_others(
@@ -786,7 +786,7 @@ async def test_history_names_the_fields_that_were_changed(person: Face) -> None:
     await person.ok("set", "group/kitchen", "brightness=5", "color=green", "wifi.ssid=den", "wifi.psk=null")
 
     told = await person.ok("history", "--limit", "2")
-    assert "device/lamp-1 configured (color, wifi)" in told or "device/lamp-1 configured (color, wifi.ssid)" in told
+    assert "device/lamp-1 configured (color, wifi.ssid)" in told
     assert "1 more)" in told
     plain = json.loads(await person.ok("history", "-o", "json", "--limit", "1"))["items"][0]["changes"]
     assert "changes" not in plain[0]

@@ -29,7 +29,7 @@ from tests.service import Admin, Clock, Identity, Service, connected, enrolment,
 PASSPHRASE = "correct horse battery staple"
 BEGIN, SWITCH, FINISH, CANCEL = (f"/v1/authorities/server/{step}" for step in ("begin", "switch", "finish", "cancel"))
 BEGIN_CLIENT, FINISH_CLIENT = "/v1/authorities/client/begin", "/v1/authorities/client/finish"
-FORGET, IMPORT, REISSUE = (f"/v1/authorities/server/{act}" for act in ("forget-key", "import-key", "reissue"))
+REMOVE, IMPORT, REISSUE = (f"/v1/authorities/server/{act}" for act in ("remove-key", "import-key", "reissue"))
 YEAR_S = 365 * pki.DAY_S
 
 
@@ -390,7 +390,7 @@ async def test_no_authority_is_made_by_a_clock_in_doubt(daemon: Service, admin: 
           for within_s in (0, -1, True, "60", 1.5, MAX_WITHIN_S + 1, None)),
         *((step, {"leave_behind": yes}) for step in (SWITCH, FINISH_CLIENT) for yes in (1, "yes", None)),
         (FINISH, {"leave_behind": True}), (CANCEL, {"within_s": 1}), (BEGIN, []), (BEGIN, {"names": []}),
-        (FORGET, {}), (FORGET, {"fingerprint": 7}), (IMPORT, {}), (IMPORT, {"key": "x" * 5000}), (REISSUE, {"key": 7}),
+        (REMOVE, {}), (REMOVE, {"fingerprint": 7}), (IMPORT, {}), (IMPORT, {"key": "x" * 5000}), (REISSUE, {"key": 7}),
         ("/v1/authorities/export", {}), ("/v1/authorities/export", {"passphrase": "short"}),
     ],
 )  # fmt: skip
@@ -402,9 +402,9 @@ async def test_wrong_bodies_are_refused(admin: Admin, path: str, body: Any) -> N
 async def test_the_key_goes_only_to_who_has_it_and_comes_back(daemon: Service, admin: Admin) -> None:
     lamp = await daemon.join(admin, "lamp-1")
     fingerprint, key = await key_of(admin)
-    assert (await admin.refused("POST", FORGET, {"fingerprint": "0" * 64})).code == "wrong_authority"
-    assert (await admin.ok("POST", FORGET, {"fingerprint": fingerprint}))["changed"]
-    assert not (await admin.ok("POST", FORGET, {"fingerprint": fingerprint}))["changed"]
+    assert (await admin.refused("POST", REMOVE, {"fingerprint": "0" * 64})).code == "wrong_authority"
+    assert (await admin.ok("POST", REMOVE, {"fingerprint": fingerprint}))["changed"]
+    assert not (await admin.ok("POST", REMOVE, {"fingerprint": fingerprint}))["changed"]
 
     found = await admin.ok("GET", "/v1/authorities")
     assert found["server"]["authorities"][0]["key"] == "elsewhere"
@@ -435,7 +435,7 @@ async def test_without_the_key_the_daemon_says_in_time_that_its_certificate_is_d
     daemon: Service, admin: Admin, clock: Clock
 ) -> None:
     fingerprint, key = await key_of(admin)
-    await admin.ok("POST", FORGET, {"fingerprint": fingerprint})
+    await admin.ok("POST", REMOVE, {"fingerprint": fingerprint})
     clock.advance(3 * YEAR_S)
     daemon.app._renew_server_certificate()
     assert (await admin.ok("GET", "/v1/status"))["warnings"] == []
@@ -461,9 +461,9 @@ async def test_an_authority_that_ends_is_told_in_time(daemon: Service, admin: Ad
 
 async def test_a_rotation_brings_a_new_key_while_the_old_one_is_elsewhere(daemon: Service, admin: Admin) -> None:
     fingerprint, key = await key_of(admin)
-    await admin.ok("POST", FORGET, {"fingerprint": fingerprint})
+    await admin.ok("POST", REMOVE, {"fingerprint": fingerprint})
     await admin.ok("POST", BEGIN)
-    refused = await admin.refused("POST", FORGET, {"fingerprint": fingerprint})
+    refused = await admin.refused("POST", REMOVE, {"fingerprint": fingerprint})
     assert refused.code == "rotation_step"
     assert (await admin.ok("POST", SWITCH))["changed"]
     assert (await admin.refused("POST", IMPORT, {"key": key.decode()})).code == "wrong_authority"
@@ -471,7 +471,7 @@ async def test_a_rotation_brings_a_new_key_while_the_old_one_is_elsewhere(daemon
 
     again, _ = await key_of(admin)
     assert again != fingerprint
-    assert (await admin.ok("POST", FORGET, {"fingerprint": again}))["changed"]
+    assert (await admin.ok("POST", REMOVE, {"fingerprint": again}))["changed"]
     await daemon.restart()
 
 
@@ -481,7 +481,7 @@ async def test_a_backup_without_the_key_is_a_daemon_elsewhere(
     lamp = await daemon.join(admin, "lamp-1")
     await use(daemon, lamp)
     fingerprint, _ = await key_of(admin)
-    await admin.ok("POST", FORGET, {"fingerprint": fingerprint})
+    await admin.ok("POST", REMOVE, {"fingerprint": fingerprint})
     await admin.ok("POST", BEGIN)
     lamp = await renewed(daemon, lamp)
     await use(daemon, lamp)

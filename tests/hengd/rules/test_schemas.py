@@ -16,11 +16,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from hengd.rules.merge import leaves
-from hengd.rules.schema_budget import MAX_SCHEMA_BYTES
 from hengd.rules.schema_keywords import FORMATS
 from hengd.rules.schema_messages import UNFIT_SECRET
 from hengd.rules.schemas import CompiledSchema, SchemaCache, check_schema, compile_schema, schema_digest
 from henge_protocol.errors import Invalid, Malformed
+from henge_protocol.model import MAX_SCHEMA_BYTES
 from henge_protocol.strictjson import canonical, parse
 from tests.effort import no_blow_up
 

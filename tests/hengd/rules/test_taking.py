@@ -396,3 +396,18 @@ async def test_only_admins_take(daemon: Service, admin: Admin, clock: Clock) -> 
         ]:  # fmt: skip
             assert (await remote.refused(method, path, body)).code == "wrong_role"
         assert (await remote.ok("GET", "/v1/rescues"))["total"] == 0
+
+
+async def test_a_device_of_the_old_client_authority_is_not_left_behind_by_whatever_step_comes_next(
+    daemon: Service, admin: Admin
+) -> None:
+    """What signed its certificate is known when it is taken, not guessed at the next step of a rotation."""
+    lamp = certified(daemon, "lamp-1")
+    await admin.ok("POST", "/v1/authorities/client/begin", {})
+    await open_window(admin)
+    assert (await hand_in(daemon, lamp, handing("lamp-1", RED, schema=LAMP))).status == 202
+    await take(admin)
+    await admin.ok("POST", "/v1/authorities/server/begin", {})
+
+    refused = await admin.refused("POST", "/v1/authorities/client/finish", {})
+    assert (refused.code, [one["object"] for one in refused.json["errors"]]) == ("left_behind", ["device/lamp-1"])
