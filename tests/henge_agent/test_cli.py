@@ -215,7 +215,7 @@ def test_a_token_comes_through_a_pipe_of_the_shell(capsys: pytest.CaptureFixture
         writer.join()
         os.close(reading)
 
-    assert "no daemon answers at 127.0.0.1:9" in err
+    assert "no daemon answers at 127.0.0.1:9: connection refused" in err
     assert "everybody can read" not in err
 
 
