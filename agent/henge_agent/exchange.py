@@ -211,7 +211,7 @@ class Exchange:
                 "pin_mismatch",
                 f"{self.address} is not the daemon of this fleet: {said_by_peer(reason)}",
                 cure="check the address; if it is right, somebody may be in between, or the daemon was set up anew or"
-                " replaced its authority while this device was off: then join again",
+                " replaced its authority while this device was off: then henge-agent join --replace",
             )
         if isinstance(error, aiohttp.ClientSSLError | ssl.SSLError):
             return Unreachable("unreachable", f"{self.address} does not speak TLS as a henge daemon does")

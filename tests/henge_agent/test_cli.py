@@ -346,6 +346,16 @@ def test_status_says_that_the_daemon_lets_the_device_in_no_more(
     assert "henge-agent join --replace --token-file FILE" in out
 
 
+def test_status_of_a_device_that_the_daemon_forgot_speaks_of_a_rescue_first(
+    capsys: pytest.CaptureFixture[str], joined: State
+) -> None:  # who joins anew comes back without its values
+    joined.update_membership(lambda membership: replace(membership, refused="unknown_certificate"))
+
+    out, _ = run(capsys, "status", code=0)
+
+    assert 0 < out.index("hengectl rescue open") < out.index("henge-agent join --replace")
+
+
 def test_status_says_that_the_daemon_speaks_another_protocol(capsys: pytest.CaptureFixture[str], joined: State) -> None:
     joined.update_membership(lambda membership: replace(membership, refused="unsupported_protocol"))
 
