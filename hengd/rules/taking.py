@@ -205,6 +205,7 @@ class _Plan:
         self._tx = tx
         self._vault = vault
         self._wish = wish
+        self._schemas = schemas
         self._known = {record.name: record for record in objects_of(tx, "Schema")}
         self._names = Counter(self._name(one) for one in chosen)
         self._secrets = PlannedSecrets(OpenSecrets(vault, tx))
@@ -294,6 +295,7 @@ class _Plan:
         self._check_free(waiting, name)
         if schema not in entries:
             raise unfit.get(schema) or _no_schema(name, schema)
+        self._check_secrets(waiting, entries[schema])
         document = parse(document_in(self._tx, self._vault, waiting))
         assert isinstance(document, dict)  # looked at when it was handed in
         device = ObjectRecord(kind="Device", name=name, spec={"schema": schema, "values": {}}, id=waiting.record.id)
@@ -303,6 +305,21 @@ class _Plan:
         values: dict[str, Any] = concealed(compiled, layer, self._secrets.keep)
         self._check_fit(ObjectRecord(kind="Device", name=name, spec={"schema": schema, "values": values}), renderer)
         return _Step(waiting, name, schema, document, values)
+
+    def _check_secrets(self, waiting: Waiting, counts: SchemaEntry) -> None:
+        """What its own schema hides must not be shown by one that another device handed in under the same name."""
+        own = schema_in(self._tx, waiting.record.schema)
+        if own is None or counts.name not in self.made or waiting.record.schema == counts.compiled.digest.hex():
+            return
+        try:
+            check_schema(own)
+            shown = self._schemas.get(counts.name, own).secret_pointers - counts.compiled.secret_pointers
+        except HengeError:
+            return  # it hides nothing that anybody could tell
+        if shown:
+            said = f"its own schema hides {field_of(min(shown))}, and the schema {counts.name} of another one shows it"
+            cure = "apply the right schema first: hengectl apply -f FILE; or take it without the other"
+            raise Conflict("rescue_incomplete", said, cure=cure)
 
     def _check_free(self, waiting: Waiting, name: str) -> None:
         record = waiting.record

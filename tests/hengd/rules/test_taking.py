@@ -184,6 +184,24 @@ async def test_of_several_versions_of_a_schema_the_newest_counts(daemon: Service
     assert (await admin.ok("GET", "/v1/schemas/lamp"))["spec"]["schema"] == wider
 
 
+async def test_another_schema_under_the_same_name_shows_nobody_elses_secrets(
+    daemon: Service, admin: Admin, data_dir: Path
+) -> None:
+    """A device that somebody has taken over says that its schema is the newest, and that nothing in it is secret."""
+    shown = {**NODE, "properties": {"wifi": {"type": "object", "properties": {"ssid": {}, "psk": {"type": "string"}}}}}
+    await open_window(admin)
+    await rescued(daemon, "node-1", wifi("canary-home"), schema=NODE, facts={"schema": "node"})
+    await rescued(daemon, "node-2", wifi("its-own"), schema=shown, facts={"schema": "node"}, revision=2**53 - 1)
+
+    refused, tried = await not_taken(admin), await take(admin, dry_run=True)
+    assert "node-1: its own schema hides wifi.psk" in refused.json["detail"]
+    assert [one["name"] for one in tried["devices"]] == ["node-2"]
+    done = await take(admin, "node-1")
+    assert done["devices"][0]["values"]["wifi"]["psk"] == {"$secret": "rescued/wifi/psk"}
+    assert b"canary" not in refused.body + json.dumps([tried, done]).encode()
+    assert b"canary" not in (data_dir / "data" / "db" / "data.mdb").read_bytes()
+
+
 @pytest.mark.parametrize("facts", [{}, {"schema": "lamp"}, {"schema": "No Name"}])
 async def test_a_device_whose_schema_nobody_has_waits_until_somebody_says_which(
     daemon: Service, admin: Admin, facts: dict[str, str]
