@@ -77,7 +77,9 @@ def hengectl(environment: dict[str, str], *arguments: str) -> str:
         [PROGRAMS / "hengectl", *arguments], env=environment, capture_output=True, text=True, check=False
     )
     if done.returncode != 0:
-        raise Stop(f"{done.stderr.strip().removeprefix('Error: ')}\nIs `make run` running in another terminal?")
+        said = done.stderr.strip().removeprefix("Error: ")
+        hint = 'Is `make run` running in another terminal? With a folder of its own: make board ARGS="--folder DIR"'
+        raise Stop(f"{said}\n{hint}")
     return done.stdout
 
 

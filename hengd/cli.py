@@ -157,7 +157,7 @@ def run(
 def check(config: Path | None, data_dir: Path | None) -> None:
     """Check the settings without starting anything: exit 0 if they are good, 78 if not."""
     settings = _settings(config, {})
-    changed = sum(one.changed for one in settings.values())
+    changed = sum(1 for one in settings.values() if one.changed)
     click.echo(f"All settings are good. Not at their defaults: {changed}")
     click.echo(f"data folder: {_data_dir(data_dir)}")
 
@@ -166,7 +166,9 @@ def check(config: Path | None, data_dir: Path | None) -> None:
 @click.argument("file", type=PATH)
 @click.option("--passphrase-file", "source", type=FILE, metavar="FILE|-", help="Not from a prompt but from there.")
 @click.option("--revocations", type=PATH, metavar="FILE", help="The journal of the data folder that is given up.")
-@click.option("--authorities-only", "only_authorities", is_flag=True, help="Take them alone and found an empty store.")
+@click.option(
+    "--authorities-only", "only_authorities", is_flag=True, help="Take them alone; the store is founded empty."
+)
 @click.option("--dry-run", is_flag=True, help="Do everything in a folder beside it and leave nothing.")
 @_common
 def restore(
@@ -297,7 +299,7 @@ def _restored(done: Restored, folder: Path, *, dry_run: bool) -> list[str]:
     held = "" if done.founded else f": revision {about['revision']}, {about['devices']} devices"
     lines = [
         f"Fleet {about.get('fleet', '')} as of {about.get('made', '')}{held}.",
-        *([f"{done.revocations} later revocations of the old folder count too."] if done.revocations else []),
+        *([f"Later revocations of the old folder that count, too: {done.revocations}"] if done.revocations else []),
     ]
     if dry_run:
         there = (folder / "data").exists()

@@ -120,7 +120,7 @@ def unused_data_dir(path: Path, *, allow_network_fs: bool, now: float) -> Iterat
 
 
 def refuse_foreign_folder(path: Path, command: str) -> None:
-    """Raise ``Denied bad_file`` before ``hengd COMMAND`` writes files that the daemon of another user could not read."""
+    """Raise ``Denied bad_file`` before ``hengd COMMAND`` writes what the daemon of another user could not read."""
     if not path.exists() or path.stat().st_uid == os.geteuid():
         return
     owner = path.stat().st_uid

@@ -74,6 +74,10 @@ COMMANDS: Final = {
 """Each command, in the order of the help, and the module below ``commands`` that has it."""
 
 
+OF_THE_DAEMON: Final = frozenset({"accept-clock", "announce", "ca", "restore", "service"})
+"""Commands of ``hengd``; who looks for them here is told so: ``restore`` is near to ``retry``, which is not it."""
+
+
 class Commands(click.Group):
     """All commands, imported one by one when they are needed."""
 
@@ -98,7 +102,7 @@ class Commands(click.Group):
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         if not ctx.resilient_parsing and self.get_command(ctx, args[0]) is None:
-            close = _nearest(args[0])
+            close = f"hengd {args[0]}" if args[0] in OF_THE_DAEMON else _nearest(args[0])
             hint = f" Did you mean {close!r}?" if close else " See: hengectl --help"
             raise click.UsageError(f"There is no command {args[0]!r}.{hint}", ctx)
         return super().resolve_command(ctx, args)

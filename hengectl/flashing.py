@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -84,8 +85,8 @@ def add_command(
     if usb == (folder is not None):
         cure = "add --usb for a connected board, or --print DIR for a folder"
         raise Invalid("bad_usage", "either --usb or --print DIR is needed, and not both", cure=cure)
-    if usb and importlib.util.find_spec("mpremote") is None:
-        cure = "install it with: pip install mpremote; or use --print DIR"
+    if usb and not _found_mpremote():
+        cure = "install it with: pipx install mpremote; or use --print DIR"
         raise Invalid("bad_usage", "mpremote is not installed here", cure=cure)
     server = _place(reach) if reach is not None else ""
     _refuse_joined(invocation, device)
@@ -174,11 +175,19 @@ def _client_files() -> Iterator[Path]:
 
 def _copy(folder: Path, port: str) -> None:
     """Everything to the board in one go. An own ``main.py`` on the board is left alone."""
-    remote = [sys.executable, "-m", "mpremote", "connect", port]
+    remote = [*_found_mpremote(), "connect", port]
     listed = _mpremote([*remote, "fs", "ls", ":"])
     names = ["lib", SETUP_FILE] + ([] if "main.py" in listed.split() else ["main.py"])
     steps = [step for name in names for step in ("+", "fs", "cp", "-r", str(folder / name), ":")]
     _mpremote([*remote, *steps[1:], "+", "rtc", "--set", "+", "reset"])
+
+
+def _found_mpremote() -> list[str]:
+    """How to start it: the one beside this program, else one of the user's own (pipx, apt); empty if there is none."""
+    if importlib.util.find_spec("mpremote") is not None:
+        return [sys.executable, "-m", "mpremote"]
+    program = shutil.which("mpremote")
+    return [program] if program else []
 
 
 def _mpremote(command: list[str]) -> str:

@@ -6,6 +6,7 @@ Human tables may change between versions; ``-o json``, ``-o yaml`` and ``-o name
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -207,11 +208,17 @@ def age(moment: object, *, now: float) -> str:
 
 
 def left(moment: object, *, now: float) -> str:
-    """How long until a moment; ``over`` when it is past, ``-`` if there is none."""
+    """How long until a moment; ``over`` when it is past, ``-`` if there is none.
+
+    A minute that has begun counts whole, so that what was set to ``7d`` just now reads ``7d`` and not ``6d``.
+    """
     until = unix_s(moment)
     if until is None:
         return "-"
-    return largest_unit(until - now) if until > now else "over"
+    remaining_s = until - now
+    if remaining_s <= 0:
+        return "over"
+    return largest_unit(math.ceil(remaining_s / 60) * 60 if remaining_s > 60 else remaining_s)
 
 
 def largest_unit(seconds: float) -> str:

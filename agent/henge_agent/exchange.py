@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import os
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -210,14 +211,23 @@ class Exchange:
                 "pin_mismatch",
                 f"{self.address} is not the daemon of this fleet: {said_by_peer(reason)}",
                 cure="check the address; if it is right, somebody may be in between, or the daemon was set up anew or"
-                " replaced its authority while this device was off: then join again",
+                " replaced its authority while this device was off: then henge-agent join --replace",
             )
         if isinstance(error, aiohttp.ClientSSLError | ssl.SSLError):
             return Unreachable("unreachable", f"{self.address} does not speak TLS as a henge daemon does")
-        said = said_by_peer(error) or ("no answer in time" if isinstance(error, TimeoutError) else type(error).__name__)
         return Unreachable(
-            "unreachable", f"no daemon answers at {self.address}: {said}", cure="check that hengd runs and the address"
-        )
+            "unreachable", f"no daemon answers at {self.address}: {_reason(error)}",
+            cure="check that hengd runs and the address",
+        )  # fmt: skip
+
+
+def _reason(error: Exception) -> str:
+    """Why nobody was reached, in the system's words and not the library's, which name the place once more."""
+    if isinstance(error, aiohttp.ClientConnectorError) and error.os_error.errno:
+        number = error.os_error.errno
+        said = os.strerror(number) if number > 0 else error.os_error.strerror  # a name that is not known has none
+        return (said or type(error).__name__).lower()
+    return said_by_peer(error) or ("no answer in time" if isinstance(error, TimeoutError) else type(error).__name__)
 
 
 def _ended(address: Address, error: CertificateEnded) -> Untrusted:

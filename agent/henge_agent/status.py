@@ -38,6 +38,9 @@ def status_lines(folder: Path, membership: Membership) -> list[tuple[str, str]]:
 def _refused(code: str) -> str:
     if code == FOREIGN:
         return f"{code}: the daemon speaks other versions of the protocol; update henge-agent or hengd"
+    if code == "unknown_certificate":
+        lost = "did it lose its store, it can have this device back as it is (there: hengectl rescue open)"
+        return f"{code}: the daemon does not know this device; {lost}; else {REJOIN}"
     return f"{code}: the daemon lets this device in no more; {REJOIN}"
 
 

@@ -45,7 +45,8 @@ def rescue_command() -> None:
 def rescue_open(invocation: Invocation, open_s: int) -> None:
     """Let devices that this daemon does not know hand in what they run. They get nothing for it until you take it."""
     _tell_window(invocation, invocation.client.put("/v1/rescue-window", {"open_s": open_s}).json())
-    invocation.note("A device that was refused before asks again within 72 minutes. See who came: hengectl rescue list")
+    invocation.note("A device that was refused before asks again within 72 minutes, or when its agent is restarted.")
+    invocation.note("See who came: hengectl rescue list")
 
 
 @rescue_command.command("close", cls=Command, writes=True, short_help="Let no device hand in anything.")

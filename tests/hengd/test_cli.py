@@ -136,7 +136,8 @@ def test_the_default_settings_are_toml_and_good(home: Path) -> None:
     }
     (home / "mine.toml").write_text(shown.stdout)
     checked = hengd(home, "check", "--config", str(home / "mine.toml"))
-    assert (checked.returncode, checked.stdout.splitlines()[0]) == (0, "All settings are good. Not at their defaults: 0")
+    assert checked.returncode == 0
+    assert checked.stdout.splitlines()[0] == "All settings are good. Not at their defaults: 0"
 
 
 def test_settings_are_shown_with_their_origin(home: Path) -> None:

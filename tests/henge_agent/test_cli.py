@@ -215,7 +215,7 @@ def test_a_token_comes_through_a_pipe_of_the_shell(capsys: pytest.CaptureFixture
         writer.join()
         os.close(reading)
 
-    assert "no daemon answers at 127.0.0.1:9" in err
+    assert "no daemon answers at 127.0.0.1:9: connection refused" in err
     assert "everybody can read" not in err
 
 
@@ -344,6 +344,16 @@ def test_status_says_that_the_daemon_lets_the_device_in_no_more(
 
     assert "refused    revoked: the daemon lets this device in no more" in out
     assert "henge-agent join --replace --token-file FILE" in out
+
+
+def test_status_of_a_device_that_the_daemon_forgot_speaks_of_a_rescue_first(
+    capsys: pytest.CaptureFixture[str], joined: State
+) -> None:  # who joins anew comes back without its values
+    joined.update_membership(lambda membership: replace(membership, refused="unknown_certificate"))
+
+    out, _ = run(capsys, "status", code=0)
+
+    assert 0 < out.index("hengectl rescue open") < out.index("henge-agent join --replace")
 
 
 def test_status_says_that_the_daemon_speaks_another_protocol(capsys: pytest.CaptureFixture[str], joined: State) -> None:

@@ -74,6 +74,8 @@ def test_no_command_shows_them_all(face: Face) -> None:
         ("gett devices", "Did you mean 'get'?"),
         ("token creat", "Did you mean 'create'?"),
         ("help nosuch", "There is no command 'nosuch'"),
+        ("restore henge.backup", "Did you mean 'hengd restore'?"),
+        ("ca status", "Did you mean 'hengd ca'?"),
         ("get devices --nope -h", "No such option '--nope'"),
         ("get devices lamp-*", "is not of the form"),
         ("delete device/lamp-* --yes", "is not of the form"),

@@ -149,10 +149,11 @@ async def test_a_folder_that_cannot_be_written_is_told_before_there_is_a_token(
 async def test_without_mpremote_the_cure_is_named(person: Face, admin: Admin, monkeypatch: pytest.MonkeyPatch) -> None:
     find = importlib.util.find_spec
     monkeypatch.setattr(flashing.importlib.util, "find_spec", lambda name: None if name == "mpremote" else find(name))
+    monkeypatch.setattr(flashing.shutil, "which", lambda _name: None)
     ran = await person.run("device", "add", "lamp-1", "--usb")
 
     assert ran.code == 2
-    assert "pip install mpremote" in ran.err
+    assert "pipx install mpremote" in ran.err
     assert (await admin.ok("GET", "/v1/tokens"))["items"] == []
 
 
@@ -198,6 +199,19 @@ async def test_a_board_on_usb_gets_the_same(person: Face, usb: Path) -> None:
     assert (board / "lib" / "henge_micro" / "client.py").exists()
     assert last[:2] == ["connect", "auto"]
     assert last[-1] == "reset"
+
+
+async def test_mpremote_may_be_a_program_of_its_own(person: Face, usb: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = usb / "mpremote"  # as pipx installs it, where this program's Python does not have it
+    program.write_text(f"#!{sys.executable}\n{MPREMOTE}")
+    program.chmod(0o755)
+    find = importlib.util.find_spec
+    monkeypatch.setattr(flashing.importlib.util, "find_spec", lambda name: None if name == "mpremote" else find(name))
+    monkeypatch.setenv("PATH", str(usb), prepend=":")
+
+    await person.ok("device", "add", "lamp-1", "--usb")
+
+    assert setup_in(usb / "board")["name"] == "lamp-1"
 
 
 async def test_a_board_keeps_its_own_main(person: Face, usb: Path) -> None:

@@ -138,6 +138,9 @@ def test_what_never_happened_has_no_age() -> None:
     assert render.age("soon", now=5) == "-"
     assert render.left("2026-11-20T12:00:00Z", now=1795176060) == "over"
     assert render.left("2026-11-20T12:00:00Z", now=1795175940) == "1m"
+    assert render.left("2026-11-20T12:00:00Z", now=1795176000 - 7 * 86400 + 0.6) == "7d"  # just set
+    assert render.left("2026-11-20T12:00:00Z", now=1795176000 - 61) == "2m"
+    assert render.left("2026-11-20T12:00:00Z", now=1795176000 - 59) == "59s"
 
 
 def test_names_and_values_stand_in_columns() -> None:
