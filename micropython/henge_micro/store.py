@@ -5,7 +5,6 @@ loses the old file before it has the new one's name; then the one beside is whol
 Documents lie in slots ``a``, ``b`` and ``c``; a record says which one counts, so the others may be half written.
 """
 
-import gc
 import hashlib
 import json
 import os
@@ -39,11 +38,9 @@ class Store:
     def keep(self, name, record):
         """Replace the record; it is durable when this returns, and ``OSError`` leaves the old one."""
         path = self._path(name)
-        gc.collect()  # an identity with two authorities is 3 KB, in one piece
         data = json.dumps(record).encode()
         with open(path + ".tmp", "wb") as file:
-            file.write(digest_of(data).encode() + b"\n")
-            file.write(data)
+            file.write(digest_of(data).encode() + b"\n" + data)
         del data
         if _read(path + ".tmp") is None:
             raise OSError("flash does not hold " + name)

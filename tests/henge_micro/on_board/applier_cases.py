@@ -362,7 +362,9 @@ def test_a_last_good_document_that_the_heap_cannot_hold_any_more_does_not_stop_t
     from henge_micro import store
 
     def no_memory(file):
-        raise MemoryError
+        if file.tell() == 0:  # a document; a record is small, and its digest was read before
+            raise MemoryError
+        return json.load(file)
 
     bench = on_green()
     store.json, json = Json(no_memory), store.json
