@@ -11,8 +11,8 @@ ENGINE ?= $(shell command -v podman || command -v docker)
 IMAGE ?= localhost/henge:dev
 PYTHON_IMAGE ?= docker.io/library/python:3.13-slim-bookworm
 BUILD_FLAGS ?=
-# Tests wait more than they compute: one process more than there are processors. `WORKERS=0` runs them in this one.
-WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
+# Tests wait as much as they compute: two processes more than there are processors. `WORKERS=0` runs them in this one.
+WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 2)
 # Programs that the tests start by the hundred are compiled once, not at every start.
 unexport PYTHONDONTWRITEBYTECODE
 

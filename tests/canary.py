@@ -64,8 +64,9 @@ class Canary:
         handle = logging.Logger.handle
 
         def handled(own: logging.Logger, record: logging.LogRecord) -> None:
-            told = record.getMessage(), record.__dict__, record.exc_info and record.exc_info[1]
-            self.look(f"a line of the log of {own.name}", repr(told).encode())
+            if self.sealed:
+                told = record.getMessage(), record.__dict__, record.exc_info and record.exc_info[1]
+                self.look(f"a line of the log of {own.name}", repr(told).encode())
             handle(own, record)
 
         patch.setattr(logging.Logger, "handle", handled)
@@ -74,7 +75,7 @@ class Canary:
         prepare, write, send = web.Response.prepare, web.StreamResponse.write, web.WebSocketResponse.send_str
 
         async def prepared(own: web.Response, request: web.BaseRequest) -> Any:
-            if not request.path.startswith(FOR_DEVICES) and isinstance(own.body, bytes):
+            if self.sealed and not request.path.startswith(FOR_DEVICES) and isinstance(own.body, bytes):
                 self.look(f"{request.method} {request.path}", own.body + repr(own.headers).encode())
             return await prepare(own, request)
 

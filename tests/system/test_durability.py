@@ -23,7 +23,7 @@ from tests.system.programs import Admin, Daemon, Refused, output_of, running, un
 
 pytestmark = pytest.mark.system
 
-CYCLES = int(os.environ.get("HENGE_CYCLES", "30"))
+CYCLES = int(os.environ.get("HENGE_CYCLES", "15"))
 WRITERS = 3
 NAMES = [f"lamp-{number}" for number in range(WRITERS)]
 

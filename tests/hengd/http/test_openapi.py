@@ -32,8 +32,8 @@ from tests.service import Admin, Identity, Service, connected, group, schema
 EXAMPLE = {"name": "lamp-1", "secret": "wifi/home", "revision": "1", "id": "x", "sid": "x", "code": "00000000"}
 OVER_SOCKET = (*OPERATORS, Auth.NONE, Auth.HEALTH, Auth.METRICS)
 EXISTING = {"schemas": "lamp", "groups": "kitchen"}
-EXAMPLES_EACH = 8
-"""Requests for each operation and kind (good, bad): all in all some 600, about ten seconds."""
+EXAMPLES_EACH = 6
+"""Requests for each operation and kind (good, bad): all in all some 600, about fifteen seconds."""
 
 STATEFUL = {"use_after_free", "ensure_resource_availability", "ignored_auth", "object_level_authorization"}
 OURS_TO_JUDGE = {"positive_data_acceptance"}
