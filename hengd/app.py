@@ -50,12 +50,14 @@ from hengd.pulse import Pulse
 from hengd.rules.audit import Audit
 from hengd.rules.authority import Authority
 from hengd.rules.candidates import Candidates
+from hengd.rules.changes import Changes
 from hengd.rules.checks import Checks
 from hengd.rules.configs import Configs
 from hengd.rules.contact import Contacts
 from hengd.rules.custody import find_vault, tend_vault
 from hengd.rules.deliveries import Deliveries
 from hengd.rules.devices import Devices
+from hengd.rules.enrolment import Enrolment
 from hengd.rules.expiry import ITSELF, Overrides
 from hengd.rules.fleet import read_meta
 from hengd.rules.joins import Joins
@@ -207,10 +209,11 @@ class App:
 
     def _assemble(self, folder: DataDir) -> None:
         clock, monotonic = self._environment.clock, self._environment.monotonic
-        store, schemas, hub = self._store, SchemaCache(), Hub()
+        store, hub = self._store, Hub()
         self.vault = vault = find_vault(
             store, self._settings["secrets.key_file"], self._environment.credentials, self._environment.data_dir
         )
+        changes = Changes(SchemaCache(), vault, clock, _new_id)
         self.events = EventLog(start=int(clock() * 1000))
         self.presence = Presence()
         window = RescueWindow(store, clock=clock, monotonic=monotonic)
@@ -222,20 +225,21 @@ class App:
             store, folder.authorities, self.authority, names=self._names, put_in_force=self._put_authorities_in_force,
             recall=lambda: self._links.recall(self._settings.seconds("limits.retry_after")), clock=clock,
         )  # fmt: skip
-        self.configs = Configs(store, schemas, vault, self.presence, clock=clock, new_id=_new_id)
-        self._candidates = Candidates(store, schemas, vault, clock=clock, new_id=_new_id)
+        self.configs = Configs(store, changes, self.presence)
+        self._candidates = Candidates(store, changes)
         self.secrets = Secrets(store, self.configs)
         self.overrides = Overrides(store, self.configs, self.authority.timekeeper)
         self._audit = Audit(store)
         self._backups = Backups(store, folder, vault.keys, clock=clock)
         self.devices = Devices(store, self.presence, speaks=self._environment.speaks, clock=clock)
-        self.tokens = Tokens(store, self.authority, schemas, vault, clock=clock, monotonic=monotonic, new_id=_new_id)
+        enrolment = Enrolment(self.authority.issuer, changes)
+        self.tokens = Tokens(store, self.authority, enrolment, clock=clock, monotonic=monotonic)
         self.joins = Joins(
-            store, self.authority, schemas, vault, self.events,
-            clock=clock, monotonic=monotonic, new_id=_new_id, max_pending=self._settings["join.max_pending"],
+            store, self.authority, enrolment, self.events,
+            clock=clock, monotonic=monotonic, max_pending=self._settings["join.max_pending"],
         )  # fmt: skip
         self._rescue = Rescue(store, window, self.authority, vault, clock=clock, monotonic=monotonic)
-        self._taking = Taking(store, self.authority, schemas, vault, clock=clock, new_id=_new_id)
+        self._taking = Taking(store, self.authority, changes)
         deliveries, reports = Deliveries(store, vault), Reports(store, clock=clock)
         self.contacts = Contacts(
             self.authority,

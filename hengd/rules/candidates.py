@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -10,12 +10,11 @@ import msgspec
 
 from hengd.records import ObjectChange
 from hengd.rules.audit import Guesses
+from hengd.rules.changes import Changes
 from hengd.rules.configs import Request, begin, read_manifests
 from hengd.rules.fleet import find_desired, find_document, required_object
 from hengd.rules.outcome import Moved
 from hengd.rules.redaction import SecretTexts, secret_texts
-from hengd.rules.schemas import SchemaCache
-from hengd.rules.vault import Vault
 from hengd.store import Store, Transaction
 from henge_protocol.errors import HengeError, Internal, Invalid
 from henge_protocol.selector import Selector
@@ -40,15 +39,10 @@ class Candidate:
 class Candidates:
     """Makes changes as ``Configs`` does, reads what devices would get, and undoes them."""
 
-    def __init__(
-        self, store: Store, schemas: SchemaCache, vault: Vault, *, clock: Callable[[], float], new_id: Callable[[], str]
-    ) -> None:
+    def __init__(self, store: Store, changes: Changes) -> None:
         self._store = store
-        self._schemas = schemas
-        self._vault = vault
-        self._clock = clock
-        self._new_id = new_id
-        self._guesses = Guesses(store, vault, clock=clock)
+        self._changes = changes
+        self._guesses = Guesses(store, changes.vault, clock=changes.clock)
 
     async def of(self, objects: Sequence[object], selector: Selector, request: Request) -> list[Candidate]:
         """The documents that devices, those that ``selector`` selects, would get by ``apply``; nothing is kept.
@@ -59,7 +53,7 @@ class Candidates:
         tried: list[ObjectChange] = []
 
         def operation(tx: Transaction) -> None:
-            change = begin(tx, self._schemas, self._vault, request, now=self._clock(), new_id=self._new_id)
+            change = begin(tx, self._changes, request, now=self._changes.clock())
             for manifest in manifests:
                 change.put(manifest)
             try:
@@ -81,7 +75,7 @@ class Candidates:
         raise AssertionError("the operation always raises")
 
     def _candidate(self, tx: Transaction, moved: Moved) -> Candidate:
-        document, stored = self._vault.document(tx, moved.after), find_document(tx, moved.after)
+        document, stored = self._changes.vault.document(tx, moved.after), find_document(tx, moved.after)
         if document is None or stored is None:
             raise Internal("storage_corrupt", f"document {moved.after} is not in the store")
         secrets = SecretTexts()

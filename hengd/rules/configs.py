@@ -15,6 +15,7 @@ from hengd.rules.audit import Guesses
 from hengd.rules.between import Between, between
 from hengd.rules.breadth import MAX_NAMES, SHOWN, TooWide, prunes_all, too_wide
 from hengd.rules.change import Change, Overrider
+from hengd.rules.changes import Changes
 from hengd.rules.fleet import (
     find_desired,
     find_document,
@@ -32,7 +33,6 @@ from hengd.rules.outcome import Author, Moved, NotCommitted, Outcome, Pruned
 from hengd.rules.ownership import BY_HAND, Writer
 from hengd.rules.presence import Presence
 from hengd.rules.schemas import SchemaCache
-from hengd.rules.vault import Vault
 from hengd.rules.why import Explained, explain
 from hengd.store import Reader, Store, Transaction
 from henge_protocol.errors import Conflict, HengeError, Invalid, NotFound, Problem
@@ -85,20 +85,13 @@ class Configs:
     def __init__(
         self,
         store: Store,
-        schemas: SchemaCache,
-        vault: Vault,
+        changes: Changes,
         presence: Presence,
-        *,
-        clock: Callable[[], float],
-        new_id: Callable[[], str],
     ) -> None:
         self._store = store
         self._presence = presence
-        self._schemas = schemas
-        self._vault = vault
-        self._clock = clock
-        self._new_id = new_id
-        self._guesses = Guesses(store, vault, clock=clock)
+        self._changes = changes
+        self._guesses = Guesses(store, changes.vault, clock=changes.clock)
 
     async def apply(self, objects: Sequence[object], delete: Sequence[tuple[str, str]], request: Request) -> Outcome:
         """Many objects as one transaction and one revision; ``Invalid`` lists the faults of all of them.
@@ -209,12 +202,14 @@ class Configs:
     async def between(self, older: int, newer: int | None, target: tuple[str, str] | None) -> Between:
         """What differs between two revisions (None: the newest); raises as ``between`` and ``Store.examine``."""
         return await self._store.examine(
-            lambda tx: between(tx, self._schemas, older, read_meta(tx).revision if newer is None else newer, target)
+            lambda tx: between(
+                tx, self._changes.schemas, older, read_meta(tx).revision if newer is None else newer, target
+            )
         )
 
     def _explained(self, tx: Reader, name: str, field: str, path: Path) -> list[Explained]:
         device = required_object(tx, "Device", name)
-        layers = renderer(tx, self._schemas, self._vault).layers(device)
+        layers = renderer(tx, self._changes.schemas, self._changes.vault).layers(device)
         spoken = [(layer.kind, layer.name) for layer in layers if layer.kind in KINDS]
         sources = {(kind, source): find_object(tx, KINDS[kind], source) for kind, source in spoken}
         explained = explain(layers, sources, path)
@@ -230,11 +225,11 @@ class Configs:
     async def _change(
         self, act: Callable[[Change], Pruned | None], request: Request, *, essential: bool = False
     ) -> Outcome:
-        now = self._clock()
+        now = self._changes.clock()
         tried: list[ObjectChange] = []
 
         def operation(tx: Transaction) -> Outcome:
-            change = begin(tx, self._schemas, self._vault, request, now=now, new_id=self._new_id)
+            change = begin(tx, self._changes, request, now=now)
             before = change.meta.revision
             pruned = act(change)
             try:
@@ -246,7 +241,7 @@ class Configs:
             if request.same_documents and outcome.devices:
                 raise _differ(outcome.devices)
             managed = change.refusal()
-            wide = None if request.all_at_once else _too_wide(change, self._schemas, outcome, pruned)
+            wide = None if request.all_at_once else _too_wide(change, self._changes.schemas, outcome, pruned)
             if request.dry_run:
                 refusing = sum(find_reported(tx, one.id).refused == one.after != "" for one in outcome.devices)
                 too_wide = wide.message if wide else ""
@@ -271,19 +266,14 @@ class Configs:
         return replace(outcome, offline=sum(self._presence.find(one.id) is None for one in outcome.devices))
 
 
-def begin(
-    tx: Transaction, schemas: SchemaCache, vault: Vault, request: Request, *, now: float, new_id: Callable[[], str]
-) -> Change:
+def begin(tx: Transaction, changes: Changes, request: Request, *, now: float) -> Change:
     """The change that is asked for; ``Invalid`` for too long a message, ``Stale`` if it was made for another fleet."""
     if len(request.message) > MAX_MESSAGE_CHARS:
         raise Invalid(
             "bad_parameter",
             f"the message has {len(request.message)} characters, at most {MAX_MESSAGE_CHARS} are kept",
         )
-    change = Change(
-        tx, schemas, vault,
-        author=request.author, message=request.message, now=now, new_id=new_id, writer=request.writer,
-    )  # fmt: skip
+    change = changes.begin(tx, request.author, request.message, now=now, writer=request.writer)
     change.expect_fleet(request.fleet)
     return change
 

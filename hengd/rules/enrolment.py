@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from typing import Final
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any, Final
 
 from hengd.rules.certificates import LIVE, has_certificate, owner_of_key
-from hengd.rules.change import Change
+from hengd.rules.changes import Changes
 from hengd.rules.fleet import find_object
+from hengd.rules.issuing import Issuer
 from hengd.rules.objects import Manifest, manifest_of
 from hengd.rules.outcome import Author
-from hengd.rules.schemas import SchemaCache
-from hengd.rules.vault import Vault
 from hengd.store import Reader, Transaction
 from henge_protocol.csr import Csr
 from henge_protocol.errors import Conflict
@@ -30,20 +30,32 @@ def known_schema(tx: Reader, wish: object) -> str:
     return wish if isinstance(wish, str) and is_name(wish) and find_object(tx, "Schema", wish) is not None else ""
 
 
+@dataclass(frozen=True, slots=True)
+class Enrolment:
+    """Lets devices in."""
+
+    issuer: Issuer
+    changes: Changes
+
+    def admit(
+        self, tx: Transaction, name: str, key: Csr, author: Author, *, schema: str, labels: dict[str, str], via: str,
+        by: str, board: bool, taken: Collection[str] = LIVE,
+    ) -> dict[str, Any]:  # fmt: skip
+        """The identity of device ``name`` for this key, as its owner stores it.
+
+        Raises as ``claim_device`` and ``Issuer.issue``.
+        """
+        device_id = claim_device(tx, self.changes, name, key, author, schema=schema, labels=labels, taken=taken)
+        return self.issuer.issue(
+            tx, role="device", subject=device_id, name=name, spki_der=key.spki_der, via=via, by=by, board=board,
+            author=author,
+        )  # fmt: skip
+
+
 def claim_device(
-    tx: Transaction,
-    schemas: SchemaCache,
-    vault: Vault,
-    name: str,
-    key: Csr,
-    author: Author,
-    schema: str,
-    labels: dict[str, str],
-    *,
-    now: float,
-    new_id: Callable[[], str],
+    tx: Transaction, changes: Changes, name: str, key: Csr, author: Author, *, schema: str, labels: dict[str, str],
     taken: Collection[str] = LIVE,
-) -> str:
+) -> str:  # fmt: skip
     """The id of device ``name``: made if it does not exist, claimed if nobody has it, ``Conflict`` otherwise.
 
     Somebody has it who holds a certificate in one of the states ``taken``.
@@ -53,7 +65,7 @@ def claim_device(
         if has_certificate(tx, "device", found.id, taken):
             raise _taken(name)
         tx.delete("reported", found.id.encode())  # other hardware: what the one before said or refused is not its own
-    change = Change(tx, schemas, vault, author=author, message=f"{name} joined", now=now, new_id=new_id)
+    change = changes.begin(tx, author, f"{name} joined")
     base = manifest_of(found) if found else Manifest("Device", name, {"schema": "", "values": {}}, {}, {})
     spec = {**base.spec, "schema": base.spec["schema"] or schema}
     change.put(Manifest("Device", name, spec, {**labels, **base.labels}, base.annotations))

@@ -22,11 +22,9 @@ from hengd.events import EventLog
 from hengd.rules import audit
 from hengd.rules.authority import Authority
 from hengd.rules.certificates import USED
-from hengd.rules.enrolment import claim_device, is_board, known_schema
+from hengd.rules.enrolment import Enrolment, is_board, known_schema
 from hengd.rules.limits import counted_as
 from hengd.rules.outcome import Author
-from hengd.rules.schemas import SchemaCache
-from hengd.rules.vault import Vault
 from hengd.store import Store, Transaction
 from henge_protocol.csr import Csr, read_csr
 from henge_protocol.errors import (
@@ -82,23 +80,19 @@ class Joins:
         self,
         store: Store,
         authority: Authority,
-        schemas: SchemaCache,
-        vault: Vault,
+        enrolment: Enrolment,
         events: EventLog,
         *,
         clock: Callable[[], float],
         monotonic: Callable[[], float],
-        new_id: Callable[[], str],
         max_pending: int = 16,
     ) -> None:
         self._store = store
         self._authority = authority
-        self._schemas = schemas
-        self._vault = vault
+        self._enrolment = enrolment
         self._events = events
         self._clock = clock
         self._monotonic = monotonic
-        self._new_id = new_id
         self._max_pending = max_pending
         self._requests: dict[str, JoinRequest] = {}
         self._closes = -math.inf
@@ -246,13 +240,9 @@ class Joins:
         *, by: Author,
     ) -> dict[str, Any]:  # fmt: skip
         schema = schema or known_schema(tx, request.facts.get("schema"))
-        device_id = claim_device(
-            tx, self._schemas, self._vault, name, key, by, schema, labels,
-            now=self._clock(), new_id=self._new_id, taken=USED,
-        )  # fmt: skip
-        return self._authority.issuer.issue(
-            tx, role="device", subject=device_id, name=name, spki_der=key.spki_der, via="approved", by=by.name,
-            board=is_board(request.client), author=by,
+        return self._enrolment.admit(
+            tx, name, key, by, schema=schema, labels=labels, via="approved", by=by.name,
+            board=is_board(request.client), taken=USED,
         )  # fmt: skip
 
     def _typed(self, wanted: str) -> tuple[JoinRequest, Csr]:

@@ -7,7 +7,7 @@ nobody else out, if that is what the operator says.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,6 +16,7 @@ from hengd.rules import audit
 from hengd.rules.authority import Authority
 from hengd.rules.certificates import add_certificate, owner_of_key
 from hengd.rules.change import Change
+from hengd.rules.changes import Changes
 from hengd.rules.configs import Request, begin
 from hengd.rules.fleet import find_desired, find_object, objects_of, schema_entry
 from hengd.rules.merge import diff
@@ -110,36 +111,24 @@ class Rescued:
 class Taking:
     """Makes devices of requests."""
 
-    def __init__(
-        self,
-        store: Store,
-        authority: Authority,
-        schemas: SchemaCache,
-        vault: Vault,
-        *,
-        clock: Callable[[], float],
-        new_id: Callable[[], str],
-    ) -> None:
+    def __init__(self, store: Store, authority: Authority, changes: Changes) -> None:
         self._store = store
         self._authority = authority
-        self._schemas = schemas
-        self._vault = vault
-        self._clock = clock
-        self._new_id = new_id
+        self._changes = changes
 
     async def take(self, wish: Wish, request: Request) -> Rescued:
         """Make devices of what was handed in, or in a dry run tell what would come of it.
         Raises ``NotFound`` ``no_such_rescue``, ``Conflict`` ``rescue_incomplete`` for devices that cannot be taken
         (with ``skip`` only if none can), and as a change does.
         """
-        now = self._clock()
+        now = self._changes.clock()
 
         def operation(tx: Transaction) -> Rescued:
             chosen = _chosen(tx, wish)
-            plan = _Plan(tx, self._schemas, self._vault, wish, chosen)
+            plan = _Plan(tx, self._changes.schemas, self._changes.vault, wish, chosen)
             if not plan.steps or (plan.refused and not wish.skip and not request.dry_run):
                 raise _incomplete(plan.refused, len(chosen))
-            change = begin(tx, self._schemas, self._vault, request, now=now, new_id=self._new_id)
+            change = begin(tx, self._changes, request, now=now)
             plan.write(change)
             outcome = change.finish()
             shown = Counter(one.record.id for one in requests_in(tx))
@@ -180,7 +169,7 @@ class Taking:
         document = desired.digest if desired is not None else ""
         differs: tuple[str, ...] = ()
         if document != record.digest:
-            made = parse(self._vault.document(tx, document) or b"{}")
+            made = parse(self._changes.vault.document(tx, document) or b"{}")
             differs = tuple(field_of(one.pointer) for one in diff(step.document, made))
         return Taken(step.name, record.id, step.schema, step.values, record.digest, document, differs, certificates)
 

@@ -15,12 +15,10 @@ from hengd.records import TokenRecord, pack, unpack
 from hengd.rules import audit
 from hengd.rules.authority import Authority
 from hengd.rules.certificates import LIVE, certificates_of, identity_state, owner_of_key
-from hengd.rules.enrolment import claim_device, known_schema
+from hengd.rules.enrolment import Enrolment, known_schema
 from hengd.rules.fleet import find_object, required_object
 from hengd.rules.limits import FailureLimit
 from hengd.rules.outcome import Author
-from hengd.rules.schemas import SchemaCache
-from hengd.rules.vault import Vault
 from hengd.store import Reader, Store, Transaction
 from henge_protocol.csr import Csr, read_csr
 from henge_protocol.errors import (
@@ -56,20 +54,16 @@ class Tokens:
         self,
         store: Store,
         authority: Authority,
-        schemas: SchemaCache,
-        vault: Vault,
+        enrolment: Enrolment,
         *,
         clock: Callable[[], float],
         monotonic: Callable[[], float],
-        new_id: Callable[[], str],
     ) -> None:
         self._store = store
         self._authority = authority
-        self._schemas = schemas
-        self._vault = vault
+        self._enrolment = enrolment
         self._clock = clock
         self._monotonic = monotonic
-        self._new_id = new_id
         self._limit = FailureLimit()
         self._ends: dict[str, float] = {}
         """When tokens of this run end, monotonic seconds: setting the clock back revives none."""
@@ -232,28 +226,8 @@ class Tokens:
         _check_pattern(token, check_name(name, "device name"))
         author = Author(f"token:{token.id}", f"enrol {address}", may_end_identities=False)
         schema = token.schema or known_schema(tx, wish)
-        device_id = claim_device(
-            tx,
-            self._schemas,
-            self._vault,
-            name,
-            key,
-            author,
-            schema,
-            token.labels,
-            now=self._clock(),
-            new_id=self._new_id,
-        )
-        return self._authority.issuer.issue(
-            tx,
-            role="device",
-            subject=device_id,
-            name=name,
-            spki_der=key.spki_der,
-            via="token",
-            by=token.id,
-            board=board,
-            author=author,
+        return self._enrolment.admit(
+            tx, name, key, author, schema=schema, labels=token.labels, via="token", by=token.id, board=board
         )
 
     def _log_in(self, tx: Transaction, token: TokenRecord, key: Csr, name: str, address: str) -> dict[str, Any]:

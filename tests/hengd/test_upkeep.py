@@ -12,8 +12,10 @@ import pytest
 from hengd.datadir import DataDir, open_data_dir
 from hengd.rules.audit import Audit, note
 from hengd.rules.authority import Authority
+from hengd.rules.changes import Changes
 from hengd.rules.configs import Configs
 from hengd.rules.custody import find_vault
+from hengd.rules.enrolment import Enrolment
 from hengd.rules.outcome import Author
 from hengd.rules.presence import Presence
 from hengd.rules.schemas import SchemaCache
@@ -46,7 +48,7 @@ class House:
         clock = lambda: self.now  # noqa: E731
         keeper = Timekeeper(self.store, ends=lambda: NOW + 3650 * pki.DAY_S, clock=clock, monotonic=lambda: 0.0)
         vault = find_vault(self.store, "", None, self.folder.path)
-        configs = Configs(self.store, SchemaCache(), vault, Presence(), clock=clock, new_id=lambda: "0" * 26)
+        configs = Configs(self.store, Changes(SchemaCache(), vault, clock, lambda: "0" * 26), Presence())
         return Upkeep(
             self.store, self.folder.database, configs, Audit(self.store), self.tokens, vault, keeper,
             kept=Kept(10, 60.0), every_s=0.001, renew_certificate=renew_certificate, back_up=_nothing,
@@ -61,10 +63,9 @@ class House:
             is_rescue=lambda: False, clock=lambda: self.now, monotonic=lambda: 0.0,
         )  # fmt: skip
         vault = find_vault(self.store, "", None, self.folder.path)
-        return Tokens(
-            self.store, authority, SchemaCache(), vault,
-            clock=lambda: self.now, monotonic=lambda: 0.0, new_id=lambda: "0" * 26,
-        )  # fmt: skip
+        changes = Changes(SchemaCache(), vault, lambda: self.now, lambda: "0" * 26)
+        enrolment = Enrolment(authority.issuer, changes)
+        return Tokens(self.store, authority, enrolment, clock=lambda: self.now, monotonic=lambda: 0.0)
 
     async def turns(self, number: int, *, refusing: Exception | None = None) -> None:
         """So many turns, to their last step, which may refuse each."""

@@ -13,6 +13,7 @@ import pytest
 
 from hengd.datadir import open_data_dir
 from hengd.records import RevisionRecord
+from hengd.rules.changes import Changes
 from hengd.rules.configs import Configs, Request
 from hengd.rules.history import find_revision, revisions_back
 from hengd.rules.notes import Committed
@@ -106,9 +107,8 @@ async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
     notes: list[object] = []
     store.on_commit(notes.extend)
     made = Desk(store, None, notes)  # type: ignore[arg-type]
-    made.configs = Configs(
-        store, SchemaCache(), made.vault, Presence(), clock=lambda: made.now, new_id=lambda: f"{next(numbers):026}"
-    )
+    changes = Changes(SchemaCache(), made.vault, lambda: made.now, lambda: f"{next(numbers):026}")
+    made.configs = Configs(store, changes, Presence())
     try:
         yield made
     finally:

@@ -9,6 +9,7 @@ import pytest
 
 from hengd.rules import candidates
 from hengd.rules.candidates import Candidate, Candidates
+from hengd.rules.changes import Changes
 from hengd.rules.configs import MAX_MESSAGE_CHARS, Request
 from hengd.rules.ownership import Writer
 from hengd.rules.schemas import SchemaCache
@@ -20,7 +21,7 @@ from tests.service import LAMP, device, group, schema
 
 
 def of(desk: Desk) -> Candidates:
-    return Candidates(desk.store, SchemaCache(), desk.vault, clock=lambda: NOW, new_id=lambda: "0" * 26)
+    return Candidates(desk.store, Changes(SchemaCache(), desk.vault, lambda: NOW, lambda: "0" * 26))
 
 
 async def found(desk: Desk, *objects: dict[str, Any], selector: str = "", **request: Any) -> list[Candidate]:

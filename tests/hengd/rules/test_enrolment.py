@@ -6,6 +6,7 @@ import pytest
 
 from hengd.records import CertificateRecord
 from hengd.rules.certificates import LIVE, USED, add_certificate
+from hengd.rules.changes import Changes
 from hengd.rules.enrolment import claim_device, is_board, known_schema
 from hengd.rules.fleet import required_object
 from hengd.rules.outcome import Author
@@ -28,20 +29,9 @@ def key() -> Csr:
 
 async def claimed(desk: Desk, key: Csr, schema: str = "", taken: frozenset[str] = LIVE, **labels: str) -> str:
     """The id that ``lamp-1`` gets."""
+    changes = Changes(SchemaCache(), desk.vault, lambda: NOW, lambda: "n" * 26)
     return await desk.store.write(
-        lambda tx: claim_device(
-            tx,
-            SchemaCache(),
-            desk.vault,
-            "lamp-1",
-            key,
-            BY,
-            schema,
-            labels,
-            now=NOW,
-            new_id=lambda: "n" * 26,
-            taken=taken,
-        )
+        lambda tx: claim_device(tx, changes, "lamp-1", key, BY, schema=schema, labels=labels, taken=taken)
     )
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from hengd.records import CertificateRecord, ObjectRecord, Reported, pack
 from hengd.rules.certificates import add_certificate, identity_state
+from hengd.rules.changes import Changes
 from hengd.rules.configs import Request
 from hengd.rules.enrolment import claim_device
 from hengd.rules.fleet import find_object, required_object
@@ -115,8 +116,8 @@ async def test_a_device_that_joins_stays_in_its_set(lamps: Desk) -> None:
     key = read_csr(pki.make_csr(pki.generate_key(), "a"))
 
     def operation(tx: Transaction) -> str:
-        args = (SchemaCache(), lamps.vault, "a", key, ADA, "lamp", {"floor": "1"})
-        return claim_device(tx, *args, now=NOW, new_id=lambda: "n" * 26)
+        changes = Changes(SchemaCache(), lamps.vault, lambda: NOW, lambda: "n" * 26)
+        return claim_device(tx, changes, "a", key, ADA, schema="lamp", labels={"floor": "1"})
 
     await lamps.store.write(operation)
 

@@ -15,6 +15,8 @@ from hengd.records import TokenRecord, pack
 from hengd.rules import tokens as tokens_module
 from hengd.rules.authority import Authority
 from hengd.rules.certificates import identity_state
+from hengd.rules.changes import Changes
+from hengd.rules.enrolment import Enrolment
 from hengd.rules.outcome import Author
 from hengd.rules.schemas import SchemaCache
 from hengd.rules.tokens import Tokens
@@ -36,15 +38,12 @@ class Desk:
         self.store = store
         numbers = iter(range(10_000))
         self.authority: Authority = authority_of(lambda: self.now)
-        self.tokens = Tokens(
-            store,
-            self.authority,
-            SchemaCache(),
-            Vault(lambda: [bytes(32)], "memory"),
-            clock=lambda: self.now,
-            monotonic=lambda: self.now,
-            new_id=lambda: pki.new_id(bytes([next(numbers)]) * 16),
-        )
+        changes = Changes(
+            SchemaCache(), Vault(lambda: [bytes(32)], "memory"), lambda: self.now,
+            lambda: pki.new_id(bytes([next(numbers)]) * 16),
+        )  # fmt: skip
+        enrolment = Enrolment(self.authority.issuer, changes)
+        self.tokens = Tokens(store, self.authority, enrolment, clock=lambda: self.now, monotonic=lambda: self.now)
 
     async def token(self, **wanted: Any) -> JoinToken:
         """A new token, read."""
