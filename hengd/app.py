@@ -15,23 +15,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from aiohttp import web
-
 from hengd.aftermath import Aftermath
-from hengd.announce import Announcer, reachable, url_of
+from hengd.announce import Announcer
 from hengd.backup import Backups
 from hengd.datadir import DataDir, open_data_dir
 from hengd.events import EventLog
-from hengd.http.admission import GateLimits, connections_within
 from hengd.http.audit import AuditRoutes
 from hengd.http.authorities import AuthorityRoutes
 from hengd.http.backup import BackupRoutes
 from hengd.http.checks import CheckRoutes
 from hengd.http.devices import DeviceRoutes
-from hengd.http.edge import ADMIN, DEVICES, LOCAL, Edge, Route
+from hengd.http.edge import DEVICES, Edge, Route
 from hengd.http.enrol import EnrolRoutes
-from hengd.http.framing import http_protocol
-from hengd.http.gate import Gate
 from hengd.http.history import HistoryRoutes
 from hengd.http.joining import JoiningRoutes
 from hengd.http.objects import ObjectRoutes
@@ -43,7 +38,7 @@ from hengd.http.secrets import SecretRoutes
 from hengd.http.status import Daemon, StatusRoutes
 from hengd.http.stream import Links
 from hengd.hub import Hub
-from hengd.listen import bind_error, bind_tcp, bind_unix
+from hengd.listeners import Listeners, Serving
 from hengd.local import local_admin
 from hengd.migrations import MIGRATIONS, Migrated, Migration
 from hengd.pulse import Pulse
@@ -81,8 +76,6 @@ from henge_protocol.wire import SUPPORTED
 
 log = logging.getLogger("hengd")
 
-GRACE_S: Final = 5.0
-"""What requests under way get at shutdown; systemd waits 90 s, Kubernetes 30 s."""
 LEAST_FILES: Final = 128
 
 
@@ -110,7 +103,6 @@ class App:
     def __init__(self, settings: Settings, environment: Environment) -> None:
         self._settings = settings
         self._environment = environment
-        self._gates: list[Gate] = []
         self._pulse = Pulse()
         self._announcer: Announcer | None = None
         self._announced = b""
@@ -121,7 +113,10 @@ class App:
         """What is open, to be closed in the opposite order."""
         self.failed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         """Resolved with the reason when the store is beyond use: the process must end."""
-        self.addresses: dict[str, tuple[str, int]] = {}
+        self.listeners = Listeners(
+            settings, environment.socket, self._opened,
+            max_files=environment.max_files, monotonic=environment.monotonic,
+        )  # fmt: skip
         self.founded = False
         self.migrated: Migrated | None = None
         """What was done to a store of an older format at this start."""
@@ -139,7 +134,7 @@ class App:
         if self._environment.max_files < LEAST_FILES:
             message = f"{self._environment.max_files} open files are allowed, hengd needs {LEAST_FILES} at least"
             raise Invalid("bad_setting", message, cure="raise it: ulimit -n 4096, or LimitNOFILE=4096 in the unit")
-        sockets = self._bind()
+        self.listeners.bind()
         self._open()
         self._assemble(self._folder)
         self._upkeep.tell_doubt()
@@ -148,7 +143,8 @@ class App:
         await self.overrides.end_due()
         if self.founded and settings.seconds("join.window_after_init"):
             await self.joins.open(settings.seconds("join.window_after_init"), ITSELF)
-        await self._serve(sockets)
+        app = self._edge.application(self._routes)
+        await self.listeners.serve(Serving(app, self._links.protocol, self._server_context))
         await self._announce()
         lasting = self._upkeep.run(), self.overrides.keep_ending(), self._pulse.run()
         self._background = [asyncio.create_task(work) for work in lasting]
@@ -160,14 +156,13 @@ class App:
         for task in self._background:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
-        for gate in self._gates:
-            gate.stop_accepting()
+        self.listeners.stop_accepting()
         self._links.say_goodbye(retry_after_s)
         self._polls.wake_all()
         self.events.close()
         if self._announcer is not None:
             await self._announcer.stop()
-        await asyncio.gather(*(gate.close(GRACE_S) for gate in self._gates))
+        await self.listeners.close()
         try:
             await self.devices.note_contacts()
         except HengeError as error:  # a full or broken disk does not keep the daemon from ending
@@ -262,7 +257,7 @@ class App:
         self._upkeep = Upkeep(
             store, folder.database, self.configs, self._audit, self.tokens, vault, self.authority.timekeeper,
             kept=Kept(self._settings["store.keep_revisions"], self._settings.seconds("store.keep_for")),
-            renew_certificate=self._renew_server_certificate,
+            renew_certificate=self.listeners.renew_context,
             back_up=Schedule(self._backups, plan_of(self._settings), clock=clock).turn,
             note_contacts=self.devices.note_contacts,
         )  # fmt: skip
@@ -272,8 +267,8 @@ class App:
     def _make_routes(self) -> list[Route]:
         environment = self._environment
         daemon = Daemon(
-            self._settings.name, __version__, environment.clock(), str(environment.data_dir), self.urls, self._checks,
-            self._pulse.vitals, self._turned_away,
+            self._settings.name, __version__, environment.clock(), str(environment.data_dir), self.listeners.urls,
+            self._checks, self._pulse.vitals, self.listeners.turned_away,
         )  # fmt: skip
         resources = (
             StatusRoutes(
@@ -297,66 +292,7 @@ class App:
         )  # fmt: skip
         return [route for resource in resources for route in resource.table()]
 
-    # ---- listening -----------------------------------------------------------------------------------
-
-    def _bind(self) -> dict[str, socket.socket]:
-        bound: dict[str, socket.socket] = {}
-        for name in (DEVICES, LOCAL):
-            key = f"listen.{name}"
-            if self._settings[key]:
-                bound[name] = bind_tcp(self._settings[key], key)
-                self._opened.callback(bound[name].close)
-        return bound
-
-    async def _serve(self, sockets: dict[str, socket.socket]) -> None:
-        sockets[ADMIN] = bind_unix(self._environment.socket)
-        self._opened.callback(sockets[ADMIN].close)
-        self._opened.callback(self._environment.socket.unlink, missing_ok=True)
-        app = self._edge.application(self._routes)
-        self._runner = web.AppRunner(app, handle_signals=False)
-        await self._runner.setup()
-        self._opened.push_async_callback(self._runner.cleanup)
-        for name, sock in sockets.items():
-            gate = self._gate(name, sock)
-            self.addresses[name] = sock.getsockname()[:2] if name != ADMIN else (str(self._environment.socket), 0)
-            try:
-                gate.start()
-            except OSError as error:  # another program bound the same port a moment ago and listens now
-                raise bind_error(error, "{}:{}".format(*self.addresses[name]), f"listen.{name}") from None
-            self._gates.append(gate)
-            self._opened.push_async_callback(gate.close, 0.0)
-
-    def _gate(self, name: str, sock: socket.socket) -> Gate:
-        settings, server = self._settings, self._runner.server
-        assert server is not None
-        limits = GateLimits(
-            max_connections=self._max_connections(name),
-            per_address=settings["limits.per_address"],
-            handshakes=settings["limits.handshakes"],
-            handshakes_per_address=settings["limits.handshakes_per_address"],
-        )
-        return Gate(
-            sock,
-            name=name,
-            ssl=self._server_context() if name == DEVICES else None,
-            limits=limits,
-            http_factory=lambda peer: http_protocol(server),
-            stream_factory=self._links.protocol if name == DEVICES else None,
-            monotonic=self._environment.monotonic,
-            log=logging.getLogger(f"hengd.gate.{name}"),
-        )
-
-    def _max_connections(self, name: str) -> int:
-        """What is set, or what the descriptors of this process bear."""
-        wanted: int = self._settings["limits.max_connections"]
-        files = self._environment.max_files
-        within = connections_within(files, local=name != DEVICES)
-        if within < wanted and name == DEVICES:
-            log.warning(
-                "%d open files are allowed: at most %d connections, not %d", files, within, wanted,
-                extra={"event": "few_files"},
-            )  # fmt: skip
-        return min(wanted, within)
+    # ---- certificates and announcement ---------------------------------------------------------------
 
     def _server_context(self) -> ssl.SSLContext:
         return device_server_context(self.rotation.renewed_leaf().pem, self._folder.authorities.client_ders)
@@ -366,35 +302,15 @@ class App:
         names = ["localhost", "127.0.0.1", socket.gethostname().lower(), *self._settings["tls.names"]]
         return [name for name in dict.fromkeys(names) if name and "_" not in name]
 
-    def urls(self) -> dict[str, list[str]]:
-        """Where the daemon can be reached, by listener."""
-        host, port = self.addresses[DEVICES]
-        reached = [url_of("https", one, port) for one in reachable(host)]
-        urls = {DEVICES: reached, ADMIN: [str(self._environment.socket)]}
-        if LOCAL in self.addresses:
-            urls[LOCAL] = [url_of("http", *self.addresses[LOCAL])]
-        return urls
-
-    def _checks(self) -> dict[str, bool]:
-        return {
-            "store": self._store.is_writing and not self.failed.done(),
-            "listeners": bool(self._gates),
-            "serving": not self._edge.stopping,
-        }
-
     async def _put_authorities_in_force(self) -> None:
         """New connections are verified by the authorities as they are now, and devices are told who signs."""
-        self._renew_server_certificate()
+        self.listeners.renew_context()
         if self._announcer is not None and self._announced != self.authority.pin:
             await self._announcer.stop()
             await self._announce()
 
-    def _turned_away(self) -> tuple[int, int]:
-        refused = sum(gate.refusals.total() for gate in self._gates)
-        return refused, sum(gate.handshake_failures.total() for gate in self._gates)
-
     async def _announce(self) -> None:
-        host, port = self.addresses[DEVICES]
+        host, port = self.listeners.addresses[DEVICES]
         if not self._settings["join.mdns"] or host.startswith("127."):
             return
         self._announced = self.authority.pin
@@ -403,10 +319,12 @@ class App:
         )
         await self._announcer.start()
 
-    def _renew_server_certificate(self) -> None:
-        for gate in self._gates:
-            if gate.name == DEVICES:
-                gate.ssl = self._server_context()
+    def _checks(self) -> dict[str, bool]:
+        return {
+            "store": self._store.is_writing and not self.failed.done(),
+            "listeners": self.listeners.are_open,
+            "serving": not self._edge.stopping,
+        }
 
 
 def _new_id() -> str:

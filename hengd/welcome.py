@@ -15,7 +15,7 @@ from henge_protocol.places import admin_sockets
 
 def welcome(app: App, settings: Settings, environment: Environment) -> list[str]:
     """What was made, where it listens, what to do next, in lines."""
-    urls = app.urls()
+    urls = app.listeners.urls()
     lines = [f"henge {__version__}  (Python {sys.version.split()[0]})"]
     if app.founded:
         lines += _first_run(app, settings, environment)

@@ -129,7 +129,7 @@ class Service:
     @property
     def port(self) -> int:
         """The device port."""
-        return self.app.addresses["devices"][1]
+        return self.app.listeners.addresses["devices"][1]
 
     @property
     def url(self) -> str:
@@ -139,7 +139,7 @@ class Service:
     @property
     def local_url(self) -> str:
         """The plain port's URL."""
-        return "http://{}:{}".format(*self.app.addresses["local"])
+        return "http://{}:{}".format(*self.app.listeners.addresses["local"])
 
     @property
     def server_name(self) -> str:

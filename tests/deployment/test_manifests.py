@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from hengd import app
+from hengd import listeners
 from hengd.cli import cli
 from hengd.elsewhere import announce
 from hengd.schedule import plan_of
@@ -126,7 +126,7 @@ def test_there_is_one_daemon_and_its_volume_outlives_everything(objects: Objects
     assert (spec["replicas"], spec["updateStrategy"]) == (1, {"type": "RollingUpdate"})
     assert spec["persistentVolumeClaimRetentionPolicy"] == {"whenDeleted": "Retain", "whenScaled": "Retain"}
     assert spec["volumeClaimTemplates"][0]["spec"]["storageClassName"] == "local-path"
-    assert spec["template"]["spec"]["terminationGracePeriodSeconds"] > 2 * app.GRACE_S
+    assert spec["template"]["spec"]["terminationGracePeriodSeconds"] > 2 * listeners.GRACE_S
 
 
 def test_services_policies_and_probes_name_ports_that_are_there(objects: Objects) -> None:

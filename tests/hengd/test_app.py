@@ -133,7 +133,7 @@ async def test_only_addresses_that_reach_the_listener_are_shown(
     service = Service(data_dir, clock, {"listen.devices": f"{listening}:0"})
     await service.start()
     try:
-        assert service.app.urls()["devices"] == [f"https://{host}:{service.port}" for host in shown]
+        assert service.app.listeners.urls()["devices"] == [f"https://{host}:{service.port}" for host in shown]
     finally:
         await service.stop()
         service.clean()
@@ -157,14 +157,14 @@ async def test_a_new_server_certificate_is_for_the_next_connections_and_ends_non
     folder, before = daemon.app._folder.authorities, await server_certificate(daemon)
     async with connected(daemon, await daemon.join(admin, "lamp-1")) as lamp:
         await lamp.apply_next()
-        daemon.app._renew_server_certificate()
+        daemon.app.listeners.renew_context()
         kept = await server_certificate(daemon)
         other, other_key = pki.issue_server(
             folder.server, fleet_id=daemon.app.authority.fleet, dns_names=[], ip_addresses=[],
             now=daemon.clock.wall(),
         )  # fmt: skip
         folder.keep_leaf(pki.certificate_pem(before) + other_key if is_of_another_key else pki.certificate_pem(other))
-        daemon.app._renew_server_certificate()
+        daemon.app.listeners.renew_context()
         after = await server_certificate(daemon)
         await admin.set("lamp-1", color="red")
 
@@ -181,10 +181,10 @@ async def test_a_server_certificate_that_cannot_be_written_leaves_the_one_before
     file.unlink()
     file.mkdir()
     with pytest.raises(HengeError):
-        daemon.app._renew_server_certificate()
+        daemon.app.listeners.renew_context()
     kept = await server_certificate(daemon)
     file.rmdir()
-    daemon.app._renew_server_certificate()
+    daemon.app.listeners.renew_context()
 
     assert kept == before
     assert await server_certificate(daemon) != before

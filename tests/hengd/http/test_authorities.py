@@ -437,10 +437,10 @@ async def test_without_the_key_the_daemon_says_in_time_that_its_certificate_is_d
     fingerprint, key = await key_of(admin)
     await admin.ok("POST", REMOVE, {"fingerprint": fingerprint})
     clock.advance(3 * YEAR_S)
-    daemon.app._renew_server_certificate()
+    daemon.app.listeners.renew_context()
     assert (await admin.ok("GET", "/v1/status"))["warnings"] == []
     clock.advance(YEAR_S)
-    daemon.app._renew_server_certificate()
+    daemon.app.listeners.renew_context()
 
     (warning,) = (await admin.ok("GET", "/v1/status"))["warnings"]
     assert "hengd ca reissue --from FILE" in warning

@@ -49,7 +49,7 @@ class Port:
     @property
     def gate(self) -> Gate:
         """Its accept path, for what it counts."""
-        return next(gate for gate in self.service.app._gates if gate.name == "devices")
+        return self.service.app.listeners._gates["devices"]
 
     @property
     def keys(self) -> Authorities:

@@ -476,7 +476,7 @@ async def test_web_pages_cannot_use_an_operators_certificate_r53(fleet: Fleet, o
 )  # fmt: skip
 async def test_the_local_port_serves_only_names_of_this_machine_r06(standing: Standing, host: str) -> None:
     sent = request("GET", "/livez").replace(b"Host: henge", b"Host: " + host.encode())
-    answer = (await exchange(standing.service.app.addresses["local"], sent))[0]
+    answer = (await exchange(standing.service.app.listeners.addresses["local"], sent))[0]
 
     assert (answer.status, answer.json["code"]) == (421, "wrong_host")
 
@@ -486,7 +486,7 @@ async def test_the_local_port_serves_only_names_of_this_machine_r06(standing: St
 )
 async def test_the_local_port_serves_names_of_this_machine(standing: Standing, host: str) -> None:
     sent = request("GET", "/livez").replace(b"Host: henge", b"Host: " + host.encode())
-    answer = (await exchange(standing.service.app.addresses["local"], sent))[0]
+    answer = (await exchange(standing.service.app.listeners.addresses["local"], sent))[0]
 
     assert (answer.status, answer.body) == (200, b"ok\n")
 

@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from hengd import app
+from hengd import listeners
 from henge_protocol.wire import Config, Hello, Receipt, Report, Welcome, decode, encode
 from tests.effort import FAULT_S, no_long_wait
 from tests.service import Admin, Answer, Clock, Identity, Service, device, schema
@@ -267,7 +267,7 @@ async def test_without_certificate_there_is_no_document(daemon: Service, lamp: I
 async def test_a_stop_answers_waiting_polls_at_once(
     daemon: Service, lamp: Identity, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(app, "GRACE_S", 2 * FAULT_S)
+    monkeypatch.setattr(listeners, "GRACE_S", 2 * FAULT_S)
     async with polling(daemon, lamp) as device_:
         config = await device_.fetch()
         assert config is not None

@@ -159,7 +159,7 @@ async def test_metrics_count_who_was_turned_away_t01(daemon: Service, admin: Adm
         writer.write(said)
         assert await reader.read() == b""
         writer.close()
-    reader, writer = await asyncio.open_connection(*daemon.app.addresses["local"])
+    reader, writer = await asyncio.open_connection(*daemon.app.listeners.addresses["local"])
     writer.write(b"no request\r\n\r\n")
     assert (await reader.read()).startswith(b"HTTP/1.1 400 ")
     writer.close()

@@ -15,7 +15,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from hengd import app
+from hengd import listeners
 from hengd.http.stream import LIMITS
 from henge_protocol import pki
 from henge_protocol.model import MAX_DOCUMENT_BYTES
@@ -49,9 +49,7 @@ async def lamp(daemon: Service, admin: Admin) -> Identity:
 
 def sweep(daemon: Service) -> None:
     """Let the device port look at the clock now."""
-    for gate in daemon.app._gates:
-        if gate.name == "devices":
-            gate.sweep()
+    daemon.app.listeners._gates["devices"].sweep()
 
 
 async def pass_talking(daemon: Service, clock: Clock, seconds: float) -> None:
@@ -690,7 +688,7 @@ async def test_a_stop_says_goodbye_and_when_to_come_back(daemon: Service, lamp: 
 async def test_a_stop_does_not_wait_for_links_that_never_said_hello(
     daemon: Service, lamp: Identity, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(app, "GRACE_S", 2 * FAULT_S)
+    monkeypatch.setattr(listeners, "GRACE_S", 2 * FAULT_S)
     async with raw_link(daemon, lamp) as link:
         with no_long_wait():
             _, code = await asyncio.gather(daemon.stop(), link.gone())
@@ -701,7 +699,7 @@ async def test_a_stop_does_not_wait_for_links_that_never_said_hello(
 async def test_a_stop_with_two_hundred_links_waits_for_none_of_them(
     daemon: Service, lamp: Identity, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(app, "GRACE_S", 2 * FAULT_S)
+    monkeypatch.setattr(listeners, "GRACE_S", 2 * FAULT_S)
     async with asyncio.TaskGroup() as tasks:
         ready, leave = asyncio.Semaphore(0), asyncio.Event()
         for _ in range(200):
@@ -724,7 +722,7 @@ async def _hold(daemon: Service, identity: Identity, ready: asyncio.Semaphore, l
 async def test_a_stop_cuts_a_peer_that_no_longer_reads(
     daemon: Service, lamp: Identity, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(app, "GRACE_S", 0.3)
+    monkeypatch.setattr(listeners, "GRACE_S", 0.3)
     async with connected(daemon, lamp) as link:
         await link.apply_next()
         transport: Any = link.socket.get_extra_info("ssl_object") and link.socket._conn.transport  # type: ignore[union-attr]
