@@ -16,7 +16,7 @@ import click
 import pytest
 import yaml
 
-from hengd import events, room, store
+from hengd import events, groupcommit, room
 from hengd.cli import EXIT_CODES, cli
 from hengd.http import edge, enrol, head, parse, stream
 from hengd.http.admission import GateLimits
@@ -391,7 +391,7 @@ JSON = strictjson.LIMITS
         f"doubles by itself up to {room.MAX_MAP_BYTES // 1024**3} GiB |",
         f"free disk | {room.FREE_RESERVE_BYTES // 1024**2} MiB |",
         f"space set aside for revocations | {room.BALLAST_BYTES // 1024**2} MiB |",
-        f"operations in one commit | {store.MAX_BATCH} |",
+        f"operations in one commit | {groupcommit.MAX_BATCH} |",
     ],
 )
 def test_the_table_of_limits_has_the_numbers_of_the_code(row: str) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import lmdb
 import pytest
 
-from hengd import store as store_module
+from hengd import groupcommit
 from hengd.apart import MAX_READINGS
 from hengd.room import make_ballast
 from hengd.store import Store
@@ -314,7 +314,7 @@ async def test_one_operation_larger_than_the_map_fits_in_the_end(tmp_path: Path)
 
 
 async def test_a_map_at_its_last_size_refuses_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_module, "MAX_MAP_BYTES", MIB)
+    monkeypatch.setattr(groupcommit, "MAX_MAP_BYTES", MIB)
     store = Store.open(tmp_path, map_bytes=MIB)
     await store.write(putting(b"kept", b"1"))
     results = await asyncio.gather(
@@ -329,7 +329,7 @@ async def test_a_map_at_its_last_size_refuses_and_goes_on(tmp_path: Path, monkey
 
 async def test_a_growth_that_the_writer_gave_up_never_happens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The loop is blocked while the map is full: it must not resize the map later, under the writer's feet."""
-    monkeypatch.setattr(store_module, "GROW_WAIT_S", 0.02)
+    monkeypatch.setattr(groupcommit, "GROW_WAIT_S", 0.02)
     store = Store.open(tmp_path, map_bytes=MIB)
     waiting = store.write(putting(b"large", bytes(2 * MIB)))
     task = asyncio.ensure_future(waiting)
@@ -339,7 +339,7 @@ async def test_a_growth_that_the_writer_gave_up_never_happens(tmp_path: Path, mo
     with pytest.raises(StorageFull):
         await task
     assert store.figures().map_bytes == MIB
-    monkeypatch.setattr(store_module, "GROW_WAIT_S", 30.0)
+    monkeypatch.setattr(groupcommit, "GROW_WAIT_S", 30.0)
     await store.write(putting(b"large", bytes(2 * MIB)))
     await store.close()
 
@@ -378,7 +378,7 @@ async def test_the_map_grows_only_while_nobody_reads_on_another_thread(
     """LMDB would move the map under the reader's feet."""
     store = Store.open(tmp_path, map_bytes=MIB)
     grow, asked = store._apart.grow, asyncio.Event()
-    monkeypatch.setattr(store._apart, "grow", lambda growth: (grow(growth), asked.set()))
+    monkeypatch.setattr(store._writer, "_grow_apart", lambda growth: (grow(growth), asked.set()))
     await store.write(putting(b"a", b"1"))
     reading, go_on = threading.Event(), threading.Event()
 
@@ -633,7 +633,7 @@ async def test_a_store_beyond_use_says_so(store: Store, monkeypatch: pytest.Monk
             raise lmdb.DiskError("mdb_txn_commit: Input/output error")
 
     real = store._env
-    monkeypatch.setattr(store, "_env", Broken())
+    monkeypatch.setattr(store._writer, "_env", Broken())
     for expected in ([], ["mdb_txn_commit: Input/output error"]):
         with pytest.raises(Internal) as refused:
             await store.write(lambda tx: None)
@@ -681,7 +681,7 @@ async def test_a_fault_of_the_writer_is_answered_and_told_and_the_writer_lives(
     def fail() -> None:
         raise RuntimeError("a fault of ours")
 
-    monkeypatch.setattr(store, "_grow_if_needed", fail)
+    monkeypatch.setattr(store._writer, "_grow_if_needed", fail)
     with pytest.raises(Internal) as refused:
         await asyncio.wait_for(store.write(putting(b"a", b"1")), 5)
     assert refused.value.code == "storage_failed"

@@ -8,6 +8,7 @@ Then the same with faults planted, each of which must be noticed: a harness that
 from __future__ import annotations
 
 import argparse
+import logging
 import random
 import re
 import shutil
@@ -147,6 +148,7 @@ def main() -> None:
     options = parser.parse_args()
     if shutil.which("strace") is None:
         sys.exit("strace is missing: apt install strace")
+    logging.getLogger("hengd").setLevel("ERROR")  # each image lies in memory, which each start would warn of
     bad = 0
     for sector in (512, 4096):
         began = time.monotonic()

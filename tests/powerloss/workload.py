@@ -14,7 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from hengd import datadir, journal, store, transactions
+from hengd import datadir, journal, transactions
+from hengd.groupcommit import GroupCommit
 from hengd.store import Store, Transaction
 
 SHARED: Final = (b"first", b"second", b"third")
@@ -85,7 +86,7 @@ def plant(name: str) -> None:
         real = transactions.lmdb.open
         transactions.lmdb.open = lambda *arguments, **options: real(*arguments, **options | {name: False})
     elif name == "early":
-        store.Store._commit_or_refuse = _answered_early(store.Store._commit_or_refuse)  # type: ignore[method-assign]
+        GroupCommit._commit_or_refuse = _answered_early(GroupCommit._commit_or_refuse)  # type: ignore[method-assign]
     elif name == "folder":
         datadir.sync_folder = lambda path: None
     elif name == "journal":

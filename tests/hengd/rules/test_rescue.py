@@ -304,7 +304,7 @@ async def test_a_full_disk_refuses_and_closing_goes_on(
 ) -> None:
     await open_window(admin)
     monkeypatch.setattr("hengd.room.free_bytes", lambda folder: 0)
-    monkeypatch.setattr("hengd.store.free_bytes", lambda folder: 0, raising=False)
+    monkeypatch.setattr("hengd.groupcommit.free_bytes", lambda folder: 0)
     answer = await hand_in(daemon, certified(daemon, "lamp-1"), handing("lamp-1", RUNS))
 
     assert (answer.status, answer.code) == (507, "storage_full")
