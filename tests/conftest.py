@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import os
+import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -42,6 +44,17 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     """
     if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
         item.obj = _bounded(item.obj)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip, saying what is missing, what needs root (``root``) or programs (``root`` and ``needs`` name them)."""
+    marks = [*item.iter_markers("root"), *item.iter_markers("needs")]
+    missing = [program for mark in marks for program in mark.args if shutil.which(program) is None]
+    if item.get_closest_marker("root") is not None and os.geteuid() != 0:
+        missing.insert(0, "root")
+    if missing:
+        pytest.skip(f"needs {' and '.join(missing)}")
 
 
 def _bounded(test: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:

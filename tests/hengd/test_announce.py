@@ -8,7 +8,6 @@ import json
 import logging
 import os
 import random
-import shutil
 import socket
 import subprocess
 import sys
@@ -275,8 +274,6 @@ def ip(*arguments: str) -> None:
 
 @pytest.fixture
 def two_hosts() -> Iterator[tuple[str, str]]:
-    if os.geteuid() != 0 or shutil.which("ip") is None:
-        pytest.skip("needs root and the command ip, to make two network namespaces")
     tag = uuid.uuid4().hex[:6]
     hosts = (f"henge-a-{tag}", f"henge-b-{tag}")
     made = []
@@ -299,12 +296,12 @@ def two_hosts() -> Iterator[tuple[str, str]]:
             ip("netns", "del", host)
 
 
-@pytest.mark.root
+@pytest.mark.root("ip")
 def test_a_daemon_is_found_from_another_host(two_hosts: tuple[str, str]) -> None:
     assert seen_from_the_other(two_hosts)[0] == "10.77.0.1"
 
 
-@pytest.mark.root
+@pytest.mark.root("ip")
 def test_a_daemon_is_found_on_a_network_without_ipv4(two_hosts: tuple[str, str]) -> None:  # M36
     for number, host in enumerate(two_hosts, 1):
         ip("-n", host, "-4", "addr", "flush", "dev", "eth0")
@@ -356,7 +353,7 @@ logs.stop()
 """Somebody holds mDNS's port for himself, until a line is read."""
 
 
-@pytest.mark.root
+@pytest.mark.root("ip")
 def test_a_port_that_another_program_keeps_for_itself_is_told_and_waited_for(two_hosts: tuple[str, str]) -> None:  # M35
     command = ["ip", "netns", "exec", two_hosts[0], sys.executable, "-c", GREEDY, new_id(os.urandom(16))]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as daemon:

@@ -90,7 +90,6 @@ def test_the_key_is_taken_away_and_brought_back_also_while_no_daemon_runs(desk: 
 
 
 @pytest.mark.root
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to make a folder of another user")
 def test_a_key_that_the_daemons_user_could_not_read_is_not_put_into_his_folder(desk: Desk) -> None:
     file, read = desk.folder / "ca.sealed", ("--passphrase-file", "-")
     desk.ca("export", "-o", file, "--remove-key", *read)

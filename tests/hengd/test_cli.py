@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -358,8 +357,7 @@ AS_A_USER = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", str(HENGD)]
 """Root without its capabilities is a user like others."""
 
 
-@pytest.mark.root
-@pytest.mark.skipif(os.getuid() != 0 or not shutil.which("setpriv"), reason="needs root and setpriv")
+@pytest.mark.root("setpriv")
 @pytest.mark.parametrize(
     "arguments", [["check"], ["accept-clock", "--data-dir", "closed/data"], ["check", "--config", "closed/x"]]
 )
@@ -378,8 +376,7 @@ def test_what_lies_in_a_folder_that_it_may_not_enter_is_named(home: Path, argume
     assert "Traceback" not in refused.stderr
 
 
-@pytest.mark.root
-@pytest.mark.skipif(os.getuid() != 0 or not shutil.which("setpriv"), reason="needs root and setpriv")
+@pytest.mark.root("setpriv")
 @pytest.mark.parametrize("owned", [".", "data/db/data.mdb", "data/ca/client-ca.key", "hengd.lock"])
 def test_what_belongs_to_another_user_is_77_and_named(home: Path, owned: str) -> None:  # C39, F15
     with running(home, *serving(home)) as process:

@@ -13,8 +13,6 @@ from hengd import listen
 from hengd.listen import bind_tcp, bind_unix
 from henge_protocol.errors import Conflict, Denied, HengeError, Invalid
 
-root = pytest.mark.skipif(os.getuid() != 0, reason="needs root to give files to a group")
-
 
 @pytest.fixture
 def group(monkeypatch: pytest.MonkeyPatch) -> int:
@@ -35,7 +33,6 @@ def mode_and_group(path: Path) -> tuple[int, int]:
 
 
 @pytest.mark.root
-@root
 def test_members_of_the_group_can_enter_the_folder_and_use_the_socket(group: int) -> None:
     before = os.umask(0o077)
     try:
@@ -47,7 +44,6 @@ def test_members_of_the_group_can_enter_the_folder_and_use_the_socket(group: int
 
 
 @pytest.mark.root
-@root
 def test_a_folder_that_was_there_is_left_as_it_is(group: int) -> None:
     Path("run").mkdir(mode=0o711)
     bind_unix(Path("run/admin.sock")).close()

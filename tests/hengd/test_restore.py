@@ -386,7 +386,6 @@ async def test_a_restore_that_is_cut_at_any_step_leaves_nothing_or_a_folder_that
 
 
 @pytest.mark.root
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to make a folder of another user")
 async def test_a_folder_of_another_user_is_not_filled_with_files_that_he_cannot_read(
     admin: Admin, tmp_path: Path
 ) -> None:

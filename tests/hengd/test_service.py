@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import stat
 import subprocess
 import sys
@@ -99,7 +98,7 @@ def test_users_of_somebody_else_are_left_alone(tmp_path: Path, told: Path) -> No
     assert not place.unit.exists()
 
 
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="asks systemd how it reads the unit")
+@pytest.mark.needs("systemd-analyze")
 @pytest.mark.parametrize("name", ["two words", "50%n", "$HOME; rm"])
 def test_systemd_finds_a_program_whose_path_has_signs_of_its_language(tmp_path: Path, name: str) -> None:
     program = tmp_path / name / "hengd"
@@ -186,7 +185,7 @@ def test_uninstalling_twice_is_74_and_says_why(home: Path, told: Path) -> None:
     assert (ran.returncode, "not installed" in ran.stderr) == (74, True)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="asks for root's own refusals")
+@pytest.mark.root
 def test_where_systemd_does_not_run_the_system_has_no_service(home: Path) -> None:
     if Path("/run/systemd/system").is_dir():
         pytest.skip("systemd runs here")

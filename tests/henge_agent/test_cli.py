@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import secrets
-import shutil
 import signal
 import subprocess
 import sys
@@ -279,8 +278,7 @@ def test_a_key_that_others_can_read_exits_77(capsys: pytest.CaptureFixture[str],
         assert f"chmod 600 {joined.folder}/identity-a.pem" in err
 
 
-@pytest.mark.root
-@pytest.mark.skipif(os.getuid() != 0 or not shutil.which("setpriv"), reason="needs root and setpriv")
+@pytest.mark.root("setpriv")
 @pytest.mark.parametrize("owned", ["", "membership.json", "identity-a.pem", "lock"])
 @pytest.mark.parametrize("line", ["run", "join h --replace --token-file TOKEN"])
 def test_the_state_of_another_user_exits_77_and_names_what_is_closed(

@@ -31,7 +31,7 @@ def test_an_existing_file_keeps_its_mode(tmp_path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o604
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+@pytest.mark.root
 def test_an_existing_file_keeps_its_owner(tmp_path: Path) -> None:
     path = tmp_path / "lamp.json"
     path.write_bytes(b"old")
@@ -186,7 +186,7 @@ def test_a_mode_that_was_named_is_set_and_seen_to(tmp_path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o604
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+@pytest.mark.root
 def test_an_owner_that_was_named_is_set_and_seen_to(tmp_path: Path) -> None:
     path = tmp_path / "lamp.json"
     wanted = Written(path, b"{}", owner=(1234, 4321))

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -135,7 +134,7 @@ def test_a_server_certificate_is_valid_even_while_the_clock_stands_before_its_au
     assert end == begin + 2 * 365 * pki.DAY_S
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl command to play a device with a slow clock")
+@pytest.mark.needs("openssl")  # to play a device with a slow clock
 def test_a_device_whose_clock_stands_at_the_authoritys_birth_verifies_the_server(fleet: Fleet, tmp_path: Path) -> None:
     (tmp_path / "ca.pem").write_bytes(pki.certificate_pem(fleet.server_ca.certificate_der))
     (tmp_path / "leaf.pem").write_bytes(pki.certificate_pem(fleet.server()))

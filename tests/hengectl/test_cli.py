@@ -3,7 +3,6 @@ from __future__ import annotations
 import os
 import re
 import secrets
-import shutil
 import socket
 import subprocess
 import sys
@@ -366,8 +365,7 @@ def test_contexts_that_the_system_keeps_closed_are_named_with_a_cure(face: Face,
     assert f"see: ls -ld {folder}/config.toml" in ran.stderr
 
 
-@pytest.mark.root
-@pytest.mark.skipif(os.getuid() != 0 or not shutil.which("setpriv"), reason="needs root and setpriv")
+@pytest.mark.root("setpriv")
 @pytest.mark.parametrize("line", ["status", "context list", "context use home", "login https://h --token-file TOKEN"])
 @pytest.mark.parametrize("owned", [".config", ".config/henge", ".config/henge/config.toml"])
 def test_contexts_of_another_user_are_named_with_a_cure(face: Face, tmp_path: Path, line: str, owned: str) -> None:

@@ -6,7 +6,6 @@ import asyncio
 import json
 import logging
 import random
-import shutil
 import socket
 import ssl
 import struct
@@ -200,7 +199,7 @@ async def test_who_resets_in_the_handshake_or_leaves_without_a_goodbye_is_not_wo
     assert await port.unmoved()
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl command, and Python cannot renegotiate")
+@pytest.mark.needs("openssl")  # Python cannot renegotiate
 @pytest.mark.usefixtures("quiet")
 @pytest.mark.asyncio(loop_scope="module")
 async def test_renegotiation_is_refused_t09(port: Port) -> None:
